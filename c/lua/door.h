@@ -1,0 +1,30 @@
+/* door: the one protected call from C into Lua.
+ *
+ * Every entry from C into Lua names a site. An error on the other side never crosses into C: it becomes one incident
+ * (through shoal.errors, when that is loaded; else the built-in fallback: a line on stderr), it is counted, and the
+ * caller is told. lua_pcall and lua_resume stand in door.c and nowhere else.
+ *
+ * The fallback counts too: `raised = reported + suppressed + handled` is kept by lua/shoal/errors.lua; what C had to
+ * report by itself because that module was missing or failed is added as site "door.sink". */
+#ifndef SHOAL_DOOR_H
+#define SHOAL_DOOR_H
+
+#include <lua.h>
+#include <stdbool.h>
+
+/* The state's main thread: callbacks from the world run on it, for the coroutine that opened a thing may be dead. */
+lua_State *door_main(lua_State *L);
+
+/* Arguments are pushed inside the protection, for pushing can fail too: `push` pushes the function and its arguments and
+ * returns the number of arguments; `take` (may be NULL) reads `results` results from the top of the stack, also protected.
+ * Returns true when all of it ran. The stack is left as it was found. */
+typedef int door_push_fn(lua_State *L, void *data);
+typedef void door_take_fn(lua_State *L, void *data);
+bool door_call(lua_State *L, const char *site, door_push_fn *push, int results, door_take_fn *take, void *data);
+
+/* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/errors.lua; this is what joins the two.
+ *   sink(fn)      set what C reports to: fn(site, error value, traceback); nil takes it away
+ *   incidents()   how many C had to report by itself, because there was no sink or the sink failed */
+int luaopen_shoal_core_door(lua_State *L);
+
+#endif

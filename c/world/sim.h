@@ -1,0 +1,86 @@
+/* The simulated world: N nodes in one process, one virtual clock, one seeded network. A run is its seed.
+ *
+ * The driver makes a `sim`, adds a node for each simulated machine, gives the node's world to the code under test, and
+ * steps. Each event of the simulation is one callback into one node. Events of one instant run in the order they were
+ * made. Nothing here reads a real clock, draws real chance or allocates by address order.
+ *
+ * Network: every directed pair of nodes has the same default link (latency floor + exponential jitter, loss), which can
+ * be overridden per directed pair. A lost datagram is gone. A lost segment of a stream is sent again: loss delays it by a
+ * retransmission timeout (200 ms, doubling). A cut drops all datagrams and delays stream bytes; a stream cut for
+ * longer than 15 s resets at both ends (-ECONNRESET); a connect to a dead or cut node fails with -ETIMEDOUT after 5 s, to a
+ * live node without listener with -ECONNREFUSED after a round trip. A crash ends the node's sockets: peers that hold streams to it read
+ * -ECONNRESET when the crashed node restarts or when they next write and the answer comes, and at once never.
+ * Names: world_resolve knows node names and numeric addresses. */
+#ifndef SHOAL_WORLD_SIM_H
+#define SHOAL_WORLD_SIM_H
+
+#include "world/world.h"
+
+struct sim;
+struct sim_node;
+
+struct sim_link {
+  uint64_t latency_ns; /* Floor, one way. */
+  uint64_t jitter_ns;  /* Mean of the exponential added to it. */
+  double loss;         /* 0..1 */
+};
+struct sim_config {
+  uint64_t seed;
+  struct sim_link link; /* The default link. Between a node and itself: 20 us, no loss, unless overridden. */
+};
+
+int sim_open(const struct sim_config *config, struct sim **out);
+void sim_close(struct sim *s); /* All nodes' worlds go with it; their owners must have let go of what they opened. */
+
+uint64_t sim_now_ns(const struct sim *s); /* True time since the start; no node sees it. */
+/* Run the next event; false when there is none. */
+bool sim_step(struct sim *s);
+/* When the next event is due; UINT64_MAX when there is none. */
+uint64_t sim_next_ns(const struct sim *s);
+/* Run events up to and including at_ns, then set the clock to it. */
+void sim_run_until(struct sim *s, uint64_t at_ns);
+
+/* The driver is told of each event before it runs, in order: what the byte-identical log is made of. `text` is one line
+ * without newline, such as "deliver a>b udp 44". */
+void sim_trace(struct sim *s, void (*on_event)(void *data, uint64_t now_ns, const char *text), void *data);
+
+/* A machine named `name` with this address (port 0) and a disk that outlives its crashes. `epoch_ns` and
+ * `wall_offset_ns` are drawn from the seed. */
+int sim_node_add(struct sim *s, const char *name, const struct shoal_address *address, struct sim_node **out);
+struct sim_node *sim_node_find(struct sim *s, const char *name); /* NULL when there is none. */
+/* The node's world while it is up; a restart makes a new one. */
+struct shoal_world *sim_node_world(struct sim_node *n);
+/* The machine stops dead: what is queued to and from it is gone, its world's things are freed without on_closed, the
+ * world is invalid; unsynced log bytes are kept (a torn disk comes later). The owner of the code under test frees its own memory. */
+void sim_node_crash(struct sim_node *n);
+/* Up again with an empty process and its old disk. */
+struct shoal_world *sim_node_restart(struct sim_node *n);
+/* Its timers and input wait until it is resumed; then all come, late. */
+void sim_node_pause(struct sim_node *n, bool paused);
+
+/* Cut or mend what flows from a to b; both ways is two calls. NULL: any node. */
+void sim_cut(struct sim *s, struct sim_node *from, struct sim_node *to, bool cut);
+/* Override the link from a to b; link NULL restores the default. */
+void sim_set_link(struct sim *s, struct sim_node *from, struct sim_node *to, const struct sim_link *link);
+/* Replace the default link. */
+void sim_set_default_link(struct sim *s, const struct sim_link *link);
+
+/* Child processes. When a node spawns, the driver's hook decides what the child is. */
+struct sim_process; /* One simulated child. */
+/* Return 0 and later call sim_process_exit; or a code, which world_spawn returns (-ENOENT for an unknown program).
+ * The hook may keep `process`, until sim_process_exit or on_kill. options is valid during the call. */
+typedef int sim_spawn_fn(void *data, struct sim_node *parent, const struct world_spawn *options,
+                         struct sim_process *process);
+void sim_on_spawn(struct sim *s, sim_spawn_fn *on_spawn, void *data);
+/* Make the child a world of its own on the parent's machine (same address and clock, streams for fd 0..2 through
+ * world_stdio): for children that are shoal programs. Valid until exit. */
+struct shoal_world *sim_process_world(struct sim_process *p);
+/* For children that are plain functions: bytes the child prints on fd 1 or 2, now. */
+void sim_process_write(struct sim_process *p, int fd, const void *bytes, size_t length);
+/* The driver hears of a kill; a child with a world is then crashed by the simulator after this returns. A crash of the
+ * parent's machine kills its children too. */
+void sim_process_on_kill(struct sim_process *p, void (*on_kill)(void *data, int signal), void *data);
+/* After `after_ns`, the pipes end and the parent hears on_exit. */
+void sim_process_exit(struct sim_process *p, uint64_t after_ns, int64_t status, int signal);
+
+#endif

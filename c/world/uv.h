@@ -1,0 +1,21 @@
+/* The real world, over a libuv loop that somebody else owns and runs. */
+#ifndef SHOAL_WORLD_UV_H
+#define SHOAL_WORLD_UV_H
+
+#include "world/world.h"
+
+struct uv_loop_s;
+
+struct world_uv_options {
+  struct uv_loop_s *loop;
+  /* Every libuv handle's `data` is set to this pointer and never looked at: luv wants a luv_handle_t there, when the
+   * loop is shared with it. Structs are found by offset from the handle. */
+  void *handle_data;
+  uint64_t seed; /* Of the random stream. */
+};
+/* Returns 0 or a code. The world holds idle handles of its own on the loop that do not keep it alive. */
+int world_uv_open(const struct world_uv_options *options, struct shoal_world **out);
+/* Everything opened in it must have been closed, its on_closed heard. on_closed comes from the loop; then it is gone. */
+void world_uv_close(struct shoal_world *w, world_closed_fn *on_closed, void *data);
+
+#endif

@@ -1,0 +1,204 @@
+/* world: everything outside the program: clock, chance, network, disk, processes.
+ *
+ * The rooms above see only this header. uv.c makes a world over a libuv loop, sim.c one over a virtual clock; one
+ * conformance suite (spec/c/world_conformance.c) holds both to what stands here.
+ *
+ * Rules that hold for every call:
+ *  - No call calls back before it returns.
+ *  - A function that can be refused returns 0, or a negative code of core/errors.h with nothing opened; it then will
+ *    not call back.
+ *  - Every opened thing is closed with its _close function, at any time, from any callback, its own included, twice
+ *    without harm. After the call comes exactly one on_closed and nothing else; then the thing's memory is gone.
+ *    A NULL on_closed is allowed.
+ *  - `data` is the caller's pointer, given to every callback.
+ *  - Bytes given to a callback are valid until it returns. Bytes given to a call are copied before it returns.
+ *  - Instants are nanoseconds of this world's monotonic clock (uint64, `_ns`); two nodes share no epoch. */
+#ifndef SHOAL_WORLD_H
+#define SHOAL_WORLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/address.h"
+#include "core/errors.h"
+
+struct shoal_world;
+struct world_timer;
+struct world_udp;
+struct world_listener;
+struct world_stream;
+struct world_lookup;
+struct world_log;
+struct world_process;
+
+typedef void world_closed_fn(void *data);
+
+enum {
+  WORLD_DATAGRAM_MAX = 65507,      /* Largest datagram that can be sent; larger is ERR_TOO_LARGE. */
+  WORLD_READ_MAX = 64 * 1024,      /* Most bytes given to one on_read. */
+  WORLD_FILE_MAX = 256 * 1024 * 1024, /* Most bytes world_read_file returns. */
+};
+
+/* ---- clock and chance ---- */
+
+uint64_t world_now_ns(struct shoal_world *w);  /* Monotonic; read once per turn of the loop, so it stands still in a callback. */
+uint64_t world_fresh_ns(struct shoal_world *w); /* Monotonic, read now (for measuring how long a callback took). */
+int64_t world_wall_ns(struct shoal_world *w);  /* Unix time; may jump; for people and logs only. */
+uint64_t world_random(struct shoal_world *w);  /* The next 64 bits of this node's own stream. */
+uint64_t world_seed(struct shoal_world *w);    /* What that stream was seeded with, to be logged. */
+bool world_is_simulated(struct shoal_world *w);
+
+/* ---- deferred work: run once, after the event being handled and before the world waits again ---- */
+
+/* The caller owns the memory; zero it before first use. Deferring twice runs once. */
+struct world_defer {
+  void (*run)(void *data);
+  void *data;
+  struct world_defer *next;
+  struct world_defer *previous;
+  bool armed;
+};
+void world_defer(struct shoal_world *w, struct world_defer *d);
+void world_undefer(struct shoal_world *w, struct world_defer *d); /* Harmless when not armed. */
+
+/* ---- timers: one shot ---- */
+
+int world_timer_open(struct shoal_world *w, void (*on_timer)(void *data), world_closed_fn *on_closed, void *data,
+                     struct world_timer **out);
+/* Fire once at at_ns, or in the next turn when that is past; replaces what was set. Never early. */
+void world_timer_start(struct world_timer *t, uint64_t at_ns);
+void world_timer_stop(struct world_timer *t);
+void world_timer_close(struct world_timer *t);
+
+/* ---- datagrams ---- */
+
+struct world_udp_events {
+  void (*on_datagram)(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length);
+  void (*on_error)(void *data, int code); /* The socket could not receive; it stays open. May be NULL. */
+  world_closed_fn *on_closed;
+};
+/* Bind and begin to receive. Port 0 asks for a free one. Received datagrams are never truncated in silence: a longer
+ * one than the buffer goes to on_error as ERR_TOO_LARGE. */
+int world_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
+                   void *data, struct world_udp **out);
+/* Hand one datagram to the network. 0 says nothing about arrival. Does not block: a full socket is -EAGAIN. */
+int world_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);
+void world_udp_address(struct world_udp *u, struct shoal_address *out); /* Where it is bound. */
+void world_udp_close(struct world_udp *u);
+
+/* ---- streams: ordered, reliable bytes (TCP; a child's pipes; this process's own stdin, stdout, stderr) ---- */
+
+struct world_buffer {
+  const void *bytes;
+  size_t length;
+};
+struct world_stream_events {
+  void (*on_open)(void *data, int status); /* A connect ended: 0, or why not (then only close is of use). */
+  void (*on_read)(void *data, const uint8_t *bytes, size_t length); /* length > 0 */
+  /* Nothing more will be read: 0 when the other end finished, else why (-ECONNRESET). Once. Still to be closed. */
+  void (*on_end)(void *data, int status);
+  void (*on_drain)(void *data); /* What a write had to queue is now with the kernel, all of it. May be NULL. */
+  world_closed_fn *on_closed;
+};
+/* Begin to connect; on_open tells. Reading starts by itself once open. */
+int world_connect(struct shoal_world *w, const struct shoal_address *to, const struct world_stream_events *events,
+                  void *data, struct world_stream **out);
+/* Take a stream that came without events (accepted, or a child's); reading starts with this call. A stream nobody
+ * attaches must be closed by who received it. */
+void world_stream_attach(struct world_stream *s, const struct world_stream_events *events, void *data);
+/* Write all of these bytes, in order: the kernel gets what it takes now, the rest is copied and queued. 0, or a code
+ * when the stream cannot be written (not open yet: -ENOTCONN; ended: -EPIPE). The caller bounds its own queue by
+ * asking world_stream_queued. An error found later comes as on_end. */
+int world_stream_write(struct world_stream *s, const struct world_buffer *buffers, size_t count);
+size_t world_stream_queued(const struct world_stream *s); /* Bytes not yet taken by the kernel. */
+void world_stream_read(struct world_stream *s, bool on); /* Pause or resume reading. */
+/* Finish our side once everything written has left; the other end reads its end. */
+int world_stream_shutdown(struct world_stream *s);
+/* At most about this many bytes wait in the kernel (SO_SNDBUF), so that what is queued later can still be overtaken. */
+void world_stream_window(struct world_stream *s, size_t bytes);
+bool world_stream_peer(const struct world_stream *s, struct shoal_address *out); /* False when it is no socket. */
+void world_stream_close(struct world_stream *s); /* Aborts: what is queued is dropped. */
+
+struct world_listener_events {
+  void (*on_connection)(void *data, struct world_stream *stream); /* Ours now: attach or close it. */
+  void (*on_error)(void *data, int code); /* An accept failed (out of descriptors); it goes on listening. */
+  world_closed_fn *on_closed;
+};
+int world_listen(struct shoal_world *w, const struct shoal_address *bind, const struct world_listener_events *events,
+                 void *data, struct world_listener **out);
+void world_listener_address(struct world_listener *l, struct shoal_address *out);
+void world_listener_close(struct world_listener *l);
+
+/* fd 0 (read), 1 or 2 (write) of this process as a stream; attach it. -EBADF when that cannot be, ERR_UNSUPPORTED in a
+ * simulated node that has none. Regular files work for reading and writing too. */
+int world_stdio(struct shoal_world *w, int fd, struct world_stream **out);
+
+/* ---- names ---- */
+
+/* Look a host up (numeric ones too). on_result is called once with 0 and at least one address (port as given), or a
+ * code; then on_closed. Closing it early cancels. */
+int world_resolve(struct shoal_world *w, const char *host, uint16_t port,
+                  void (*on_result)(void *data, int status, const struct shoal_address *addresses, size_t count),
+                  world_closed_fn *on_closed, void *data, struct world_lookup **out);
+void world_lookup_close(struct world_lookup *l);
+
+/* ---- files; paths are the node's own, relative ones start at its directory. These block, and are meant for small
+ *      things at start and for the log below. ---- */
+
+/* The whole file in malloc'ed memory, one zero byte after it. -ENOENT when there is none. */
+int world_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
+/* Replace the file so that after a power loss it is wholly the old or wholly the new one (write, sync, rename, sync). */
+int world_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+int world_rename(struct shoal_world *w, const char *from, const char *to);
+int world_unlink(struct shoal_world *w, const char *path);
+int world_make_directory(struct shoal_world *w, const char *path); /* With its parents; there already is 0. */
+/* Each entry's name, sorted bytewise, during the call. */
+int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
+
+/* A file that only grows. */
+struct world_log_events {
+  void (*on_synced)(void *data, int status, uint64_t size); /* All up to `size` bytes is durable, or why not. */
+  world_closed_fn *on_closed;
+};
+/* Opened for appending, made when absent. */
+int world_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
+                   struct world_log **out);
+int world_log_append(struct world_log *l, const void *bytes, size_t length); /* All, or a code and nothing. */
+int world_log_sync(struct world_log *l);                                     /* Completes later, off the loop; while one runs, the next call queues exactly one more. */
+int world_log_truncate(struct world_log *l, uint64_t size);
+uint64_t world_log_size(const struct world_log *l);
+void world_log_close(struct world_log *l);
+
+/* ---- child processes ---- */
+
+struct world_spawn {
+  const char *const *argv; /* NULL-terminated; argv[0] is looked for in PATH. */
+  const char *const *env;  /* NULL-terminated "NAME=value", added to this process's own; NULL for none. */
+  const char *cwd;         /* NULL: as ours. */
+  bool pipe[3];            /* stdin, stdout, stderr as pipes; else: stdin is the null device, the others are ours. */
+  bool group;              /* Its own process group; world_process_kill then reaches all of it. */
+};
+struct world_process_events {
+  void (*on_exit)(void *data, int64_t status, int signal); /* Once. Its pipes may still hold bytes to read. */
+  world_closed_fn *on_closed;
+};
+int world_spawn(struct shoal_world *w, const struct world_spawn *options, const struct world_process_events *events,
+                void *data, struct world_process **out);
+/* The pipe for fd 0, 1 or 2, once each; NULL when it was not asked for or was taken. Attach it, or close it. Pipes
+ * nobody took are closed with the process. */
+struct world_stream *world_process_stream(struct world_process *p, int fd);
+int world_process_pid(const struct world_process *p);
+int world_process_kill(struct world_process *p, int signal); /* -ESRCH once it has ended (the group: once that is empty). */
+void world_process_close(struct world_process *p);           /* Leaves the child running. */
+
+/* ---- telemetry of this process ---- */
+
+struct world_telemetry {
+  uint64_t cpu_ns;       /* User and system time so far. */
+  uint64_t resident_bytes;
+  uint32_t open_handles; /* Things of this world now open; 0 once all was closed. */
+};
+void world_telemetry(struct shoal_world *w, struct world_telemetry *out);
+
+#endif
