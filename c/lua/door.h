@@ -22,6 +22,17 @@ typedef int door_push_fn(lua_State *L, void *data);
 typedef void door_take_fn(lua_State *L, void *data);
 bool door_call(lua_State *L, const char *site, door_push_fn *push, int results, door_take_fn *take, void *data);
 
+/* The same for a function that already lies on the stack under its `arguments` (how luv calls back). All of it is
+ * popped. Returns the number of results it left, or -1 when it failed: then the incident is made and nothing is left. */
+int door_call_stacked(lua_State *L, const char *site, int arguments, int results);
+
+/* A failure C itself found, with no Lua error behind it: make it an incident. Never raises. */
+void door_report(lua_State *L, const char *site, const char *message);
+
+/* Where the lines go that C has to write by itself; stderr until set. The line has no newline. Never raises. */
+typedef void door_line_fn(void *data, const char *line);
+void door_set_lines(lua_State *L, door_line_fn *write, void *data);
+
 /* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/errors.lua; this is what joins the two.
  *   sink(fn)      set what C reports to: fn(site, error value, traceback); nil takes it away
  *   incidents()   how many C had to report by itself, because there was no sink or the sink failed */

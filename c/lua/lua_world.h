@@ -1,0 +1,38 @@
+/* lua_world: how a Lua state comes to its world. */
+#ifndef SHOAL_LUA_WORLD_H
+#define SHOAL_LUA_WORLD_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "world/world.h"
+
+/* The argument's world; raises when it is none, or one that has gone. */
+struct shoal_world *lua_check_world(lua_State *L, int index);
+
+/* Push the userdata of a world, the same one each time. Raises (memory). */
+void lua_push_world(lua_State *L, struct shoal_world *world);
+
+/* The world has gone: its userdata raises from now on. What was open in it was closed or abandoned before. */
+void lua_forget_world(lua_State *L, struct shoal_world *world);
+
+/* What require "shoal.core.world".current() is in this state. */
+void lua_set_current_world(lua_State *L, struct shoal_world *world);
+
+/* The hook of the room above: makes the current world of a state that has none (stock lua5.4). May raise. */
+typedef struct shoal_world *lua_make_world_fn(lua_State *L);
+void lua_on_missing_world(lua_make_world_fn *make);
+
+int luaopen_shoal_core_world(lua_State *L);
+
+/* The classes behind it, one file each; for world.c. */
+void lua_world_streams(lua_State *L);  /* stream, listener: stream.c */
+void lua_world_things(lua_State *L);   /* timer, udp, lookup, log, process: things.c */
+extern const luaL_Reg lua_world_stream_functions[], lua_world_thing_functions[];
+/* process:stream(fd): pushes the stream, or nil when there is none; returns 1. Raises with nothing taken. */
+int lua_push_process_stream(lua_State *L, int world_index, struct world_process *process, int fd);
+/* "ip:port" at `index`, or false with `nil, message, code` pushed. Raises when it is no string. */
+bool lua_check_address(lua_State *L, int index, const char *what, struct shoal_address *out);
+void lua_push_address(lua_State *L, const struct shoal_address *address);
+
+#endif

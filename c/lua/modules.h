@@ -1,0 +1,24 @@
+/* modules: every module of ours that Lua can require. In stock lua5.4 the all-in-one searcher finds the functions in
+ * shoal.so, so each is exported; the program preloads the same ones from this list. */
+#ifndef SHOAL_LUA_MODULES_H
+#define SHOAL_LUA_MODULES_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+/* name, function; one line a module. A binding adds its line and nothing else. */
+#define SHOAL_MODULES(X) \
+  X("shoal.core.door", luaopen_shoal_core_door) \
+  X("shoal.core.world", luaopen_shoal_core_world)
+
+#define SHOAL_MODULE_DECLARE(name, function) __attribute__((visibility("default"))) int function(lua_State *L);
+SHOAL_MODULES(SHOAL_MODULE_DECLARE)
+#undef SHOAL_MODULE_DECLARE
+
+/* Ends with {NULL, NULL}. */
+extern const luaL_Reg shoal_modules[];
+
+/* Put them all into package.preload. Raises. */
+void shoal_preload(lua_State *L);
+
+#endif
