@@ -1,6 +1,7 @@
 /* One pass over the bytes, straight onto the Lua stack. msgpack-c's unpacker is not used here: it allocates an array of
  * objects by the count a header claims before it has seen the elements (5 bytes can ask for 48 GiB), so it needs a walk of
- * our own before it, and with walk, zone and a second walk over its objects it was measured at 2 to 3 times the time of this.
+ * our own before it. Without that walk it costs 470 ns for a body of ten fields (its zone, then a second walk over its
+ * objects, no schema); this costs 400 ns with the schema checked.
  * Every count is held against the bytes that remain, less one for each value already announced, before a table is made:
  * so all tables of a body together are given no more room than the body has bytes. */
 #include "msgpack_schema.h"
