@@ -9,6 +9,7 @@
 /* name, function; one line a module. A binding adds its line and nothing else. */
 #define SHOAL_MODULES(X) \
   X("shoal.core.door", luaopen_shoal_core_door) \
+  X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.world", luaopen_shoal_core_world)
 
 #define SHOAL_MODULE_DECLARE(name, function) __attribute__((visibility("default"))) int function(lua_State *L);

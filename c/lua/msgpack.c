@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "core/errors.h"
+#include "lua/modules.h"
 
 static const char *const TYPE = "shoal.msgpack.schema";
 
@@ -275,7 +276,7 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
-__attribute__((visibility("default"))) int luaopen_shoal_core_msgpack(lua_State *L) {
+int luaopen_shoal_core_msgpack(lua_State *L) {
   static const luaL_Reg functions[] = {{"compile", l_compile}, {"unpack", l_unpack}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"decode", l_decode}, {"name", l_name}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
