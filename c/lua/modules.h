@@ -9,6 +9,7 @@
 /* name, function; one line a module. A binding adds its line and nothing else. */
 #define SHOAL_MODULES(X) \
   X("shoal.core.door", luaopen_shoal_core_door) \
+  X("shoal.core.http", luaopen_shoal_core_http) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.world", luaopen_shoal_core_world)
 
