@@ -1,0 +1,137 @@
+/* frame: the bytes on a stream. Encoding and decoding only: no connection, no clock.
+ *
+ * A stream carries frames one after the other, in both directions, and nothing else. All numbers are big-endian.
+ *
+ *   offset size field
+ *    0      4   length   bytes of body that follow this header, 0..FRAME_BODY_MAX
+ *    4      2   type     the message's type, the application's; in a LINK frame: enum frame_link
+ *    6      1   lane     0 control, 1 dispatch, 2 data, 3 telemetry
+ *    7      1   flags    below
+ *    8      8   id       a REQUEST's or a REPLY's request id, > 0, given by who asks; of a message that wants no
+ *                        answer: its merge key, or 0
+ *   16      n   body
+ *
+ * A message is one or more frames of one lane with equal type, flags and id, the last one marked LAST; between them no
+ * other frame of that lane, but any of other lanes. So a receiver keeps at most one unfinished message a lane.
+ *
+ *   flag      bit   meaning
+ *   LAST      0x01  the message ends with this frame
+ *   REQUEST   0x02  wants a REPLY with the same id and lane
+ *   REPLY     0x04  answers the request with this id
+ *   REFUSAL   0x08  with REPLY: the body is a refusal
+ *   LINK      0x10  between the two transports, never for the application: one frame, control lane
+ * At most one of REQUEST, REPLY, LINK; none of them: a message that wants no answer.
+ *
+ * Hello, the first frame each way (LINK, type FRAME_HELLO):
+ *    0  4  magic    "shol"
+ *    4  2  major    another one is refused
+ *    6  2  minor    new fields are added behind, and skipped by who does not know them
+ *    8     cluster, node, role, dc, advertised address: five strings, each 1 byte of length and its bytes
+ *
+ * A refusal (in a REPLY with REFUSAL, and in FRAME_BYE, the last frame before a connection is closed on purpose):
+ *    0  1  n        length of the code's name, 1..FRAME_NAME_MAX
+ *    1  n  name     such as "OVERLOADED"
+ *   1+n    text     for people, to the end; at most FRAME_TEXT_MAX bytes are kept */
+#ifndef SHOAL_FRAME_H
+#define SHOAL_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum {
+  FRAME_HEADER = 16,
+  FRAME_MAX = 64 * 1024, /* Header and body. What a control message may have to wait for. */
+  FRAME_BODY_MAX = FRAME_MAX - FRAME_HEADER,
+  FRAME_MESSAGE_MAX = 3 * 1024 * 1024, /* A message's whole body. */
+  FRAME_LANES = 4,
+  FRAME_NAME_MAX = 64,
+  FRAME_TEXT_MAX = 512,
+  FRAME_MAJOR = 1,
+  FRAME_MINOR = 0,
+};
+
+enum frame_flag {
+  FRAME_LAST = 0x01,
+  FRAME_REQUEST = 0x02,
+  FRAME_REPLY = 0x04,
+  FRAME_REFUSAL = 0x08,
+  FRAME_LINK = 0x10,
+  FRAME_FLAGS = 0x1f,
+};
+
+enum frame_link { FRAME_HELLO = 1, FRAME_BYE, FRAME_PING, FRAME_PONG };
+
+/* What can be wrong with what a peer sent. Each ends its connection, counted by name. */
+#define FRAME_FAULTS(X)                                                       \
+  X(NONE, "nothing is wrong")                                                 \
+  X(LENGTH, "a frame is longer than the limit, or empty and not the last")    \
+  X(LANE, "there is no such lane")                                            \
+  X(FLAGS, "these flags do not go together")                                  \
+  X(ID, "a request or a reply has no id")                                     \
+  X(ORDER, "a frame does not continue the message before it")                 \
+  X(HELLO, "the greeting is not one")                                         \
+  X(EARLY, "something came before the greeting, or a second one after it")    \
+  X(LINK, "an unknown transport frame")                                       \
+  X(MESSAGE, "a message is larger than the limit")                            \
+  X(REFUSAL, "a refusal is not of its form")
+enum frame_fault {
+#define FRAME_FAULT_ENUM(name, text) FRAME_FAULT_##name,
+  FRAME_FAULTS(FRAME_FAULT_ENUM)
+#undef FRAME_FAULT_ENUM
+  FRAME_FAULTS_COUNT
+};
+const char *frame_fault_name(enum frame_fault fault); /* "length", lower case. */
+const char *frame_fault_text(enum frame_fault fault);
+
+struct frame {
+  uint32_t length; /* Of the body. */
+  uint16_t type;
+  uint8_t lane;
+  uint8_t flags;
+  uint64_t id;
+};
+
+/* Write the header into out[FRAME_HEADER]. */
+static inline void frame_put(uint8_t *out, const struct frame *f) {
+  uint64_t head = (uint64_t)f->length << 32 | (uint64_t)f->type << 16 | (uint64_t)f->lane << 8 | f->flags;
+  uint64_t words[2] = {__builtin_bswap64(head), __builtin_bswap64(f->id)};
+  memcpy(out, words, FRAME_HEADER);
+}
+
+/* Read the header at bytes[FRAME_HEADER], unchecked. */
+static inline void frame_get(const uint8_t *bytes, struct frame *out) {
+  uint64_t words[2];
+  memcpy(words, bytes, FRAME_HEADER);
+  uint64_t head = __builtin_bswap64(words[0]);
+  out->length = (uint32_t)(head >> 32);
+  out->type = (uint16_t)(head >> 16);
+  out->lane = (uint8_t)(head >> 8);
+  out->flags = (uint8_t)head;
+  out->id = __builtin_bswap64(words[1]);
+}
+
+/* Whether a header that came from outside may stand. */
+enum frame_fault frame_check(const struct frame *f);
+
+struct frame_hello {
+  uint16_t major, minor;
+  char cluster[256], node[256], role[256], dc[256], advertise[256]; /* Zero-terminated. */
+};
+enum { FRAME_HELLO_MAX = 8 + 5 * 256 };
+size_t frame_hello_put(uint8_t *out, const struct frame_hello *hello); /* Into out[FRAME_HELLO_MAX]; the body's length. */
+/* False when it is not one: the magic, a length, a zero byte inside a string, no node name. */
+bool frame_hello_get(const uint8_t *bytes, size_t length, struct frame_hello *out);
+
+struct frame_refusal {
+  char name[FRAME_NAME_MAX + 1];
+  const uint8_t *text; /* Into the frame. */
+  size_t text_length;
+};
+enum { FRAME_REFUSAL_MAX = 1 + FRAME_NAME_MAX + FRAME_TEXT_MAX };
+/* Into out[FRAME_REFUSAL_MAX]; longer names and texts are cut. Returns the body's length. */
+size_t frame_refusal_put(uint8_t *out, const char *name, const char *text, size_t text_length);
+bool frame_refusal_get(const uint8_t *bytes, size_t length, struct frame_refusal *out);
+
+#endif

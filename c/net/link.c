@@ -1,0 +1,501 @@
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "net/inside.h"
+
+/* Sealing: between what this file calls a frame's bytes and the stream's stand two places, out() and on_read(). TLS goes
+ * there, as a pair of byte filters: what out() is given is sealed before world_stream_write, what on_read is given is
+ * opened before it is cut into frames; nothing above or below changes. */
+
+enum { ASSEMBLY_KEEP = 64 * 1024 };
+
+static struct link *make(struct net *n, struct net_peer *p, bool dialled) {
+  struct link *l = calloc(1, sizeof *l);
+  if (!l) return NULL;
+  l->net = n;
+  l->peer = p;
+  l->serial = ++n->links_made;
+  l->dialled = dialled;
+  l->opened_at_ns = l->heard_at_ns = net_now(n);
+  l->timer.kind = TIMER_LINK;
+  l->next = n->links;
+  if (l->next) l->next->previous = l;
+  n->links = l;
+  return l;
+}
+
+void link_free(struct link *l) {
+  if (l->next) l->next->previous = l->previous;
+  if (l->previous) l->previous->next = l->next;
+  else l->net->links = l->next;
+  for (int lane = 0; lane < NET_LANES; lane++) free(l->parts[lane].bytes);
+  free(l->in);
+  free(l);
+}
+
+/* ---- its end ---- */
+
+void link_lose(struct link *l, int code, const char *text, bool orderly) {
+  if (l->state == LINK_CLOSED) return;
+  l->state = LINK_CLOSED;
+  wheel_remove(&l->net->wheel, &l->timer);
+  world_stream_close(l->stream);
+  struct net_peer *p = l->peer;
+  l->peer = NULL;
+  if (!p) return;
+  if (l->greeted && !orderly) l->net->counts.connections_lost++;
+  if (!l->greeted && l->dialled) l->net->counts.dials_failed++;
+  peer_lost(p, l, code, text, orderly);
+}
+
+__attribute__((format(printf, 3, 4))) static void lose(struct link *l, int code, const char *format, ...) {
+  char text[256], whom[ADDRESS_TEXT_MAX];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  if (l->peer) {
+    char full[sizeof text + sizeof whom + 4];
+    address_format(&l->peer->address, whom);
+    snprintf(full, sizeof full, "%s: %s", whom, text);
+    link_lose(l, code, full, false);
+  } else {
+    link_lose(l, code, text, false);
+  }
+}
+
+static void bad(struct link *l, enum frame_fault fault) {
+  l->net->counts.faults[fault]++;
+  lose(l, ERR_MALFORMED, "%s", frame_fault_text(fault));
+}
+
+/* ---- bytes out ---- */
+
+static int out(struct link *l, const struct world_buffer *buffers, size_t count) {
+  struct net *n = l->net;
+  for (size_t i = 0; i < count; i++) n->counts.bytes_sent += buffers[i].length;
+  n->counts.writes++;
+  return world_stream_write(l->stream, buffers, count);
+}
+
+/* One frame past the lanes: the greeting, which comes before them, and the farewell, which comes after. */
+static int out_link_frame(struct link *l, enum frame_link type, const void *body, size_t length) {
+  uint8_t header[FRAME_HEADER];
+  struct frame f = {.length = (uint32_t)length, .type = (uint16_t)type, .flags = FRAME_LINK | FRAME_LAST};
+  frame_put(header, &f);
+  struct world_buffer buffers[2] = {{header, sizeof header}, {body, length}};
+  return out(l, buffers, length ? 2 : 1);
+}
+
+static int greet(struct link *l) {
+  uint8_t body[FRAME_HELLO_MAX];
+  return out_link_frame(l, FRAME_HELLO, body, frame_hello_put(body, &l->net->hello));
+}
+
+/* Say why, finish our side, and let the other end close; the linger bounds it. */
+static void farewell(struct link *l, const char *name, const char *text) {
+  uint8_t body[FRAME_REFUSAL_MAX];
+  l->shut = true;
+  int rc = out_link_frame(l, FRAME_BYE, body, frame_refusal_put(body, name, text, strlen(text)));
+  if (rc == 0) rc = world_stream_shutdown(l->stream);
+  if (rc < 0) link_lose(l, rc, text, true);
+}
+
+static bool lanes_empty(const struct net_peer *p) {
+  for (int lane = 0; lane < NET_LANES; lane++)
+    if (p->lanes[lane].messages) return false;
+  return true;
+}
+
+/* taken[] comes in zeroed. At most one frame's worth of bytes a write, the highest lane first, and none before the kernel took the last write: so
+ * what comes next can still overtake what waits. */
+static size_t gather(struct net_peer *p, struct world_buffer buffers[NET_LANES], size_t taken[NET_LANES]) {
+  size_t count = 0, budget = FRAME_MAX;
+  for (int lane = 0; lane < NET_LANES; lane++) {
+    struct queue *q = &p->lanes[lane];
+    uint32_t dropped;
+    if (!q->messages) continue;
+    const uint8_t *bytes = queue_peek(q, budget, request_drop, p, &taken[lane], &dropped);
+    p->net->counts.drops[lane][NET_DROP_EXPIRED] += dropped;
+    if (bytes) buffers[count++] = (struct world_buffer){bytes, taken[lane]};
+    budget -= taken[lane];
+    if (queue_bytes(q) > taken[lane]) break; /* A lower lane does not slip in where this one's next frame had no room. */
+  }
+  return count;
+}
+
+void link_flush(struct link *l) {
+  struct net_peer *p = l->peer;
+  if (!p || l->shut || (l->state != LINK_UP && l->state != LINK_DRAINING)) return;
+  while (world_stream_queued(l->stream) == 0 && !lanes_empty(p)) {
+    struct world_buffer buffers[NET_LANES];
+    size_t taken[NET_LANES] = {0};
+    size_t count = gather(p, buffers, taken);
+    if (!count) continue; /* All of it had ended; then the lanes are shorter now. */
+    int rc = out(l, buffers, count);
+    if (rc < 0) {
+      lose(l, rc, "the connection cannot be written: %s", error_text(rc));
+      return;
+    }
+    for (int lane = 0; lane < NET_LANES; lane++) {
+      if (!taken[lane]) continue;
+      uint32_t before = p->lanes[lane].messages;
+      queue_take(&p->lanes[lane], taken[lane]);
+      l->net->counts.messages_sent += before - p->lanes[lane].messages;
+    }
+  }
+  request_sent(p);
+  if (l->state == LINK_DRAINING && lanes_empty(p)) farewell(l, "CLOSED", "closed by the other side");
+}
+
+void link_drain(struct link *l) {
+  assert(l->state == LINK_UP);
+  l->state = LINK_DRAINING;
+  net_set_timer(l->net, &l->timer, net_now(l->net) + l->net->options.linger_ms * UINT64_C(1000000));
+  l->peer->flush = true;
+  net_mark(l->peer);
+}
+
+/* ---- the greeting ---- */
+
+/* The reason leaves with BYE; the peer hears of it now, the connection ends when the other side has read it. */
+__attribute__((format(printf, 2, 3))) static void refuse(struct link *l, const char *format, ...) {
+  char text[256];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  struct net *n = l->net;
+  n->counts.handshakes_refused++;
+  if (l->dialled) n->counts.dials_failed++;
+  struct net_peer *p = l->peer;
+  l->peer = NULL;
+  l->state = LINK_DRAINING;
+  net_set_timer(n, &l->timer, net_now(n) + n->options.linger_ms * UINT64_C(1000000));
+  peer_lost(p, l, ERR_REFUSED, text, false);
+  farewell(l, "REFUSED", text);
+}
+
+static void on_hello(struct link *l, const uint8_t *body, size_t length) {
+  struct net *n = l->net;
+  struct net_peer *p = l->peer;
+  struct frame_hello hello;
+  if (l->state != LINK_HELLO) {
+    bad(l, FRAME_FAULT_EARLY);
+    return;
+  }
+  if (!frame_hello_get(body, length, &hello)) {
+    bad(l, FRAME_FAULT_HELLO);
+    return;
+  }
+  if (hello.major != FRAME_MAJOR) {
+    refuse(l, "node \"%.60s\" speaks protocol %d, the other node %d", n->hello.node, FRAME_MAJOR, hello.major);
+    return;
+  }
+  memcpy(p->node, hello.node, sizeof p->node);
+  memcpy(p->role, hello.role, sizeof p->role);
+  memcpy(p->dc, hello.dc, sizeof p->dc);
+  memcpy(p->advertise, hello.advertise, sizeof p->advertise);
+  if (strcmp(hello.cluster, n->hello.cluster) != 0) {
+    refuse(l, "node \"%.60s\" is of cluster \"%.60s\", node \"%.60s\" of cluster \"%.60s\"", n->hello.node,
+           n->hello.cluster, hello.node, hello.cluster);
+    return;
+  }
+  int rc = l->dialled ? 0 : greet(l);
+  if (rc < 0) {
+    lose(l, rc, "the greeting cannot be written: %s", error_text(rc));
+    return;
+  }
+  l->state = LINK_UP;
+  l->greeted = true;
+  p->keep = true;
+  net_set_timer(n, &l->timer, net_now(n) + n->options.keepalive_ms * UINT64_C(1000000));
+  p->flush = true;
+  net_mark(p);
+  net_peer_event(p, NET_UP, 0, "");
+}
+
+static void on_bye(struct link *l, const uint8_t *body, size_t length) {
+  struct frame_refusal reason;
+  if (!frame_refusal_get(body, length, &reason)) {
+    bad(l, FRAME_FAULT_REFUSAL);
+    return;
+  }
+  if (l->state == LINK_HELLO) {
+    l->net->counts.handshakes_refused++;
+    lose(l, ERR_REFUSED, "refused: %.*s", (int)reason.text_length, (const char *)reason.text);
+    return;
+  }
+  char text[FRAME_TEXT_MAX + 1];
+  memcpy(text, reason.text, reason.text_length);
+  text[reason.text_length] = 0;
+  link_lose(l, ERR_DISCONNECTED, text, true);
+}
+
+static void on_link_frame(struct link *l, const struct frame *f, const uint8_t *body) {
+  static const struct frame pong = {.type = FRAME_PONG, .flags = FRAME_LINK};
+  switch (f->type) {
+  case FRAME_HELLO: on_hello(l, body, f->length); return;
+  case FRAME_BYE: on_bye(l, body, f->length); return;
+  case FRAME_PONG: return;
+  case FRAME_PING:
+    if (l->state == LINK_HELLO) bad(l, FRAME_FAULT_EARLY);
+    else if (l->state == LINK_UP) (void)peer_push(l->peer, &pong, NULL, 0); /* Full: that closed the connection. */
+    return;
+  default: bad(l, FRAME_FAULT_LINK);
+  }
+}
+
+/* ---- bytes in ---- */
+
+static void on_message(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  struct net *n = l->net;
+  n->counts.messages_received++;
+  if (f->flags & FRAME_REPLY) {
+    enum frame_fault fault = request_answered(l, f, bytes, length);
+    if (fault) bad(l, fault);
+    return;
+  }
+  bool asks = f->flags & FRAME_REQUEST;
+  struct net_request request = {.link = l->serial,
+                                .id = asks ? f->id : 0,
+                                .peer = l->peer->index,
+                                .type = f->type,
+                                .lane = f->lane};
+  if (asks) {
+    uint32_t all = l->unanswered[NET_DISPATCH] + l->unanswered[NET_DATA] + l->unanswered[NET_TELEMETRY];
+    l->unanswered[f->lane]++;
+    if (f->lane != NET_CONTROL && all >= n->options.unanswered_max) {
+      n->counts.shed_requests++;
+      (void)net_refuse(n, &request, "OVERLOADED", "too many requests wait for their answers here"); /* It counts. */
+      return;
+    }
+    if (!n->events.on_request) {
+      (void)net_refuse(n, &request, "UNHANDLED", "this node answers no requests"); /* It counts. */
+      return;
+    }
+  }
+  if (n->events.on_request) n->events.on_request(n->data, l->peer, &request, bytes, length);
+}
+
+/* Add a frame to its lane's unfinished message. */
+static enum frame_fault assemble(struct assembly *part, const struct frame *f, const uint8_t *body) {
+  uint8_t same = FRAME_FLAGS & ~FRAME_LAST;
+  if (!part->open) {
+    part->open = true;
+    part->length = 0;
+    part->head = *f;
+  } else if (part->head.id != f->id || part->head.type != f->type || (part->head.flags ^ f->flags) & same) {
+    return FRAME_FAULT_ORDER;
+  }
+  size_t length = part->length + f->length;
+  if (length > FRAME_MESSAGE_MAX) return FRAME_FAULT_MESSAGE;
+  if (length > part->capacity) {
+    size_t capacity = part->capacity ? part->capacity : 2 * FRAME_MAX;
+    while (capacity < length) capacity *= 2;
+    uint8_t *bytes = realloc(part->bytes, capacity);
+    if (!bytes) return FRAME_FAULT_MESSAGE; /* No memory for it is a limit, too. */
+    part->bytes = bytes;
+    part->capacity = capacity;
+  }
+  if (f->length) memcpy(part->bytes + part->length, body, f->length);
+  part->length = length;
+  return FRAME_FAULT_NONE;
+}
+
+static void on_frame(struct link *l, const struct frame *f, const uint8_t *body) {
+  if (f->flags & FRAME_LINK) {
+    on_link_frame(l, f, body);
+    return;
+  }
+  if (l->state == LINK_HELLO) {
+    bad(l, FRAME_FAULT_EARLY);
+    return;
+  }
+  if (l->state != LINK_UP) return; /* Draining: nobody here waits for it any more. */
+  struct assembly *part = &l->parts[f->lane];
+  if (!part->open && f->flags & FRAME_LAST) { /* Whole, and read where it lies. */
+    on_message(l, f, body, f->length);
+    return;
+  }
+  enum frame_fault fault = assemble(part, f, body);
+  if (fault) {
+    bad(l, fault);
+    return;
+  }
+  if (!(f->flags & FRAME_LAST)) return;
+  part->open = false;
+  on_message(l, f, part->bytes, part->length);
+  if (part->capacity <= ASSEMBLY_KEEP) return;
+  free(part->bytes);
+  part->bytes = NULL;
+  part->capacity = 0;
+}
+
+/* Whether a whole frame stands at bytes; *f is its header when that is there. */
+static bool whole(struct link *l, const uint8_t *bytes, size_t length, struct frame *f) {
+  if (length < FRAME_HEADER) return false;
+  frame_get(bytes, f);
+  enum frame_fault fault = frame_check(f);
+  if (fault) {
+    bad(l, fault);
+    return false;
+  }
+  return length >= FRAME_HEADER + f->length;
+}
+
+static bool keep(struct link *l, const uint8_t *bytes, size_t length) {
+  size_t need = l->in_length + length;
+  assert(need <= FRAME_MAX);
+  if (need > l->in_capacity) {
+    size_t capacity = l->in_capacity ? l->in_capacity : 2048;
+    while (capacity < need) capacity *= 2;
+    uint8_t *in = realloc(l->in, capacity);
+    if (!in) {
+      lose(l, ERR_MEMORY, "no memory to read with");
+      return false;
+    }
+    l->in = in;
+    l->in_capacity = capacity;
+  }
+  memcpy(l->in + l->in_length, bytes, length);
+  l->in_length = need;
+  return true;
+}
+
+/* Complete the frame whose beginning came before; returns how many bytes that took. */
+static size_t complete(struct link *l, const uint8_t *bytes, size_t length) {
+  struct frame f;
+  size_t used = 0;
+  while (l->in_length && used < length && l->state != LINK_CLOSED) {
+    size_t want = FRAME_HEADER;
+    if (l->in_length >= FRAME_HEADER) {
+      frame_get(l->in, &f); /* Checked when its header was whole. */
+      want += f.length;
+    }
+    size_t more = want - l->in_length < length - used ? want - l->in_length : length - used;
+    if (!keep(l, bytes + used, more)) return length;
+    used += more;
+    if (whole(l, l->in, l->in_length, &f)) {
+      l->in_length = 0;
+      on_frame(l, &f, l->in + FRAME_HEADER);
+    }
+  }
+  return used;
+}
+
+static void on_read(void *data, const uint8_t *bytes, size_t length) {
+  struct link *l = data;
+  struct frame f;
+  l->heard_at_ns = net_now(l->net);
+  l->net->counts.bytes_received += length;
+  size_t at = l->in_length ? complete(l, bytes, length) : 0;
+  while (l->state != LINK_CLOSED && whole(l, bytes + at, length - at, &f)) {
+    on_frame(l, &f, bytes + at + FRAME_HEADER);
+    at += FRAME_HEADER + f.length;
+  }
+  if (l->state != LINK_CLOSED && at < length) (void)keep(l, bytes + at, length - at); /* False: the link was lost. */
+}
+
+/* ---- the stream's other events, and time ---- */
+
+static void on_open(void *data, int status) {
+  struct link *l = data;
+  if (l->state == LINK_CLOSED) return;
+  if (status < 0) {
+    lose(l, status, "cannot connect: %s", error_text(status));
+    return;
+  }
+  l->state = LINK_HELLO;
+  world_stream_window(l->stream, NET_WINDOW);
+  int rc = greet(l);
+  if (rc < 0) lose(l, rc, "the greeting cannot be written: %s", error_text(rc));
+}
+
+static void on_end(void *data, int status) {
+  struct link *l = data;
+  if (l->state == LINK_DRAINING) link_lose(l, ERR_CLOSED, "closed here", true);
+  else if (status == 0) lose(l, ERR_DISCONNECTED, "the other side ended the connection");
+  else lose(l, status, "the connection broke: %s", error_text(status));
+}
+
+static void on_drain(void *data) {
+  struct link *l = data;
+  link_flush(l);
+}
+
+static void on_closed(void *data) {
+  struct link *l = data;
+  struct net *n = l->net;
+  link_free(l);
+  net_wake(n);
+}
+
+static const struct world_stream_events stream_events = {
+    .on_open = on_open, .on_read = on_read, .on_end = on_end, .on_drain = on_drain, .on_closed = on_closed};
+
+void link_on_timer(struct link *l) {
+  static const struct frame ping = {.type = FRAME_PING, .flags = FRAME_LINK};
+  struct net *n = l->net;
+  uint64_t keepalive_ns = n->options.keepalive_ms * UINT64_C(1000000);
+  uint64_t idle_ns = n->options.idle_timeout_ms * UINT64_C(1000000);
+  uint64_t now = net_now(n), silent_ns = now - l->heard_at_ns;
+  switch (l->state) {
+  case LINK_CONNECTING: lose(l, ERR_TIMEOUT, "not connected within %u ms", n->options.connect_timeout_ms); return;
+  case LINK_HELLO: lose(l, ERR_TIMEOUT, "no greeting within %u ms", n->options.connect_timeout_ms); return;
+  case LINK_DRAINING: link_lose(l, ERR_CLOSED, "closed here", true); return;
+  case LINK_CLOSED: return;
+  case LINK_UP:
+    if (silent_ns >= idle_ns) {
+      n->counts.idle_closed++;
+      lose(l, ERR_TIMEOUT, "nothing heard for %u ms", n->options.idle_timeout_ms);
+      return;
+    }
+    if (silent_ns < keepalive_ns) {
+      net_set_timer(n, &l->timer, l->heard_at_ns + keepalive_ns);
+    } else {
+      uint64_t next = now + keepalive_ns, end = l->heard_at_ns + idle_ns;
+      net_set_timer(n, &l->timer, next < end ? next : end);
+      (void)peer_push(l->peer, &ping, NULL, 0); /* Full: that closed the connection. */
+    }
+  }
+}
+
+/* ---- its beginning ---- */
+
+int link_dial(struct net_peer *p) {
+  struct net *n = p->net;
+  struct link *l = make(n, p, true);
+  if (!l) return ERR_MEMORY;
+  int rc = world_connect(n->world, &p->address, &stream_events, l, &l->stream);
+  if (rc < 0) {
+    n->counts.dials_failed++;
+    link_free(l);
+    return rc;
+  }
+  p->link = l;
+  net_set_timer(n, &l->timer, l->opened_at_ns + n->options.connect_timeout_ms * UINT64_C(1000000));
+  return 0;
+}
+
+void link_accept(struct net *n, struct world_stream *stream) {
+  struct shoal_address from = {0};
+  struct net_peer *p = NULL;
+  struct link *l = NULL;
+  (void)world_stream_peer(stream, &from); /* False: a stream without an address; it then has none in its info. */
+  if (n->closing || peer_make(n, &from, false, &p) < 0 || !(l = make(n, p, false))) {
+    if (!n->closing) n->counts.accept_errors++;
+    if (p) peer_free(p);
+    world_stream_close(stream);
+    return;
+  }
+  n->counts.accepted++;
+  p->link = l;
+  l->stream = stream;
+  l->state = LINK_HELLO;
+  net_set_timer(n, &l->timer, l->opened_at_ns + n->options.connect_timeout_ms * UINT64_C(1000000));
+  world_stream_attach(stream, &stream_events, l);
+  world_stream_window(stream, NET_WINDOW);
+}

@@ -1,0 +1,190 @@
+/* net: the transport. Peers, connections, requests and their answers, over the streams of a world.
+ *
+ * A node opens one `net`. It listens, and it has peers: the ones it dials, one for each address, and the ones that
+ * dialled it, which are peers as well: either side may ask the other over the one connection between them.
+ *
+ *                 a call, a send               opened                 the other side's hello
+ *   idle (no connection) ------>  CONNECTING  ---------->  HELLO  --------------------------->  UP
+ *     ^  ^                            | failed, timed out    | refused, timed out                | lost, silent too long
+ *     |  +---- backoff, then dial ----+----------------------+-----------------------------------+
+ *     +------------- net_peer_close: DRAINING (what is queued leaves, then BYE), closed ----------+
+ *
+ * The bytes are drawn in frame.h. What is sent is staged and written once per turn of the loop, the highest lane first
+ * at each frame; the kernel holds at most NET_WINDOW bytes of a connection, so an urgent message waits behind little.
+ *
+ * Promises:
+ *  - No function here calls back before it returns. Every accepted net_call and net_send has its callback run exactly
+ *    once: with the answer, or with a code. A refused one (negative return) never has.
+ *  - A late reply is counted and dropped; a timeout touches no other request.
+ *  - What a peer sends wrong ends that connection, counted by fault, and nothing else.
+ *  - Callbacks may call anything here, also close what called them.
+ *
+ * Limits: a message FRAME_MESSAGE_MAX (ERR_TOO_LARGE); requests in flight and queues as in struct net_options
+ * (ERR_FULL). A full control queue is no refusal: the connection is closed (fault counted, on_peer told), for a cancel
+ * that waits is worse than one that fails.
+ *
+ * Sealing: there are no keys yet, so net_listen takes loopback addresses only (ERR_CONFIG), except in a simulated
+ * world, which has no outside. The seam is marked in link.c: TLS stands between a frame and the stream. */
+#ifndef SHOAL_NET_H
+#define SHOAL_NET_H
+
+#include <assert.h>
+
+#include "core/backoff.h"
+#include "core/breaker.h"
+#include "net/frame.h"
+#include "world/world.h"
+
+struct net;
+struct net_peer;
+
+enum net_lane { NET_CONTROL, NET_DISPATCH, NET_DATA, NET_TELEMETRY, NET_LANES };
+static_assert((int)NET_LANES == (int)FRAME_LANES, "the lanes are the wire's");
+const char *net_lane_name(enum net_lane lane); /* "control", "dispatch", "data", "telemetry" */
+
+enum { NET_WINDOW = 128 * 1024 }; /* Bytes of one connection in the kernel. */
+
+struct net_options {
+  /* Who we are, told in the hello. At most 255 bytes each; node and cluster not empty; NULL is "". */
+  const char *cluster, *node, *role, *dc;
+  const char *advertise; /* Where others may dial us, as "ip:port". */
+  /* 0 stands for the default. */
+  uint32_t connect_timeout_ms; /* From dialling to the other side's hello. 5000 */
+  uint32_t keepalive_ms;       /* Silent for so long: a ping. 10000 */
+  uint32_t idle_timeout_ms;    /* Nothing heard for so long: the connection is lost. 30000; > keepalive_ms */
+  uint32_t linger_ms;          /* For a closing connection to take what is queued. 2000 */
+  uint32_t in_flight_max;      /* Requests of one peer without answer, control not counted. 1000 */
+  uint32_t lane_in_flight_max[NET_LANES]; /* control unbounded (ignored), 500, 300, 200 */
+  uint32_t lane_queue_max[NET_LANES];     /* Messages waiting for one peer. 4096, 2048, 2048, 1024 */
+  uint32_t lane_queue_bytes_max[NET_LANES]; /* And their bytes; an empty lane takes any one message. 4, 4, 4, 1 MiB */
+  uint32_t unanswered_max; /* Requests one connection may have with us, not answered yet; control not counted. More are
+                              refused OVERLOADED. 1000 */
+  struct breaker_config breaker; /* failures 0: the defaults. */
+  struct backoff_config backoff; /* base_ns 0: the defaults. */
+};
+
+/* Why a message did not go. */
+#define NET_DROPS(X) \
+  X(FULL)            /* Its queue stood at the limit. */ \
+  X(IN_FLIGHT)       /* So did the requests without answer. */ \
+  X(TOO_LARGE)       /* Larger than a message may be. */ \
+  X(CIRCUIT)         /* The circuit was open. */ \
+  X(CLOSED)          /* The peer or the net was closed. */ \
+  X(DISCONNECTED)    /* It waited, and the connection ended or never came. */ \
+  X(EXPIRED)         /* Its request timed out before it left. */ \
+  X(MERGED)          /* A newer one with its key took its place. */
+enum net_drop {
+#define NET_DROP_ENUM(name) NET_DROP_##name,
+  NET_DROPS(NET_DROP_ENUM)
+#undef NET_DROP_ENUM
+  NET_DROPS_COUNT
+};
+const char *net_drop_name(enum net_drop drop); /* "full" */
+
+struct net_counts {
+  uint64_t messages_sent, messages_received; /* The application's. */
+  uint64_t bytes_sent, bytes_received;       /* On the streams. */
+  uint64_t writes;                           /* Calls to the stream; many messages each, under load. */
+  uint64_t requests, replies;                /* Asked by us; answered to us, refusals included. */
+  uint64_t timeouts;                         /* Requests that had no answer in time. */
+  uint64_t late_replies;                     /* Came after their request had ended. Dropped. */
+  uint64_t stray_replies;                    /* To no request of this connection that ever was. Dropped. */
+  uint64_t shed_requests;                    /* Others' requests refused OVERLOADED by unanswered_max. */
+  uint64_t unsent_replies;                   /* Answers that found no connection or no room. */
+  uint64_t dials, dials_failed, accepted, accept_errors;
+  uint64_t handshakes_refused;               /* By us or by them: cluster, version. */
+  uint64_t connections_lost, idle_closed, control_overflows;
+  uint64_t faults[FRAME_FAULTS_COUNT];
+  uint64_t drops[NET_LANES][NET_DROPS_COUNT];
+};
+
+/* A request of a peer's, to be answered once with net_reply or net_refuse, now or later; a plain value. */
+struct net_request {
+  uint64_t link, id; /* Which connection; id 0: wants no answer. */
+  uint32_t peer;
+  uint16_t type;
+  uint8_t lane;
+};
+
+/* How a call or a send ended. */
+struct net_result {
+  uint64_t id;          /* As net_call or net_send gave it. */
+  int code;             /* 0, or why not. A refusal with a name we do not know: ERR_REFUSED. */
+  const char *name;     /* The code's name; of a refusal, the name the other side gave. "" when 0. */
+  const uint8_t *bytes; /* The answer; of a failure, a text for people. */
+  size_t length;
+};
+typedef void net_result_fn(void *data, const struct net_result *result);
+
+enum net_peer_event {
+  NET_UP,   /* Greeted; info is known. */
+  NET_DOWN, /* The connection, or an attempt at one, ended: code and text say why. */
+  NET_GONE, /* The last word about this peer: the pointer is void after this call. */
+};
+struct net_events {
+  /* bytes are valid during the call. NULL: requests are refused UNHANDLED, others dropped. */
+  void (*on_request)(void *data, struct net_peer *peer, const struct net_request *request, const uint8_t *bytes,
+                     size_t length);
+  void (*on_peer)(void *data, struct net_peer *peer, enum net_peer_event event, int code, const char *text); /* May be NULL. */
+  void (*on_circuit)(void *data, struct net_peer *peer, enum breaker_status status); /* May be NULL. */
+  void (*on_closed)(void *data); /* The net is gone; the last callback. May be NULL. */
+};
+
+/* Open it. Returns 0, or ERR_CONFIG (names), ERR_MEMORY. Everything in options and events is copied. */
+int net_open(struct shoal_world *world, const struct net_options *options, const struct net_events *events, void *data,
+             struct net **out);
+
+/* Accept connections. *bound (may be NULL) is where. ERR_CONFIG for an address that is not loopback (net_needs_keys
+ * says so in words), or the world's codes. */
+int net_listen(struct net *n, const struct shoal_address *bind, struct shoal_address *bound);
+extern const char net_needs_keys[];
+
+/* The peer at this address, made when it is new. Nothing is dialled before there is something to say. ERR_CLOSED, ERR_MEMORY. */
+int net_peer(struct net *n, const struct shoal_address *address, struct net_peer **out);
+
+/* Ask: fn is run once, with the answer or a code (ERR_TIMEOUT, ERR_DISCONNECTED, ERR_CLOSED, the connect's, a
+ * refusal's). timeout_ns > 0. Returns 0 with *id (may be NULL), or ERR_FULL, ERR_TOO_LARGE, ERR_CIRCUIT, ERR_CLOSED,
+ * ERR_MEMORY. */
+int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length,
+             uint64_t timeout_ns, net_result_fn *fn, void *data, uint64_t *id);
+
+/* Tell: fn is run once: 0 when the kernel has it all (which says nothing about arrival), else why it was dropped. A key
+ * other than 0 replaces a message of this lane and type with the same key that still waits; that one's fn hears 0.
+ * Codes as net_call. */
+int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
+             net_result_fn *fn, void *data, uint64_t *id);
+
+/* Answer. 0, or ERR_DISCONNECTED when the connection is gone, ERR_FULL (counted), ERR_TOO_LARGE (the asker is refused
+ * with that name). */
+int net_reply(struct net *n, const struct net_request *request, const void *bytes, size_t length);
+/* Answer that it will not be done: name as for programs ("OVERLOADED"), text for people. */
+int net_refuse(struct net *n, const struct net_request *request, const char *name, const char *text);
+
+struct net_peer_info {
+  struct shoal_address address; /* Dialled, or where the connection came from. */
+  const char *node, *role, *dc, *advertise; /* "" before the first hello. */
+  bool up, dialled;
+  enum breaker_status circuit;
+  uint32_t in_flight;    /* Requests without answer. */
+  uint32_t lane_in_flight[NET_LANES];
+  size_t queued_bytes;   /* All lanes and what the stream has not handed to the kernel. */
+  uint32_t level;        /* Backpressure by the fullest lane below control: 0 none, 1 throttle (70 %), 2 batch (85 %), 3 reject (95 %). */
+};
+void net_peer_info(struct net_peer *p, struct net_peer_info *out);
+uint32_t net_peer_index(const struct net_peer *p); /* Small and unique among those that are not gone. */
+void net_peer_set_data(struct net_peer *p, void *data);
+void *net_peer_data(const struct net_peer *p);
+
+/* Let what is queued leave, then close. Requests without answer end with ERR_CLOSED. NET_GONE follows. Twice is harmless. */
+void net_peer_close(struct net_peer *p);
+
+const struct net_counts *net_counts(const struct net *n);
+struct shoal_world *net_world(const struct net *n);
+
+/* Close every peer and listener as net_peer_close does; then on_closed. Twice is harmless. */
+void net_close(struct net *n);
+
+/* The world is gone (a simulated crash): free the memory, call nobody, touch no world. */
+void net_abandon(struct net *n);
+
+#endif

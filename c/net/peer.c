@@ -1,0 +1,225 @@
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "net/inside.h"
+
+static int index_for(struct net *n, uint32_t *out) {
+  for (*out = 0; *out < n->peers_count; ++*out)
+    if (!n->peers[*out]) return 0;
+  if (n->peers_count == n->peers_capacity) {
+    uint32_t capacity = n->peers_capacity ? 2 * n->peers_capacity : 16;
+    struct net_peer **peers = realloc(n->peers, capacity * sizeof(struct net_peer *));
+    if (!peers) return ERR_MEMORY;
+    n->peers = peers;
+    n->peers_capacity = capacity;
+  }
+  n->peers[n->peers_count++] = NULL;
+  return 0;
+}
+
+int peer_make(struct net *n, const struct shoal_address *address, bool dialled, struct net_peer **out) {
+  uint32_t index;
+  int rc = index_for(n, &index);
+  if (rc < 0) return rc;
+  struct net_peer *p = calloc(1, sizeof *p);
+  if (!p) return ERR_MEMORY;
+  p->net = n;
+  p->index = index;
+  p->address = *address;
+  p->dialled = dialled;
+  p->outstanding.next = p->outstanding.previous = &p->outstanding;
+  p->redial.kind = TIMER_REDIAL;
+  p->circuit.kind = TIMER_CIRCUIT;
+  breaker_init(&p->breaker, &n->options.breaker);
+  backoff_init(&p->backoff, &n->options.backoff);
+  n->peers[index] = p;
+  *out = p;
+  return 0;
+}
+
+int net_peer(struct net *n, const struct shoal_address *address, struct net_peer **out) {
+  if (n->closing) return ERR_CLOSED;
+  for (uint32_t i = 0; i < n->peers_count; i++) {
+    struct net_peer *p = n->peers[i];
+    if (p && p->dialled && !p->closing && address_equal(&p->address, address)) {
+      *out = p;
+      return 0;
+    }
+  }
+  return peer_make(n, address, true, out);
+}
+
+void peer_free(struct net_peer *p) {
+  for (int lane = 0; lane < NET_LANES; lane++) queue_free(&p->lanes[lane]);
+  p->net->peers[p->index] = NULL;
+  free(p);
+}
+
+/* ---- what it is told to carry ---- */
+
+int peer_push(struct net_peer *p, const struct frame *head, const void *bytes, size_t length) {
+  struct net *n = p->net;
+  struct queue *q = &p->lanes[head->lane];
+  bool exempt = head->flags & FRAME_REFUSAL; /* Small, and one for each unanswered request at most. */
+  bool full = q->messages >= n->options.lane_queue_max[head->lane] ||
+              (q->messages && queue_bytes(q) + length > n->options.lane_queue_bytes_max[head->lane]);
+  if (full && !exempt) {
+    n->counts.drops[head->lane][NET_DROP_FULL]++;
+    if (head->lane == NET_CONTROL) {
+      n->counts.control_overflows++;
+      const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
+      if (p->link) link_lose(p->link, ERR_FULL, text, false);
+      else peer_lost(p, NULL, ERR_FULL, text, false);
+    }
+    return ERR_FULL;
+  }
+  int rc = queue_push(q, head, bytes, length);
+  if (rc < 0) return rc;
+  if (!p->flush) {
+    p->flush = true;
+    net_mark(p);
+  }
+  return 0;
+}
+
+static bool has_something(const struct net_peer *p) {
+  for (int lane = 0; lane < NET_LANES; lane++)
+    if (p->lanes[lane].messages) return true;
+  return false;
+}
+
+/* ---- dialling ---- */
+
+void peer_dial(struct net_peer *p) {
+  struct net *n = p->net;
+  if (!p->dialled || p->closing || p->link || wheel_has(&p->redial)) return;
+  if (!p->keep && !has_something(p)) return;
+  if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN) {
+    net_set_timer(n, &p->redial, breaker_deadline(&p->breaker));
+    return;
+  }
+  n->counts.dials++;
+  int rc = link_dial(p);
+  if (rc == 0) return;
+  char to[ADDRESS_TEXT_MAX], text[sizeof p->down_text];
+  address_format(&p->address, to);
+  snprintf(text, sizeof text, "cannot connect to %s: %s", to, error_text(rc));
+  peer_lost(p, NULL, rc, text, false);
+}
+
+void peer_on_redial(struct net_peer *p) { peer_dial(p); }
+
+/* ---- circuit ---- */
+
+void peer_failed(struct net_peer *p, bool trial) {
+  struct net *n = p->net;
+  breaker_failure(&p->breaker, net_now(n), trial);
+  if (p->breaker.status == p->circuit_told) return;
+  if (p->breaker.status == BREAKER_OPEN) net_set_timer(n, &p->circuit, breaker_deadline(&p->breaker));
+  net_mark(p);
+}
+
+void peer_on_circuit(struct net_peer *p) {
+  if (breaker_state(&p->breaker, net_now(p->net)) != p->circuit_told) net_mark(p);
+}
+
+/* ---- ending ---- */
+
+void peer_end_all(struct net_peer *p, int code, bool calls_only) {
+  if (!calls_only) {
+    for (int lane = 0; lane < NET_LANES; lane++) p->sends[lane] = (struct request_line){0};
+    p->written = (struct request_line){0};
+  }
+  for (struct request *r = p->outstanding.next, *next; r != &p->outstanding; r = next) {
+    next = r->next;
+    if (r->call || !calls_only) request_end(r, code);
+  }
+}
+
+static bool trial_outstanding(struct net_peer *p) {
+  for (struct request *r = p->outstanding.next; r != &p->outstanding; r = r->next)
+    if (r->trial) return true;
+  return false;
+}
+
+static void clear_lanes(struct net_peer *p, enum net_drop reason) {
+  for (int lane = 0; lane < NET_LANES; lane++) {
+    p->net->counts.drops[lane][reason] += p->lanes[lane].messages - p->lanes[lane].dead;
+    queue_clear(&p->lanes[lane]);
+  }
+}
+
+void peer_lost(struct net_peer *p, struct link *link, int code, const char *text, bool orderly) {
+  struct net *n = p->net;
+  uint64_t now = net_now(n);
+  bool was_up = link && link->greeted, waited = p->outstanding.next != &p->outstanding;
+  p->link = NULL;
+  if (link || !p->closing) {
+    p->down = true;
+    p->down_code = code;
+    snprintf(p->down_text, sizeof p->down_text, "%s", text);
+  }
+  if (!p->closing && (!orderly || waited)) peer_failed(p, trial_outstanding(p));
+  peer_end_all(p, p->closing ? ERR_CLOSED : was_up ? ERR_DISCONNECTED : code, false);
+  clear_lanes(p, p->closing ? NET_DROP_CLOSED : NET_DROP_DISCONNECTED);
+  if (!p->dialled || p->closing) {
+    p->closing = p->gone = true;
+    wheel_remove(&n->wheel, &p->redial);
+    wheel_remove(&n->wheel, &p->circuit);
+  } else {
+    if (was_up && now - link->opened_at_ns >= n->options.backoff.cap_ns) backoff_reset(&p->backoff);
+    net_set_timer(n, &p->redial, now + backoff_next(&p->backoff, world_random(n->world)));
+  }
+  net_mark(p);
+}
+
+void net_peer_close(struct net_peer *p) {
+  if (p->closing) return;
+  p->closing = true;
+  wheel_remove(&p->net->wheel, &p->redial);
+  wheel_remove(&p->net->wheel, &p->circuit);
+  struct link *l = p->link;
+  if (l && l->state == LINK_UP) {
+    peer_end_all(p, ERR_CLOSED, true);
+    for (int lane = 0; lane < NET_LANES; lane++) p->lanes[lane].stale = p->lanes[lane].messages > 0;
+    link_drain(l);
+  } else if (l) {
+    link_lose(l, ERR_CLOSED, "closed here", true);
+  } else {
+    peer_lost(p, NULL, ERR_CLOSED, "closed here", true);
+  }
+}
+
+/* ---- what is known of it ---- */
+
+static uint32_t fill_percent(const struct net_options *o, const struct queue *q, int lane) {
+  uint64_t count = 100ull * q->messages / o->lane_queue_max[lane];
+  uint64_t bytes = 100ull * queue_bytes(q) / o->lane_queue_bytes_max[lane];
+  return (uint32_t)(count > bytes ? count : bytes);
+}
+
+void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
+  *out = (struct net_peer_info){.address = p->address,
+                                .node = p->node,
+                                .role = p->role,
+                                .dc = p->dc,
+                                .advertise = p->advertise,
+                                .up = p->link && p->link->state == LINK_UP,
+                                .dialled = p->dialled,
+                                .circuit = breaker_state(&p->breaker, net_now(p->net))};
+  uint32_t fill = 0;
+  for (int lane = 0; lane < NET_LANES; lane++) {
+    out->lane_in_flight[lane] = p->in_flight[lane];
+    out->in_flight += p->in_flight[lane];
+    out->queued_bytes += queue_bytes(&p->lanes[lane]);
+    uint32_t percent = lane == NET_CONTROL ? 0 : fill_percent(&p->net->options, &p->lanes[lane], lane);
+    if (percent > fill) fill = percent;
+  }
+  if (p->link && p->link->state != LINK_CONNECTING) out->queued_bytes += world_stream_queued(p->link->stream);
+  out->level = fill >= 95 ? 3 : fill >= 85 ? 2 : fill >= 70 ? 1 : 0;
+}
+
+uint32_t net_peer_index(const struct net_peer *p) { return p->index; }
+void net_peer_set_data(struct net_peer *p, void *data) { p->data = data; }
+void *net_peer_data(const struct net_peer *p) { return p->data; }

@@ -1,0 +1,153 @@
+#include "net/queue.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "core/errors.h"
+
+enum {
+  FIRST_CAPACITY = 4096,
+  KEEP_CAPACITY = 256 * 1024, /* An empty lane gives back more than this. */
+  DEAD = 0x80,                /* A flag that never leaves: this frame is skipped. */
+};
+
+static int reserve(struct queue *q, size_t need) {
+  if (q->capacity - q->tail >= need) return 0;
+  size_t used = queue_bytes(q);
+  if (q->head >= used && q->capacity - used >= need) { /* Half empty in front: moving costs no more than was sent. */
+    memmove(q->bytes, q->bytes + q->head, used);
+  } else {
+    size_t capacity = q->capacity ? q->capacity : FIRST_CAPACITY;
+    while (capacity - used < need) capacity *= 2;
+    uint8_t *bytes = malloc(capacity);
+    if (!bytes) return ERR_MEMORY;
+    if (used) memcpy(bytes, q->bytes + q->head, used);
+    free(q->bytes);
+    q->bytes = bytes;
+    q->capacity = capacity;
+  }
+  q->head = 0;
+  q->tail = used;
+  return 0;
+}
+
+int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length) {
+  size_t frames = length == 0 ? 1 : (length + FRAME_BODY_MAX - 1) / FRAME_BODY_MAX;
+  int rc = reserve(q, length + frames * FRAME_HEADER);
+  if (rc < 0) return rc;
+  const uint8_t *from = body;
+  uint8_t *to = q->bytes + q->tail;
+  do {
+    struct frame f = *head;
+    f.length = (uint32_t)(length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX);
+    if (f.length == length) f.flags |= FRAME_LAST;
+    frame_put(to, &f);
+    if (f.length) memcpy(to + FRAME_HEADER, from, f.length);
+    to += FRAME_HEADER + f.length;
+    from += f.length;
+    length -= f.length;
+  } while (length);
+  q->tail = (size_t)(to - q->bytes);
+  q->messages++;
+  return 0;
+}
+
+static void advance(struct queue *q, size_t length) {
+  q->head += length;
+  q->taken += length;
+  assert(q->head <= q->tail);
+  if (q->head < q->tail) return;
+  assert(q->messages == 0 && q->dead == 0 && !q->inside);
+  q->head = q->tail = 0;
+  q->stale = false;
+  if (q->capacity > KEEP_CAPACITY) {
+    free(q->bytes);
+    q->bytes = NULL;
+    q->capacity = 0;
+  }
+}
+
+/* The length of the whole message whose first frame stands at `at`. */
+static size_t message_length(const struct queue *q, size_t at) {
+  size_t from = at;
+  struct frame f;
+  do {
+    frame_get(q->bytes + at, &f);
+    at += FRAME_HEADER + f.length;
+  } while (!(f.flags & FRAME_LAST));
+  return at - from;
+}
+
+const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
+                          size_t *length, uint32_t *dropped) {
+  *dropped = 0;
+  if (q->dead == 0 && !(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, unseen: the common case. */
+    *length = queue_bytes(q);
+    return *length ? q->bytes + q->head : NULL;
+  }
+  size_t run = 0;
+  bool inside = q->inside;
+  struct frame f;
+  while (q->head + run < q->tail) {
+    frame_get(q->bytes + q->head + run, &f);
+    bool dead = !inside && f.flags & DEAD;
+    bool out = !inside && !dead && q->stale && drop && drop(data, &f);
+    if (dead || out) {
+      if (run) break; /* The run up to here goes first. */
+      size_t whole = message_length(q, q->head);
+      q->messages--;
+      if (dead) q->dead--;
+      else ++*dropped;
+      advance(q, whole);
+      continue;
+    }
+    if (run + FRAME_HEADER + f.length > budget) break;
+    run += FRAME_HEADER + f.length;
+    inside = !(f.flags & FRAME_LAST);
+  }
+  *length = run;
+  return run ? q->bytes + q->head : NULL;
+}
+
+void queue_take(struct queue *q, size_t length) {
+  if (length == queue_bytes(q) && q->dead == 0) {
+    q->messages = 0;
+    q->inside = false;
+    advance(q, length);
+    return;
+  }
+  struct frame f;
+  for (size_t at = q->head; at < q->head + length; at += FRAME_HEADER + f.length) {
+    frame_get(q->bytes + at, &f);
+    q->inside = !(f.flags & FRAME_LAST);
+    if (!q->inside) q->messages--;
+  }
+  advance(q, length);
+}
+
+bool queue_replace(struct queue *q, uint16_t type, uint64_t key) {
+  bool inside = q->inside;
+  struct frame f;
+  for (size_t at = q->head; at < q->tail; at += FRAME_HEADER + f.length) {
+    frame_get(q->bytes + at, &f);
+    bool told = !(f.flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK | DEAD));
+    if (!inside && told && f.type == type && f.id == key) {
+      q->bytes[at + 7] |= DEAD;
+      q->dead++;
+      return true;
+    }
+    inside = !(f.flags & FRAME_LAST);
+  }
+  return false;
+}
+
+void queue_clear(struct queue *q) {
+  q->messages = q->dead = 0;
+  q->inside = false;
+  advance(q, queue_bytes(q));
+}
+
+void queue_free(struct queue *q) {
+  free(q->bytes);
+  *q = (struct queue){0};
+}

@@ -1,0 +1,42 @@
+/* queue: one lane of one peer: whole messages, already cut into frames, in the order they were given.
+ *
+ * The bytes lie in one buffer, so that a write takes many messages with one pointer and without a copy. It grows to
+ * what the lane needed and is given back when a burst is over. Positions count all bytes that ever went in.
+ * Bounds are the caller's (peer.c); it asks messages and queue_bytes() first. */
+#ifndef SHOAL_NET_QUEUE_H
+#define SHOAL_NET_QUEUE_H
+
+#include "net/frame.h"
+
+struct queue {
+  uint8_t *bytes;
+  size_t capacity, head, tail;
+  uint64_t taken;    /* Position of head. */
+  uint32_t messages; /* Waiting; one that has begun to leave counts until its last frame has. */
+  uint32_t dead;     /* Replaced by a newer one, still standing in the bytes. */
+  bool inside;       /* The first frame at head is not its message's first. */
+  bool stale;        /* A request that waits here may have ended: ask before it is sent. */
+};
+
+static inline size_t queue_bytes(const struct queue *q) { return q->tail - q->head; }
+static inline uint64_t queue_end(const struct queue *q) { return q->taken + queue_bytes(q); }
+
+/* Add a message: `head` without length and LAST, which are set here. 0 or ERR_MEMORY. */
+int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length);
+
+/* The next bytes to send: whole frames, at most budget bytes, NULL when there are none (or the first does not fit).
+ * Dead messages, and those for which drop(data, frame) is true (NULL: none), are taken out on the way; *dropped counts
+ * the latter. */
+const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
+                          size_t *length, uint32_t *dropped);
+/* They were sent. */
+void queue_take(struct queue *q, size_t length);
+
+/* Mark the waiting message without answer that has this type and key dead; false when none waits that has not begun to
+ * leave. */
+bool queue_replace(struct queue *q, uint16_t type, uint64_t key);
+
+void queue_clear(struct queue *q); /* Drop all, keep the positions rising. */
+void queue_free(struct queue *q);
+
+#endif

@@ -1,0 +1,297 @@
+#include <assert.h>
+#include <stdlib.h>
+
+#include "net/inside.h"
+
+void line_add(struct request_line *line, struct request *r) {
+  r->following = NULL;
+  if (line->last) line->last->following = r;
+  else line->first = r;
+  line->last = r;
+}
+
+struct request *line_take(struct request_line *line) {
+  struct request *r = line->first;
+  if (!r) return NULL;
+  line->first = r->following;
+  if (!line->first) line->last = NULL;
+  r->following = NULL;
+  return r;
+}
+
+/* ---- the table ---- */
+
+static struct request *at(struct net *n, uint32_t index) {
+  return &n->chunks[index / REQUESTS_A_CHUNK][index % REQUESTS_A_CHUNK];
+}
+
+static int grow(struct net *n) {
+  uint32_t chunk = n->requests_count / REQUESTS_A_CHUNK;
+  if (chunk == REQUESTS_CHUNKS) return ERR_FULL;
+  struct request *requests = calloc(REQUESTS_A_CHUNK, sizeof *requests);
+  if (!requests) return ERR_MEMORY;
+  n->chunks[chunk] = requests;
+  for (uint32_t i = REQUESTS_A_CHUNK; i-- > 0;) {
+    requests[i].index = n->requests_count + i;
+    requests[i].timer.kind = TIMER_REQUEST;
+    requests[i].following = n->free;
+    n->free = &requests[i];
+  }
+  n->requests_count += REQUESTS_A_CHUNK;
+  return 0;
+}
+
+static int take(struct net *n, struct request **out) {
+  if (!n->free) {
+    int rc = grow(n);
+    if (rc < 0) return rc;
+  }
+  struct request *r = n->free;
+  n->free = r->following;
+  assert(r->state == REQUEST_FREE);
+  if (++r->generation == 0) r->generation = 1; /* An id is never 0. */
+  *out = r;
+  return 0;
+}
+
+static void give_back(struct net *n, struct request *r) {
+  r->state = REQUEST_FREE;
+  r->peer = NULL;
+  r->following = n->free;
+  n->free = r;
+}
+
+static uint64_t id_of(const struct request *r) { return (uint64_t)r->generation << 32 | r->index; }
+
+struct request *request_find(struct net *n, uint64_t id) {
+  uint32_t index = (uint32_t)id;
+  if (index >= n->requests_count) return NULL;
+  struct request *r = at(n, index);
+  return r->generation == id >> 32 && r->state == REQUEST_WAITING && r->call ? r : NULL;
+}
+
+void request_free_all(struct net *n) {
+  for (uint32_t i = 0; i < n->requests_count / REQUESTS_A_CHUNK; i++) free(n->chunks[i]);
+}
+
+/* ---- asking ---- */
+
+static int drop(struct net *n, enum net_lane lane, enum net_drop reason, int code) {
+  n->counts.drops[lane][reason]++;
+  return code;
+}
+
+static int admit(struct net_peer *p, enum net_lane lane, size_t length, bool call, bool *trial) {
+  struct net *n = p->net;
+  if (p->closing || n->closing) return drop(n, lane, NET_DROP_CLOSED, ERR_CLOSED);
+  if (length > FRAME_MESSAGE_MAX) return drop(n, lane, NET_DROP_TOO_LARGE, ERR_TOO_LARGE);
+  if (call && lane != NET_CONTROL) {
+    uint32_t all = p->in_flight[NET_DISPATCH] + p->in_flight[NET_DATA] + p->in_flight[NET_TELEMETRY];
+    if (all >= n->options.in_flight_max || p->in_flight[lane] >= n->options.lane_in_flight_max[lane])
+      return drop(n, lane, NET_DROP_IN_FLIGHT, ERR_FULL);
+  }
+  bool allowed = breaker_allow(&p->breaker, net_now(n), trial);
+  if (p->breaker.status != p->circuit_told) net_mark(p);
+  return allowed ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
+}
+
+static int begin(struct net_peer *p, struct frame *head, const void *bytes, size_t length, bool call,
+                 net_result_fn *fn, void *data, struct request **out) {
+  assert(head->lane < NET_LANES && fn);
+  struct net *n = p->net;
+  bool trial;
+  struct request *r;
+  int rc = admit(p, head->lane, length, call, &trial);
+  if (rc < 0) return rc;
+  rc = take(n, &r);
+  if (rc == 0) {
+    if (call) head->id = id_of(r);
+    rc = peer_push(p, head, bytes, length);
+    if (rc < 0) give_back(n, r);
+  }
+  if (rc < 0) {
+    if (trial && p->breaker.trial) breaker_release(&p->breaker);
+    return rc;
+  }
+  r->state = REQUEST_WAITING;
+  r->peer = p;
+  r->fn = fn;
+  r->data = data;
+  r->lane = head->lane;
+  r->call = call;
+  r->trial = trial;
+  r->next = &p->outstanding;
+  r->previous = p->outstanding.previous;
+  r->previous->next = r;
+  p->outstanding.previous = r;
+  *out = r;
+  return 0;
+}
+
+int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length,
+             uint64_t timeout_ns, net_result_fn *fn, void *data, uint64_t *id) {
+  assert(timeout_ns > 0);
+  struct frame head = {.type = type, .lane = (uint8_t)lane, .flags = FRAME_REQUEST};
+  struct request *r;
+  int rc = begin(p, &head, bytes, length, true, fn, data, &r);
+  if (rc < 0) return rc;
+  struct net *n = p->net;
+  uint64_t now = net_now(n);
+  net_set_timer(n, &r->timer, timeout_ns > UINT64_MAX / 2 - now ? UINT64_MAX / 2 : now + timeout_ns);
+  p->in_flight[lane]++;
+  n->counts.requests++;
+  if (id) *id = head.id;
+  return 0;
+}
+
+int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
+             net_result_fn *fn, void *data, uint64_t *id) {
+  struct frame head = {.type = type, .lane = (uint8_t)lane, .id = key};
+  struct queue *q = &p->lanes[lane];
+  if (key && q->messages && queue_replace(q, type, key)) p->net->counts.drops[lane][NET_DROP_MERGED]++;
+  struct request *r;
+  int rc = begin(p, &head, bytes, length, false, fn, data, &r);
+  if (rc < 0) return rc;
+  r->end = queue_end(q);
+  line_add(&p->sends[lane], r);
+  if (id) *id = id_of(r);
+  return 0;
+}
+
+/* ---- ending ---- */
+
+static void release(struct request *r) {
+  struct net *n = r->peer->net;
+  wheel_remove(&n->wheel, &r->timer);
+  r->next->previous = r->previous;
+  r->previous->next = r->next;
+  if (!r->call) return;
+  assert(r->peer->in_flight[r->lane] > 0);
+  r->peer->in_flight[r->lane]--;
+}
+
+void request_end(struct request *r, int code) {
+  assert(r->state == REQUEST_WAITING);
+  struct net *n = r->peer->net;
+  release(r);
+  r->state = REQUEST_ENDED;
+  r->code = code;
+  line_add(&n->ended, r);
+  net_wake(n);
+}
+
+void request_on_timer(struct request *r) {
+  struct net_peer *p = r->peer;
+  p->net->counts.timeouts++;
+  if (p->lanes[r->lane].messages) p->lanes[r->lane].stale = true;
+  /* While it is being dialled, a peer's silence is counted by the dialling, once. */
+  if (r->trial || (p->link && p->link->state == LINK_UP)) peer_failed(p, r->trial);
+  request_end(r, ERR_TIMEOUT);
+}
+
+void request_deliver(struct net *n) {
+  struct request *last = n->ended.last;
+  for (bool end = !last; !end;) {
+    struct request *r = line_take(&n->ended);
+    end = r == last;
+    struct net_peer *p = r->peer;
+    bool named = r->code != 0 && r->code != ERR_TIMEOUT && r->code != ERR_CLOSED && p->down_text[0];
+    const char *text = r->code == 0 ? "" : named ? p->down_text : error_text(r->code);
+    struct net_result result = {.id = id_of(r),
+                                .code = r->code,
+                                .name = r->code ? error_name(r->code) : "",
+                                .bytes = (const uint8_t *)text,
+                                .length = strlen(text)};
+    net_result_fn *fn = r->fn;
+    void *data = r->data;
+    give_back(n, r);
+    fn(data, &result);
+  }
+}
+
+enum frame_fault request_answered(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  struct net *n = l->net;
+  struct frame_refusal refusal;
+  struct net_result result = {.id = f->id, .name = "", .bytes = bytes, .length = length};
+  if (f->flags & FRAME_REFUSAL) {
+    if (!frame_refusal_get(bytes, length, &refusal)) return FRAME_FAULT_REFUSAL;
+    int code = error_from_name(refusal.name);
+    result.code = code < 0 ? code : ERR_REFUSED;
+    result.name = refusal.name;
+    result.bytes = refusal.text;
+    result.length = refusal.text_length;
+  }
+  struct request *r = request_find(n, f->id);
+  if (!r || r->peer != l->peer || r->lane != f->lane) {
+    uint32_t index = (uint32_t)f->id, generation = (uint32_t)(f->id >> 32);
+    bool was = !r && generation && index < n->requests_count && at(n, index)->generation >= generation;
+    ++*(was ? &n->counts.late_replies : &n->counts.stray_replies);
+    return FRAME_FAULT_NONE;
+  }
+  n->counts.replies++;
+  breaker_success(&r->peer->breaker, r->trial);
+  if (r->peer->breaker.status != r->peer->circuit_told) net_mark(r->peer);
+  if (r->peer->backoff.attempts) backoff_reset(&r->peer->backoff);
+  net_result_fn *fn = r->fn;
+  void *data = r->data;
+  release(r);
+  give_back(n, r);
+  fn(data, &result);
+  return FRAME_FAULT_NONE;
+}
+
+bool request_drop(void *peer, const struct frame *f) {
+  struct net_peer *p = peer;
+  return f->flags & FRAME_REQUEST && !request_find(p->net, f->id);
+}
+
+void request_sent(struct net_peer *p) {
+  for (int lane = 0; lane < NET_LANES; lane++)
+    while (!line_empty(&p->sends[lane]) && p->sends[lane].first->end <= p->lanes[lane].taken)
+      line_add(&p->written, line_take(&p->sends[lane]));
+  if (line_empty(&p->written) || world_stream_queued(p->link->stream) > 0) return;
+  struct request *r;
+  while ((r = line_take(&p->written))) {
+    if (r->trial) breaker_success(&p->breaker, true);
+    request_end(r, 0);
+  }
+  if (p->breaker.status != p->circuit_told) net_mark(p);
+}
+
+/* ---- answering ---- */
+
+static struct link *asker(struct net *n, const struct net_request *request) {
+  struct net_peer *p = request->peer < n->peers_count ? n->peers[request->peer] : NULL;
+  struct link *l = p ? p->link : NULL;
+  return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
+}
+
+static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
+  struct link *l = asker(n, request);
+  if (!l) {
+    n->counts.unsent_replies++;
+    return ERR_DISCONNECTED;
+  }
+  struct frame head = {.type = request->type, .lane = request->lane, .flags = FRAME_REPLY | flags, .id = request->id};
+  int rc = peer_push(l->peer, &head, bytes, length);
+  if (rc == 0 && l->unanswered[request->lane] > 0) l->unanswered[request->lane]--;
+  return rc;
+}
+
+int net_refuse(struct net *n, const struct net_request *request, const char *name, const char *text) {
+  assert(request->id && name[0]);
+  uint8_t body[FRAME_REFUSAL_MAX];
+  int rc = answer(n, request, FRAME_REFUSAL, body, frame_refusal_put(body, name, text, strlen(text)));
+  if (rc < 0 && rc != ERR_DISCONNECTED) n->counts.unsent_replies++;
+  return rc;
+}
+
+int net_reply(struct net *n, const struct net_request *request, const void *bytes, size_t length) {
+  assert(request->id);
+  int rc = length > FRAME_MESSAGE_MAX ? ERR_TOO_LARGE : answer(n, request, 0, bytes, length);
+  if (rc == ERR_TOO_LARGE) n->counts.drops[request->lane][NET_DROP_TOO_LARGE]++;
+  /* The asker learns it at once, rather than by its timeout; a refusal is let through a full queue. */
+  if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
+  if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
+  return rc;
+}
