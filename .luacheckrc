@@ -1,0 +1,8 @@
+-- luacheck's settings; scripts/lint runs it.
+std = "lua54"
+max_line_length = 124
+max_code_line_length = 124
+max_comment_line_length = 130
+codes = true
+files["spec"] = { std = "lua54+busted" }
+exclude_files = { "build" }

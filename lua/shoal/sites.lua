@@ -1,0 +1,168 @@
+--- The one catalogue of sites: every place where the host calls code that may fail, or learns that something failed.
+---
+--- Each has a role that owns it, the ids that its incidents must carry, how it is delivered (`notify`: once;
+--- `must_deliver`: retried until accepted or withdrawn), its default level, and, if operators can hang code on it, its
+--- hook: the arguments' names, so that a wrong arity is refused when it is wired.
+--- A name that ends in ".*" is a family: `client.callback.on_done` is a site of `client.callback.*`.
+---
+--- To add one: a line here, next to its kin; `errors.call(NAME, ids, fn, ...)` or `errors.report(NAME, ids, err)` there.
+
+local sites = {}
+
+---@class shoal.Site
+---@field name string
+---@field role "gate"|"manager"|"worker"|"client"|"any"
+---@field ids string[]       in the order in which they are written
+---@field delivery "notify"|"must_deliver"
+---@field level "debug"|"info"|"warning"|"error"|"critical"
+---@field hook? { args: string[], required?: boolean, roles?: string[] }
+---@field doc string
+
+local function site(name, role, level, ids, doc, more)
+  local declared = { name = name, role = role, level = level, ids = ids, doc = doc, delivery = "notify" }
+  if more then
+    declared.delivery = more.delivery or "notify"
+    declared.hook = more.hook
+  end
+  sites[#sites + 1] = declared
+end
+
+-- ---- federation: gates watch the datacenters (1.1) ----
+site("federation.probe_loop", "gate", "error",
+  { "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
+  "the loop that probes every datacenter failed as a whole; it goes on after 1 to 30 s")
+site("federation.probe", "gate", "warning",
+  { "datacenter", "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
+  "our own error while probing one datacenter; only that one backs off")
+
+-- ---- worker: progress to whoever leads the job (1.2, 1.3, 2.2) ----
+site("worker.progress.send", "worker", "warning",
+  { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
+    "put_back" },
+  "a progress record could not be sent; the newest goes back and is sent again")
+site("worker.progress.flush_loop", "worker", "error", { "buffered", "cycle", "consecutive", "next_delay_ms" },
+  "the loop that flushes progress failed; it goes on after a backoff")
+site("worker.progress.ack", "worker", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
+  "an acknowledgement of progress could not be read; nothing of it was applied")
+
+-- ---- client: what is pushed to it, and the user's own callbacks (1.4) ----
+local push_ids = { "handler", "sender", "payload_bytes", "job", "workflow", "sequence", "stage" }
+site("client.push.job_status", "client", "error", push_ids, "a pushed job status was not handled")
+site("client.push.stats", "client", "error", push_ids, "pushed windowed statistics were not handled")
+site("client.push.result", "client", "error", push_ids, "a pushed workflow result was not handled")
+site("client.callback.*", "client", "error", push_ids,
+  "the user's own callback failed; the state was taken, and the push is answered ok")
+
+-- ---- detector: deaths of nodes and of jobs' leaders (1.5, 2.1) ----
+local death_ids = { "node", "job", "incarnation", "suspicion_age_ms", "confirmations" }
+site("detector.global_death", "any", "error", death_ids, "a hook on the death of a node failed",
+  { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "gate", "manager" } } })
+site("detector.job_death", "any", "error", death_ids, "a hook on the death of a node for one job failed",
+  { delivery = "must_deliver",
+    hook = { args = { "node", "job", "incarnation" }, required = true, roles = { "gate", "manager" } } })
+site("detector.reconcile", "any", "error", { "node", "cycle", "checked", "repaired", "failed" },
+  "reconciling one node's suspicions failed; the next node is reconciled")
+site("detector.job_suspicion_expired", "any", "error",
+  { "job", "node", "incarnation", "confirmations", "timeout_ms", "age_ms" },
+  "the hook on a job suspicion's expiry failed; the suspicion is removed all the same",
+  { hook = { args = { "node", "job", "incarnation" } } })
+site("detector.getter", "any", "error", { "getter", "last_good" },
+  "a member-count or health getter failed; its last good value is used, so that expiry cannot freeze")
+
+-- ---- leases (2.3) ----
+site("lease.expired", "any", "error",
+  { "job", "key", "holder", "node", "fence", "expired_ms", "duration_ms", "remaining" },
+  "a hook on a lease's expiry failed; the lease stays expired, the others of the sweep are processed",
+  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" }, required = true, roles = { "gate", "manager" } } })
+site("lease.sweep_loop", "any", "error", { "node", "leases", "cycle", "consecutive", "next_delay_ms" },
+  "the sweep of expired leases failed; it goes on after a backoff")
+
+-- ---- correlation of failures over datacenters (2.4) ----
+local correlation_ids = { "event", "datacenters", "at_ns", "wall_ns", "severity", "hook", "hook_index" }
+site("correlation.detected", "gate", "error", correlation_ids,
+  "a hook on a detected partition failed; eviction is held regardless", { hook = { args = { "event" } } })
+site("correlation.healed", "gate", "error", correlation_ids,
+  "a hook on a healed partition failed; eviction is released regardless", { hook = { args = { "event" } } })
+
+-- ---- jobs: their leader, on gates and managers alike ----
+site("lead.job", "any", "error", { "job" }, "a step of leading a job failed")
+site("lead.submit", "any", "error", { "job", "client" }, "a submission could not be taken")
+site("lead.dispatch", "any", "warning", { "job", "workflow", "part", "attempt", "fence", "target" },
+  "a part could not be handed to its target; it is tried elsewhere")
+site("lead.progress", "any", "warning", { "job", "workflow", "part", "target" },
+  "progress from below could not be taken")
+site("lead.result", "any", "error", { "job", "workflow", "part", "target" }, "a result from below could not be taken")
+site("lead.push", "any", "warning", { "job", "sequence", "client" }, "an event could not be pushed to a client")
+site("lead.cancel", "any", "error", { "job", "target", "attempt" },
+  "a cancel could not be passed on; it is driven again")
+site("lead.timeout", "any", "error", { "job", "limit_ms" }, "acting on a time limit failed")
+site("lead.loop", "any", "error", { "loop", "cycle", "consecutive", "next_delay_ms" },
+  "a loop of the job leader failed; it goes on after a backoff")
+site("lead.policy", "any", "error", { "policy", "job" }, "a policy's function failed; the built-in answer is used")
+site("lead.*", "any", "error", { "job" }, "another step of leading a job failed")
+
+-- ---- tiers: the replicated log ----
+site("tier.apply", "any", "critical", { "tier", "index" }, "a committed command could not be applied")
+site("tier.snapshot", "any", "error", { "tier", "index" }, "the state could not be written as a snapshot")
+site("tier.restore", "any", "critical", { "tier", "index" }, "a snapshot could not be read")
+site("tier.log", "any", "critical", { "tier", "index" }, "the tier's log could not be written or synced")
+site("tier.on_lead", "any", "error", { "tier", "index" },
+  "the hook on gaining leadership failed", { hook = { args = { "index" } } })
+site("tier.on_lose", "any", "error", { "tier", "index" },
+  "the hook on losing leadership failed", { hook = { args = { "index" } } })
+site("tier.*", "any", "error", { "tier" }, "another step of a tier failed")
+
+-- ---- workers: parts in child processes ----
+site("exec.spawn", "worker", "error", { "job", "workflow", "part", "attempt" }, "a child could not be started")
+site("exec.child", "worker", "warning", { "job", "workflow", "part", "attempt", "pid" },
+  "a child ended otherwise than asked")
+site("exec.protocol", "any", "error", { "part", "payload_bytes" },
+  "a child or its worker sent what the other cannot read")
+site("exec.workflow", "any", "error", { "job", "workflow", "part", "attempt" }, "a workflow's own code failed")
+site("exec.vu", "any", "warning", { "workflow", "part", "vu", "step" },
+  "a step of one virtual user failed; the user goes on")
+site("exec.kill", "worker", "error", { "job", "part", "pid" }, "a child could not be killed")
+site("exec.*", "any", "error", { "part" }, "another step of executing a part failed")
+site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler failed")
+
+-- ---- the library ----
+site("task.run", "any", "error", { "task" }, "a task without a site of its own failed")
+site("task.drain", "any", "critical", {}, "the scheduler of tasks itself failed")
+site("task.take", "any", "error", { "future" }, "a continuation of a future failed")
+site("task.*", "any", "error", { "task" }, "a task of this kind failed")
+site("future.untaken", "any", "warning", { "future", "code", "scope" },
+  "a future failed, and nobody awaited it, took it or dropped it")
+site("rpc.handler", "any", "error", { "message", "peer", "request" },
+  "a message's handler raised; the sender is answered FAILED")
+site("rpc.decode", "any", "warning", { "message", "peer", "payload_bytes" }, "a message's body could not be read")
+site("rpc.reply", "any", "warning", { "message", "peer", "request" }, "a reply could not be sent")
+site("rpc.send", "any", "warning", { "message", "peer" }, "a one-way message was not sent")
+site("rpc.on_fail", "any", "error", { "message", "peer" }, "the sender's own on_fail failed")
+site("rpc.*", "any", "error", { "message", "peer" }, "another step of a remote call failed")
+site("net.*", "any", "error", { "peer" }, "a callback of the transport failed")
+site("swim.event", "any", "error", { "kind", "member" }, "the handler of a membership event failed")
+site("swim.*", "any", "error", { "member" }, "a callback of membership failed")
+site("world.*", "any", "error", {}, "a callback of a timer, stream, process or file failed")
+site("sim.*", "any", "error", { "host" }, "a simulated host or command failed")
+site("node.start", "any", "critical", { "role" }, "the node could not start")
+site("node.stop", "any", "error", { "role" }, "a step of stopping the node failed")
+site("node.signal", "any", "error", { "signal" }, "acting on a signal failed")
+site("node.*", "any", "error", {}, "another step of running the node failed")
+site("role.*", "any", "error", { "role" }, "a role script's own hook failed")
+site("cli.*", "any", "error", { "command" }, "a command of the shoal program failed")
+site("repl.*", "any", "warning", { "session" }, "a line or a session of the REPL failed")
+site("config.*", "any", "error", { "file" }, "a configuration could not be loaded; the last good one stays")
+site("policy.load", "any", "error", { "file" }, "a policy file could not be loaded; the last good one stays")
+site("policy.decide", "any", "error", { "file", "incident" },
+  "the errors policy failed; the built-in one replaces it until the file changes")
+site("policy.*", "any", "error", { "file" }, "another policy's function failed")
+
+-- ---- the door itself ----
+site("errors.ids", "any", "error", { "of" }, "the function that tells a failure's ids failed")
+site("errors.listener", "any", "error", { "incident" }, "who listens to incidents failed")
+site("errors.undeclared", "any", "error", { "name" }, "a failure came from a site that the catalogue does not hold")
+site("errors.undelivered", "any", "critical", { "of", "key" },
+  "the node ended before a must-deliver event was accepted")
+site("door.sink", "any", "error", {}, "what C had to report by itself")
+
+return sites
