@@ -1,0 +1,393 @@
+--- job.check: is this table a job, and what is its canonical form? All problems at once, each with its place.
+---
+--- The same rules run where a file is submitted and again where a leader takes it, for a leader trusts nobody. They differ in
+--- one thing only: a file names scripts by path, to be read and put in; a leader wants their bytes and reads nothing.
+local schema = require "shoal.schema"
+local sorted = require "shoal.sorted"
+
+local check = {}
+
+local WORKFLOWS_MAX, DATACENTERS_MAX, ENV_MAX, ARGUMENTS_MAX = 256, 64, 256, 256
+local SCRIPT_BYTES_MAX = 1024 * 1024 -- A job travels in one message of at most 3 MiB.
+local JOB_BYTES_MAX = 2 * 1024 * 1024
+local VUS_MAX, ITERATIONS_MAX, RATE_MAX = 100000, 1000000000000, 1000000
+local DURATION_MS_MAX = 7 * 24 * 3600 * 1000
+local CORES_MAX, PARTS_MAX, RETRIES_MAX = 1024, 10000, 100
+local TEXT_MAX = 64 * 1024
+
+check.TIMEOUT_MS = 3600000 -- A job that says nothing gets an hour: long for a load test, and yet it ends.
+check.RETRIES = 2 -- A worker may die twice under one part; a workflow that must not run twice says retries = 0.
+
+local JOB_FIELDS = { "datacenters", "env", "name", "timeout_ms", "workflows" }
+local SCRIPT_FIELDS = {
+  "after", "cores", "duration_ms", "env", "iterations", "parts", "rate", "retries", "script", "timeout_ms", "vus",
+}
+local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
+local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
+
+--- What was found, for people, short.
+local function show(value)
+  if type(value) == "string" then
+    if #value > 40 then value = value:sub(1, 37) .. "..." end
+    return ("%q"):format(value):gsub("\\\n", "\\n")
+  end
+  if type(value) == "table" then return "a table" end
+  if type(value) == "function" or type(value) == "userdata" or type(value) == "thread" then return "a " .. type(value) end
+  return tostring(value)
+end
+
+local function hint(name, names)
+  local near = schema.did_you_mean(name, names)
+  return near and ("; did you mean %q?"):format(near) or ""
+end
+
+-- A checker gathers problems; `at` is the dotted path that names the place. ----------------------------------------------
+
+local Checker = {}
+Checker.__index = Checker
+
+function Checker:problem(at, text)
+  local line, place = nil, at
+  while not line and place do -- The nearest place outward that has a line.
+    line = self.lines[place]
+    place = place:match("^(.*)%.[^.]*$")
+  end
+  local where = self.name and self.name .. (line and ":" .. line or "") .. ": " or ""
+  self.problems[#self.problems + 1] = { line = line or 0, order = #self.problems, text = where .. (at ~= "" and at .. ": " or "") .. text }
+end
+
+--- The entries of a table in order; a key that cannot be written in a file's or message's terms is a problem.
+function Checker:entries(at, t)
+  local plain, strange = {}, nil
+  for k, v in next, t do
+    if type(k) == "string" or type(k) == "number" then plain[k] = v else strange = type(k) end
+  end
+  if strange then self:problem(at, ("a key is a %s; expected names"):format(strange)) end
+  return sorted(plain)
+end
+
+function Checker:integer(at, value, min, max, default)
+  if value == nil then return default end
+  local whole = type(value) == "number" and math.tointeger(value)
+  if not whole then
+    self:problem(at, ("%s is no whole number; expected %d to %d"):format(show(value), min, max))
+  elseif whole < min or whole > max then
+    self:problem(at, ("%d is %s %d"):format(whole, whole < min and "below" or "above", whole < min and min or max))
+  else
+    return whole
+  end
+  return default
+end
+
+function Checker:name_of(at, value, what)
+  if type(value) ~= "string" then
+    self:problem(at, ("%s; expected %s"):format(value == nil and "missing" or "found " .. show(value), what))
+  elseif #value > 64 or not value:find("^[%w_][%w_.-]*$") then
+    self:problem(at, ("found %s; %s has letters, digits, _ . - and at most 64 of them"):format(show(value), what))
+  else
+    return value
+  end
+end
+
+--- The elements of a list, or nil and a problem.
+function Checker:list(at, value, max, what)
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected a list of %s"):format(show(value), what))
+    return nil
+  end
+  local count = 0
+  for key in next, value do
+    count = count + 1
+    if math.type(key) ~= "integer" or key < 1 then
+      self:problem(at, ("has the key %s; expected a plain list of %s"):format(show(key), what))
+      return nil
+    end
+  end
+  if count ~= #value then
+    self:problem(at, ("has a hole; expected a plain list of %s"):format(what))
+    return nil
+  end
+  if count > max then
+    self:problem(at, ("%d %s; at most %d"):format(count, what, max))
+    return nil
+  end
+  return value
+end
+
+--- Values for the environment; numbers and booleans become text.
+function Checker:env(at, value, base)
+  local out = {}
+  for k, v in next, base or {} do out[k] = v end
+  if value == nil then return out end
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected a table of NAME = \"value\""):format(show(value)))
+    return out
+  end
+  local count = 0
+  for k, v in self:entries(at, value) do
+    count = count + 1
+    local place = at .. "." .. tostring(k)
+    if type(k) ~= "string" or not k:find("^[%a_][%w_]*$") then
+      self:problem(at, ("%s is no name of a variable"):format(show(k)))
+    elseif type(v) ~= "string" and type(v) ~= "number" and type(v) ~= "boolean" then
+      self:problem(place, ("found %s; expected text"):format(show(v)))
+    elseif type(v) == "string" and (#v > TEXT_MAX or v:find("\0", 1, true)) then
+      self:problem(place, ("%d bytes; at most %d and no zero byte"):format(#v, TEXT_MAX))
+    else
+      if math.type(v) == "float" and math.tointeger(v) then v = math.tointeger(v) end -- JSON knows only floats.
+      out[k] = tostring(v)
+    end
+  end
+  if count > ENV_MAX then self:problem(at, ("%d variables; at most %d"):format(count, ENV_MAX)) end
+  return out
+end
+
+function Checker:unknown(at, value, known, extra)
+  for key in self:entries(at, value) do
+    local found = extra and extra[key] or false
+    for _, name in ipairs(known) do found = found or name == key end
+    if not found then
+      local text = type(key) == "string" and key or show(key)
+      self:problem(at == "" and text or at .. "." .. text, "unknown option" .. hint(text, known))
+    end
+  end
+end
+
+function Checker:script(at, value)
+  local path, bytes = value, nil
+  if self.read then
+    if type(value) ~= "string" then
+      self:problem(at, ("found %s; expected the path of a Lua file"):format(show(value)))
+      return nil
+    end
+    local err
+    bytes, err = self.read(value)
+    if not bytes then
+      self:problem(at, ("cannot read %s: %s"):format(show(value), err))
+      return nil
+    end
+  else
+    if type(value) ~= "table" or type(value.path) ~= "string" or type(value.bytes) ~= "string" then
+      self:problem(at, ("found %s; expected { path, bytes }"):format(show(value)))
+      return nil
+    end
+    path, bytes = value.path, value.bytes
+  end
+  if #bytes > SCRIPT_BYTES_MAX then
+    self:problem(at, ("%s has %d bytes; at most %d"):format(path, #bytes, SCRIPT_BYTES_MAX))
+    return nil
+  end
+  local chunk, err = load(bytes, "@" .. path, "t", {}) -- Compiled only, never run here.
+  if not chunk then
+    self:problem(at, "syntax: " .. err)
+    return nil
+  end
+  return { path = path, bytes = bytes }
+end
+
+function Checker:command(at, value)
+  if type(value) == "string" then value = { "sh", "-c", value } end
+  local list = self:list(at, value, ARGUMENTS_MAX, "arguments")
+  if not list then return nil end
+  if #list == 0 or list[1] == "" or list[3] == "" and list[1] == "sh" then
+    self:problem(at, "is empty; expected a command line or { program, arguments... }")
+    return nil
+  end
+  local out = {}
+  for i, argument in ipairs(list) do
+    if type(argument) ~= "string" or #argument > TEXT_MAX or argument:find("\0", 1, true) then
+      self:problem(at, ("argument %d is %s; expected text of at most %d bytes"):format(i, show(argument), TEXT_MAX))
+      return nil
+    end
+    out[i] = argument
+  end
+  return out
+end
+
+--- How much a script workflow does: users, and iterations or a duration, and perhaps a rate.
+function Checker:load(at, w, out)
+  out.vus = self:integer(at .. ".vus", w.vus, 1, VUS_MAX, 1)
+  out.duration_ms = self:integer(at .. ".duration_ms", w.duration_ms, 1, DURATION_MS_MAX)
+  out.iterations = self:integer(at .. ".iterations", w.iterations, 1, ITERATIONS_MAX)
+  if w.duration_ms ~= nil and w.iterations ~= nil then
+    self:problem(at .. ".duration_ms", "stands beside iterations; expected one of them: until when, or how many")
+  elseif w.duration_ms == nil and w.iterations == nil then
+    out.iterations = out.vus -- Each user once.
+  elseif out.iterations and out.iterations < out.vus then
+    self:problem(at .. ".iterations", ("%d for %d vus; each user needs at least one"):format(out.iterations, out.vus))
+  end
+  if w.rate ~= nil then
+    if type(w.rate) ~= "number" or not (w.rate > 0 and w.rate <= RATE_MAX) then
+      self:problem(at .. ".rate", ("found %s; expected iterations per second, above 0 and at most %d"):format(show(w.rate), RATE_MAX))
+    else
+      out.rate = w.rate + 0.0
+    end
+  end
+  if w.parts ~= nil then
+    out.parts = self:integer(at .. ".parts", w.parts, 1, PARTS_MAX)
+    if out.parts and out.parts > out.vus then
+      self:problem(at .. ".parts", ("%d for %d vus; each part needs at least one user"):format(out.parts, out.vus))
+    end
+  end
+end
+
+function Checker:workflow(name, w, shared_env)
+  local at = "workflows." .. name
+  if type(w) ~= "table" then
+    self:problem(at, ("found %s; expected a table with script or command"):format(show(w)))
+    return nil
+  end
+  local is_command = w.command ~= nil
+  local out = { after = {} }
+  if is_command and w.script ~= nil then
+    self:problem(at, "has both script and command; expected one of them")
+  elseif not is_command and w.script == nil then
+    self:problem(at, "has neither script nor command; expected one of them")
+  end
+  self:unknown(at, w, is_command and w.script == nil and COMMAND_FIELDS or SCRIPT_FIELDS,
+    self.share and SHARE_FIELDS or is_command and { script = true, command = true })
+  if w.script ~= nil then out.script = self:script(at .. ".script", w.script) end
+  if is_command then
+    out.command = self:command(at .. ".command", w.command)
+    out.parts = self:integer(at .. ".parts", w.parts, 1, PARTS_MAX, 1)
+  else
+    self:load(at, w, out)
+    out.phase = self.share and self:integer(at .. ".phase", w.phase, 0, PARTS_MAX * PARTS_MAX) or nil
+    out.stride = self.share and self:integer(at .. ".stride", w.stride, 1, PARTS_MAX * PARTS_MAX) or nil
+  end
+  out.cores = self:integer(at .. ".cores", w.cores, 1, CORES_MAX, 1)
+  out.retries = self:integer(at .. ".retries", w.retries, 0, RETRIES_MAX, check.RETRIES)
+  out.timeout_ms = self:integer(at .. ".timeout_ms", w.timeout_ms, 1, DURATION_MS_MAX)
+  if out.timeout_ms and out.duration_ms and out.timeout_ms <= out.duration_ms then
+    self:problem(at .. ".timeout_ms", ("%d ends the workflow before its duration_ms = %d"):format(out.timeout_ms, out.duration_ms))
+  end
+  out.env = self:env(at .. ".env", w.env, shared_env)
+  local after = w.after == nil and {} or self:list(at .. ".after", w.after, WORKFLOWS_MAX, "workflow names") or {}
+  local seen = {}
+  for _, other in ipairs(after) do
+    if type(other) ~= "string" then
+      self:problem(at .. ".after", ("found %s; expected names of workflows"):format(show(other)))
+    elseif not seen[other] then
+      seen[other] = true
+      out.after[#out.after + 1] = other
+    end
+  end
+  table.sort(out.after)
+  return out
+end
+
+--- Every name in `after` exists, and no workflow waits for itself by any way around. Every round is printed once.
+function Checker:graph(workflows, names)
+  for _, name in ipairs(names) do
+    for _, other in ipairs(workflows[name].after) do
+      if not self.raw[other] then
+        self:problem("workflows." .. name .. ".after", ("no workflow is named %q%s"):format(other, hint(other, names)))
+      end
+    end
+  end
+  local state, trail = {}, {}
+  local function visit(name)
+    state[name] = "open"
+    trail[#trail + 1] = name
+    for _, other in ipairs(workflows[name].after) do
+      if state[other] == "open" then
+        local round, i = { other }, #trail
+        while trail[i] ~= other do
+          table.insert(round, 2, trail[i])
+          i = i - 1
+        end
+        round[#round + 1] = other
+        self:problem("workflows." .. name .. ".after", "a cycle, each waits for the next: " .. table.concat(round, " -> "))
+      elseif workflows[other] and not state[other] then
+        visit(other)
+      end
+    end
+    state[name] = "done"
+    trail[#trail] = nil
+  end
+  for _, name in ipairs(names) do
+    if not state[name] then visit(name) end
+  end
+end
+
+function Checker:workflows(value, env)
+  if type(value) ~= "table" or next(value) == nil then
+    self:problem("workflows", ("%s; expected a table of at least one: workflows = { name = { script = ... } }"):format(
+      value == nil and "missing" or type(value) == "table" and "empty" or "found " .. show(value)))
+    return {}
+  end
+  self.raw = value
+  local out, names = {}, {}
+  for name, w in self:entries("workflows", value) do
+    local good = self:name_of(type(name) == "string" and "workflows." .. name or "workflows", name, "a workflow's name")
+    local checked = good and self:workflow(name, w, env)
+    if checked then
+      out[name] = checked
+      names[#names + 1] = name
+    end
+  end
+  if #names > WORKFLOWS_MAX then self:problem("workflows", ("%d of them; at most %d"):format(#names, WORKFLOWS_MAX)) end
+  self:graph(out, names)
+  return out
+end
+
+function Checker:bytes(workflows)
+  local total = 0
+  for _, w in next, workflows do total = total + (w.script and #w.script.bytes or 0) end
+  if total > JOB_BYTES_MAX then
+    self:problem("workflows", ("their scripts have %d bytes together; at most %d"):format(total, JOB_BYTES_MAX))
+  end
+end
+
+---@class JobCheckOptions
+---@field name? string  the file's, put before each problem
+---@field lines? table<string, integer>  where keys stand
+---@field read? fun(path: string): string?, string?  gives a script; without it scripts must carry their bytes
+---@field share? boolean  a dispatched share: `phase` and `stride` are known
+
+--- Check a job and give its canonical form: only known keys, defaults put in, scripts as bytes, `after` sorted.
+---@param value any
+---@param options? JobCheckOptions
+---@return table? spec
+---@return string[]? problems  in the order of their lines
+function check.job(value, options)
+  options = options or {}
+  local self = setmetatable({
+    name = options.name, lines = options.lines or {}, read = options.read, share = options.share, problems = {}, raw = {},
+  }, Checker)
+  if type(value) ~= "table" then
+    self:problem("", ("found %s; expected a table with name and workflows"):format(show(value)))
+    return nil, { self.problems[1].text }
+  end
+  self:unknown("", value, JOB_FIELDS)
+  local spec = { name = self:name_of("name", value.name, "the job's name") }
+  if value.datacenters ~= nil then
+    spec.datacenters = {}
+    local seen = {}
+    for _, dc in ipairs(self:list("datacenters", value.datacenters, DATACENTERS_MAX, "datacenter names") or {}) do
+      local name = self:name_of("datacenters", dc, "a datacenter's name")
+      if name and not seen[name] then
+        seen[name] = true
+        table.insert(spec.datacenters, name)
+      end
+    end
+    if type(value.datacenters) == "table" and next(value.datacenters) == nil then
+      self:problem("datacenters", "is empty; leave it out to mean all")
+    end
+    table.sort(spec.datacenters)
+  end
+  spec.timeout_ms = self:integer("timeout_ms", value.timeout_ms, 1, DURATION_MS_MAX, check.TIMEOUT_MS)
+  spec.env = self:env("env", value.env)
+  spec.workflows = self:workflows(value.workflows, spec.env)
+  self:bytes(spec.workflows)
+  if #self.problems == 0 then return spec end
+  table.sort(self.problems, function (a, b)
+    if a.line ~= b.line then return a.line < b.line end
+    return a.order < b.order
+  end)
+  local texts = {}
+  for i, p in ipairs(self.problems) do texts[i] = p.text end
+  return nil, texts
+end
+
+return check
