@@ -275,7 +275,10 @@ local function open_log(self)
   local size
   size, err, code = replay(self, bytes)
   if not size then return nil, ("%s: %s"):format(path, err), code end
-  self.log, err, code = self.world:log(path, function (synced, why, word) on_synced(self, synced, why, word) end)
+  self.log, err, code = self.world:log(path, function (synced, why, word)
+    on_synced(self, synced, why, word)
+    task.flush() -- Who waited for these runs now, not a turn later.
+  end)
   if not self.log then return nil, err, code end
   if size < #bytes then
     local ok

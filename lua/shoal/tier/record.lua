@@ -49,7 +49,7 @@ end
 
 --- The first sound record after this offset whose index can follow `index`, and where it starts.
 local function find_later(bytes, offset, index)
-  local highest = index + #bytes // HEAD_BYTES + 1
+  local highest = index > 0 and index + #bytes // HEAD_BYTES + 1 or math.maxinteger -- None before it: it may be any.
   for at = offset + 1, #bytes - HEAD_BYTES do
     local candidate = string.unpack("<i8", bytes, at + 9) -- The index first: it rules out nearly all.
     if candidate > index and candidate <= highest then
