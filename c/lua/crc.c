@@ -4,8 +4,7 @@
 #include <lua.h>
 
 #include "core/crc.h"
-
-int luaopen_shoal_core_crc(lua_State *L);
+#include "lua/modules.h"
 
 static int l_crc32c(lua_State *L) {
   size_t length;
@@ -16,7 +15,7 @@ static int l_crc32c(lua_State *L) {
   return 1;
 }
 
-__attribute__((visibility("default"))) int luaopen_shoal_core_crc(lua_State *L) {
+int luaopen_shoal_core_crc(lua_State *L) {
   static const luaL_Reg functions[] = {{"crc32c", l_crc32c}, {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;

@@ -16,8 +16,7 @@
 
 #include "core/errors.h"
 #include "core/histogram.h"
-
-int luaopen_shoal_core_histogram(lua_State *L);
+#include "lua/modules.h"
 
 static const char TYPE[] = "shoal.histogram";
 
@@ -165,7 +164,7 @@ static int l_tostring(lua_State *L) {
   return 1;
 }
 
-__attribute__((visibility("default"))) int luaopen_shoal_core_histogram(lua_State *L) {
+int luaopen_shoal_core_histogram(lua_State *L) {
   static const luaL_Reg functions[] = {{"new", l_new}, {"decode", l_decode}, {NULL, NULL}};
   static const luaL_Reg methods[] = {
       {"record", l_record}, {"merge", l_merge},     {"quantile", l_quantile}, {"count", l_count},

@@ -8,10 +8,11 @@
 
 /* name, function; one line a module. A binding adds its line and nothing else. */
 #define SHOAL_MODULES(X) \
+  X("shoal.core.crc", luaopen_shoal_core_crc) \
   X("shoal.core.door", luaopen_shoal_core_door) \
+  X("shoal.core.histogram", luaopen_shoal_core_histogram) \
   X("shoal.core.http", luaopen_shoal_core_http) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
-  X("shoal.core.net", luaopen_shoal_core_net) \
   X("shoal.core.world", luaopen_shoal_core_world)
 
 #define SHOAL_MODULE_DECLARE(name, function) __attribute__((visibility("default"))) int function(lua_State *L);

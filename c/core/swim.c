@@ -1,0 +1,374 @@
+#include "core/swim.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "core/crc.h"
+#include "core/errors.h"
+#include "core/swim_private.h"
+
+/* ---- names of things ---- */
+
+const char *swim_state_name(enum swim_state state) {
+  static const char *const names[] = {"alive", "suspect", "dead", "left"};
+  return names[state];
+}
+
+const char *swim_event_name(enum swim_event event) {
+  static const char *const names[] = {"join", "suspect", "alive", "dead", "left", "update"};
+  return names[event];
+}
+
+const char *swim_type_name(unsigned type) {
+  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table"};
+  return type < SWIM_TYPES ? names[type] : NULL;
+}
+
+#define NAME(name, text) #name,
+#define TEXT(name, text) text,
+const char *swim_refusal_name(enum swim_refusal reason) {
+  static const char *const names[] = {SWIM_REFUSALS(NAME)};
+  return names[reason];
+}
+const char *swim_refusal_text(enum swim_refusal reason) {
+  static const char *const texts[] = {SWIM_REFUSALS(TEXT)};
+  return texts[reason];
+}
+
+/* ---- configuration ---- */
+
+int swim_config_profile(const char *name, struct swim_config *out) {
+  /* A probe's timeout leaves the indirect ones the other half of the period. Gossip of 0.2 s with fanout 3 reaches 10,000
+   * members in about 10 rounds, 2 s: within the least suspicion time. A seed is retried at most as seldom as a person waits. */
+  static const struct swim_config lan = {
+      .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3, .gossip_interval_ms = 200, .gossip_fanout = 3,
+      .retransmit_multiplier = 4, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
+      .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
+      .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
+  };
+  *out = lan;
+  if (strcmp(name, "lan") == 0) return 0;
+  if (strcmp(name, "wan") == 0) { /* Round trips of 300 ms and bursts of loss: five times the patience, four in suspicion. */
+    out->probe_interval_ms = 5000, out->probe_timeout_ms = 3000, out->gossip_interval_ms = 500;
+    out->suspicion_multiplier = 4, out->sync_interval_ms = 30000, out->join_retry_ms = 1000, out->join_retry_max_ms = 15000;
+    out->leave_timeout_ms = 10000;
+    return 0;
+  }
+  if (strcmp(name, "local") == 0) { /* One machine: scheduling is what is slow there, not the network. */
+    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->sync_interval_ms = 2000;
+    out->suspicion_multiplier = 3, out->join_retry_ms = 100, out->join_retry_max_ms = 1000, out->leave_timeout_ms = 1000;
+    return 0;
+  }
+  return ERR_NOT_FOUND;
+}
+
+const char *swim_config_check(const struct swim_config *c) {
+  const uint32_t day = 24 * 3600 * 1000u;
+  if (c->probe_interval_ms < 10 || c->probe_interval_ms > 600000) return "probe_interval_ms must lie within 10 .. 600000";
+  if (c->probe_timeout_ms < 1 || c->probe_timeout_ms >= c->probe_interval_ms) return "probe_timeout_ms must be at least 1 and less than probe_interval_ms";
+  if (c->indirect_probes > FANOUT_MAX) return "indirect_probes must lie within 0 .. 8";
+  if (c->gossip_interval_ms < 5 || c->gossip_interval_ms > 60000) return "gossip_interval_ms must lie within 5 .. 60000";
+  if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
+  if (c->retransmit_multiplier < 1 || c->retransmit_multiplier > 8) return "retransmit_multiplier must lie within 1 .. 8";
+  if (c->suspicion_multiplier < 1 || c->suspicion_multiplier > 16) return "suspicion_multiplier must lie within 1 .. 16";
+  if (c->suspicion_max < 1 || c->suspicion_max > 16) return "suspicion_max must lie within 1 .. 16";
+  if (c->confirmations > SUSPICION_CONFIRMATIONS_MAX) return "confirmations must lie within 0 .. 7";
+  if (c->sync_interval_ms < 10 || c->sync_interval_ms > day) return "sync_interval_ms must lie within 10 .. 86400000";
+  if (c->join_retry_ms < 10 || c->join_retry_ms > c->join_retry_max_ms) return "join_retry_ms must be at least 10 and at most join_retry_max_ms";
+  if (c->join_retry_max_ms > day) return "join_retry_max_ms must be at most 86400000";
+  if (c->leave_timeout_ms < 1 || c->leave_timeout_ms > 600000) return "leave_timeout_ms must lie within 1 .. 600000";
+  if (c->tombstone_ms < c->probe_interval_ms) return "tombstone_ms must be at least probe_interval_ms";
+  if (c->datagram_max < SWIM_DATAGRAM_MIN || c->datagram_max > SWIM_DATAGRAM_MAX) return "datagram_max must lie within 768 .. 1400";
+  if (c->members_max < 2 || c->members_max > 1000000) return "members_max must lie within 2 .. 1000000";
+  return NULL;
+}
+
+/* ---- opening ---- */
+
+static int check_identity(const struct swim_identity *identity) {
+  if (identity->name_length == 0 || identity->address.port == 0) return ERR_MALFORMED;
+  if (identity->address.family != 4 && identity->address.family != 6) return ERR_MALFORMED;
+  if (identity->name_length > SWIM_NAME_MAX || identity->cluster_length > SWIM_CLUSTER_MAX) return ERR_TOO_LARGE;
+  return identity->payload_length > SWIM_PAYLOAD_MAX ? ERR_TOO_LARGE : 0;
+}
+
+int swim_open(const struct swim_config *config, const struct swim_identity *identity, uint64_t seed, uint64_t now_ns,
+              struct swim **out) {
+  if (swim_config_check(config)) return ERR_CONFIG;
+  int rc = check_identity(identity);
+  if (rc < 0) return rc;
+  struct swim *s = calloc(1, sizeof *s);
+  if (!s) return ERR_MEMORY;
+  s->config = *config;
+  s->cluster.crc = crc32c(0, identity->cluster, identity->cluster_length);
+  rng_seed(&s->rng, seed);
+  s->now_ns = now_ns;
+  s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
+  s->gossip_ns = s->leave_ns = UINT64_MAX;
+  s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
+  s->sync_ns = now_ns + ms(config->sync_interval_ms);
+  for (int i = 0; i < SENT_MAX; i++) s->rumours[i] = (struct list){NONE, NONE};
+  rc = members_open(s, identity);
+  if (rc < 0) {
+    swim_close(s);
+    return rc;
+  }
+  raise_self(s);
+  *out = s;
+  return 0;
+}
+
+void swim_close(struct swim *s) {
+  members_close(s);
+  free(s);
+}
+
+int incarnation_compare(struct swim_incarnation a, struct swim_incarnation b) {
+  if (a.generation != b.generation) return a.generation < b.generation ? -1 : 1;
+  return (a.version > b.version) - (a.version < b.version);
+}
+
+bool lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
+
+uint32_t next_sequence(struct swim *s) {
+  if (++s->sequence == 0) s->sequence = 1;
+  return s->sequence;
+}
+
+/* ---- events in ---- */
+
+static void advance_clock(struct swim *s, uint64_t now_ns) {
+  assert(now_ns >= s->now_ns);
+  s->now_ns = now_ns;
+}
+
+/* Our timers ran late: what did not arrive meanwhile may lie unread, and those who accuse are us. Accuse nobody until a period
+ * has passed. */
+static void excuse_stall(struct swim *s) {
+  s->counts.stalls++;
+  probe_forgive(s);
+  heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms));
+}
+
+void swim_tick(struct swim *s, uint64_t now_ns) {
+  uint64_t due = swim_deadline(s);
+  advance_clock(s, now_ns);
+  if (s->events_count > EVENTS_MAX - EVENTS_INPUT) return; /* swim_next() first. */
+  if (now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms)) excuse_stall(s);
+  probe_tick(s);
+  expire(s);
+  join_tick(s);
+  leave_tick(s);
+  gossip_tick(s);
+}
+
+uint64_t swim_deadline(const struct swim *s) {
+  uint64_t at = earlier(probe_deadline(s), heap_deadline(&s->suspects));
+  at = earlier(at, earlier(join_deadline(s), s->gossip_ns));
+  return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
+}
+
+struct body { /* What stands between header and records; which fields count, the type says. */
+  uint32_t sequence, digest;
+  uint8_t flags;
+  struct claim claim;
+  struct shoal_address target;
+};
+
+static void read_body(struct reader *r, enum type type, struct body *b) {
+  if (type != GOSSIP) b->sequence = read_u32(r);
+  if (type == PING || type == PING_REQ) wire_read_claim(r, &b->claim);
+  if (type == PING_REQ) wire_read_address(r, &b->target);
+  if (type == SYNC || type == TABLE) b->flags = read_u8(r);
+  if (type == ACK || type == SYNC || type == TABLE) b->digest = read_u32(r);
+  if (b->flags > 1) r->failed = true;
+}
+
+/* Look at all of it before any of it is believed. 0, or minus (reason + 1). */
+static int check(struct swim *s, const uint8_t *bytes, size_t length, struct header *header, struct body *body, struct reader *r) {
+  int rc = wire_open(&s->cluster, bytes, length, header, r);
+  if (rc < 0) return rc;
+  const struct member *self = &s->members[SELF];
+  if (header->key == self->key && header->incarnation.generation == self->incarnation.generation) return -1 - SWIM_REFUSED_OWN;
+  read_body(r, header->type, body);
+  if (r->failed) return -1 - SWIM_REFUSED_BODY;
+  if ((header->type == NACK || header->type == SYNC) && reader_left(r) > 0) return -1 - SWIM_REFUSED_BODY;
+  if (header->type == PING && body->claim.key != self->key) return -1 - SWIM_REFUSED_MISDIRECTED;
+  struct record record;
+  struct reader records = *r;
+  while (wire_read_record(&records, &record)) continue;
+  return records.failed ? -1 - SWIM_REFUSED_RECORD : 0;
+}
+
+static void dispatch(struct swim *s, const struct shoal_address *from, const struct header *header, uint32_t sender, const struct body *b) {
+  switch (header->type) {
+    case PING: on_ping(s, from, sender, b->sequence, &b->claim); break;
+    case ACK: on_ack(s, header->key, sender, b->sequence, b->digest); break;
+    case PING_REQ: on_ping_req(s, from, b->sequence, &b->claim, &b->target); break;
+    case SYNC: on_sync(s, from, sender, b->sequence, b->flags, b->digest); break;
+    case TABLE: on_table(s, from, header->key, b->sequence, b->flags, b->digest); break;
+    default: break; /* GOSSIP was all records; a NACK tells us nothing yet. */
+  }
+}
+
+int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *from, const void *bytes, size_t length) {
+  struct header header;
+  struct body body = {0};
+  struct record record;
+  struct reader r;
+  advance_clock(s, now_ns);
+  if (s->events_count > EVENTS_MAX - EVENTS_INPUT) { /* swim_next() first; a datagram more that is lost. */
+    s->counts.dropped++;
+    return ERR_FULL;
+  }
+  s->counts.bytes_received += length;
+  int rc = check(s, bytes, length, &header, &body, &r);
+  if (rc < 0) {
+    s->counts.refused[-rc - 1]++;
+    return -rc - 1 >= SWIM_REFUSED_OWN ? ERR_REFUSED : ERR_MALFORMED;
+  }
+  s->counts.received[header.type]++;
+  struct swim_incarnation before = s->members[SELF].incarnation;
+  bool table = header.type == TABLE, quiet = table && table_quiet(s, body.sequence);
+  uint32_t sender = merge_sender(s, &header);
+  while (wire_read_record(&r, &record)) merge(s, &record, table, quiet);
+  if (sender == NONE) sender = members_by_key(s, header.key, header.incarnation.generation); /* Perhaps it has just told. */
+  if (sender == SELF) sender = NONE; /* An earlier life of ours, or a namesake. */
+  dispatch(s, from, &header, sender, &body);
+  /* Whoever doubted us hears our answer at once; an ACK carries it anyway. */
+  if (header.type != PING && incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
+    post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
+  return 0;
+}
+
+int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length) {
+  advance_clock(s, now_ns);
+  if (length > SWIM_PAYLOAD_MAX) return ERR_TOO_LARGE;
+  int rc = set_payload(s, SELF, bytes, length, s->members[SELF].payload_version + 1);
+  if (rc == 0) raise_self(s);
+  return rc;
+}
+
+bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
+  advance_clock(s, now_ns);
+  uint32_t id = members_find(s, name, name_length);
+  return id != NONE && id != SELF && lives(&s->members[id]) && !s->leaving && probe_start(s, id, FOR_HINT);
+}
+
+/* ---- actions out ---- */
+
+void post(struct swim *s, const struct send *send) {
+  if (address_equal(&send->to, &s->members[SELF].address)) return; /* A name that lived here before us, or a claim that is wrong. */
+  if (s->sends_count == SENDS_MAX) {
+    s->counts.dropped++;
+    return;
+  }
+  s->sends[(s->sends_head + s->sends_count++) % SENDS_MAX] = *send;
+}
+
+void emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
+  assert(s->events_count < EVENTS_MAX);
+  s->events[(s->events_head + s->events_count++) % EVENTS_MAX] = (struct event){kind, id, incarnation, state};
+}
+
+static void write_start(struct swim *s, struct writer *w, enum type type) {
+  const struct member *self = &s->members[SELF];
+  *w = writer_of(s->out, s->config.datagram_max);
+  wire_header(w, &s->cluster, &(struct header){(uint8_t)type, self->key, self->incarnation});
+}
+
+static bool finish(struct swim *s, struct writer *w, enum type type, struct swim_action *out) {
+  assert(!w->failed);
+  out->kind = SWIM_SEND;
+  out->bytes = s->out;
+  out->length = (size_t)(w->at - s->out);
+  wire_seal(s->out, out->length, &s->cluster);
+  s->counts.sent[type]++;
+  s->counts.bytes_sent += out->length;
+  return true;
+}
+
+/* False when there is nothing to say after all. */
+static bool write_send(struct swim *s, const struct send *send, struct swim_action *out) {
+  struct writer w;
+  write_start(s, &w, send->type);
+  out->to = send->to;
+  if (send->type != GOSSIP) write_u32(&w, send->sequence);
+  if (send->type == PING || send->type == PING_REQ) wire_write_claim(&w, &send->claim);
+  if (send->type == PING_REQ) wire_write_address(&w, &send->target);
+  if (send->type == SYNC) write_u8(&w, send->flags);
+  if (send->type == ACK || send->type == SYNC) write_u32(&w, s->digest);
+  if (send->type != SYNC && send->type != NACK) {
+    bool known = send->about != NONE && s->members[send->about].text; /* It may have been reaped since. */
+    uint32_t told = piggyback(s, &w, known ? send->about : NONE, send->self_first);
+    if (send->type == GOSSIP && told == 0) return false;
+  }
+  return finish(s, &w, send->type, out);
+}
+
+static bool next_send(struct swim *s, struct swim_action *out) {
+  while (s->sends_count > 0) {
+    struct send send = s->sends[s->sends_head];
+    s->sends_head = (s->sends_head + 1) % SENDS_MAX;
+    s->sends_count--;
+    if (write_send(s, &send, out)) return true;
+  }
+  struct writer w;
+  write_start(s, &w, TABLE);
+  return stream_next(s, &w, &out->to) && finish(s, &w, TABLE, out);
+}
+
+static bool next_event(struct swim *s, struct swim_action *out) {
+  if (s->events_count == 0) return false;
+  struct event e = s->events[s->events_head];
+  s->events_head = (s->events_head + 1) % EVENTS_MAX;
+  s->events_count--;
+  out->kind = SWIM_EVENT;
+  out->event = e.kind;
+  view(s, e.id, &out->member);
+  out->member.incarnation = e.incarnation;
+  out->member.state = e.state;
+  return true;
+}
+
+bool swim_next(struct swim *s, struct swim_action *out) {
+  if (next_send(s, out) || next_event(s, out)) return true;
+  if (s->left_told || !leave_over(s)) return false;
+  s->left_told = true;
+  out->kind = SWIM_LEFT_DONE;
+  out->heard = s->witnesses_count;
+  return true;
+}
+
+/* ---- looking ---- */
+
+void view(const struct swim *s, uint32_t id, struct swim_member *out) {
+  const struct member *m = &s->members[id];
+  *out = (struct swim_member){
+      .name = m->text, .name_length = m->name_length, .address = m->address, .state = m->state, .incarnation = m->incarnation,
+      .payload = (const uint8_t *)m->text + m->name_length, .payload_length = m->payload_length,
+      .payload_version = m->payload_version, .changed_ns = m->changed_ns,
+  };
+}
+
+bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) {
+  while (*cursor < s->members_count && !s->members[*cursor].text) ++*cursor;
+  if (*cursor >= s->members_count) return false;
+  view(s, (*cursor)++, out);
+  return true;
+}
+
+bool swim_find(const struct swim *s, const char *name, size_t name_length, struct swim_member *out) {
+  uint32_t id = members_find(s, name, name_length);
+  if (id != NONE) view(s, id, out);
+  return id != NONE;
+}
+
+void swim_self(const struct swim *s, struct swim_member *out) { view(s, SELF, out); }
+uint32_t swim_live(const struct swim *s) { return s->order.count + lives(&s->members[SELF]); }
+uint32_t swim_records(const struct swim *s) { return s->kept; }
+uint32_t swim_digest(const struct swim *s) { return s->digest; }
+
+const struct swim_counts *swim_counts(const struct swim *s) {
+  return &s->counts;
+}

@@ -1,0 +1,258 @@
+/* swim: who is in the cluster, and who of them is alive.
+ *
+ * SWIM (Das, Gupta, Motivala, DSN 2002) with the suspicion timeouts of Lifeguard (arXiv 1707.00788). Each member probes one other
+ * a period, in a shuffled round; who does not answer is probed through others, then suspected, and given time to refute
+ * before it is declared dead. News (rumours) travels on the probes and their answers, and in gossip of its own while there
+ * is any. Pure state: events go in with the time, actions come out of swim_next(); no clock, socket or Lua.
+ *
+ * A member as one observer sees it; a claim carries an incarnation (generation, version), chosen by its subject alone:
+ *
+ *                     first heard of, ALIVE                        [merge]
+ *     (nobody) ─────────────────────────────> ALIVE <──────────────────────────┐
+ *        │                                     │  ▲                            │
+ *        │       a probe and k indirect ones   │  │ ALIVE, greater             │ ALIVE, greater incarnation:
+ *        │       unanswered, or hearsay        │  │ incarnation: it refuted    │ it was alive after all, or
+ *        │       [suspect]                     ▼  │ [merge]                    │ it started again  [merge]
+ *        │                                    SUSPECT                          │
+ *        │       timeout [tick], or hearsay    │   │ it left                   │
+ *        │ heard of as dead or left,           ▼   ▼                           │
+ *        └──────────────────────────────────> DEAD, LEFT ──────────────────────┘
+ *          silently: a tombstone               │ tombstone_ms later [reap]
+ *                                              ▼
+ *                                           (nobody)
+ *
+ * Claims about one member are ordered by (generation, version, state) with ALIVE < SUSPECT < DEAD < LEFT, and merging takes
+ * the greatest: it is order-free, idempotent and commutative, and what an observer believes never goes down. The payload
+ * is merged apart, by (generation, payload version). An address goes with its (generation, version).
+ *
+ * Where this departs from the papers, and why:
+ *  - The k indirect probes come BEFORE the suspicion, and a period is probe_interval; the paper has it so, some programs do not.
+ *  - A ping carries what the prober believes of the target, so that a falsely suspected node refutes with that very answer,
+ *    and an answer to a node believed dead tells it so first.
+ *  - Generation is (wall-clock seconds at start, or one more than any peer remembers), so a restart needs no disk, and a
+ *    node whose clock was set back is not locked out. A node announces itself only after it has heard a table, hence what peers
+ *    remember of it; a new generation ends the old life at every observer: dead, then join.
+ *  - A table's DEAD is taken as a suspicion of a member that lives here: after a partition, each side's dead get to refute.
+ *  - Each period, with probability 1 / live members, one dead member or seed is tried: about one try a period for each side
+ *    of a partition at any size, for ever. So it heals with nobody's help.
+ *  - Acks carry a digest of the sender's table; where digests differ once rumours are out, tables are exchanged.
+ *  - Addresses that only a seed list names are UNCONFIRMED: tried for ever with backoff, never suspected, no member,
+ *    and gone without a death (swim_forget). Only packets confirm; only what was confirmed is gossiped.
+ *  - A node whose own timers ran late accuses nobody until it has caught up.
+ *  Not yet: nacks (the type is reserved), local health, coordinates, tables over streams, events of users.
+ *
+ * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
+ *
+ *   header   u16     magic 0x5377
+ *            u8      wire version (high 4 bits), 1; type (low 4 bits)
+ *            u16     cluster: the low half of crc32c(name of the cluster), so that a foreign one is known by name
+ *            u32     crc32c, begun with crc32c(name of the cluster) >> 16, over the whole datagram with this field left out
+ *            u32     sender: crc32c(its name), its key; by itself no identity: matched with the generation
+ *            u32     sender's generation
+ *            varint  sender's version
+ *   1 PING       u32 sequence · claim about the target · records to the end
+ *   2 ACK        u32 sequence of the ping or ping_req · u32 digest of the sender's table · records
+ *   3 PING_REQ   u32 sequence · claim about the target · address of the target · records
+ *   4 NACK       u32 sequence (reserved: counted, never sent by this version)
+ *   5 GOSSIP     records
+ *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks what is remembered of it · u32 digest of its table
+ *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece · u32 digest of the sender's table · records
+ *
+ *   claim    u32     key of the target
+ *            u32     generation, varint version, u8 state: what the sender believes of it
+ *   address  u8 family 4 or 6 · 4 or 16 bytes · u16 port
+ *   record   u8      bits 0-1 state (0 alive, 1 suspect, 2 dead, 3 left) · 2 address is IPv6 · 3 payload follows;
+ *                    the rest 0
+ *            u8      length of the name, 1 .. SWIM_NAME_MAX, and the name
+ *            u32     generation < 2^32 - 1, varint version < 2^32 - 1
+ *            4 or 16 bytes of address, u16 port > 0
+ *            u32     key of the accuser, when the state is suspect
+ *            varint  version of the payload > 0, varint its length, its bytes: when it follows
+ *
+ * A PING with nothing to tell is 32 bytes, its ACK 26: two small datagrams a period for each member.
+ *
+ * The decoder takes any bytes: a datagram is checked whole before any of it is believed, and refusals are counted by
+ * reason. Unsealed, the checksum guards against accidents only.
+ *
+ * Limits: config.members_max records (one more is refused and counted); SWIM_SEEDS_MAX seeds. Pick and update are O(1), a suspicion
+ * O(log suspects). All memory is the table's own: about 100 bytes a member and its name and payload; nothing is
+ * allocated once it has grown. */
+#ifndef SHOAL_SWIM_H
+#define SHOAL_SWIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/address.h"
+
+enum {
+  SWIM_DATAGRAM_MAX = 1400, /* Bytes; fits an IPv6 path of 1,500 with room for a seal. */
+  SWIM_DATAGRAM_MIN = 768,  /* Least that may be configured: one record with the greatest payload, and headers. */
+  SWIM_NAME_MAX = 64,       /* Bytes. */
+  SWIM_CLUSTER_MAX = 64,    /* Bytes. */
+  SWIM_PAYLOAD_MAX = 512,   /* Bytes. */
+  SWIM_SEEDS_MAX = 32,
+};
+
+struct swim;
+
+enum swim_state { SWIM_ALIVE, SWIM_SUSPECT, SWIM_DEAD, SWIM_LEFT };
+const char *swim_state_name(enum swim_state state); /* "alive", "suspect", "dead", "left" */
+
+struct swim_incarnation {
+  uint32_t generation, version;
+};
+
+struct swim_config {
+  uint32_t probe_interval_ms;    /* A period: between two probes of ours. */
+  uint32_t probe_timeout_ms;     /* Without an answer for so long, ask indirectly; < probe_interval_ms. */
+  uint32_t indirect_probes;      /* k: how many are asked. 0 .. 8 */
+  uint32_t gossip_interval_ms;   /* Between two rounds of gossip, while there are rumours. */
+  uint32_t gossip_fanout;        /* Members told in a round. 1 .. 8 */
+  uint32_t retransmit_multiplier;/* A rumour is sent this many times ceil(log10(N + 1)). 1 .. 8 */
+  uint32_t suspicion_multiplier; /* Least time to refute, in periods; times max(1, log10 N). 1 .. 16 */
+  uint32_t suspicion_max;        /* Most time to refute, in least times. 1 .. 16 */
+  uint32_t confirmations;        /* K: further accusers that bring the time down to the least. 0 .. 7 */
+  uint32_t sync_interval_ms;     /* At least so long between two exchanges of tables that differing digests ask for. */
+  uint32_t join_retry_ms;        /* First backoff of a seed that does not answer; doubles, */
+  uint32_t join_retry_max_ms;    /* up to this. */
+  uint32_t leave_timeout_ms;     /* Stop waiting for witnesses of our leaving. */
+  uint32_t tombstone_ms;         /* How long a dead or departed member is remembered. */
+  uint32_t datagram_max;         /* SWIM_DATAGRAM_MIN .. SWIM_DATAGRAM_MAX */
+  uint32_t members_max;          /* Records kept at most, tombstones and ourselves included. */
+};
+
+/* The values of a profile: "lan", "wan" or "local". 0, or ERR_NOT_FOUND. */
+int swim_config_profile(const char *name, struct swim_config *out);
+/* NULL, or what is wrong with it, such as "probe_timeout_ms must be less than probe_interval_ms". Static. */
+const char *swim_config_check(const struct swim_config *config);
+
+struct swim_identity {
+  const char *name, *cluster; /* 1 .. SWIM_NAME_MAX and 0 .. SWIM_CLUSTER_MAX bytes. Copied. */
+  size_t name_length, cluster_length;
+  struct shoal_address address; /* Where others reach us; port > 0. */
+  uint32_t generation;          /* Wall-clock seconds at start, or the stored one + 1 when that is greater. */
+  const uint8_t *payload;       /* 0 .. SWIM_PAYLOAD_MAX bytes. Copied. */
+  size_t payload_length;
+};
+
+/* Returns 0; ERR_CONFIG (a config that swim_config_check refuses), ERR_TOO_LARGE (a name or payload), ERR_MALFORMED (no
+ * name, an address without port), ERR_MEMORY. */
+int swim_open(const struct swim_config *config, const struct swim_identity *identity, uint64_t seed, uint64_t now_ns,
+              struct swim **out);
+void swim_close(struct swim *s); /* Frees it; tells nobody. */
+
+/* ---- events. After each, take actions with swim_next() until there is none. ---- */
+
+/* A datagram arrived. Returns 0, or why it was refused: ERR_MALFORMED, ERR_REFUSED (not for us); counted either way. */
+int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *from, const void *bytes, size_t length);
+/* Time passed; to be called at swim_deadline() or any time. */
+void swim_tick(struct swim *s, uint64_t now_ns);
+/* When swim_tick has something to do; UINT64_MAX: never. */
+uint64_t swim_deadline(const struct swim *s);
+/* Try this address until it answers, with backoff, and again later whenever it is not among the living. One already
+ * listed is tried at once. Returns 0, or ERR_FULL. */
+int swim_join(struct swim *s, uint64_t now_ns, const struct shoal_address *seed);
+/* Strike it off the list. False when it was not there. */
+bool swim_forget(struct swim *s, const struct shoal_address *seed);
+/* Tell others that we go, and wait until a few have heard it: SWIM_LEFT_DONE comes then, or after leave_timeout_ms.
+ * A second call changes nothing. We probe no more, but still answer. */
+void swim_leave(struct swim *s, uint64_t now_ns);
+/* Replace our payload; a version higher goes out. Returns 0, ERR_TOO_LARGE or ERR_MEMORY. */
+int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
+/* Something speaks against this member (a connection reset, a process's exit): probe it at once. It decides nothing
+ * alone. False when it is not one of the living, or too many such probes run. */
+bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length);
+
+/* ---- actions ---- */
+
+enum swim_event {
+  SWIM_EVENT_JOIN,    /* It is a member: new, back from the dead, or in a new life. */
+  SWIM_EVENT_SUSPECT, /* It does not answer. */
+  SWIM_EVENT_ALIVE,   /* It refuted a suspicion. */
+  SWIM_EVENT_DEAD,    /* It was a member, and its incarnation shown is over. */
+  SWIM_EVENT_LEFT,    /* It said so itself. */
+  SWIM_EVENT_UPDATE,  /* Its payload or address changed. */
+};
+const char *swim_event_name(enum swim_event event); /* "join", ... */
+
+/* Pointers are valid until the next call into this swim. */
+struct swim_member {
+  const char *name;
+  size_t name_length;
+  struct shoal_address address;
+  enum swim_state state;
+  struct swim_incarnation incarnation;
+  const uint8_t *payload;
+  size_t payload_length;
+  uint32_t payload_version; /* 0: not known yet. */
+  uint64_t changed_ns;      /* When its state last changed here. */
+};
+enum swim_action_kind { SWIM_SEND, SWIM_EVENT, SWIM_LEFT_DONE };
+struct swim_action {
+  enum swim_action_kind kind;
+  struct shoal_address to; /* SWIM_SEND: this datagram, to here. Valid until the next call. */
+  const uint8_t *bytes;
+  size_t length;
+  enum swim_event event; /* SWIM_EVENT. The member is as it is now, its incarnation and state those of the event. */
+  struct swim_member member;
+  uint32_t heard; /* SWIM_LEFT_DONE: how many answered that they heard it. */
+};
+/* Take one; false when none is left. Datagrams come first, then events in the order they happened. */
+bool swim_next(struct swim *s, struct swim_action *out);
+
+/* ---- looking ---- */
+
+/* Walk over the table: start with *cursor 0; false at the end. We are in it. The order is nobody's business. */
+bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out);
+bool swim_find(const struct swim *s, const char *name, size_t name_length, struct swim_member *out);
+void swim_self(const struct swim *s, struct swim_member *out);
+uint32_t swim_live(const struct swim *s);    /* Alive or suspect, ourselves included until we leave. */
+uint32_t swim_records(const struct swim *s); /* All that are kept, tombstones too. */
+/* A digest of the living: equal tables have equal ones. */
+uint32_t swim_digest(const struct swim *s);
+
+#define SWIM_REFUSALS(X)                                        \
+  X(SHORT, "shorter than a header, or longer than a datagram")  \
+  X(MAGIC, "not of this protocol")                              \
+  X(VERSION, "another wire version")                            \
+  X(CLUSTER, "another cluster")                                 \
+  X(CHECKSUM, "damaged on the way")                             \
+  X(TYPE, "a type nobody knows")                                \
+  X(BODY, "a body that ends too soon or holds wrong values")    \
+  X(RECORD, "a record that is cut short or holds wrong values") \
+  X(OWN, "sent by ourselves")                                   \
+  X(MISDIRECTED, "meant for another member at this address")    \
+  X(FULL, "a record more than members_max")
+enum swim_refusal {
+#define SWIM_REFUSAL_ENUM(name, text) SWIM_REFUSED_##name,
+  SWIM_REFUSALS(SWIM_REFUSAL_ENUM)
+#undef SWIM_REFUSAL_ENUM
+  SWIM_REFUSALS_COUNT
+};
+const char *swim_refusal_name(enum swim_refusal reason); /* "SHORT", ... */
+const char *swim_refusal_text(enum swim_refusal reason);
+
+enum { SWIM_TYPES = 8 }; /* By type number, 0 unused. */
+const char *swim_type_name(unsigned type); /* "ping", ...; NULL for a number that is none. */
+
+struct swim_counts {
+  uint64_t sent[SWIM_TYPES], received[SWIM_TYPES]; /* Datagrams by type; received ones were taken whole. */
+  uint64_t bytes_sent, bytes_received;
+  uint64_t refused[SWIM_REFUSALS_COUNT];
+  uint64_t probes, probes_failed;  /* Begun by the round or a hint; ended without direct or indirect answer. */
+  uint64_t indirect;               /* Probes that needed others. */
+  uint64_t suspicions, refuted;    /* Members suspected here; suspicions of us that we answered. */
+  uint64_t deaths;                 /* Suspicions that ran out here. */
+  uint64_t late_acks;              /* Answers that nobody waited for. */
+  uint64_t syncs;                  /* Tables asked for. */
+  uint64_t stalls;                 /* Times that our own timers ran late. */
+  uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
+  uint64_t dropped;                /* Datagrams given up unsent because actions were not taken in time. */
+  uint64_t rumours;                /* Waiting now. */
+  uint64_t rtt_ns;                 /* Smoothed round trip of direct probes; 0: none yet. */
+};
+const struct swim_counts *swim_counts(const struct swim *s);
+
+#endif

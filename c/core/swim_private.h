@@ -1,0 +1,289 @@
+/* What the parts of swim share. swim.c: events and actions · swim_members.c: the table and merging · swim_gossip.c: rumours ·
+ * swim_probe.c: probes and relays · swim_join.c: seeds, tables, leaving · swim_wire.c: bytes.
+ *
+ * A member is known by its id, its index in the table, which never changes while it is kept; the table moves when it grows, so
+ * a pointer into it lives only until the next add(). */
+#ifndef SHOAL_SWIM_PRIVATE_H
+#define SHOAL_SWIM_PRIVATE_H
+
+#include "core/backoff.h"
+#include "core/bytes.h"
+#include "core/heap.h"
+#include "core/rng.h"
+#include "core/suspicion.h"
+#include "core/swim.h"
+
+#define NONE UINT32_MAX
+#define NS_PER_MS UINT64_C(1000000)
+
+enum {
+  SELF = 0,             /* Our own id. */
+  SENDS_MAX = 64,       /* Datagrams one event can ask for; more are dropped and counted (swim_next was not called). */
+  EVENTS_MAX = 512,     /* Waiting for swim_next. */
+  EVENTS_INPUT = 256,   /* What one input can add: 3 for a suspicion in a new life, 76 such records in a datagram. */
+  EXPIRE_MAX = 64,      /* Suspicions that one tick lets run out; the deadline stays due for the rest. */
+  PROBES_MAX = 16,      /* At once: the round's, those of leaving and hints. */
+  RELAYS_MAX = 64,      /* Pings sent for others; past it the oldest is forgotten. */
+  STREAMS_MAX = 8,      /* Tables being sent. */
+  STREAM_BURST = 8,     /* Datagrams of a table in a row, */
+  STREAM_GAP_MS = 10,   /* then a pause, so that no receiver's buffer overflows. */
+  SENT_MAX = 48,        /* Most transmissions of a rumour: 8 * ceil(log10(10^6)). */
+  WITNESSES = 3,        /* That must have heard of our leaving. */
+  SWEEP = 8,            /* Table slots looked at for reaping each period. */
+  FANOUT_MAX = 8,
+};
+
+enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE };
+enum { SYNC_NEW = 1, TABLE_LAST = 1 };
+
+/* ---- wire ---- */
+
+struct header {
+  uint8_t type;
+  uint32_t key;
+  struct swim_incarnation incarnation;
+};
+struct claim {
+  uint32_t key;
+  struct swim_incarnation incarnation;
+  uint8_t state;
+};
+struct record { /* The bytes belong to the datagram. */
+  const char *name;
+  size_t name_length;
+  struct shoal_address address;
+  struct swim_incarnation incarnation;
+  uint8_t state;
+  uint32_t accuser;
+  const uint8_t *payload;
+  size_t payload_length;
+  uint32_t payload_version; /* 0: none follows. */
+};
+struct cluster { /* What a datagram of our cluster is known by. */
+  uint32_t crc;
+};
+
+void wire_header(struct writer *w, const struct cluster *cluster, const struct header *header);
+/* Set the checksum of a finished datagram. */
+void wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster);
+/* Check and read the header; the reader stands behind it. 0, or minus (reason + 1). */
+int wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r);
+void wire_write_claim(struct writer *w, const struct claim *claim);
+void wire_read_claim(struct reader *r, struct claim *out);
+void wire_write_address(struct writer *w, const struct shoal_address *address);
+void wire_read_address(struct reader *r, struct shoal_address *out);
+size_t wire_record_size(const struct record *record);
+void wire_write_record(struct writer *w, const struct record *record);
+/* False: no more (at the end, or r->failed). */
+bool wire_read_record(struct reader *r, struct record *out);
+uint32_t wire_key(const char *name, size_t name_length);
+
+/* ---- state ---- */
+
+struct member {
+  uint32_t key;
+  struct swim_incarnation incarnation;
+  uint32_t payload_version;
+  struct shoal_address address;
+  uint32_t next;       /* In its hash chain, or among the free. */
+  uint64_t changed_ns;
+  char *text;          /* The name, then the payload. NULL: the slot is free. */
+  uint32_t place;      /* Index in `order` while alive or suspect, in `graves` while dead; NONE for left and for ourselves. */
+  uint32_t suspicion;  /* Handle in `suspicions`; NONE unless suspect. */
+  uint32_t rumour_next, rumour_previous;
+  uint16_t payload_length;
+  uint8_t name_length;
+  uint8_t state;
+  uint8_t sent;          /* Transmissions of its rumour so far; the index of the list it is in. */
+  bool rumoured;         /* It is in a list. */
+  bool payload_rumoured; /* The rumour carries the payload. */
+};
+
+struct list { /* Of rumours, by id; in at the tail, out at the head. */
+  uint32_t head, tail;
+};
+
+struct ids { /* A growing array of ids. */
+  uint32_t *at;
+  uint32_t count, capacity;
+};
+
+enum stage { PROBE_FREE, PROBE_DIRECT, PROBE_INDIRECT };
+enum purpose { FOR_ROUND, FOR_HINT, FOR_LEAVE };
+struct probe {
+  enum stage stage;
+  enum purpose purpose;
+  uint32_t target, key; /* Id, and key: the slot may have been reaped and filled anew. */
+  struct swim_incarnation incarnation; /* Of the target when we began: a newer one is a sign of life. */
+  uint32_t sequence;
+  uint64_t sent_ns, indirect_ns, end_ns;
+};
+struct relay {
+  uint32_t sequence; /* Of our ping; 0: free. */
+  uint32_t key;      /* Of its target. */
+  uint32_t asked;    /* The sequence of who asked us, */
+  struct shoal_address asker;
+  uint64_t until_ns;
+};
+struct seed {
+  struct shoal_address address;
+  uint64_t next_ns;    /* When to try it; UINT64_MAX once it has answered. */
+  struct backoff backoff;
+  uint32_t sequence;   /* Of the last SYNC to it. */
+  uint32_t member;     /* Who answered: its key, 0 for nobody yet. */
+};
+struct stream { /* A table on its way. */
+  bool active;
+  struct shoal_address to;
+  uint32_t first;    /* An id to send before all others, or NONE. */
+  uint32_t cursor;   /* The next id. */
+  uint32_t sequence;
+  uint32_t burst;    /* Datagrams left before the pause. */
+  uint64_t next_ns;
+};
+
+struct send { /* A datagram to be written when it is taken. */
+  enum type type;
+  uint8_t flags;
+  struct shoal_address to;
+  uint32_t about;    /* Id of the recipient, or NONE: it is told first what we believe of it. */
+  uint32_t sequence;
+  struct claim claim;
+  struct shoal_address target; /* PING_REQ */
+  bool self_first;   /* Our own record goes first. */
+};
+struct event {
+  enum swim_event kind;
+  uint32_t id;
+  struct swim_incarnation incarnation;
+  uint8_t state;
+};
+
+struct swim {
+  struct swim_config config;
+  struct cluster cluster;
+  struct rng rng;
+  uint64_t now_ns;
+  struct swim_counts counts;
+
+  struct member *members;
+  uint32_t members_count; /* Slots in use or free; members[SELF] is ours. */
+  uint32_t members_capacity;
+  uint32_t free_head, kept; /* kept: slots in use. */
+  uint32_t *buckets, buckets_count; /* Heads of hash chains; a power of two. */
+  struct ids order;      /* The living but us: [0, cursor) were probed in this round. */
+  uint32_t cursor;
+  struct ids graves;     /* The dead. */
+  uint32_t sweep_at;
+  uint32_t digest;
+  struct heap suspects;  /* Deadlines; key: id. */
+  struct suspicion *suspicions; /* By handle of `suspects`. */
+  uint32_t suspicions_capacity;
+
+  struct list rumours[SENT_MAX];
+  uint32_t rumours_count;
+  uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to tell. */
+
+  uint64_t probe_ns;  /* Next period; UINT64_MAX once we left. */
+  struct probe probes[PROBES_MAX];
+  struct relay relays[RELAYS_MAX];
+  uint32_t relay_next;
+  uint32_t sequence;
+
+  struct seed seeds[SWIM_SEEDS_MAX];
+  uint32_t seeds_count;
+  bool joined;         /* A table has been heard in this life. */
+  bool joining_more;   /* The two further tables after the first are still to be asked for. */
+  uint32_t first_table; /* The sequence under which the first table of this life came. */
+  uint32_t syncing;    /* Sequence of the last SYNC that was no seed's. */
+  uint64_t sync_ns;    /* Not before, for differing digests. */
+  struct stream streams[STREAMS_MAX];
+
+  bool leaving, left_told;
+  uint32_t witnesses[WITNESSES], witnesses_count, witnesses_wanted; /* Ids of those who heard that we leave. */
+  uint64_t leave_ns; /* When to stop waiting; UINT64_MAX when we are not. */
+
+  struct send sends[SENDS_MAX];
+  uint32_t sends_head, sends_count;
+  struct event events[EVENTS_MAX];
+  uint32_t events_head, events_count;
+  uint8_t out[SWIM_DATAGRAM_MAX];
+};
+
+static inline uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint64_t ms(uint64_t n) { return n * NS_PER_MS; }
+int incarnation_compare(struct swim_incarnation a, struct swim_incarnation b);
+
+/* swim.c */
+void emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
+void post(struct swim *s, const struct send *send);
+uint32_t next_sequence(struct swim *s); /* Never 0. */
+bool lives(const struct member *m);
+void view(const struct swim *s, uint32_t id, struct swim_member *out);
+
+/* swim_members.c */
+int members_open(struct swim *s, const struct swim_identity *identity);
+void members_close(struct swim *s);
+uint32_t members_find(const struct swim *s, const char *name, size_t name_length);
+/* The member with this key; when several share it, the one of this generation. NONE. */
+uint32_t members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
+struct record members_record(const struct swim *s, uint32_t id, bool with_payload);
+/* Merge one claim; `table` when it came in a TABLE, `quiet` when others know it already. */
+void merge(struct swim *s, const struct record *record, bool table, bool quiet);
+/* The claim that a datagram's header makes about its sender; returns the sender's id or NONE. */
+uint32_t merge_sender(struct swim *s, const struct header *header);
+/* Somebody believes this of us. True when it was answered with a greater incarnation. */
+bool refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
+void suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
+void expire(struct swim *s);
+void sweep(struct swim *s);
+void self_left(struct swim *s);
+void raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
+int set_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
+/* A random one of the living but us, alive rather than suspect where that is found quickly; up to `count` distinct ones, none of them
+ * `except`. Returns how many. */
+uint32_t choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
+/* The next of the round; NONE when nobody lives but us. */
+uint32_t round_next(struct swim *s);
+
+/* swim_gossip.c */
+void rumour(struct swim *s, uint32_t id, bool with_payload);
+void rumour_end(struct swim *s, uint32_t id);
+uint32_t rumour_limit(const struct swim *s);
+/* Fill the rest of a datagram: `about` first (NONE: nobody is), ourselves first if asked. Returns how many records. */
+uint32_t piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
+void gossip_tick(struct swim *s);
+
+/* swim_probe.c */
+void probe_tick(struct swim *s);
+uint64_t probe_deadline(const struct swim *s);
+void send_ping(struct swim *s, uint32_t id, uint32_t sequence);
+bool probe_start(struct swim *s, uint32_t id, enum purpose purpose);
+void probe_suspect(struct swim *s, uint32_t id); /* We heard of a suspicion: perhaps it is ours to check. */
+void probe_forgive(struct swim *s);              /* We were not there to hear the answers. */
+void on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim);
+void on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest);
+void on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
+                 const struct shoal_address *target);
+
+/* swim_join.c */
+void join_tick(struct swim *s);
+uint64_t join_deadline(const struct swim *s);
+void retry_dead_or_seed(struct swim *s);
+void sync_with(struct swim *s, uint32_t id);
+void sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
+void on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
+             uint32_t digest);
+void on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
+              uint32_t digest);
+bool table_quiet(const struct swim *s, uint32_t sequence); /* The first table of our life: others know all that is in it. */
+/* Write the next datagram of a table that is due, records and all; false when none is. */
+bool stream_next(struct swim *s, struct writer *w, struct shoal_address *to);
+void leave_heard(struct swim *s, uint32_t id);
+void leave_tick(struct swim *s);
+bool leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */
+
+/* For specs: the tables agree with each other; asserts. O(N). */
+void swim_check(const struct swim *s);
+
+#endif

@@ -1,0 +1,19 @@
+-- Runs the C programs that study core/swim on a virtual network (spec/c/swim_spec.c).
+local build = os.getenv "SHOAL_BUILD" or "build/release"
+
+--- Run a program; its output, and whether it ended well.
+local function run(command)
+  local pipe = assert(io.popen(build .. "/spec/" .. command .. " 2>&1"))
+  local output = pipe:read "a"
+  return pipe:close(), output
+end
+
+describe("core/swim", function()
+  it("F01 F10 F11 F12: keeps membership true over many seeds, its invariants at every event", function()
+    local ok, output = run "swim_spec"
+    assert(ok, output)
+    assert.is_nil(output:find "FAILED", output)
+    local _, behaviours = output:gsub("ok ", "ok ")
+    assert.equal(26, behaviours, output)
+  end)
+end)
