@@ -18,8 +18,12 @@ struct node_options {
   const char *entry;       /* A module whose returned function is called with argv's strings: "shoal.main". */
   bool simulated;          /* pairs in sorted order; io, os.execute, luv raise; random and time are the world's. */
   void *uv_loop;           /* The loop luv is to use; NULL in a simulated node. */
+  void *uv_foreign;        /* The luv_handle_t in the data of the host's own handles on it; gets the state's luv context. */
   /* The node asked to end (shoal.core.node.exit(code)), or its entry failed (code 1). Called once, not from inside Lua. */
   void (*on_exit)(void *data, int code);
+  /* One line of the node's log, without newline: what shoal.core.node.log_sink(line), print in a simulated node and the
+   * door's last resort write. NULL: there is no log_sink, print prints, the last resort is stderr. */
+  void (*on_log)(void *data, const char *line, size_t length);
   void *data;
 };
 
@@ -29,5 +33,14 @@ int node_open(const struct node_options *options, struct node **out);
  * open_handles are 0 before it goes. `crash` true: the world is already gone, free memory only. */
 void node_close(struct node *n, bool crash);
 struct lua_State *node_state(struct node *n);
+
+/* A signal came for the process: "INT", "TERM" or "HUP". False when the node has no handler for it. */
+bool node_signal(struct node *n, const char *name);
+
+/* Ask the node to end, as shoal.core.node.exit(code) does. */
+void node_exit(struct node *n, int code);
+
+/* Each thing the state still has open in its world, as text such as "listener#3 (open)". Returns how many. */
+size_t node_open_things(struct node *n, void (*on_name)(void *data, const char *name), void *data);
 
 #endif

@@ -1,5 +1,5 @@
 --- Messages that any node answers about itself.
-local all = { "gate", "manager", "worker" }
+local all = { "gate", "manager", "worker", "client" }
 
 return {
   types = {

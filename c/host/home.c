@@ -1,0 +1,47 @@
+#include <assert.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "host/host.h"
+
+/* `file` without its last `levels` parts, then `tail`; true when lua/shoal is in there. */
+static int beside(const char *file, int levels, const char *tail, char *out, size_t size) {
+  char path[PATH_MAX], probe[PATH_MAX + 16];
+  if (!realpath(file, path)) return 0;
+  while (levels-- > 0) {
+    char *slash = strrchr(path, '/');
+    if (!slash) return 0;
+    *slash = '\0';
+  }
+  if ((size_t)snprintf(out, size, "%s/%s", path, tail) >= size) return 0;
+  if ((size_t)snprintf(probe, sizeof probe, "%s/lua/shoal", out) >= sizeof probe) return 0;
+  return access(probe, R_OK) == 0;
+}
+
+void host_home(char *out, size_t size) {
+  const char *set = getenv("SHOAL_HOME");
+  if (set && *set) {
+    (void)snprintf(out, size, "%s", set); /* Cut short it does not exist, and the first require says so. */
+    return;
+  }
+  if (beside("/proc/self/exe", 2, "share/shoal", out, size)) return; /* bin/shoal */
+  Dl_info info;
+  if (dladdr((void *)(uintptr_t)host_home, &info) && info.dli_fname && beside(info.dli_fname, 4, "share/shoal", out, size))
+    return; /* lib/lua/5.4/shoal.so */
+  (void)snprintf(out, size, "%s", SHOAL_SOURCE_DIR);
+}
+
+uint64_t host_seed(void) {
+  uint64_t seed = 0;
+  ssize_t got;
+  do got = getrandom(&seed, sizeof seed, 0);
+  while (got < 0 && errno == EINTR);
+  assert(got == (ssize_t)sizeof seed); /* Of so few bytes all come, says getrandom(2). */
+  return seed;
+}

@@ -1,0 +1,165 @@
+/* shoal: one node over libuv. What the arguments mean is lua/shoal/main.lua's business. */
+#include <assert.h>
+#include <limits.h>
+#include <luv/lhandle.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <uv.h>
+
+#include "host/host.h"
+#include "host/node.h"
+#include "world/uv.h"
+
+enum { CLOSE_LIMIT_MS = 2000 }; /* How long what was open may take to close. */
+
+static const struct {
+  int number;
+  const char *name;
+} signals[] = {{SIGINT, "INT"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"}};
+enum { SIGNALS = sizeof signals / sizeof *signals };
+
+/* The program is the one owner of its process, so it may be a static. */
+static struct {
+  uv_loop_t loop;
+  luv_handle_t foreign; /* In the data of every handle that is not luv's: uv.walk looks there. */
+  uv_signal_t handles[SIGNALS];
+  uv_timer_t limit;
+  struct shoal_world *world;
+  struct node *node;
+  bool exiting, world_closed, late;
+  int code;
+} program;
+
+static void on_exit_asked(void *data, int code) {
+  (void)data;
+  program.exiting = true;
+  program.code = code;
+  uv_stop(&program.loop);
+}
+
+static void on_signal(uv_signal_t *handle, int number) {
+  (void)handle;
+  for (size_t i = 0; i < SIGNALS; i++) {
+    if (signals[i].number != number || !program.node) continue;
+    if (!node_signal(program.node, signals[i].name)) node_exit(program.node, 128 + number);
+  }
+}
+
+static void own(void *handle) {
+  uv_handle_set_data(handle, &program.foreign);
+  uv_unref(handle); /* Signals and the limit do not keep the node alive. */
+}
+
+static int start_signals(void) {
+  for (size_t i = 0; i < SIGNALS; i++) {
+    int rc = uv_signal_init(&program.loop, &program.handles[i]);
+    if (rc < 0) return rc;
+    own(&program.handles[i]);
+    rc = uv_signal_start(&program.handles[i], on_signal, signals[i].number);
+    if (rc < 0) return rc;
+  }
+  int rc = uv_timer_init(&program.loop, &program.limit);
+  if (rc == 0) own(&program.limit);
+  return rc;
+}
+
+static void raise_fd_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0) perror("shoal: raising the limit of open files");
+}
+
+static void on_limit(uv_timer_t *timer) {
+  (void)timer;
+  program.late = true;
+}
+
+static void on_world_closed(void *data) {
+  (void)data;
+  program.world_closed = true;
+}
+
+static void tell_open(uv_handle_t *handle, void *data) {
+  (void)data;
+  if (uv_has_ref(handle)) (void)fprintf(stderr, "  %s\n", uv_handle_type_name(uv_handle_get_type(handle)));
+}
+
+static uint32_t open_handles(void) {
+  struct world_telemetry t;
+  world_telemetry(program.world, &t);
+  return t.open_handles;
+}
+
+/* Close the state and all it has open, and run the loop until that is done; say what did not close in time. */
+static bool shut_down(void) {
+  node_close(program.node, false);
+  program.node = NULL;
+  int rc = uv_timer_start(&program.limit, on_limit, CLOSE_LIMIT_MS, 0);
+  assert(rc == 0);
+  uv_ref((uv_handle_t *)&program.limit);
+  while (!program.late && (open_handles() > 0 || uv_loop_alive(&program.loop))) {
+    if (open_handles() == 0) { /* Only the limit may be left. */
+      uv_unref((uv_handle_t *)&program.limit);
+      if (!uv_loop_alive(&program.loop)) break;
+      uv_ref((uv_handle_t *)&program.limit);
+    }
+    (void)uv_run(&program.loop, UV_RUN_ONCE); /* The condition above is asked instead. */
+  }
+  if (program.late) {
+    uv_unref((uv_handle_t *)&program.limit);
+    (void)fprintf(stderr, "shoal: still open %d ms after the end:\n", CLOSE_LIMIT_MS);
+    uv_walk(&program.loop, tell_open, NULL);
+    return false;
+  }
+  world_uv_close(program.world, on_world_closed, NULL);
+  for (size_t i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&program.handles[i], NULL);
+  uv_close((uv_handle_t *)&program.limit, NULL);
+  (void)uv_run(&program.loop, UV_RUN_DEFAULT); /* Runs dry: all that is left is closing. */
+  assert(program.world_closed);
+  return uv_loop_close(&program.loop) == 0;
+}
+
+static int fail(const char *what, int code) {
+  (void)fprintf(stderr, "shoal: %s: %s (%s)\n", what, error_text(code), error_name(code));
+  return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv) {
+  char home[PATH_MAX];
+  (void)argc;
+  argv = uv_setup_args(argc, argv);
+  if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) perror("shoal: ignoring SIGPIPE");
+  raise_fd_limit();
+  host_home(home, sizeof home);
+  int rc = uv_loop_init(&program.loop);
+  if (rc < 0) return fail("loop", rc);
+  program.foreign.ref = LUA_REFNIL;
+  program.foreign.callbacks[0] = program.foreign.callbacks[1] = LUA_NOREF;
+  struct world_uv_options options = {.loop = &program.loop, .handle_data = &program.foreign, .seed = host_seed()};
+  rc = world_uv_open(&options, &program.world);
+  if (rc < 0) return fail("world", rc);
+  rc = start_signals();
+  if (rc < 0) return fail("signals", rc);
+  struct node_options node = {.world = program.world,
+                              .home = home,
+                              .argv = (const char *const *)(argv + 1),
+                              .entry = "shoal.main",
+                              .uv_loop = &program.loop,
+                              .uv_foreign = &program.foreign,
+                              .on_exit = on_exit_asked};
+  rc = node_open(&node, &program.node);
+  if (rc < 0) return fail("node", rc);
+  while (!program.exiting && uv_run(&program.loop, UV_RUN_DEFAULT) != 0)
+    continue; /* A script may stop the loop through luv; only the node ends the program. */
+  bool clean = shut_down();
+  if (fflush(stdout) != 0) {
+    perror("shoal: stdout");
+    if (program.code == 0) program.code = EXIT_FAILURE;
+  }
+  if (!clean) _Exit(program.code); /* Freeing what somebody still uses would only hide why. */
+  return program.code;
+}

@@ -1,0 +1,304 @@
+#include "host/node.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <limits.h>
+#include <lualib.h>
+#include <luv/lhandle.h>
+#include <luv/luv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/host.h"
+#include "lua/door.h"
+#include "lua/handle.h"
+#include "lua/lua_error.h"
+#include "lua/lua_world.h"
+
+struct node {
+  lua_State *L;
+  struct node_options options; /* Its strings are not kept beyond node_open, but for home. */
+  char home[PATH_MAX];
+  struct world_defer ending, warning;
+  bool exiting, ended, closing;
+  int code;
+  char warned[2048]; /* What lua_warning said, in pieces, until it is reported. */
+  size_t warned_length;
+};
+static char node_key; /* The registry's key. */
+
+static struct node *find(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &node_key);
+  struct node *n = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return n;
+}
+
+/* ---- the end ---- */
+
+static void on_ending(void *data) {
+  struct node *n = data;
+  n->ended = true;
+  if (n->options.on_exit) n->options.on_exit(n->options.data, n->code);
+}
+
+void node_exit(struct node *n, int code) {
+  if (n->exiting || n->closing) return; /* The first reason stands. */
+  n->exiting = true;
+  n->code = code;
+  world_defer(n->options.world, &n->ending); /* Not from inside Lua. */
+}
+
+/* ---- warnings: pieces come while Lua collects, when nothing may be called ---- */
+
+static void on_warning_due(void *data) {
+  struct node *n = data;
+  n->warned[n->warned_length] = '\0';
+  n->warned_length = 0;
+  door_report(n->L, "lua.warning", n->warned);
+}
+
+static void on_warn(void *data, const char *message, int to_be_continued) {
+  struct node *n = data;
+  size_t room = sizeof n->warned - 1 - n->warned_length, length = strlen(message);
+  if (message[0] == '@' && !to_be_continued && n->warned_length == 0) return; /* "@on" and "@off" are not for us. */
+  if (length > room) length = room;
+  memcpy(n->warned + n->warned_length, message, length);
+  n->warned_length += length;
+  if (to_be_continued) return;
+  if (n->closing) {
+    on_warning_due(n);
+    return;
+  }
+  if (n->warned_length + 2 < sizeof n->warned) { /* More may come before this one is told. */
+    n->warned[n->warned_length++] = ';';
+    n->warned[n->warned_length++] = ' ';
+  }
+  world_defer(n->options.world, &n->warning);
+}
+
+/* ---- shoal.core.node ---- */
+
+static int l_exit(lua_State *L) {
+  struct node *n = find(L);
+  lua_Integer code = luaL_optinteger(L, 1, 0);
+  if (!n) return luaL_error(L, "exit: this state is no node; use os.exit");
+  luaL_argcheck(L, code >= 0 && code <= 255, 1, "expected 0 to 255");
+  node_exit(n, (int)code);
+  return 0;
+}
+
+static int l_home(lua_State *L) {
+  const struct node *n = find(L);
+  char home[PATH_MAX];
+  if (!n) host_home(home, sizeof home);
+  lua_pushstring(L, n ? n->home : home);
+  return 1;
+}
+
+static int l_version(lua_State *L) { return lua_pushliteral(L, SHOAL_VERSION), 1; }
+
+static int l_simulated(lua_State *L) {
+  const struct node *n = find(L);
+  return lua_pushboolean(L, n && n->options.simulated), 1;
+}
+
+/* on_signal("INT" | "TERM" | "HUP", fn() | nil) -> true | nil, message, code */
+static int l_on_signal(lua_State *L) {
+  static const char *const names[] = {"INT", "TERM", "HUP", NULL};
+  const struct node *n = find(L);
+  const char *name = names[luaL_checkoption(L, 1, NULL, names)];
+  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
+  if (!n || n->options.simulated) return error_push(L, "signals", ERR_UNSUPPORTED);
+  lua_settop(L, 2);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, "shoal.signals");
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, name);
+  return error_or_true(L, "signals", 0);
+}
+
+static int l_log_sink(lua_State *L) {
+  const struct node *n = find(L);
+  size_t length;
+  const char *line = luaL_checklstring(L, 1, &length);
+  if (length > 0 && line[length - 1] == '\n') length--;
+  assert(n && n->options.on_log);
+  n->options.on_log(n->options.data, line, length);
+  return 0;
+}
+
+int luaopen_shoal_core_node(lua_State *L) {
+  static const luaL_Reg functions[] = {{"exit", l_exit},           {"home", l_home},
+                                       {"version", l_version},     {"simulated", l_simulated},
+                                       {"on_signal", l_on_signal}, {NULL, NULL}};
+  const struct node *n = find(L);
+  luaL_newlib(L, functions);
+  lua_newtable(L);
+  for (int i = 0; n && n->options.argv && n->options.argv[i]; i++) {
+    lua_pushstring(L, n->options.argv[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "argv");
+  if (n && n->options.on_log) {
+    lua_pushcfunction(L, l_log_sink);
+    lua_setfield(L, -2, "log_sink");
+  }
+  return 1;
+}
+
+/* print, where there is no terminal. */
+static int l_print(lua_State *L) {
+  int count = lua_gettop(L);
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  for (int i = 1; i <= count; i++) {
+    if (i > 1) luaL_addchar(&buffer, '\t');
+    lua_getglobal(L, "tostring");
+    lua_pushvalue(L, i);
+    lua_call(L, 1, 1);
+    luaL_addvalue(&buffer);
+  }
+  luaL_pushresult(&buffer);
+  const struct node *n = find(L);
+  size_t length;
+  const char *line = lua_tolstring(L, -1, &length);
+  n->options.on_log(n->options.data, line, length);
+  return 0;
+}
+
+/* ---- the start ---- */
+
+static void write_line(void *data, const char *line) {
+  const struct node *n = data;
+  n->options.on_log(n->options.data, line, strlen(line));
+}
+
+static void set_paths(lua_State *L, const struct node *n) {
+  lua_getglobal(L, "package");
+  /* No "./": a file that happens to lie where the node was started must not become part of it. */
+  lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;/usr/local/share/lua/5.4/?.lua;/usr/local/share/lua/5.4/?/init.lua;"
+                     "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua", n->options.home, n->options.home);
+  lua_setfield(L, -2, "path");
+  lua_pop(L, 1);
+}
+
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* All of it may raise for want of memory, so it runs behind the door. */
+static int push_setup(lua_State *L, void *data) {
+  struct node *n = data;
+  lua_pushlightuserdata(L, n);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &node_key);
+  luaL_openlibs(L);
+  luaL_requiref(L, "shoal.core.door", luaopen_shoal_core_door, 0);
+  lua_pop(L, 1);
+  if (n->options.on_log) door_set_lines(L, write_line, n);
+  set_paths(L, n);
+  host_preload(L);
+  lua_set_current_world(L, n->options.world);
+  if (n->options.uv_loop) {
+    luv_set_loop(L, n->options.uv_loop);
+    host_adopt_luv(L);
+    luv_handle_t *foreign = n->options.uv_foreign;
+    if (foreign) foreign->ctx = luv_context(L); /* uv.walk asks each handle for it. */
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_luv);
+    lua_setfield(L, -2, "luv");
+    lua_pop(L, 1);
+  }
+  host_sandbox(L, n->options.simulated);
+  if (n->options.simulated && n->options.on_log) lua_register(L, "print", l_print);
+  lua_pushcfunction(L, nothing);
+  return 0;
+}
+
+static int push_entry(lua_State *L, void *data) {
+  const struct node *n = data;
+  lua_getglobal(L, "require");
+  lua_pushstring(L, n->options.entry);
+  lua_call(L, 1, 1);
+  if (!lua_isfunction(L, -1)) luaL_error(L, "module '%s' returned no function", n->options.entry);
+  int count = 0;
+  for (; n->options.argv && n->options.argv[count]; count++) {
+    luaL_checkstack(L, 2, "too many arguments");
+    lua_pushstring(L, n->options.argv[count]);
+  }
+  return count;
+}
+
+/* An integer is an exit code; anything else means the node lives on. */
+static void take_entry(lua_State *L, void *data) {
+  if (lua_isinteger(L, -1)) node_exit(data, (int)(lua_tointeger(L, -1) & 0xff));
+}
+
+int node_open(const struct node_options *options, struct node **out) {
+  assert(options->world && options->home && options->entry);
+  struct node *n = calloc(1, sizeof *n);
+  if (!n) return ERR_MEMORY;
+  n->options = *options;
+  (void)snprintf(n->home, sizeof n->home, "%s", options->home); /* Cut short, the first require says so. */
+  n->options.home = n->home;
+  n->ending = (struct world_defer){.run = on_ending, .data = n};
+  n->warning = (struct world_defer){.run = on_warning_due, .data = n};
+  n->L = luaL_newstate();
+  if (!n->L || !door_call(n->L, "node.setup", push_setup, 0, NULL, n)) {
+    n->closing = true;
+    if (n->L) lua_close(n->L);
+    free(n);
+    return ERR_MEMORY;
+  }
+  lua_setwarnf(n->L, on_warn, n);
+  *out = n;
+  if (!door_call(n->L, "node.entry", push_entry, 1, take_entry, n)) node_exit(n, 1);
+  n->options.argv = NULL;
+  n->options.entry = NULL;
+  return 0;
+}
+
+void node_close(struct node *n, bool crash) {
+  struct shoal_world *world = n->options.world;
+  n->closing = true;
+  if (crash) {
+    lua_handle_abandon_all(n->L, NULL);
+    lua_forget_world(n->L, world); /* What finalizers still ask of it raises, and is warned of. */
+    n->options.on_log = NULL;
+  } else {
+    world_undefer(world, &n->ending);
+    world_undefer(world, &n->warning);
+    lua_handle_close_all(n->L, NULL);
+  }
+  lua_close(n->L);
+  free(n);
+}
+
+lua_State *node_state(struct node *n) { return n->L; }
+
+size_t node_open_things(struct node *n, void (*on_name)(void *data, const char *name), void *data) {
+  return lua_handle_count(n->L, NULL, on_name, data);
+}
+
+/* ---- signals ---- */
+
+struct signal {
+  const char *name;
+  bool handled;
+};
+
+static int push_signal(lua_State *L, void *data) {
+  struct signal *s = data;
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, "shoal.signals");
+  s->handled = lua_getfield(L, -1, s->name) == LUA_TFUNCTION;
+  if (!s->handled) lua_pushcfunction(L, nothing);
+  lua_remove(L, -2);
+  return 0;
+}
+
+bool node_signal(struct node *n, const char *name) {
+  struct signal s = {name, false};
+  (void)door_call(n->L, "node.signal", push_signal, 0, NULL, &s); /* A handler that raised has handled it: the door told. */
+  return s.handled;
+}

@@ -1,0 +1,257 @@
+/* Child processes: real ones. */
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+struct child {
+  struct world_process *process;
+  int exited, signal, closed;
+  int64_t status;
+  struct end in, out, err; /* Text of out is kept in `text`. */
+  char text[300];
+  bool close_on_exit;
+};
+
+static void on_exit_told(void *data, int64_t status, int sig) {
+  struct child *c = data;
+  EVENT();
+  SAME(c->closed, 0);
+  c->exited++;
+  c->status = status;
+  c->signal = sig;
+  if (c->close_on_exit) {
+    CALL(world_process_close(c->process));
+    CALL(world_process_close(c->process));
+  }
+}
+static void on_closed(void *data) {
+  EVENT();
+  ((struct child *)data)->closed++;
+}
+static const struct world_process_events EVENTS = {.on_exit = on_exit_told, .on_closed = on_closed};
+
+static void on_text(void *data, const uint8_t *bytes, size_t length) {
+  struct child *c = data;
+  EVENT();
+  size_t room = sizeof c->text - 1 - strlen(c->text);
+  strncat(c->text, (const char *)bytes, length < room ? length : room);
+  c->out.received += length;
+}
+static void on_text_end(void *data, int status) {
+  EVENT();
+  struct child *c = data;
+  c->out.ended++;
+  c->out.end_status = status;
+}
+static void on_text_closed(void *data) { ((struct child *)data)->out.closed++; }
+static const struct world_stream_events TEXT = {.on_read = on_text, .on_end = on_text_end, .on_closed = on_text_closed};
+
+static int run(struct child *c, const char *script, struct world_spawn options) {
+  const char *argv[] = {"sh", "-c", script, NULL};
+  if (!options.argv) options.argv = argv;
+  return ASK(world_spawn(W, &options, &EVENTS, c, &c->process));
+}
+static void take_out(struct child *c) {
+  c->out.stream = world_process_stream(c->process, 1);
+  CHECK(c->out.stream);
+  CALL(world_stream_attach(c->out.stream, &TEXT, c));
+}
+static void close_child(struct child *c) {
+  if (c->out.stream) {
+    CALL(world_stream_close(c->out.stream));
+    UNTIL(c->out.closed);
+  }
+  if (c->in.stream) {
+    CALL(world_stream_close(c->in.stream));
+    UNTIL(c->in.closed);
+  }
+  if (!c->closed) CALL(world_process_close(c->process));
+  UNTIL(c->closed);
+  settle(3);
+  SAME(c->closed, 1);
+  CHECK(c->exited <= 1);
+}
+
+static void exit_status(void) {
+  struct child c = {0};
+  SAME(run(&c, "exit 7", (struct world_spawn){0}), 0);
+  CHECK(world_process_pid(c.process) > 1);
+  CHECK(!world_process_stream(c.process, 1)); /* Not asked for. */
+  UNTIL(c.exited);
+  SAME(c.status, 7);
+  SAME(c.signal, 0);
+  SAME(ASK(world_process_kill(c.process, SIGTERM)), -ESRCH);
+  close_child(&c);
+}
+static void by_signal(void) {
+  struct child c = {.close_on_exit = true};
+  SAME(run(&c, "exec sleep 100", (struct world_spawn){0}), 0);
+  SAME(ASK(world_process_kill(c.process, 0)), 0);
+  SAME(ASK(world_process_kill(c.process, SIGTERM)), 0);
+  UNTIL(c.closed);
+  SAME(c.signal, SIGTERM);
+  close_child(&c);
+}
+static void missing(void) {
+  struct child c = {0};
+  const char *argv[] = {"no-such-program-anywhere", NULL}, *here[] = {"sh", NULL};
+  SAME(run(&c, NULL, (struct world_spawn){.argv = argv, .pipe = {true, true, true}}), -ENOENT);
+  SAME(run(&c, NULL, (struct world_spawn){.argv = here, .cwd = "/no/such/folder"}), -ENOENT);
+  CHECK(!c.process);
+  settle(10);
+  SAME(c.exited, 0);
+}
+static void stdin_to_stdout(void) {
+  struct child c = {0};
+  const char *argv[] = {"cat", NULL};
+  SAME(run(&c, NULL, (struct world_spawn){.argv = argv, .pipe = {true, true, false}}), 0);
+  take_out(&c);
+  CHECK(!world_process_stream(c.process, 1)); /* Once. */
+  c.in.stream = world_process_stream(c.process, 0);
+  CALL(world_stream_attach(c.in.stream, &END_EVENTS, &c.in));
+  SAME(write_pattern(&c.in, 0, 1000000), 0);
+  SAME(ASK(world_stream_shutdown(c.in.stream)), 0); /* cat ends by this. */
+  UNTIL(c.exited && c.out.ended);
+  SAME(c.out.received, 1000000);
+  SAME(c.out.end_status, 0);
+  SAME(c.status, 0);
+  struct shoal_address none;
+  CHECK(!world_stream_peer(c.out.stream, &none));
+  close_child(&c);
+}
+static void stdin_is_null(void) {
+  struct child c = {0};
+  SAME(run(&c, "cat; echo done", (struct world_spawn){.pipe = {false, true, false}}), 0);
+  take_out(&c);
+  UNTIL(c.out.ended && c.exited);
+  SAME(strcmp(c.text, "done\n"), 0);
+  close_child(&c);
+}
+static void bytes_after_exit(void) {
+  struct child c = {0};
+  SAME(run(&c, "echo late", (struct world_spawn){.pipe = {false, true, false}}), 0);
+  UNTIL(c.exited);
+  settle(5);
+  take_out(&c);
+  UNTIL(c.out.ended);
+  SAME(strcmp(c.text, "late\n"), 0);
+  close_child(&c);
+}
+static void untaken_pipes(void) {
+  struct child c = {0};
+  SAME(run(&c, "echo a; echo b >&2", (struct world_spawn){.pipe = {true, true, true}}), 0);
+  UNTIL(c.exited);
+  close_child(&c);
+}
+static void stdin_closed_by_child(void) {
+  struct child c = {0};
+  SAME(run(&c, "exit 0", (struct world_spawn){.pipe = {true, false, false}}), 0);
+  c.in.stream = world_process_stream(c.process, 0);
+  CALL(world_stream_attach(c.in.stream, &END_EVENTS, &c.in));
+  UNTIL(c.exited);
+  int rc = 0;
+  for (int i = 0; i < 100 && rc == 0; i++) {
+    rc = write_pattern(&c.in, 0, 1000);
+    settle(1);
+  }
+  CHECK(rc == -EPIPE || rc == -ECONNRESET);
+  UNTIL(c.in.ended); /* Nobody reads there: the failed write tells. */
+  SAME(c.in.end_status, rc);
+  close_child(&c);
+}
+static void environment_and_folder(void) {
+  struct child c = {0};
+  const char *const env[] = {"SHOAL_CASE=first", "SHOAL_CASE=new", "SHOAL_OTHER=", NULL};
+  setenv("SHOAL_CASE", "old", 1);
+  setenv("SHOAL_KEPT", "kept", 1);
+  SAME(run(&c, "echo $SHOAL_CASE $SHOAL_KEPT ${SHOAL_OTHER-unset}.; pwd",
+           (struct world_spawn){.env = env, .cwd = "/usr", .pipe = {false, true, false}}), 0);
+  take_out(&c);
+  UNTIL(c.out.ended && c.exited);
+  SAME(strcmp(c.text, "new kept .\n/usr\n"), 0);
+  close_child(&c);
+}
+/* As /proc has it: 'S', 'Z'...; 0 when there is no such process. */
+static char state_of(int pid) {
+  char path[40], state = 0;
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  FILE *f = fopen(path, "r");
+  if (!f) return 0;
+  if (fscanf(f, "%*d %*s %c", &state) != 1) state = 0;
+  fclose(f);
+  return state;
+}
+static void group_reaches_grandchildren(void) {
+  struct child c = {0};
+  SAME(run(&c, "sleep 100 & echo $!; sleep 100 & echo $!; wait", (struct world_spawn){.group = true, .pipe = {false, true, false}}), 0);
+  take_out(&c);
+  UNTIL(strchr(c.text, '\n') && strchr(strchr(c.text, '\n') + 1, '\n'));
+  int first = atoi(c.text);
+  CHECK(first > 1 && kill(first, 0) == 0);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  UNTIL(c.exited && c.out.ended); /* The pipe ends only when the last that holds it is dead. */
+  SAME(c.signal, SIGKILL);
+  /* A group of zombies is not empty, and not every container's init collects them. */
+  for (int i = 0; i < 200 && state_of(first) != 'Z' && state_of(first) != 0; i++) settle(5);
+  CHECK(state_of(first) == 'Z' || state_of(first) == 0);
+  if (kill(-world_process_pid(c.process), 0) < 0) SAME(ASK(world_process_kill(c.process, SIGKILL)), -ESRCH);
+  close_child(&c);
+}
+static void group_outlives_its_leader(void) {
+  struct child c = {0};
+  SAME(run(&c, "sleep 100 & exit 0", (struct world_spawn){.group = true, .pipe = {false, true, false}}), 0);
+  take_out(&c);
+  UNTIL(c.exited);
+  SAME(c.out.ended, 0);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0); /* The group still has one. */
+  UNTIL(c.out.ended);
+  close_child(&c);
+}
+static void closed_while_running(void) {
+  struct child c = {0};
+  SAME(run(&c, "sleep 0.1", (struct world_spawn){0}), 0);
+  int pid = world_process_pid(c.process);
+  CALL(world_process_close(c.process));
+  UNTIL(c.closed);
+  SAME(kill(pid, 0), 0); /* Left running, */
+  for (int i = 0; i < 200 && kill(pid, 0) == 0; i++) settle(5);
+  SAME(kill(pid, 0), -1); /* and no zombie after. */
+  SAME(c.exited, 0);
+}
+static void closed_with_the_world(void) {
+  struct child c = {0};
+  SAME(run(&c, "sleep 0.05", (struct world_spawn){0}), 0);
+  CALL(world_process_close(c.process));
+  UNTIL(c.closed);
+}
+static void ends_before_on_closed(void) {
+  struct child c = {0};
+  SAME(run(&c, "exit 0", (struct world_spawn){0}), 0);
+  usleep(100000); /* It has ended, and nobody was told. */
+  CALL(world_process_close(c.process));
+  UNTIL(c.closed);
+  settle(20);
+  SAME(c.closed, 1);
+  SAME(c.exited, 0);
+}
+
+#define REAL NEEDS_PROCESSES
+const struct test_case process_cases[] = {
+    {"process: its exit status, once; killing it then is ESRCH", exit_status, REAL},
+    {"process: ended by a signal; closed in on_exit", by_signal, REAL},
+    {"process: a missing program or folder is ENOENT with nothing opened", missing, REAL},
+    {"process: a megabyte through stdin and stdout; a shutdown is its end of input", stdin_to_stdout, REAL},
+    {"process: without a pipe stdin is the null device", stdin_is_null, REAL},
+    {"process: bytes in its pipe outlive it", bytes_after_exit, REAL},
+    {"process: pipes nobody took are closed with it", untaken_pipes, REAL},
+    {"process: writing to one that ended fails, and ends the stream", stdin_closed_by_child, REAL},
+    {"process: names added to the environment, and its folder", environment_and_folder, REAL},
+    {"process: a group's kill reaches grandchildren, then ESRCH", group_reaches_grandchildren, REAL},
+    {"process: a group can be killed after its leader ended", group_outlives_its_leader, REAL},
+    {"process: closed while running goes on, and leaves no zombie", closed_while_running, REAL},
+    {"process: left running when the world goes", closed_with_the_world, REAL},
+    {"process: one that ended before it was closed", ends_before_on_closed, REAL},
+    {NULL, NULL, 0},
+};

@@ -1,0 +1,334 @@
+--- Remote calls over a fake transport: every answer, every failure, and who is told.
+local disk = require "spec.support.disk"
+local errors = require "shoal.errors"
+local log = require "shoal.log"
+local messages = require "shoal.messages"
+local network = require "spec.support.network"
+local task = require "shoal.task"
+
+describe("rpc", function ()
+  local world, wire, rpc, scope, gate, worker, peer
+
+  local function in_task(fn)
+    local t = scope:spawn("task.run", { task = "spec" }, fn)
+    task.flush()
+    wire:run()
+    return t
+  end
+
+  --- The incidents told since the start, as "site: message".
+  local function told()
+    local list = {}
+    for i, incident in ipairs(errors.incidents()) do list[i] = incident.site .. ": " .. tostring(incident.message) end
+    return list
+  end
+
+  before_each(function ()
+    errors.reset()
+    task.reset()
+    messages.reset()
+    log.open(nil, function () end)
+    messages.define { name = "note", id = 900, lane = "telemetry", from = { "gate", "worker" }, to = { "worker", "gate" }, fields = { { "n", "integer" } } }
+    messages.define { name = "ask", id = 901, lane = "dispatch", from = { "gate" }, to = { "worker" }, fields = { { "n", "integer" } },
+      reply = { { "n", "integer" } }, timeout_ms = 700 }
+    messages.define { name = "empty", id = 902, lane = "data", from = { "gate" }, to = { "worker" }, fields = {}, reply = {} }
+    world = disk.new()
+    errors.start(world, "spec")
+    task.start(world)
+    wire = network.install()
+    rpc = require "shoal.rpc"
+    scope = task.scope "spec"
+    gate = assert(rpc.open { name = "g1", role = "gate", dc = "", world = world, scope = scope, config = { cluster = "c" } })
+    worker = assert(rpc.open { name = "w1", role = "worker", dc = "a", world = world, scope = scope })
+    gate:listen "127.0.0.1:1"
+    worker:listen "127.0.0.1:2"
+    peer = gate:peer "127.0.0.1:2"
+  end)
+
+  after_each(function ()
+    gate:close()
+    worker:close()
+    task.stop()
+    network.remove()
+    messages.reset()
+  end)
+
+  it("opens the transport as the node, in its cluster", function ()
+    assert.same({ node = "g1", role = "gate", dc = "", cluster = "c" }, wire.opened[1].options)
+    assert.same({ node = "w1", role = "worker", dc = "a", cluster = "shoal" }, wire.opened[2].options)
+  end)
+
+  it("asks and is answered, on the message's lane, within its timeout", function ()
+    worker:handle("ask", function (body, from)
+      assert.equal("g1", from:name())
+      return { n = body.n + 1 }
+    end)
+    local reply
+    in_task(function ()
+      reply = peer:call("ask", { n = 1 })
+      peer:call("ask", { n = 2 }, { timeout_ms = 50 })
+    end)
+    assert.same({ n = 2 }, reply)
+    local sent = wire.opened[1].log
+    assert.same({ 901, "dispatch", 700 }, { sent[1].id, sent[1].lane, sent[1].timeout_ms })
+    assert.equal(50, sent[2].timeout_ms)
+    assert.same({}, told())
+  end)
+
+  it("lets a handler wait, and answers others meanwhile", function ()
+    worker:handle("ask", function (body)
+      if body.n == 1 then task.sleep(100) end
+      return { n = body.n }
+    end)
+    local order = {}
+    for n = 1, 2 do
+      in_task(function ()
+        local reply = peer:call("ask", { n = n })
+        order[#order + 1] = reply.n
+      end)
+    end
+    assert.same({ 2 }, order)
+    world:advance(100)
+    wire:run()
+    assert.same({ 2, 1 }, order)
+  end)
+
+  it("gives a future of a reply, and one that fails when the call cannot be made", function ()
+    worker:handle("ask", function (body) return { n = body.n * 2 } end)
+    local results = {}
+    in_task(function ()
+      local first, second = peer:start("ask", { n = 1 }), peer:start("ask", { n = 2 })
+      results[1], results[2] = second:await(), first:await()
+      results[3] = { peer:start("ask", { n = "x" }):await() }
+      wire.refuse_next = "FULL"
+      results[4] = { peer:start("ask", { n = 1 }):await() }
+    end)
+    assert.same({ { n = 4 }, { n = 2 } }, { results[1], results[2] })
+    assert.same({ nil, "ask: n: expected integer, found string", "MALFORMED" }, results[3])
+    assert.same({ nil, "refused by the fake", "FULL" }, results[4])
+  end)
+
+  it("returns a handler's refusal as it was given", function ()
+    worker:handle("ask", function () return nil, "not now", "OVERLOADED" end)
+    worker:handle("empty", function () return nil, "no code" end)
+    local first, second
+    in_task(function ()
+      first = { peer:call("ask", { n = 1 }) }
+      second = { peer:call("empty", {}) }
+    end)
+    assert.same({ nil, "not now", "OVERLOADED" }, first)
+    assert.same({ nil, "no code", "REFUSED" }, second)
+    assert.same({}, told())
+  end)
+
+  it("F69: makes a handler's raise one incident with its ids, answers FAILED, and handles the next", function ()
+    worker:handle("ask", function (body)
+      if body.n == 1 then error "boom" end
+      return { n = body.n }
+    end)
+    local first, second
+    in_task(function ()
+      first = { peer:call("ask", { n = 1 }) }
+      second = peer:call("ask", { n = 2 })
+    end)
+    assert.equal("FAILED", first[3])
+    assert.truthy(first[2]:find "ask: the handler failed: .*boom", first[2])
+    assert.same({ n = 2 }, second)
+    local incident = errors.incidents()[1]
+    assert.equal("rpc.handler", incident.site)
+    assert.same({ "ask", "g1", 1 }, { incident.ids.message, incident.ids.peer, incident.ids.request })
+    assert.equal(1, #told())
+    assert.is_true(errors.balance())
+  end)
+
+  it("F69: makes an unreadable body one incident, and answers MALFORMED", function ()
+    worker:handle("ask", function () return { n = 1 } end)
+    local code, text
+    wire.opened[1]:peer("127.0.0.1:2"):call(901, "dispatch", "\xc1", 100, function (_, err, word) text, code = err, word end)
+    wire:run()
+    assert.equal("MALFORMED", code)
+    assert.equal("ask: expected map, found a byte no value starts with", text)
+    assert.same({ "rpc.decode: ask: expected map, found a byte no value starts with" }, told())
+    assert.equal(1, errors.incidents()[1].ids.payload_bytes)
+  end)
+
+  it("F69: tells of a message it has no handler for, known or not, and answers UNHANDLED", function ()
+    local codes = {}
+    local core = wire.opened[1]:peer "127.0.0.1:2"
+    core:call(901, "dispatch", "\x80", 100, function (_, _, word) codes[1] = word end)
+    core:call(77, "dispatch", "\x80", 100, function (_, _, word) codes[2] = word end)
+    wire:run()
+    assert.same({ "UNHANDLED", "UNHANDLED" }, codes)
+    assert.same({ "rpc.unhandled: no handler for ask", "rpc.unhandled: no handler for type 77" }, told())
+  end)
+
+  it("F69: tells of a handler that returns nothing, or what its reply cannot hold", function ()
+    worker:handle("ask", function (body) if body.n == 2 then return { n = "two" } end end)
+    local codes = {}
+    in_task(function ()
+      codes[1] = select(3, peer:call("ask", { n = 1 }))
+      codes[2] = select(3, peer:call("ask", { n = 2 }))
+    end)
+    assert.same({ "FAILED", "FAILED" }, codes)
+    assert.same({
+      "rpc.handler: the handler returned nothing where a reply is due",
+      "rpc.reply: ask reply: n: expected integer, found string",
+    }, told())
+  end)
+
+  it("F69: tells when an answer finds no way", function ()
+    worker:handle("ask", function () return { n = 1 } end)
+    wire.opened[2].reply_fails = true
+    in_task(function () peer:call("ask", { n = 1 }) end)
+    assert.same({ "rpc.reply: the connection is gone" }, told())
+  end)
+
+  it("takes true for an empty reply", function ()
+    worker:handle("empty", function () return true end)
+    local reply
+    in_task(function () reply = peer:call("empty", {}) end)
+    assert.same({}, reply)
+  end)
+
+  it("passes the transport's failures on, in words", function ()
+    local results = {}
+    in_task(function ()
+      wire.opened[2].silent = true
+      results[1] = { peer:call("ask", { n = 1 }) }
+      results[2] = { gate:peer("127.0.0.1:77"):call("ask", { n = 1 }) }
+      wire.refuse_next = "CIRCUIT"
+      results[3] = { peer:call("ask", { n = 1 }) }
+      results[4] = { peer:call("ask", {}) }
+      results[5] = { gate:peer("no address"):call("ask", { n = 1 }) }
+    end)
+    assert.same({
+      { nil, "no answer", "TIMEOUT" }, { nil, "nobody is there", "ECONNREFUSED" }, { nil, "refused by the fake", "CIRCUIT" },
+      { nil, "ask: n: missing", "MALFORMED" }, { nil, "no address is no address", "CONFIG" },
+    }, results)
+  end)
+
+  it("hands a reply that cannot be read to the caller", function ()
+    worker:raw("ask", function () return "\xc1" end)
+    local result
+    in_task(function () result = { peer:call("ask", { n = 1 }) } end)
+    assert.same({ nil, "ask reply: expected map, found a byte no value starts with", "MALFORMED" }, result)
+  end)
+
+  describe("one way", function ()
+    it("is heard, and its refusal is an incident for it has no asker", function ()
+      local heard = {}
+      worker:handle("note", function (body)
+        heard[#heard + 1] = body.n
+        if body.n == 2 then return nil, "too much", "FULL" end
+      end)
+      in_task(function ()
+        peer:send("note", { n = 1 }, { on_fail = error })
+        peer:send("note", { n = 2 }, { on_fail = error })
+      end)
+      assert.same({ 1, 2 }, heard)
+      assert.same({ "rpc.handler: too much" }, told())
+    end)
+
+    it("needs on_fail, which every failed send reaches, in a task that may wait", function ()
+      assert.error_matches(function () peer:send("note", { n = 1 }) end, "send of note needs { on_fail", 1, true)
+      local failures = {}
+      local function on_fail(err, code)
+        task.sleep(1)
+        failures[#failures + 1] = code .. " " .. err
+      end
+      in_task(function ()
+        wire.refuse_next = "FULL"
+        peer:send("note", { n = 1 }, { on_fail = on_fail })
+        peer:send("note", {}, { on_fail = on_fail })
+        gate:peer("127.0.0.1:77"):send("note", { n = 1 }, { on_fail = on_fail })
+        gate:peer("nowhere"):send("note", { n = 1 }, { on_fail = on_fail })
+      end)
+      world:advance(5)
+      table.sort(failures)
+      assert.same({ "CONFIG nowhere is no address", "ECONNREFUSED nobody is there", "FULL refused by the fake", "MALFORMED note: n: missing" }, failures)
+      assert.same({}, told())
+    end)
+
+    it("F69: makes an on_fail that raises an incident", function ()
+      in_task(function () gate:peer("nowhere"):send("note", { n = 1 }, { on_fail = function () error "again" end }) end)
+      world:advance(1)
+      assert.equal("rpc.on_fail", errors.incidents()[1].site)
+    end)
+  end)
+
+  it("raises where the caller is wrong", function ()
+    assert.error_matches(function () peer:send("ask", { n = 1 }, { on_fail = error }) end, "ask has a reply, use call or start")
+    assert.error_matches(function () peer:start("note", { n = 1 }) end, "note has no reply, use send")
+    assert.error_matches(function () peer:start("asq", {}) end, "no message asq, did you mean ask?", 1, true)
+  end)
+
+  it("refuses a wrong handler by name", function ()
+    local function err_of(...) return select(2, worker:handle(...)) end
+    assert.is_true(worker:handle("ask", function () end))
+    assert.equal("rpc: ask has a handler already", err_of("ask", function () end))
+    assert.equal("rpc: there is no message aks, did you mean ask?", err_of("aks", function () end))
+    assert.equal("rpc: empty: expected a function, found table", err_of("empty", {}))
+    assert.equal("rpc: the handler of empty takes 3 arguments, it is given 2: body, peer", err_of("empty", function (_, _, _) end))
+  end)
+
+  it("checks what is handled and sent, and then holds the node to it", function ()
+    messages.reset(true)
+    messages.define { name = "ask", id = 901, lane = "data", from = { "gate" }, to = { "worker" }, fields = {}, reply = {} }
+    messages.define { name = "tell", id = 902, lane = "data", from = { "worker", "gate" }, to = { "gate" }, fields = {}, reply = {} }
+    local _, err, code = worker:check()
+    assert.same({ "worker does not handle ask, which gate may send", "CONFIG" }, { err, code })
+    gate:sends { "ask" }
+    gate:handle("tell", function () return true end)
+    assert.is_true(gate:check())
+    assert.error_matches(function () peer:start("tell", {}) end, "this node never said that it sends tell")
+  end)
+
+  it("tells watchers of connections, each by itself", function ()
+    local heard = {}
+    gate:watch(function (_, event) error(event) end)
+    local stop = gate:watch(function (from, event, _, why) heard[#heard + 1] = { from == peer, event, why } end)
+    local core = wire.opened[1]:peer "127.0.0.1:2"
+    wire.opened[1].handlers.on_peer(core, "up")
+    wire.opened[1].handlers.on_peer(core, "down", "lost", "ECONNRESET")
+    stop()
+    wire.opened[1].handlers.on_circuit(core, "open")
+    assert.same({ { true, "up" }, { true, "down", "ECONNRESET" } }, heard)
+    assert.equal(3, #told())
+    assert.equal("rpc.watcher", errors.incidents()[1].site)
+  end)
+
+  it("knows one peer by one object, also the one that dialled", function ()
+    local from
+    worker:handle("ask", function (_, asker) from = asker return { n = 1 } end)
+    in_task(function () peer:call("ask", { n = 1 }) end)
+    local first = from
+    in_task(function () peer:call("ask", { n = 1 }) end)
+    assert.equal(first, from)
+    assert.equal(peer, gate:peer "127.0.0.1:2")
+    assert.equal("g1", from:name())
+    assert.is_true(from:is_loopback())
+    peer:close()
+    assert.equal("127.0.0.1:2", peer:address())
+  end)
+
+  it("ends its handlers with itself, from a handler too, and answers no more", function ()
+    local after = false
+    worker:handle("ask", function (body)
+      if body.n == 2 then worker:close() end
+      task.sleep(10)
+      after = true
+      return { n = 1 }
+    end)
+    in_task(function () peer:call("ask", { n = 1 }) end)
+    in_task(function () peer:call("ask", { n = 2 }) end)
+    world:advance(20)
+    assert.is_false(after)
+    worker:close()
+  end)
+
+  it("makes no closure per call: callbacks are used again", function ()
+    worker:handle("ask", function () return { n = 1 } end)
+    in_task(function () for _ = 1, 50 do peer:call("ask", { n = 1 }) end end)
+    assert.equal(1, #gate.free_slots)
+  end)
+end)

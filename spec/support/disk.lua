@@ -1,0 +1,117 @@
+--- A world of files that a spec holds in its hands: syncs complete when told, fail when told, and a crash keeps only what was
+--- synced (or as much more as the spec says). With a clock and timers, so that tasks run in it.
+local disk = {}
+disk.__index = disk
+
+local function missing(path) return nil, path .. ": no such file", "ENOENT" end
+
+--- `files` survive from one world to the next, as a disk survives a restart.
+function disk.new(files)
+  return setmetatable({ files = files or {}, logs = {}, timers = {}, time_ns = 0, puts = 0 }, disk)
+end
+
+-- Clock and chance: virtual, as far as tasks need them.
+function disk:now_ns() return self.time_ns end
+function disk:fresh_ns() return self.time_ns end
+function disk:wall_ns() return self.time_ns end
+function disk:random(n) return n and 1 or 4 end
+function disk:unit() return 0.5 end
+function disk:seed() return 1 end
+function disk:simulated() return true end
+
+function disk:timer(fn)
+  local timer, world = { fn = fn }, self
+  function timer:start(ms) self.at_ns = world.time_ns + math.floor(ms * 1000000) end
+  function timer:start_at(ns) self.at_ns = ns end
+  function timer:stop() self.at_ns = nil end
+  function timer:close() self.at_ns, self.closed = nil, true end
+  self.timers[#self.timers + 1] = timer
+  return timer
+end
+
+--- Let ms pass, firing timers in order.
+function disk:advance(ms)
+  local stop_ns = self.time_ns + math.floor(ms * 1000000)
+  while true do
+    local first
+    for _, timer in ipairs(self.timers) do
+      if timer.at_ns and timer.at_ns <= stop_ns and (not first or timer.at_ns < first.at_ns) then first = timer end
+    end
+    if not first then break end
+    self.time_ns = math.max(self.time_ns, first.at_ns)
+    first.at_ns = nil
+    first.fn()
+  end
+  self.time_ns = stop_ns
+end
+
+-- Files.
+function disk:make_directory() return true end
+function disk:read_file(path)
+  local file = self.files[path]
+  if not file then return missing(path) end
+  return file.bytes
+end
+function disk:put_durable(path, bytes)
+  if self.put_fails then return nil, "no space left on device", "ENOSPC" end
+  self.puts = self.puts + 1
+  self.files[path] = { bytes = bytes, synced = #bytes }
+  return true
+end
+
+function disk:log(path, on_synced)
+  local world = self
+  local file = self.files[path] or { bytes = "", synced = 0 }
+  self.files[path] = file
+  local log = { path = path, syncs = 0 }
+  function log:append(bytes)
+    if world.append_fails then return nil, "no space left on device", "ENOSPC" end
+    file.bytes = file.bytes .. bytes
+    return true
+  end
+  function log:sync()
+    assert(not self.closed and not self.syncing, "the tier runs one sync at a time")
+    self.syncing, self.syncs = #file.bytes, self.syncs + 1
+    return true
+  end
+  function log:truncate(size)
+    assert(not self.syncing, "the tier cuts only when no sync runs")
+    file.bytes, file.synced = file.bytes:sub(1, size), math.min(file.synced, size)
+    return true
+  end
+  function log:size() return #file.bytes end
+  function log:close() self.closed, self.syncing = true, nil end
+  --- The sync under way ends. False: none did.
+  function log:complete(err, code)
+    local size = self.syncing
+    if not size then return false end
+    self.syncing = nil
+    if err then on_synced(nil, err, code) return true end
+    file.synced = size
+    on_synced(size)
+    return true
+  end
+  self.logs[#self.logs + 1] = log
+  return log
+end
+
+--- The newest log.
+function disk:last_log() return self.logs[#self.logs] end
+
+--- Complete syncs until none is under way.
+function disk:settle()
+  local log = self:last_log()
+  while not log.closed and log:complete() do self.settled = (self.settled or 0) + 1 end
+end
+
+--- What a crash leaves: what was synced, and `keep` bytes more of what was only written.
+function disk:crash(keep)
+  local left = {}
+  for path, file in next, self.files do
+    local bytes = file.bytes:sub(1, file.synced + (keep or 0))
+    left[path] = { bytes = bytes, synced = #bytes }
+  end
+  return disk.new(left)
+end
+
+return disk
