@@ -64,6 +64,7 @@ static uint32_t add_node(struct compiler *c, struct mp_node node) {
 
 static uint32_t add_fields(struct compiler *c, uint32_t count) {
   struct mp_schema *s = c->schema;
+  if (count == 0) return s->fields_count; /* A record without fields: there may be no array yet. */
   s->fields = grow(c->L, s->fields, &s->fields_capacity, s->fields_count + count, sizeof *s->fields);
   memset(s->fields + s->fields_count, 0, count * sizeof *s->fields);
   s->fields_count += count;
@@ -79,7 +80,8 @@ static int append_packed(void *data, const char *bytes, size_t length) {
 }
 
 static void name_field(struct compiler *c, uint32_t index, const char *name, size_t length) {
-  if (length == 0 || length > MP_NAME_MAX) luaL_error(c->L, "msgpack: a name of 1 to %d bytes expected, found '%s'", MP_NAME_MAX, name);
+  if (length == 0 || length > MP_NAME_MAX)
+    luaL_error(c->L, "msgpack: a name of 1 to %d bytes expected, found '%s'", MP_NAME_MAX, name);
   int name_index;
   const char *kept = keep(c, name, length, &name_index);
   struct mp_field *f = &c->schema->fields[index];
@@ -113,19 +115,23 @@ static void compile_record(struct compiler *c, uint32_t node, const char *name) 
   lua_State *L = c->L;
   luaL_checkstack(L, 12, "types too deep");
   int list = lua_gettop(L);
-  if (!lua_istable(L, list)) luaL_error(L, "msgpack: %s: a list of fields expected, found %s", name, luaL_typename(L, list));
+  if (!lua_istable(L, list))
+    luaL_error(L, "msgpack: %s: a list of fields expected, found %s", name, luaL_typename(L, list));
   size_t count = lua_rawlen(L, list);
-  if (count > MP_FIELDS_MAX) luaL_error(L, "msgpack: %s has %d fields, %d is the limit", name, (int)count, MP_FIELDS_MAX);
+  if (count > MP_FIELDS_MAX)
+    luaL_error(L, "msgpack: %s has %d fields, %d is the limit", name, (int)count, MP_FIELDS_MAX);
   uint32_t first = add_fields(c, (uint32_t)count);
   uint64_t required = 0;
   for (uint32_t i = 0; i < count; i++) {
-    if (lua_rawgeti(L, list, (lua_Integer)i + 1) != LUA_TTABLE || lua_rawgeti(L, -1, 1) != LUA_TSTRING || lua_rawgeti(L, -2, 2) != LUA_TSTRING)
+    if (lua_rawgeti(L, list, (lua_Integer)i + 1) != LUA_TTABLE || lua_rawgeti(L, -1, 1) != LUA_TSTRING ||
+        lua_rawgeti(L, -2, 2) != LUA_TSTRING)
       luaL_error(L, "msgpack: %s: field %d must be { \"name\", \"type\" }", name, (int)i + 1);
     size_t length, text_length;
     const char *field = lua_tolstring(L, -2, &length);
     const char *text = lua_tolstring(L, -1, &text_length);
     for (uint32_t k = 0; k < i; k++)
-      if (strcmp(c->schema->fields[first + k].name, field) == 0) luaL_error(L, "msgpack: %s: field '%s' is declared twice", name, field);
+      if (strcmp(c->schema->fields[first + k].name, field) == 0)
+        luaL_error(L, "msgpack: %s: field '%s' is declared twice", name, field);
     name_field(c, first + i, field, length);
     bool optional = text_length > 0 && text[text_length - 1] == '?';
     lua_pushlstring(L, text, text_length - (optional ? 1 : 0));
@@ -163,8 +169,10 @@ static uint32_t compile_type(struct compiler *c, const char *text, const char *f
   static const struct {
     const char *name;
     enum mp_kind kind;
-  } plain[] = {{"any", MP_ANY}, {"boolean", MP_BOOLEAN}, {"integer", MP_INTEGER}, {"number", MP_NUMBER}, {"string", MP_STRING}, {"bytes", MP_BYTES}};
-  if (c->schema->nodes_count >= NODES_MAX || strlen(text) > TYPE_TEXT_MAX) luaL_error(c->L, "msgpack: %s: the type is too large", field);
+  } plain[] = {{"any", MP_ANY}, {"boolean", MP_BOOLEAN}, {"integer", MP_INTEGER}, {"number", MP_NUMBER},
+      {"string", MP_STRING}, {"bytes", MP_BYTES}};
+  if (c->schema->nodes_count >= NODES_MAX || strlen(text) > TYPE_TEXT_MAX)
+    luaL_error(c->L, "msgpack: %s: the type is too large", field);
   luaL_checkstack(c->L, 8, "types too deep");
   for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
     if (strcmp(text, plain[i].name) == 0) return add_node(c, (struct mp_node){.kind = plain[i].kind});

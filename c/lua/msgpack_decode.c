@@ -86,7 +86,8 @@ struct head {
 static const char *schema_name(const struct reader *r) { return r->schema ? r->schema->name : NULL; }
 
 static bool short_of(struct reader *r, const struct mp_place *place) {
-  mp_fail(r->error, schema_name(r), place, "ends inside a value, at byte %td of %td", r->at - r->start, r->end - r->start);
+  mp_fail(r->error, schema_name(r), place, "ends inside a value, at byte %td of %td", r->at - r->start,
+      r->end - r->start);
   return false;
 }
 
@@ -181,7 +182,8 @@ static bool read_head(struct reader *r, struct head *head, const struct mp_place
       break;
     case FLOAT: head->number = to_double(number, width); break;
     case TEXT: case BINARY: head->count = count_of(first, number); needed = head->count; break;
-    case EXTENSION: head->count = count_of(first, number) + 1; needed = (size_t)count_of(first, number) + 1; break; /* + 1: its type. */
+    /* + 1: its type. */
+    case EXTENSION: head->count = count_of(first, number) + 1; needed = (size_t)count_of(first, number) + 1; break;
     case ARRAY: head->count = count_of(first, number); needed = head->count; break; /* Each at least a byte. */
     case MAP: head->count = count_of(first, number); needed = (size_t)head->count * 2; break;
     case HUGE_INTEGER: case NONE: break;
@@ -317,7 +319,8 @@ static bool read_any(struct reader *r, const struct mp_place *place) {
 /* ---- records ---- */
 
 /* The field this key names, or -1. Writers keep the declared order, so it is nearly always the one expected next. */
-static int find(const struct reader *r, const struct mp_node *node, uint32_t next, const uint8_t *key, uint32_t length) {
+static int find(const struct reader *r, const struct mp_node *node, uint32_t next, const uint8_t *key,
+    uint32_t length) {
   const struct mp_field *fields = &r->schema->fields[node->first];
   for (uint32_t i = 0; i < node->count; i++) {
     uint32_t index = next + i < node->count ? next + i : next + i - node->count;
@@ -372,7 +375,8 @@ static bool read_record(struct reader *r, uint32_t count, const struct mp_node *
   return true;
 }
 
-static bool read_enum(struct reader *r, const struct mp_node *node, const struct head *head, const struct mp_place *place) {
+static bool read_enum(struct reader *r, const struct mp_node *node, const struct head *head,
+    const struct mp_place *place) {
   if (head->form != TEXT) return refuse(r, place, node->words, head);
   for (uint32_t i = 0; i < node->count; i++) {
     const struct mp_field *word = &r->schema->fields[node->first + i];
@@ -395,7 +399,8 @@ static bool read_node(struct reader *r, const struct mp_node *node, const struct
     case MP_ANY: break;
     case MP_BOOLEAN: return form == BOOLEAN ? push_scalar(r, &head, place) : refuse(r, place, "boolean", &head);
     case MP_INTEGER: return form == INTEGER ? push_scalar(r, &head, place) : refuse(r, place, "integer", &head);
-    case MP_NUMBER: return form == INTEGER || form == FLOAT ? push_scalar(r, &head, place) : refuse(r, place, "number", &head);
+    case MP_NUMBER: return form == INTEGER || form == FLOAT ? push_scalar(r, &head, place)
+        : refuse(r, place, "number", &head);
     case MP_STRING: return form == TEXT ? push_scalar(r, &head, place) : refuse(r, place, "string", &head);
     case MP_BYTES: return form == BINARY ? push_scalar(r, &head, place) : refuse(r, place, "bytes", &head);
     case MP_ENUM: return read_enum(r, node, &head, place);
@@ -424,7 +429,8 @@ static bool run(struct reader *r, const struct mp_node *root) {
 
 bool mp_decode(lua_State *L, const struct mp_schema *s, int names, const uint8_t *bytes, size_t length,
                char error[MP_ERROR_MAX]) {
-  struct reader r = {.L = L, .schema = s, .names = names, .start = bytes, .at = bytes, .end = bytes + length, .error = error};
+  struct reader r = {.L = L, .schema = s, .names = names, .start = bytes, .at = bytes, .end = bytes + length,
+      .error = error};
   return run(&r, &s->nodes[s->root]);
 }
 

@@ -190,7 +190,8 @@ static size_t rank_of(lua_State *L, int key, int order) {
   return SIZE_MAX;
 }
 
-static bool collect(struct writer *w, int index, int order, bool text_only, struct key *keys, const struct mp_place *place) {
+static bool collect(struct writer *w, int index, int order, bool text_only, struct key *keys,
+                    const struct mp_place *place) {
   lua_State *L = w->L;
   size_t count = 0;
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
@@ -251,7 +252,12 @@ static bool write_any(struct writer *w, int index, int order, const struct mp_pl
   lua_State *L = w->L;
   switch (lua_type(L, index)) {
     case LUA_TNIL: (void)msgpack_pack_nil(&w->packer); return true;
-    case LUA_TBOOLEAN: (void)(lua_toboolean(L, index) ? msgpack_pack_true(&w->packer) : msgpack_pack_false(&w->packer)); return true;
+    case LUA_TBOOLEAN:
+      if (lua_toboolean(L, index))
+        (void)msgpack_pack_true(&w->packer);
+      else
+        (void)msgpack_pack_false(&w->packer);
+      return true;
     case LUA_TNUMBER:
       if (lua_isinteger(L, index))
         (void)msgpack_pack_int64(&w->packer, lua_tointeger(L, index));
@@ -302,7 +308,7 @@ static bool write_record(struct writer *w, const struct mp_node *node, int index
   const struct mp_field *fields = &w->schema->fields[node->first];
   uint64_t present = 0;
   size_t count = 0;
-  for (uint32_t i = 0; i < node->count; i++) { /* The map's length comes first on the wire, so all are pushed, then written. */
+  for (uint32_t i = 0; i < node->count; i++) { /* The map's length comes first on the wire: push all, then write. */
     lua_rawgeti(L, w->names, fields[i].name_index);
     if (lua_rawget(L, index) == LUA_TNIL) {
       if (!fields[i].optional) {

@@ -41,7 +41,8 @@ end
 
 local function refuse(bytes, class)
   local first = bytes:byte()
-  return nil, ("ack: %d bytes, the first %s: %s"):format(#bytes, first and ("0x%02x"):format(first) or "absent", class), class
+  return nil, ("ack: %d bytes, the first %s: %s"):format(#bytes, first and ("0x%02x"):format(first) or "absent", class),
+    class
 end
 
 ---@param bytes string
@@ -54,7 +55,9 @@ function ack.parse(bytes)
   if #bytes > ack.max_bytes then return refuse(bytes, "too_large") end
   local parsed, err = body:decode(bytes)
   if not parsed then return refuse(bytes, class_of(bytes, err)) end
-  if (parsed.leader == nil) ~= (parsed.leader_address == nil) or (parsed.delay_ms or 0) < 0 then return refuse(bytes, "field") end
+  if (parsed.leader == nil) ~= (parsed.leader_address == nil) or (parsed.delay_ms or 0) < 0 then
+    return refuse(bytes, "field")
+  end
   parsed.legacy = false
   return parsed
 end

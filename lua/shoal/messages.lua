@@ -39,7 +39,9 @@ local definition = schema.record({
   doc = schema.optional(schema.string()),
 }, function (d)
   if type(d.fields) ~= "table" then return "fields: a list of { name, type } expected" end
-  if d.reply ~= nil and d.reply ~= "bytes" and type(d.reply) ~= "table" then return 'reply: a list of { name, type } or "bytes" expected' end
+  if d.reply ~= nil and d.reply ~= "bytes" and type(d.reply) ~= "table" then
+    return 'reply: a list of { name, type } or "bytes" expected'
+  end
 end)
 
 local by_name, by_id, types = {}, {}, {}
@@ -50,7 +52,9 @@ function messages.define(message)
   local checked, err = definition(message)
   if not checked then error(("messages: %s: %s"):format(tostring(message.name), err), 2) end
   if by_name[checked.name] then error(("messages: %s is defined twice"):format(checked.name), 2) end
-  if by_id[checked.id] then error(("messages: %s has the id %d of %s"):format(checked.name, checked.id, by_id[checked.id].name), 2) end
+  if by_id[checked.id] then
+    error(("messages: %s has the id %d of %s"):format(checked.name, checked.id, by_id[checked.id].name), 2)
+  end
   by_name[checked.name], by_id[checked.id] = checked, checked
 end
 
@@ -80,7 +84,8 @@ end
 
 local function missing(name, level)
   local meant = schema.did_you_mean(name, messages.names())
-  error(("messages: there is no message %s%s"):format(tostring(name), meant and (", did you mean %s?"):format(meant) or ""), level + 1)
+  error(("messages: there is no message %s%s"):format(tostring(name),
+    meant and (", did you mean %s?"):format(meant) or ""), level + 1)
 end
 
 --- The definition of this name; an unknown one raises.
@@ -193,7 +198,8 @@ function messages.check(roles, handled, sent)
   local function known(name, verb)
     if by_name[name] then return true end
     local meant = schema.did_you_mean(name, messages.names())
-    problem("%s %s %s, which is no message%s", who, verb, tostring(name), meant and (", did you mean %s?"):format(meant) or "")
+    problem("%s %s %s, which is no message%s", who, verb, tostring(name),
+      meant and (", did you mean %s?"):format(meant) or "")
     return false
   end
   for _, name in ipairs(handled) do

@@ -121,7 +121,8 @@ local function begin(self, message, body, options)
   local future = task.future(message.name)
   slot.future = future
   local ok
-  ok, err, code = self.core:call(message.id, message.lane, bytes, options and options.timeout_ms or message.timeout_ms, slot.done)
+  ok, err, code = self.core:call(message.id, message.lane, bytes, options and options.timeout_ms or message.timeout_ms,
+    slot.done)
   if ok then return future end
   slot.future = nil
   free[#free + 1] = slot
@@ -171,7 +172,9 @@ end
 function Peer:send(name, body, options)
   local message = messages.get(name)
   local on_fail = type(options) == "table" and options.on_fail
-  if type(on_fail) ~= "function" then error(("rpc: send of %s needs { on_fail = function (err, code) ... end }"):format(name), 2) end
+  if type(on_fail) ~= "function" then
+    error(("rpc: send of %s needs { on_fail = function (err, code) ... end }"):format(name), 2)
+  end
   if message.reply then error(("rpc: %s has a reply, use call or start"):format(name), 2) end
   allowed(self, name, 2)
   local function failed(err, code)
@@ -208,7 +211,8 @@ end
 --- A handler's task, after the protected call: its results become the answer.
 local function finish(self, message, ids, request, ok, reply, err, code)
   if not ok then -- `reply` is the incident: it has been reported.
-    return refuse(self, ids, request, "FAILED", ("%s: the handler failed: %s"):format(message.name, reply.message or reply.id or "?"))
+    return refuse(self, ids, request, "FAILED", ("%s: the handler failed: %s"):format(message.name,
+      reply.message or reply.id or "?"))
   end
   if reply == nil and err ~= nil then
     if request then return refuse(self, ids, request, code, tostring(err)) end
@@ -222,7 +226,11 @@ local function finish(self, message, ids, request, ok, reply, err, code)
   end
   if reply == true and message.reply ~= "bytes" then reply = {} end
   local bytes
-  if self.raw_handlers[message.name] then bytes = reply else bytes, err, code = messages.encode_reply(message.name, reply) end
+  if self.raw_handlers[message.name] then
+    bytes = reply
+  else
+    bytes, err, code = messages.encode_reply(message.name, reply)
+  end
   if bytes then return answer(self, ids, request, bytes) end
   errors.report("rpc.reply", ids, err, code)
   refuse(self, ids, request, "FAILED", err)
@@ -239,7 +247,8 @@ local function on_request(self, core, id, request, bytes)
   local handler = message and (self.handlers[name] or self.raw_handlers[name])
   if not handler then
     errors.report("rpc.unhandled", { message = name, peer = peer:name() }, ("no handler for %s"):format(name), "UNHANDLED")
-    return refuse(self, { message = name, peer = peer:name() }, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
+    return refuse(self, { message = name, peer = peer:name() }, request, "UNHANDLED",
+      ("%s has no handler for %s"):format(self.node.name, name))
   end
   local body, err, code = bytes, nil, nil
   if not self.raw_handlers[name] then body, err, code = messages.decode(name, bytes) end

@@ -73,7 +73,9 @@ local function distance(a, b, limit)
     for j = 1, #b do
       local same = a:byte(i) == b:byte(j)
       local best = math.min(row[j] + 1, next_row[j - 1] + 1, row[j - 1] + (same and 0 or 1))
-      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then best = math.min(best, before[j - 2] + 1) end
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        best = math.min(best, before[j - 2] + 1)
+      end
       next_row[j] = best
     end
     before, row = row, next_row
@@ -91,7 +93,9 @@ function schema.did_you_mean(word, names)
   local limit = #word <= 4 and 1 or #word <= 8 and 2 or 3
   for _, name in ipairs(names) do
     local d = distance(word:lower(), name:lower(), limit)
-    if d <= limit and (not best or d < best_distance or (d == best_distance and name < best)) then best, best_distance = name, d end
+    if d <= limit and (not best or d < best_distance or (d == best_distance and name < best)) then
+      best, best_distance = name, d
+    end
   end
   return best
 end
@@ -103,7 +107,9 @@ end
 
 local function make(kind, options, known, check)
   options = options or {}
-  if type(options) ~= "table" then error(("schema.%s: options must be a table, found %s"):format(kind, show(options)), 3) end
+  if type(options) ~= "table" then
+    error(("schema.%s: options must be a table, found %s"):format(kind, show(options)), 3)
+  end
   known[#known + 1], known[#known + 2] = "default", "doc"
   local checker = setmetatable({ kind = kind, check = check }, Checker)
   for _, key in ipairs(sorted_keys(options)) do
@@ -121,8 +127,12 @@ local function make(kind, options, known, check)
 end
 
 local function bounds(self, value, path, problems)
-  if self.min and value < self.min then return note(problems, path, ("%s is below %s"):format(show(value), show(self.min))) end
-  if self.max and value > self.max then return note(problems, path, ("%s is above %s"):format(show(value), show(self.max))) end
+  if self.min and value < self.min then
+    return note(problems, path, ("%s is below %s"):format(show(value), show(self.min)))
+  end
+  if self.max and value > self.max then
+    return note(problems, path, ("%s is above %s"):format(show(value), show(self.max)))
+  end
   return value
 end
 
@@ -150,7 +160,9 @@ local function text(kind, what)
   return function (options)
     return make(kind, options, { "max", "pattern" }, function (self, value, path, problems)
       if type(value) ~= "string" then return expected(problems, path, what, value) end
-      if self.max and #value > self.max then return note(problems, path, ("%d bytes are more than %d"):format(#value, self.max)) end
+      if self.max and #value > self.max then
+        return note(problems, path, ("%d bytes are more than %d"):format(#value, self.max))
+      end
       if self.pattern and not value:find(self.pattern) then
         return note(problems, path, ("%s does not have the form %s"):format(show(value), self.doc or self.pattern))
       end
@@ -200,7 +212,8 @@ function schema.enum(options)
   if #words == 0 then error("schema.enum: at least one word", 2) end
   local checker = make("enum", rest, {}, function (_, value, path, problems)
     for _, word in ipairs(words) do if word == value then return value end end
-    return note(problems, path, ("expected one of %s, found %s%s"):format(table.concat(words, ", "), show(value), hint(value, words)))
+    return note(problems, path, ("expected one of %s, found %s%s"):format(table.concat(words, ", "), show(value),
+      hint(value, words)))
   end)
   checker.words = words
   return checker
@@ -222,8 +235,12 @@ function schema.array(of, options)
         if key ~= index then return note(problems, path, ("expected an array, found the key %s"):format(show(key))) end
       end
     end
-    if self.max and #keys > self.max then return note(problems, path, ("%d elements are more than %d"):format(#keys, self.max)) end
-    if self.min and #keys < self.min then return note(problems, path, ("%d elements are fewer than %d"):format(#keys, self.min)) end
+    if self.max and #keys > self.max then
+      return note(problems, path, ("%d elements are more than %d"):format(#keys, self.max))
+    end
+    if self.min and #keys < self.min then
+      return note(problems, path, ("%d elements are fewer than %d"):format(#keys, self.min))
+    end
     for index in ipairs(keys) do result[index] = of:check(value[index], join(path, index), problems) end
     return result
   end)
@@ -240,7 +257,9 @@ function schema.map(of, options)
   local checker = make("map", options, { "max" }, function (self, value, path, problems)
     if type(value) ~= "table" then return expected(problems, path, "a table of names", value) end
     local keys, result = sorted_keys(value), {}
-    if self.max and #keys > self.max then return note(problems, path, ("%d entries are more than %d"):format(#keys, self.max)) end
+    if self.max and #keys > self.max then
+      return note(problems, path, ("%d entries are more than %d"):format(#keys, self.max))
+    end
     for _, key in ipairs(keys) do
       if type(key) ~= "string" then
         note(problems, path, ("expected names as keys, found %s"):format(show(key)))

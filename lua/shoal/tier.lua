@@ -78,7 +78,8 @@ local function append(self, kind, command, future)
   if not ok then return nil, err, code end
   self.index, self.size = index, self.size + #bytes
   self.queue_last, self.queue_bytes = self.queue_last + 1, self.queue_bytes + #bytes
-  self.queue[self.queue_last] = { index = index, kind = kind, command = command, stop = self.size, bytes = #bytes, future = future }
+  self.queue[self.queue_last] = { index = index, kind = kind, command = command, stop = self.size, bytes = #bytes,
+    future = future }
   return index
 end
 
@@ -98,10 +99,14 @@ end
 local function commit(self, entry)
   if entry.kind == record.COMMAND then
     self.applying = true
-    local ok, incident = errors.run("tier.apply", ids(self, entry.index), nil, self.options.apply, entry.index, entry.command)
+    local ok, incident = errors.run("tier.apply", ids(self, entry.index), nil, self.options.apply, entry.index,
+      entry.command)
     self.applying = false
     if not ok then
-      if entry.future then entry.future:fail(("tier %s: index %d is committed and could not be applied"):format(self.name, entry.index), "UNKNOWN") end
+      if entry.future then
+        entry.future:fail(("tier %s: index %d is committed and could not be applied"):format(self.name, entry.index),
+          "UNKNOWN")
+      end
       lose(self, "a command could not be applied: " .. tostring(incident.message))
       return false
     end
@@ -110,7 +115,9 @@ local function commit(self, entry)
   if entry.future then entry.future:set(entry.index) end
   if entry.kind == record.LEADS and self.state == "replayed" then
     self.state = "leading"
-    if self.options.on_lead then errors.run("tier.on_lead", ids(self, entry.index), nil, self.options.on_lead, entry.index) end
+    if self.options.on_lead then
+      errors.run("tier.on_lead", ids(self, entry.index), nil, self.options.on_lead, entry.index)
+    end
   end
   return true
 end
@@ -181,13 +188,16 @@ function Tier:propose(command, timeout_ms)
   if type(command) ~= "string" then error(("tier: a command is a string of bytes, found %s"):format(type(command)), 2) end
   if type(timeout_ms) ~= "number" then error("tier: propose(command, timeout_ms) needs the timeout", 2) end
   if self.state ~= "leading" then
-    return nil, ("tier %s: this node does not lead%s"):format(self.name, self.why and ": " .. self.why or ""), "NOT_LEADER", nil
+    return nil, ("tier %s: this node does not lead%s"):format(self.name, self.why and ": " .. self.why or ""),
+      "NOT_LEADER", nil
   end
   if #command > self.options.command_max then
-    return nil, ("tier %s: a command of %d bytes, %d is the limit"):format(self.name, #command, self.options.command_max), "TOO_LARGE"
+    return nil, ("tier %s: a command of %d bytes, %d is the limit"):format(self.name, #command, self.options.command_max),
+      "TOO_LARGE"
   end
   local waiting = self.queue_last - self.queue_first + 1
-  if waiting >= self.options.outstanding_max or (waiting > 0 and self.queue_bytes + #command > self.options.outstanding_bytes_max) then
+  if waiting >= self.options.outstanding_max or (waiting > 0
+    and self.queue_bytes + #command > self.options.outstanding_bytes_max) then
     return nil, ("tier %s: %d commands of %d bytes wait already"):format(self.name, waiting, self.queue_bytes), "FULL"
   end
   local future = task.future("tier.propose")
@@ -237,7 +247,9 @@ local function restore(self)
   local index, state, word = record.read_snapshot(bytes)
   if not index then return nil, ("%s: %s"):format(self.snapshot_path, state), word end
   local ok, incident = errors.run("tier.restore", ids(self, index), nil, self.options.restore, state)
-  if not ok then return nil, ("%s: it could not be restored: %s"):format(self.snapshot_path, tostring(incident.message)), "FAILED" end
+  if not ok then
+    return nil, ("%s: it could not be restored: %s"):format(self.snapshot_path, tostring(incident.message)), "FAILED"
+  end
   self.index, self.applied = index, index
   return true
 end
@@ -252,9 +264,12 @@ local function replay(self, bytes)
     end
     if found.kind == record.COMMAND then
       self.applying = true
-      local ok, incident = errors.run("tier.apply", ids(self, found.index), nil, self.options.apply, found.index, found.command)
+      local ok, incident = errors.run("tier.apply", ids(self, found.index), nil, self.options.apply, found.index,
+        found.command)
       self.applying = false
-      if not ok then return nil, ("record %d could not be applied: %s"):format(found.index, tostring(incident.message)), "FAILED" end
+      if not ok then
+        return nil, ("record %d could not be applied: %s"):format(found.index, tostring(incident.message)), "FAILED"
+      end
     end
     self.index, self.applied = found.index, found.index
     return true
@@ -266,7 +281,9 @@ local function open_log(self)
   local bytes, err, code = self.world:read_file(path)
   if not bytes then
     if code ~= "ENOENT" then return nil, err, code end
-    if self.applied > 0 then return nil, ("%s: missing, though there is a snapshot of index %d"):format(path, self.applied), "MALFORMED" end
+    if self.applied > 0 then
+      return nil, ("%s: missing, though there is a snapshot of index %d"):format(path, self.applied), "MALFORMED"
+    end
     bytes = record.LOG_HEADER
     local ok
     ok, err, code = self.world:put_durable(path, bytes)
@@ -302,7 +319,8 @@ function tier.open(node, options)
   local self = setmetatable({
     node = node, world = node.world, options = checked, name = checked.name, state = "replayed", index = 0, applied = 0,
     queue = {}, queue_first = 1, queue_last = 0, queue_bytes = 0, size = 0, durable = 0, syncing = false, applying = false,
-    log_path = checked.directory .. "/log", snapshot_path = checked.directory .. "/snapshot", rotate_at = checked.rotate_bytes,
+    log_path = checked.directory .. "/log", snapshot_path = checked.directory .. "/snapshot",
+      rotate_at = checked.rotate_bytes,
   }, Tier)
   local ok, err, code = self.world:make_directory(checked.directory)
   if ok then ok, err, code = restore(self) end

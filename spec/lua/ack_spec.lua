@@ -51,6 +51,7 @@ describe("ack", function ()
   end)
 
   it("raises when this program writes a wrong one", function ()
-    assert.error_matches(function () ack.encode { level = "loud" } end, 'ack: level: expected none|throttle|batch|reject, found "loud"', 1, true)
+    assert.error_matches(function () ack.encode { level = "loud" } end,
+      'ack: level: expected none|throttle|batch|reject, found "loud"', 1, true)
   end)
 end)

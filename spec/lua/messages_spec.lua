@@ -2,7 +2,8 @@
 local messages = require "shoal.messages"
 
 local function minimal(extra)
-  local message = { name = "x.y", id = 900, lane = "data", from = { "gate" }, to = { "worker" }, fields = { { "n", "integer" } } }
+  local message = { name = "x.y", id = 900, lane = "data", from = { "gate" }, to = { "worker" },
+    fields = { { "n", "integer" } } }
   for key, value in pairs(extra or {}) do message[key] = value end
   return message
 end
@@ -21,9 +22,11 @@ describe("messages", function ()
     local ids = {}
     for _, name in ipairs(messages.names()) do ids[name] = messages.get(name).id end
     assert.same({
-      ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14, ["job.status"] = 15,
+      ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14,
+        ["job.status"] = 15,
       ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["part.dispatch"] = 20, ["part.progress"] = 21,
-      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["node.info"] = 30, ["node.members"] = 31,
+      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["node.info"] = 30,
+        ["node.members"] = 31,
       ["node.incidents"] = 32, ["node.counts"] = 33, ["repl.eval"] = 34,
     }, ids)
   end)
@@ -31,7 +34,8 @@ describe("messages", function ()
   it("encode and decode bodies and replies by name", function ()
     local body = { job = "j1", part = "p1", fence = 1 << 50 }
     assert.same(body, messages.decode("part.cancel", assert(messages.encode("part.cancel", body))))
-    assert.same({ parts = {} }, messages.decode_reply("part.cancel", assert(messages.encode_reply("part.cancel", { parts = {} }))))
+    assert.same({ parts = {} }, messages.decode_reply("part.cancel",
+      assert(messages.encode_reply("part.cancel", { parts = {} }))))
     local none, err, code = messages.encode("part.cancel", { job = "j1" })
     assert.same({ nil, "part.cancel: fence: missing", "MALFORMED" }, { none, err, code })
     none, err, code = messages.decode_reply("part.cancel", "\x80")
@@ -46,17 +50,20 @@ describe("messages", function ()
   end)
 
   it("raise on a name nobody declared, or a reply to one way", function ()
-    assert.error_matches(function () messages.encode("part.dispath", {}) end, "no message part.dispath, did you mean part.dispatch?", 1, true)
+    assert.error_matches(function () messages.encode("part.dispath", {}) end,
+      "no message part.dispath, did you mean part.dispatch?", 1, true)
     messages.define(minimal())
     assert.error_matches(function () messages.encode_reply("x.y", {}) end, "x.y has no reply")
   end)
 
   it("refuse a wrong definition by name", function ()
-    assert.error_matches(function () messages.define(minimal { lane = "fast" }) end, "x.y: lane: expected one of control, dispatch")
+    assert.error_matches(function () messages.define(minimal { lane = "fast" }) end,
+      "x.y: lane: expected one of control, dispatch")
     assert.error_matches(function () messages.define(minimal { id = 65536 }) end, "id: 65536 is above 65535")
     assert.error_matches(function () messages.define(minimal { id = 20 }) end, "x.y has the id 20 of part.dispatch")
     assert.error_matches(function () messages.define(minimal { name = "lead" }) end, "lead is defined twice")
-    assert.error_matches(function () messages.define(minimal { form = { "gate" } }) end, 'form: unknown option, did you mean "from"?', 1, true)
+    assert.error_matches(function () messages.define(minimal { form = { "gate" } }) end,
+      'form: unknown option, did you mean "from"?', 1, true)
     assert.error_matches(function () messages.type("Share", {}) end, "the type Share is defined twice")
     messages.define(minimal { fields = { { "n", "Nope" } } })
     assert.error_matches(function () messages.compile() end, "n: there is no type 'Nope'")
@@ -88,8 +95,8 @@ describe("messages", function ()
       local ok, err, code = messages.check("worker", { "push", "wrk" }, { "work", "nothing" })
       assert.is_nil(ok)
       assert.equal("CONFIG", code)
-      assert.equal("worker handles push, which goes only to client; worker handles wrk, which is no message, did you mean work?; "
-        .. "worker sends work, which comes only from gate; worker sends nothing, which is no message; "
+      assert.equal("worker handles push, which goes only to client; worker handles wrk, which is no message, "
+        .. "did you mean work?; worker sends work, which comes only from gate; worker sends nothing, which is no message; "
         .. "worker does not handle ask, which client may send; worker does not handle work, which gate may send", err)
     end)
   end)

@@ -25,7 +25,8 @@ end
 describe("msgpack", function ()
   describe("values", function ()
     it("keeps integers exact at every width's edge", function ()
-      for _, edge in ipairs { 0, 1, 31, 32, 127, 128, 255, 256, 65535, 65536, 2 ^ 31 | 0, 2 ^ 32 | 0, 2 ^ 53 | 0, math.maxinteger } do
+      for _, edge in ipairs { 0, 1, 31, 32, 127, 128, 255, 256, 65535, 65536, 2 ^ 31 | 0, 2 ^ 32 | 0, 2 ^ 53 | 0,
+        math.maxinteger } do
         for _, value in ipairs { edge - 1, edge, -edge, -edge - 1 } do
           local back = round("integer", value)
           assert.equal("integer", math.type(back))
@@ -49,7 +50,8 @@ describe("msgpack", function ()
         ["d0 80"] = -128, ["d1 8000"] = -32768, ["d2 80000000"] = -2147483648, ["d3 8000000000000000"] = math.mininteger,
         ["7f"] = 127, ["e0"] = -32, ["ff"] = -1,
       } do assert.equal(value, assert(s:decode(hex("81 a1 76" .. form))).v) end
-      refused("part.dispatch: v: expected integer, found integer above 2^63-1", s:decode(hex "81 a1 76 cf 8000000000000000"))
+      refused("part.dispatch: v: expected integer, found integer above 2^63-1",
+        s:decode(hex "81 a1 76 cf 8000000000000000"))
     end)
 
     it("keeps numbers, strings of any bytes, booleans", function ()
@@ -98,7 +100,8 @@ describe("msgpack", function ()
     end)
 
     it("refuses a table with holes or names where an array belongs", function ()
-      refused("part.dispatch: v: expected array, found a table whose keys are not 1..1", one "array:integer":encode { v = { 1, x = 2 } })
+      refused("part.dispatch: v: expected array, found a table whose keys are not 1..1",
+        one "array:integer":encode { v = { 1, x = 2 } })
       refused("part.dispatch: v[2]: expected integer, found string", one "array:integer":encode { v = { 1, "2" } })
       refused("part.dispatch: v: expected keys that are strings, found integer", one "map:integer":encode { v = { 1 } })
     end)
@@ -111,7 +114,8 @@ describe("msgpack", function ()
     end)
 
     it("refuses a key that stands there twice", function ()
-      refused("part.dispatch: v.a: this key stands there twice", one "map:integer":decode(hex "81 a1 76 82 a1 61 01 a1 61 02"))
+      refused("part.dispatch: v.a: this key stands there twice",
+        one "map:integer":decode(hex "81 a1 76 82 a1 61 01 a1 61 02"))
       refused("part.dispatch: v: this field stands there twice", one "integer":decode(hex "82 a1 76 01 a1 76 01"))
     end)
 
@@ -146,8 +150,10 @@ describe("msgpack", function ()
 
     it("name the path of what is wrong", function ()
       local s = schema { { "share", "Share" }, { "parts", "array:Share?" } }
-      refused("part.dispatch: share.vus: expected integer, found string", s:decode(hex "81 a5 7368617265 81 a3 767573 a1 31"))
-      refused("part.dispatch: parts[2].vus: expected integer, found boolean", s:encode { share = { vus = 1 }, parts = { { vus = 1 }, { vus = true } } })
+      refused("part.dispatch: share.vus: expected integer, found string",
+        s:decode(hex "81 a5 7368617265 81 a3 767573 a1 31"))
+      refused("part.dispatch: parts[2].vus: expected integer, found boolean",
+        s:encode { share = { vus = 1 }, parts = { { vus = 1 }, { vus = true } } })
       refused("part.dispatch: expected table, found nil", s:encode(nil))
       refused("part.dispatch: expected map, found array", s:decode(hex "90"))
     end)
@@ -202,7 +208,8 @@ describe("msgpack", function ()
     it("hold a count against the remaining bytes before making room for it", function ()
       collectgarbage(); collectgarbage "stop"
       local before = collectgarbage "count"
-      for _, form in ipairs { "dd ffffffff", "df ffffffff", "dc ffff", "de ffff", "db ffffffff", "c6 ffffffff", "c9 ffffffff 01" } do
+      for _, form in ipairs { "dd ffffffff", "df ffffffff", "dc ffff", "de ffff", "db ffffffff", "c6 ffffffff",
+        "c9 ffffffff 01" } do
         local value, err = one "any":decode(hex("81 a1 76" .. form))
         assert.is_nil(value)
         assert.truthy(err:find "needs more than the %d+ bytes that remain", err)
@@ -249,7 +256,8 @@ describe("msgpack", function ()
 
   describe("pack and unpack", function ()
     it("let the value decide", function ()
-      for _, value in ipairs { 1, -5, 0.5, "text", true, false, {}, { 1, 2, 3 }, { a = 1, b = { c = "d" } }, { [1] = "x", [3] = "y", z = 1 } } do
+      for _, value in ipairs { 1, -5, 0.5, "text", true, false, {}, { 1, 2, 3 }, { a = 1, b = { c = "d" } },
+        { [1] = "x", [3] = "y", z = 1 } } do
         assert.same(value, msgpack.unpack(assert(msgpack.pack(value))))
       end
       assert.equal("\xc0", msgpack.pack(nil))
@@ -274,11 +282,14 @@ describe("msgpack", function ()
   it("F70: 100,000 mutated bodies are read or refused, and leave nothing behind", function ()
     local s = schema {
       { "job", "string" }, { "fence", "integer" }, { "rate", "number?" }, { "payload", "bytes" }, { "tags", "map:string" },
-      { "share", "Share" }, { "parts", "array:Share" }, { "level", "enum:none|throttle" }, { "tree", "Tree?" }, { "extra", "any?" },
+      { "share", "Share" }, { "parts", "array:Share" }, { "level", "enum:none|throttle" }, { "tree", "Tree?" },
+        { "extra", "any?" },
     }
     local seed = assert(s:encode {
-      job = "j-17", fence = 1 << 40, rate = 0.25, payload = ("\0x"):rep(40), tags = { a = "1", b = "2" }, share = { vus = 3 },
-      parts = { { vus = 1 }, { vus = 2, first = 9 } }, level = "throttle", tree = { name = "r", children = { { name = "l" } } },
+      job = "j-17", fence = 1 << 40, rate = 0.25, payload = ("\0x"):rep(40), tags = { a = "1", b = "2" },
+        share = { vus = 3 },
+      parts = { { vus = 1 }, { vus = 2, first = 9 } }, level = "throttle",
+        tree = { name = "r", children = { { name = "l" } } },
       extra = { 1, { deep = { true } }, "x" },
     })
     local state = 88172645463325252 -- xorshift: the same bodies in every run

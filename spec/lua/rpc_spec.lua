@@ -28,17 +28,21 @@ describe("rpc", function ()
     task.reset()
     messages.reset()
     log.open(nil, function () end)
-    messages.define { name = "note", id = 900, lane = "telemetry", from = { "gate", "worker" }, to = { "worker", "gate" }, fields = { { "n", "integer" } } }
-    messages.define { name = "ask", id = 901, lane = "dispatch", from = { "gate" }, to = { "worker" }, fields = { { "n", "integer" } },
+    messages.define { name = "note", id = 900, lane = "telemetry", from = { "gate", "worker" }, to = { "worker", "gate" },
+      fields = { { "n", "integer" } } }
+    messages.define { name = "ask", id = 901, lane = "dispatch", from = { "gate" }, to = { "worker" },
+      fields = { { "n", "integer" } },
       reply = { { "n", "integer" } }, timeout_ms = 700 }
-    messages.define { name = "empty", id = 902, lane = "data", from = { "gate" }, to = { "worker" }, fields = {}, reply = {} }
+    messages.define { name = "empty", id = 902, lane = "data", from = { "gate" }, to = { "worker" }, fields = {},
+      reply = {} }
     world = disk.new()
     errors.start(world, "spec")
     task.start(world)
     wire = network.install()
     rpc = require "shoal.rpc"
     scope = task.scope "spec"
-    gate = assert(rpc.open { name = "g1", role = "gate", dc = "", world = world, scope = scope, config = { cluster = "c" } })
+    gate = assert(rpc.open { name = "g1", role = "gate", dc = "", world = world, scope = scope,
+      config = { cluster = "c" } })
     worker = assert(rpc.open { name = "w1", role = "worker", dc = "a", world = world, scope = scope })
     gate:listen "127.0.0.1:1"
     worker:listen "127.0.0.1:2"
@@ -144,7 +148,8 @@ describe("rpc", function ()
   it("F69: makes an unreadable body one incident, and answers MALFORMED", function ()
     worker:handle("ask", function () return { n = 1 } end)
     local code, text
-    wire.opened[1]:peer("127.0.0.1:2"):call(901, "dispatch", "\xc1", 100, function (_, err, word) text, code = err, word end)
+    local core = wire.opened[1]:peer "127.0.0.1:2"
+    core:call(901, "dispatch", "\xc1", 100, function (_, err, word) text, code = err, word end)
     wire:run()
     assert.equal("MALFORMED", code)
     assert.equal("ask: expected map, found a byte no value starts with", text)
@@ -202,7 +207,8 @@ describe("rpc", function ()
       results[5] = { gate:peer("no address"):call("ask", { n = 1 }) }
     end)
     assert.same({
-      { nil, "no answer", "TIMEOUT" }, { nil, "nobody is there", "ECONNREFUSED" }, { nil, "refused by the fake", "CIRCUIT" },
+      { nil, "no answer", "TIMEOUT" }, { nil, "nobody is there", "ECONNREFUSED" },
+        { nil, "refused by the fake", "CIRCUIT" },
       { nil, "ask: n: missing", "MALFORMED" }, { nil, "no address is no address", "CONFIG" },
     }, results)
   end)
@@ -245,7 +251,8 @@ describe("rpc", function ()
       end)
       world:advance(5)
       table.sort(failures)
-      assert.same({ "CONFIG nowhere is no address", "ECONNREFUSED nobody is there", "FULL refused by the fake", "MALFORMED note: n: missing" }, failures)
+      assert.same({ "CONFIG nowhere is no address", "ECONNREFUSED nobody is there", "FULL refused by the fake",
+        "MALFORMED note: n: missing" }, failures)
       assert.same({}, told())
     end)
 
@@ -257,7 +264,8 @@ describe("rpc", function ()
   end)
 
   it("raises where the caller is wrong", function ()
-    assert.error_matches(function () peer:send("ask", { n = 1 }, { on_fail = error }) end, "ask has a reply, use call or start")
+    assert.error_matches(function () peer:send("ask", { n = 1 }, { on_fail = error }) end,
+      "ask has a reply, use call or start")
     assert.error_matches(function () peer:start("note", { n = 1 }) end, "note has no reply, use send")
     assert.error_matches(function () peer:start("asq", {}) end, "no message asq, did you mean ask?", 1, true)
   end)
@@ -268,13 +276,15 @@ describe("rpc", function ()
     assert.equal("rpc: ask has a handler already", err_of("ask", function () end))
     assert.equal("rpc: there is no message aks, did you mean ask?", err_of("aks", function () end))
     assert.equal("rpc: empty: expected a function, found table", err_of("empty", {}))
-    assert.equal("rpc: the handler of empty takes 3 arguments, it is given 2: body, peer", err_of("empty", function (_, _, _) end))
+    assert.equal("rpc: the handler of empty takes 3 arguments, it is given 2: body, peer",
+      err_of("empty", function (_, _, _) end))
   end)
 
   it("checks what is handled and sent, and then holds the node to it", function ()
     messages.reset(true)
     messages.define { name = "ask", id = 901, lane = "data", from = { "gate" }, to = { "worker" }, fields = {}, reply = {} }
-    messages.define { name = "tell", id = 902, lane = "data", from = { "worker", "gate" }, to = { "gate" }, fields = {}, reply = {} }
+    messages.define { name = "tell", id = 902, lane = "data", from = { "worker", "gate" }, to = { "gate" }, fields = {},
+      reply = {} }
     local _, err, code = worker:check()
     assert.same({ "worker does not handle ask, which gate may send", "CONFIG" }, { err, code })
     gate:sends { "ask" }

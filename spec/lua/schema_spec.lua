@@ -53,20 +53,24 @@ describe("schema", function ()
 
   it("names the path through records, arrays and maps", function ()
     local nested = schema.record {
-      dcs = schema.map(schema.record { workers = schema.array(schema.record { cores = schema.integer { min = 1 } }, { max = 2 }) }),
+      dcs = schema.map(schema.record { workers = schema.array(schema.record { cores = schema.integer { min = 1 } },
+        { max = 2 }) }),
     }
     assert.truthy(nested { dcs = { a = { workers = { { cores = 1 } } } } })
-    assert.equal("dcs.a.workers[2].cores: 0 is below 1", problem(nested, { dcs = { a = { workers = { { cores = 1 }, { cores = 0 } } } } }))
+    assert.equal("dcs.a.workers[2].cores: 0 is below 1",
+      problem(nested, { dcs = { a = { workers = { { cores = 1 }, { cores = 0 } } } } }))
     assert.equal("dcs.a.workers: 3 elements are more than 2",
       problem(nested, { dcs = { a = { workers = { { cores = 1 }, { cores = 1 }, { cores = 1 } } } } }))
-    assert.equal("dcs.a.workers: expected an array, found the key \"x\"", problem(nested, { dcs = { a = { workers = { x = 1 } } } }))
+    assert.equal("dcs.a.workers: expected an array, found the key \"x\"",
+      problem(nested, { dcs = { a = { workers = { x = 1 } } } }))
     assert.equal("dcs: expected names as keys, found 1", problem(nested, { dcs = { 5 } }))
     assert.equal("dcs: expected a table of names, found 7", problem(nested, { dcs = 7 }))
   end)
 
   it("offers the word that was meant", function ()
     local profile = schema.record { profile = schema.enum { "lan", "wan", "local", default = "lan" } }
-    assert.equal('profile: expected one of lan, wan, local, found "locla", did you mean "local"?', problem(profile, { profile = "locla" }))
+    assert.equal('profile: expected one of lan, wan, local, found "locla", did you mean "local"?',
+      problem(profile, { profile = "locla" }))
     assert.equal('profile: expected one of lan, wan, local, found "zzz"', problem(profile, { profile = "zzz" }))
     assert.equal("timeout_ms", schema.did_you_mean("timeoutms", { "timeout_ms", "interval_ms" }))
     assert.equal("timeout_ms", schema.did_you_mean("TIMEOUT_MS", { "timeout_ms" }))
@@ -86,14 +90,16 @@ describe("schema", function ()
   end)
 
   it("does not share a default's table between two uses", function ()
-    local list = schema.record { l = schema.array(schema.integer(), { default = { 1 } }), r = schema.record({ x = schema.integer { default = 5 } }, nil, { default = {} }) }
+    local list = schema.record { l = schema.array(schema.integer(), { default = { 1 } }),
+      r = schema.record({ x = schema.integer { default = 5 } }, nil, { default = {} }) }
     local first, second = list {}, list {}
     first.l[1] = 9
     assert.same({ l = { 1 }, r = { x = 5 } }, second)
   end)
 
   it("raises when the schema itself is wrong", function ()
-    assert.error_matches(function () schema.integer { mni = 1 } end, 'schema.integer: unknown option "mni", did you mean "min"?', 1, true)
+    assert.error_matches(function () schema.integer { mni = 1 } end,
+      'schema.integer: unknown option "mni", did you mean "min"?', 1, true)
     assert.error_matches(function () schema.integer { default = 1, min = 2 } end, "default: 1 is below 2")
     assert.error_matches(function () schema.record { a = 5 } end, "a must be a checker, found 5")
     assert.error_matches(function () schema.array(5) end, "a checker expected, found 5")

@@ -28,7 +28,11 @@ describe("tier record", function ()
   it("gives back what was written", function ()
     local bytes = record.LOG_HEADER .. record.encode(7, 16, "c", "\0x") .. record.encode(8, 16, "l", "")
     local found = {}
-    assert.equal(#bytes, record.read_log(bytes, function (r) found[#found + 1] = { r.index, r.durable, r.kind, r.command } return true end))
+    local size = record.read_log(bytes, function (r)
+      found[#found + 1] = { r.index, r.durable, r.kind, r.command }
+      return true
+    end)
+    assert.equal(#bytes, size)
     assert.same({ { 7, 16, "c", "\0x" }, { 8, 16, "l", "" } }, found)
   end)
 

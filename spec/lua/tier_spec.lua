@@ -27,7 +27,9 @@ describe("tier", function ()
       end,
       restore = function (bytes)
         self.restored = bytes
-        for index, command in bytes:gmatch "(%d+)=([^;]*)" do self.applied[#self.applied + 1] = { math.tointeger(index), command } end
+        for index, command in bytes:gmatch "(%d+)=([^;]*)" do
+          self.applied[#self.applied + 1] = { math.tointeger(index), command }
+        end
       end,
       on_lead = function (index) self.events[#self.events + 1] = "lead " .. index end,
       on_lose = function (index) self.events[#self.events + 1] = "lose " .. index end,
@@ -165,7 +167,8 @@ describe("tier", function ()
     assert.error_matches(function () m.tier:propose({}, 1) end, "a command is a string of bytes, found table")
     assert.error_matches(function () m.tier:propose("x") end, "needs the timeout")
     local _, err, code = machine { rotate_bytes = 5, aply = print }
-    assert.same({ 'tier: aply: unknown option, did you mean "apply"?; rotate_bytes: 5 is below 1024', "CONFIG" }, { err, code })
+    assert.same({ 'tier: aply: unknown option, did you mean "apply"?; rotate_bytes: 5 is below 1024', "CONFIG" },
+      { err, code })
   end)
 
   describe("F72: after a crash", function ()

@@ -14,17 +14,17 @@ end
 function disk:now_ns() return self.time_ns end
 function disk:fresh_ns() return self.time_ns end
 function disk:wall_ns() return self.time_ns end
-function disk:random(n) return n and 1 or 4 end
-function disk:unit() return 0.5 end
-function disk:seed() return 1 end
-function disk:simulated() return true end
+function disk.random(_, n) return n and 1 or 4 end
+function disk.unit(_) return 0.5 end
+function disk.seed(_) return 1 end
+function disk.simulated(_) return true end
 
 function disk:timer(fn)
   local timer, world = { fn = fn }, self
-  function timer:start(ms) self.at_ns = world.time_ns + math.floor(ms * 1000000) end
-  function timer:start_at(ns) self.at_ns = ns end
-  function timer:stop() self.at_ns = nil end
-  function timer:close() self.at_ns, self.closed = nil, true end
+  function timer.start(_, ms) timer.at_ns = world.time_ns + math.floor(ms * 1000000) end
+  function timer.start_at(_, ns) timer.at_ns = ns end
+  function timer.stop() timer.at_ns = nil end
+  function timer.close() timer.at_ns, timer.closed = nil, true end
   self.timers[#self.timers + 1] = timer
   return timer
 end
@@ -46,7 +46,7 @@ function disk:advance(ms)
 end
 
 -- Files.
-function disk:make_directory() return true end
+function disk.make_directory(_) return true end
 function disk:read_file(path)
   local file = self.files[path]
   if not file then return missing(path) end
@@ -64,34 +64,34 @@ function disk:log(path, on_synced)
   local file = self.files[path] or { bytes = "", synced = 0 }
   self.files[path] = file
   local log = { path = path, syncs = 0 }
-  function log:append(bytes)
+  function log.append(_, bytes)
     if world.append_fails then return nil, "no space left on device", "ENOSPC" end
     file.bytes = file.bytes .. bytes
     return true
   end
-  function log:sync()
-    assert(not self.closed and not self.syncing, "the tier runs one sync at a time")
-    self.syncing, self.syncs = #file.bytes, self.syncs + 1
+  function log.sync()
+    assert(not log.closed and not log.syncing, "the tier runs one sync at a time")
+    log.syncing, log.syncs = #file.bytes, log.syncs + 1
     return true
   end
-  function log:truncate(size)
-    assert(not self.syncing, "the tier cuts only when no sync runs")
+  function log.truncate(_, size)
+    assert(not log.syncing, "the tier cuts only when no sync runs")
     file.bytes, file.synced = file.bytes:sub(1, size), math.min(file.synced, size)
     return true
   end
-  function log:size() return #file.bytes end
-  function log:close() self.closed, self.syncing = true, nil end
+  function log.size() return #file.bytes end
+  function log.close() log.closed, log.syncing = true, nil end
   --- The sync under way ends. False: none did.
-  function log:complete(err, code)
-    local size = self.syncing
+  function log.complete(_, err, code)
+    local size = log.syncing
     if not size then return false end
-    self.syncing = nil
+    log.syncing = nil
     if err then on_synced(nil, err, code) return true end
     file.synced = size
     on_synced(size)
     return true
   end
-  self.logs[#self.logs + 1] = log
+  world.logs[#world.logs + 1] = log
   return log
 end
 

@@ -61,8 +61,8 @@ function Net:reply(request, bytes)
   if self.reply_fails then return nil, "the connection is gone", "DISCONNECTED" end
   return answer(request, bytes)
 end
-function Net:refuse(request, code, text) return answer(request, nil, text, code) end
-function Net:counts() return { opened = true } end
+function Net.refuse(_, request, code, text) return answer(request, nil, text, code) end
+function Net.counts() return { opened = true } end
 function Net:close(on_closed)
   self.closed = true
   if on_closed then self.network:post(on_closed) end
@@ -76,7 +76,8 @@ function Peer:call(id, lane, bytes, timeout_ms, fn)
   self.network:post(function ()
     if not other or other.closed then return fn(nil, "nobody is there", "ECONNREFUSED") end
     if other.silent then return fn(nil, "no answer", "TIMEOUT") end
-    other.handlers.on_request(peer_of(other, self.net, self.net.address or "127.0.0.1:999"), id, lane, { network = self.network, done = fn }, bytes)
+    other.handlers.on_request(peer_of(other, self.net, self.net.address or "127.0.0.1:999"), id, lane,
+      { network = self.network, done = fn }, bytes)
   end)
   return true
 end

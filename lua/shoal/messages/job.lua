@@ -38,7 +38,8 @@ return {
   },
   messages = {
     {
-      name = "job.submit", id = 10, lane = "dispatch", from = { "client" }, to = leaders, timeout_ms = 10000, retry = "idempotent",
+      name = "job.submit", id = 10, lane = "dispatch", from = { "client" }, to = leaders, timeout_ms = 10000,
+        retry = "idempotent",
       doc = "the same key again answers the same job",
       fields = {
         { "key", "string" },
@@ -70,17 +71,20 @@ return {
       reply = { { "seq", "integer" }, { "status", "JobStatus" } },
     },
     {
-      name = "job.status", id = 15, lane = "data", from = leaders, to = { "client" }, asked_by = { "job.submit", "job.watch" },
+      name = "job.status", id = 15, lane = "data", from = leaders, to = { "client" },
+        asked_by = { "job.submit", "job.watch" },
       fields = { { "job", "string" }, { "seq", "integer" }, { "status", "JobStatus" } },
       reply = "bytes", -- ok | error
     },
     {
-      name = "job.stats", id = 16, lane = "data", from = leaders, to = { "client" }, asked_by = { "job.submit", "job.watch" },
+      name = "job.stats", id = 16, lane = "data", from = leaders, to = { "client" },
+        asked_by = { "job.submit", "job.watch" },
       fields = { { "job", "string" }, { "seq", "integer" }, { "window_ms", "integer" }, { "rows", "array:StatsRow" } },
       reply = "bytes", -- ok | error
     },
     {
-      name = "job.result", id = 17, lane = "data", from = leaders, to = { "client" }, asked_by = { "job.submit", "job.watch" },
+      name = "job.result", id = 17, lane = "data", from = leaders, to = { "client" },
+        asked_by = { "job.submit", "job.watch" },
       timeout_ms = 10000, retry = "idempotent",
       fields = {
         { "job", "string" },

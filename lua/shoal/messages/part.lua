@@ -19,7 +19,8 @@ return {
   },
   messages = {
     {
-      name = "part.dispatch", id = 20, lane = "dispatch", from = leaders, to = workers, timeout_ms = 5000, retry = "idempotent",
+      name = "part.dispatch", id = 20, lane = "dispatch", from = leaders, to = workers, timeout_ms = 5000,
+        retry = "idempotent",
       doc = "a retry elsewhere sends the same payload with a greater fence",
       fields = {
         { "job", "string" },
@@ -56,7 +57,8 @@ return {
       reply = "bytes",
     },
     {
-      name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000, retry = "idempotent",
+      name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000,
+        retry = "idempotent",
       fields = {
         { "node", "string" },
         { "job", "string" },

@@ -44,7 +44,8 @@ local function read(bytes, offset)
   if length > #bytes - offset - HEAD_BYTES then return nil, "short" end
   local body = bytes:sub(offset + HEAD_BYTES + 1, offset + HEAD_BYTES + length)
   if length == 0 or crc32c(body) ~= body_crc then return nil, "wrong" end
-  return { index = index, durable = durable, kind = body:sub(1, 1), command = body:sub(2), stop = offset + HEAD_BYTES + length }
+  return { index = index, durable = durable, kind = body:sub(1, 1), command = body:sub(2),
+    stop = offset + HEAD_BYTES + length }
 end
 
 --- The first sound record after this offset whose index can follow `index`, and where it starts.
@@ -91,7 +92,9 @@ end
 ---@return string? err     where and why it cannot be read
 ---@return string? code    "MALFORMED", or what `each` gave
 function record.read_log(bytes, each)
-  if bytes:sub(1, #record.LOG_HEADER) ~= record.LOG_HEADER then return nil, "offset 0: this is no log of a tier", "MALFORMED" end
+  if bytes:sub(1, #record.LOG_HEADER) ~= record.LOG_HEADER then
+    return nil, "offset 0: this is no log of a tier", "MALFORMED"
+  end
   local offset, index = #record.LOG_HEADER, 0
   while offset < #bytes do
     local found, problem = read(bytes, offset)
@@ -121,11 +124,17 @@ end
 ---@param bytes string
 ---@return integer? index, string state_or_err, string? code
 function record.read_snapshot(bytes)
-  if #bytes < SNAPSHOT_BYTES or bytes:sub(1, 16) ~= record.SNAPSHOT_HEADER then return nil, "offset 0: this is no snapshot of a tier", "MALFORMED" end
+  if #bytes < SNAPSHOT_BYTES or bytes:sub(1, 16) ~= record.SNAPSHOT_HEADER then
+    return nil, "offset 0: this is no snapshot of a tier", "MALFORMED"
+  end
   local index, length = string.unpack(SNAPSHOT_HEAD, bytes, 17)
   local state = bytes:sub(SNAPSHOT_BYTES + 1)
-  if length ~= #state then return nil, ("offset 24: %d bytes of state expected, found %d"):format(length, #state), "MALFORMED" end
-  if string.unpack("<I4", bytes, 33) ~= crc32c(state, crc32c(bytes:sub(17, 32))) then return nil, "offset 32: the checksum is wrong", "MALFORMED" end
+  if length ~= #state then
+    return nil, ("offset 24: %d bytes of state expected, found %d"):format(length, #state), "MALFORMED"
+  end
+  if string.unpack("<I4", bytes, 33) ~= crc32c(state, crc32c(bytes:sub(17, 32))) then
+    return nil, "offset 32: the checksum is wrong", "MALFORMED"
+  end
   return index, state
 end
 
