@@ -2,7 +2,7 @@
 --- workers, managers and gates may merge in any order and say the same.
 ---
 --- A *record* is what travels, all fields optional:
----     { counts   = { requests =, ok =, failed =, iterations =, bytes_in =, ... },  summed
+---     { counts   = { requests =, ok =, errors =, iterations =, bytes_in =, ... },  summed
 ---       errors   = { timeout = 3, refused = 1 },                                   summed, by kind
 ---       requests = { ["GET /cart"] = { ok =, failed = } },                         summed, by request name
 ---       checks   = { ["status 200"] = { passed =, failed = } },                    summed
@@ -33,7 +33,7 @@ Recorder.__index = Recorder
 ---@return Recorder
 function stats.recorder()
   return setmetatable({
-    counts = { requests = 0, ok = 0, failed = 0, iterations = 0, bytes_in = 0, bytes_out = 0 }, errors = {}, names = {},
+    counts = { requests = 0, ok = 0, errors = 0, iterations = 0, bytes_in = 0, bytes_out = 0 }, errors = {}, names = {},
     checks = {}, counters = {}, commands = {}, timers = {},
   }, Recorder)
 end
@@ -64,7 +64,7 @@ function Recorder:request(name, latency_ns, kind, bytes_in)
   local counts = self.counts
   counts.requests = counts.requests + 1
   if kind then
-    entry.failed, counts.failed = entry.failed + 1, counts.failed + 1
+    entry.failed, counts.errors = entry.failed + 1, counts.errors + 1
     self.errors[kind] = (self.errors[kind] or 0) + 1
   else
     entry.ok, counts.ok = entry.ok + 1, counts.ok + 1
@@ -253,7 +253,7 @@ function stats.summary(record)
   local counts, elapsed_s = record.counts or {}, (record.elapsed_ms or 0) / 1000
   local function rate(n) return elapsed_s > 0 and (n or 0) / elapsed_s or 0 end
   local out = {
-    requests = counts.requests or 0, ok = counts.ok or 0, failed = counts.failed or 0, iterations = counts.iterations or 0,
+    requests = counts.requests or 0, ok = counts.ok or 0, failed = counts.errors or 0, iterations = counts.iterations or 0,
     bytes_in = counts.bytes_in or 0, elapsed_ms = record.elapsed_ms or 0, requests_per_second = rate(counts.requests),
     iterations_per_second = rate(counts.iterations), errors = copied(record.errors or {}), counters = copied(record.counters or {}),
     checks = {}, by_name = {}, timers = {}, commands = record.commands or {},

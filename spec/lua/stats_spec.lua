@@ -20,7 +20,7 @@ end
 describe("a recorder", function ()
   it("counts each request once, as ok or by its kind of error", function ()
     local record = part(1, 100)
-    assert.same({ requests = 100, ok = 90, failed = 10, iterations = 100, bytes_in = 10000, bytes_out = 0 }, record.counts)
+    assert.same({ requests = 100, ok = 90, errors = 10, iterations = 100, bytes_in = 10000, bytes_out = 0 }, record.counts)
     assert.same({ timeout = 5, http = 5 }, record.errors)
     assert.same({ passed = 90, failed = 10 }, record.checks["status 200"])
     assert.same({ bought = 33 }, record.counters)
