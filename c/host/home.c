@@ -37,6 +37,30 @@ void host_home(char *out, size_t size) {
   (void)snprintf(out, size, "%s", SHOAL_SOURCE_DIR);
 }
 
+void host_program(char *out, size_t size) {
+  char path[PATH_MAX];
+  if (realpath("/proc/self/exe", path)) {
+    const char *slash = strrchr(path, '/');
+    if (slash && strcmp(slash, "/shoal") == 0) {
+      (void)snprintf(out, size, "%s", path);
+      return;
+    }
+  }
+  Dl_info info;
+  static const struct { int levels; const char *tail; } places[] = {{2, "bin/shoal"}, {4, "bin/shoal"}};
+  if (dladdr((void *)(uintptr_t)host_program, &info) && info.dli_fname && realpath(info.dli_fname, path))
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) { /* build/X/lib/shoal.so; lib/lua/5.4/shoal.so */
+      char base[PATH_MAX];
+      (void)snprintf(base, sizeof base, "%s", path);
+      for (int up = places[i].levels; up > 0; up--) {
+        char *slash = strrchr(base, '/');
+        if (slash) *slash = '\0';
+      }
+      if ((size_t)snprintf(out, size, "%s/%s", base, places[i].tail) < size && access(out, X_OK) == 0) return;
+    }
+  (void)snprintf(out, size, "shoal"); /* From PATH; a spawn that does not find it says so. */
+}
+
 uint64_t host_seed(void) {
   uint64_t seed = 0;
   ssize_t got;

@@ -9,7 +9,7 @@
 
 #define HOST_MODULE __attribute__((visibility("default"))) int
 
-/* exit(code), argv, home(), version(), on_signal(name, fn), simulated(), log_sink(line) */
+/* exit(code), argv, home(), version(), on_signal(name, fn), simulated(), program(), log_sink(line) */
 HOST_MODULE luaopen_shoal_core_node(lua_State *L);
 /* adopt(): errors in luv's callbacks become incidents, as the host does by itself; release(): luv's own policy again. */
 HOST_MODULE luaopen_shoal_core_luv(lua_State *L);
@@ -22,6 +22,9 @@ void host_preload(lua_State *L);
 /* The folder that holds lua/ and scripts/: $SHOAL_HOME, else share/shoal beside where we are installed, else the source
  * tree we were built from. */
 void host_home(char *out, size_t size);
+
+/* The path of the shoal program: this very file, or bin/shoal of the tree that shoal.so was loaded from. */
+void host_program(char *out, size_t size);
 
 /* 64 bits from the system's own chance. */
 uint64_t host_seed(void);

@@ -97,6 +97,15 @@ static int l_home(lua_State *L) {
   return 1;
 }
 
+/* The shoal program to start children with: this one; from another (stock lua5.4) the build's; by name when simulated. */
+static int l_program(lua_State *L) {
+  const struct node *n = find(L);
+  char path[PATH_MAX];
+  if (n && n->options.simulated) return lua_pushliteral(L, "shoal"), 1;
+  host_program(path, sizeof path);
+  return lua_pushstring(L, path), 1;
+}
+
 static int l_version(lua_State *L) { return lua_pushliteral(L, SHOAL_VERSION), 1; }
 
 static int l_simulated(lua_State *L) {
@@ -131,7 +140,8 @@ static int l_log_sink(lua_State *L) {
 int luaopen_shoal_core_node(lua_State *L) {
   static const luaL_Reg functions[] = {{"exit", l_exit},           {"home", l_home},
                                        {"version", l_version},     {"simulated", l_simulated},
-                                       {"on_signal", l_on_signal}, {NULL, NULL}};
+                                       {"on_signal", l_on_signal}, {"program", l_program},
+                                       {NULL, NULL}};
   const struct node *n = find(L);
   luaL_newlib(L, functions);
   lua_newtable(L);

@@ -40,26 +40,50 @@ site("worker.progress.send", "worker", "warning",
   { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
     "put_back" },
   "a progress record could not be sent; the newest goes back and is sent again")
+site("worker.progress.redirect", "worker", "warning", { "job", "workflow", "part", "address" },
+  "nobody could be asked who leads a job whose leader does not answer")
+site("worker.result.send", "worker", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
+  "a final result was not accepted; it is sent again until it is")
 site("worker.progress.flush_loop", "worker", "error", { "buffered", "cycle", "consecutive", "next_delay_ms" },
   "the loop that flushes progress failed; it goes on after a backoff")
 site("worker.progress.ack", "worker", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
   "an acknowledgement of progress could not be read; nothing of it was applied")
+
+-- ---- manager: the same towards the gates ----
+site("manager.progress.send", "manager", "warning",
+  { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
+    "put_back" },
+  "a datacenter's progress could not be sent to the gate; the newest goes back and is sent again")
+site("manager.progress.flush_loop", "manager", "error", { "buffered", "cycle", "consecutive", "next_delay_ms" },
+  "the loop that flushes a datacenter's progress failed; it goes on after a backoff")
+site("manager.progress.ack", "manager", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
+  "a gate's acknowledgement could not be read; nothing of it was applied")
+site("manager.progress.redirect", "manager", "warning", { "job", "workflow", "part", "address" },
+  "no gate could be asked who leads a job")
+site("manager.result.send", "manager", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
+  "a datacenter's result was not accepted by the gate; it is sent again until it is")
+site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a gate failed; the next comes after a backoff")
+
+-- ---- gate: datacenters by their heartbeats ----
+site("gate.silence", "gate", "error", { "cycle" }, "the loop that notices silent datacenters failed; it goes on")
+site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter fell silent; its parts start elsewhere")
 
 -- ---- client: what is pushed to it, and the user's own callbacks (1.4) ----
 local push_ids = { "handler", "sender", "payload_bytes", "job", "workflow", "sequence", "stage" }
 site("client.push.job_status", "client", "error", push_ids, "a pushed job status was not handled")
 site("client.push.stats", "client", "error", push_ids, "pushed windowed statistics were not handled")
 site("client.push.result", "client", "error", push_ids, "a pushed workflow result was not handled")
+site("client.watch", "client", "warning", { "job", "address" }, "a job could not be watched; it is tried again, elsewhere too")
 site("client.callback.*", "client", "error", push_ids,
   "the user's own callback failed; the state was taken, and the push is answered ok")
 
 -- ---- detector: deaths of nodes and of jobs' leaders (1.5, 2.1) ----
 local death_ids = { "node", "job", "incarnation", "suspicion_age_ms", "confirmations" }
 site("detector.global_death", "any", "error", death_ids, "a hook on the death of a node failed",
-  { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "gate", "manager" } } })
+  { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "manager" } } })
 site("detector.job_death", "any", "error", death_ids, "a hook on the death of a node for one job failed",
   { delivery = "must_deliver",
-    hook = { args = { "node", "job", "incarnation" }, required = true, roles = { "gate", "manager" } } })
+    hook = { args = { "node", "job", "incarnation" } } })
 site("detector.reconcile", "any", "error", { "node", "cycle", "checked", "repaired", "failed" },
   "reconciling one node's suspicions failed; the next node is reconciled")
 site("detector.job_suspicion_expired", "any", "error",
@@ -73,7 +97,7 @@ site("detector.getter", "any", "error", { "getter", "last_good" },
 site("lease.expired", "any", "error",
   { "job", "key", "holder", "node", "fence", "expired_ms", "duration_ms", "remaining" },
   "a hook on a lease's expiry failed; the lease stays expired, the others of the sweep are processed",
-  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" }, required = true, roles = { "gate", "manager" } } })
+  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" } } })
 site("lease.sweep_loop", "any", "error", { "node", "leases", "cycle", "consecutive", "next_delay_ms" },
   "the sweep of expired leases failed; it goes on after a backoff")
 
@@ -85,20 +109,17 @@ site("correlation.healed", "gate", "error", correlation_ids,
   "a hook on a healed partition failed; eviction is released regardless", { hook = { args = { "event" } } })
 
 -- ---- jobs: their leader, on gates and managers alike ----
-site("lead.job", "any", "error", { "job" }, "a step of leading a job failed")
-site("lead.submit", "any", "error", { "job", "client" }, "a submission could not be taken")
-site("lead.dispatch", "any", "warning", { "job", "workflow", "part", "attempt", "fence", "target" },
-  "a part could not be handed to its target; it is tried elsewhere")
-site("lead.progress", "any", "warning", { "job", "workflow", "part", "target" },
-  "progress from below could not be taken")
-site("lead.result", "any", "error", { "job", "workflow", "part", "target" }, "a result from below could not be taken")
-site("lead.push", "any", "warning", { "job", "sequence", "client" }, "an event could not be pushed to a client")
-site("lead.cancel", "any", "error", { "job", "target", "attempt" },
-  "a cancel could not be passed on; it is driven again")
-site("lead.timeout", "any", "error", { "job", "limit_ms" }, "acting on a time limit failed")
-site("lead.loop", "any", "error", { "loop", "cycle", "consecutive", "next_delay_ms" },
-  "a loop of the job leader failed; it goes on after a backoff")
-site("lead.policy", "any", "error", { "policy", "job" }, "a policy's function failed; the built-in answer is used")
+site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")
+site("lead.ask", "any", "warning", { "executor", "address" }, "an executor could not be asked what it runs; it is asked again")
+site("lead.dispatch", "any", "warning", { "job", "workflow", "part", "executor", "fence", "attempt" },
+  "a part could not be handed to an executor; it is tried again, and then elsewhere")
+site("lead.lost", "any", "error", { "job", "part", "executor" }, "the loss of an attempt could not be made durable")
+site("lead.result", "any", "warning", { "job", "workflow", "part", "payload_bytes" }, "a result from below could not be read; it was refused")
+site("lead.push", "any", "warning", { "job", "sequence", "watcher", "attempt" }, "an event could not be pushed to a client")
+site("lead.watch", "any", "error", { "job", "watcher" }, "pushing to one client failed; it is let go")
+site("lead.cancel", "any", "warning", { "job", "part", "executor" }, "a cancel was not answered; it is driven again")
+site("lead.forget", "any", "warning", { "job" }, "a finished job could not be forgotten yet")
+site("lead.level_loop", "any", "error", { "cycle" }, "measuring the load failed; the level stays")
 site("lead.*", "any", "error", { "job" }, "another step of leading a job failed")
 
 -- ---- tiers: the replicated log ----
@@ -140,6 +161,8 @@ site("rpc.send", "any", "warning", { "message", "peer" }, "a one-way message was
 site("rpc.on_fail", "any", "error", { "message", "peer" }, "the sender's own on_fail failed")
 site("rpc.*", "any", "error", { "message", "peer" }, "another step of a remote call failed")
 site("net.*", "any", "error", { "peer" }, "a callback of the transport failed")
+site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
+  { hook = { args = { "event" } } })
 site("swim.event", "any", "error", { "kind", "member" }, "the handler of a membership event failed")
 site("swim.*", "any", "error", { "member" }, "a callback of membership failed")
 site("world.*", "any", "error", {}, "a callback of a timer, stream, process or file failed")
@@ -152,6 +175,7 @@ site("node.start", "any", "critical", { "role" }, "the node could not start")
 site("node.stop", "any", "error", { "role" }, "a step of stopping the node failed")
 site("node.signal", "any", "error", { "signal" }, "acting on a signal failed")
 site("node.*", "any", "error", {}, "another step of running the node failed")
+site("script.load", "any", "error", { "path" }, "a script raised while it was loaded")
 site("role.*", "any", "error", { "role" }, "a role script's own hook failed")
 site("cli.*", "any", "error", { "command" }, "a command of the shoal program failed")
 site("repl.*", "any", "warning", { "session" }, "a line or a session of the REPL failed")

@@ -13,7 +13,7 @@ describe("messages", function ()
 
   it("compile, all of the project's", function ()
     messages.compile()
-    assert.equal(20, #messages.names())
+    assert.equal(21, #messages.names())
     assert.equal("part.dispatch", messages.by_id(20).name)
     assert.is_nil(messages.by_id(999))
   end)
@@ -25,21 +25,21 @@ describe("messages", function ()
       ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14,
         ["job.status"] = 15,
       ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["part.dispatch"] = 20, ["part.progress"] = 21,
-      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["node.info"] = 30,
+      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["lead.who"] = 26, ["node.info"] = 30,
         ["node.members"] = 31,
       ["node.incidents"] = 32, ["node.counts"] = 33, ["repl.eval"] = 34,
     }, ids)
   end)
 
   it("encode and decode bodies and replies by name", function ()
-    local body = { job = "j1", part = "p1", fence = 1 << 50 }
+    local body = { job = "j1", part = "p1", fence = 1 << 50, deadline_ms = 5 }
     assert.same(body, messages.decode("part.cancel", assert(messages.encode("part.cancel", body))))
-    assert.same({ parts = {} }, messages.decode_reply("part.cancel",
-      assert(messages.encode_reply("part.cancel", { parts = {} }))))
-    local none, err, code = messages.encode("part.cancel", { job = "j1" })
+    assert.same({ state = "unknown" }, messages.decode_reply("part.cancel",
+      assert(messages.encode_reply("part.cancel", { state = "unknown" }))))
+    local none, err, code = messages.encode("part.cancel", { job = "j1", part = "p1" })
     assert.same({ nil, "part.cancel: fence: missing", "MALFORMED" }, { none, err, code })
     none, err, code = messages.decode_reply("part.cancel", "\x80")
-    assert.same({ nil, "part.cancel reply: parts: missing", "MALFORMED" }, { none, err, code })
+    assert.same({ nil, "part.cancel reply: state: missing", "MALFORMED" }, { none, err, code })
   end)
 
   it("pass a reply of bytes through as it is", function ()
@@ -64,7 +64,7 @@ describe("messages", function ()
     assert.error_matches(function () messages.define(minimal { name = "lead" }) end, "lead is defined twice")
     assert.error_matches(function () messages.define(minimal { form = { "gate" } }) end,
       'form: unknown option, did you mean "from"?', 1, true)
-    assert.error_matches(function () messages.type("Share", {}) end, "the type Share is defined twice")
+    assert.error_matches(function () messages.type("RunningPart", {}) end, "the type RunningPart is defined twice")
     messages.define(minimal { fields = { { "n", "Nope" } } })
     assert.error_matches(function () messages.compile() end, "n: there is no type 'Nope'")
   end)

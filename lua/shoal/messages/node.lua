@@ -1,37 +1,22 @@
 --- Messages that any node answers about itself.
-local all = { "gate", "manager", "worker", "client" }
+local all = { "gate", "manager", "worker" }
 
 return {
   types = {
-    MemberInfo = {
-      { "node", "string" },
-      { "role", "string?" },
-      { "dc", "string?" },
-      { "address", "string" },
-      { "state", "string" },
-      { "generation", "integer?" },
-      { "version", "integer?" },
-    },
     SiteCounts = {
-      { "site", "string" },
-      { "raised", "integer" },
-      { "reported", "integer" },
-      { "suppressed", "integer" },
-      { "handled", "integer" },
-      { "in_flight", "integer?" },
+      { "site", "string" }, { "raised", "integer" }, { "reported", "integer" }, { "suppressed", "integer" },
+      { "handled", "integer" }, { "in_flight", "integer" },
     },
     IncidentInfo = { -- of the error value only its text crosses the wire
       { "id", "string" },
+      { "node", "string" },
       { "site", "string" },
       { "level", "string" },
-      { "ids", "map:any" },
       { "message", "string" },
-      { "where", "string?" },
-      { "traceback", "string?" },
+      { "where", "string" },
       { "count", "integer" },
-      { "node", "string?" },
-      { "at_ns", "integer?" },
-      { "wall_ns", "integer?" },
+      { "wall_ns", "integer" },
+      { "ids", "map:string" },
     },
   },
   messages = {
@@ -39,37 +24,30 @@ return {
       name = "node.info", id = 30, lane = "control", from = { "client" }, to = all, retry = "idempotent",
       fields = {},
       reply = {
-        { "node", "string" },
-        { "role", "string" },
-        { "dc", "string?" },
-        { "address", "string?" },
-        { "version", "string" },
-        { "uptime_ms", "integer" },
-        { "leader", "string?" },
-        { "cores", "integer?" },
-        { "free", "integer?" },
-        { "detail", "any?" },
+        { "node", "string" }, { "role", "string" }, { "dc", "string" }, { "cluster", "string" }, { "address", "string" },
+        { "version", "string" }, { "detail", "any" },
       },
     },
     {
       name = "node.members", id = 31, lane = "control", from = { "client" }, to = all, retry = "idempotent",
       fields = {},
-      reply = { { "members", "array:MemberInfo" } },
+      reply = { { "members", "array:KnownMember" } },
     },
     {
       name = "node.incidents", id = 32, lane = "control", from = { "client" }, to = all, retry = "idempotent",
-      fields = { { "limit", "integer?" } },
+      fields = { { "max", "integer" } },
       reply = { { "incidents", "array:IncidentInfo" } },
     },
     {
       name = "node.counts", id = 33, lane = "control", from = { "client" }, to = all, retry = "idempotent",
       fields = {},
-      reply = { { "sites", "array:SiteCounts" }, { "balance", "string?" }, { "net", "any?" } },
+      reply = { { "node", "string" }, { "balanced", "boolean" }, { "counts", "array:SiteCounts" } },
     },
     {
       name = "repl.eval", id = 34, lane = "control", from = { "client" }, to = all, timeout_ms = 30000,
-      fields = { { "code", "string" }, { "session", "string?" } },
-      reply = { { "ok", "boolean" }, { "values", "array:string" }, { "output", "string?" }, { "incomplete", "boolean?" } },
+      doc = "one line of Lua, run as a task; answered on loopback only",
+      fields = { { "line", "string" } },
+      reply = { { "ok", "boolean" }, { "output", "string" } },
     },
   },
 }

@@ -3,64 +3,47 @@ local leaders, workers = { "gate", "manager" }, { "manager", "worker" }
 
 return {
   types = {
-    Share = { -- the VUs of a part: numbers first .. first + vus - 1 of `of`
-      { "first", "integer" },
-      { "vus", "integer" },
-      { "of", "integer" },
-    },
-    RunningPart = {
-      { "job", "string" },
-      { "workflow", "string" },
-      { "part", "string" },
-      { "attempt", "integer" },
-      { "fence", "integer" },
-      { "state", "string" },
+    RunningPart = { { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "attempt", "integer" } },
+    KnownMember = {
+      { "name", "string" }, { "address", "string" }, { "role", "string" }, { "dc", "string" }, { "state", "string" }, { "via", "string" },
     },
   },
   messages = {
     {
-      name = "part.dispatch", id = 20, lane = "dispatch", from = leaders, to = workers, timeout_ms = 5000,
-        retry = "idempotent",
-      doc = "a retry elsewhere sends the same payload with a greater fence",
+      name = "part.dispatch", id = 20, lane = "dispatch", from = leaders, to = workers, timeout_ms = 5000, retry = "idempotent",
+      doc = "again with the same fence: the same answer; a retry elsewhere sends the same payload with a greater fence",
       fields = {
         { "job", "string" },
         { "workflow", "string" },
         { "part", "string" },
         { "attempt", "integer" },
         { "fence", "integer" },
-        { "leader", "string" },
-        { "leader_address", "string" },
-        { "cores", "integer" },
-        { "timeout_ms", "integer" },
-        { "share", "Share?" },
-        { "payload", "bytes" }, -- script, context: exactly what the first attempt got
+        { "leader", "string" },      -- "ip:port" for progress and result
+        { "leader_name", "string" },
+        { "timeout_ms", "integer" }, -- what is left of the job's time; 0: no limit
+        { "share", "bytes" },        -- this part's numbers: shoal.job.share, packed
+        { "payload", "bytes" },      -- script and context: exactly what the first attempt got
       },
-      reply = { { "accepted", "boolean" }, { "reason", "string?" }, { "code", "string?" }, { "free", "integer?" } },
+      reply = { { "state", "enum:accepted" } },
     },
     {
       name = "part.progress", id = 21, lane = "data", from = workers, to = leaders, timeout_ms = 5000,
       doc = "the newest of an attempt wins; the reply is read by shoal.ack and nobody else",
       fields = {
-        { "node", "string" },
         { "job", "string" },
         { "workflow", "string" },
         { "part", "string" },
         { "attempt", "integer" },
         { "fence", "integer" },
         { "seq", "integer" },
-        { "state", "enum:dispatched|running|completed|failed|cancelled" },
-        { "counts", "map:integer" },
-        { "errors", "map:integer?" },
-        { "latency", "map:bytes?" }, -- by step: shoal.core.histogram
-        { "vus", "integer?" },
+        { "stats", "map:any" }, -- flat counts: requests, ok, errors, ...
       },
       reply = "bytes",
     },
     {
-      name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000,
-        retry = "idempotent",
+      name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000, retry = "idempotent",
+      doc = "sent until accepted; accepted only when it is durable",
       fields = {
-        { "node", "string" },
         { "job", "string" },
         { "workflow", "string" },
         { "part", "string" },
@@ -68,27 +51,23 @@ return {
         { "fence", "integer" },
         { "state", "enum:completed|failed|cancelled" },
         { "reason", "string?" },
-        { "counts", "map:integer" },
-        { "errors", "map:integer?" },
-        { "latency", "map:bytes?" },
-        { "status", "integer?" }, -- a command's exit status
-        { "output", "bytes?" },
-        { "context", "any?" }, -- what dependents are given
-        { "detail", "any?" },
+        { "stats", "map:any" },
+        { "result", "bytes" }, -- packed detail: stats with histograms, outputs, attempts, incidents
       },
-      reply = { { "outcome", "enum:accepted|stale" } },
+      reply = { { "accepted", "boolean" }, { "stale", "boolean" } },
     },
     {
       name = "part.cancel", id = 23, lane = "control", from = leaders, to = workers, retry = "idempotent",
-      doc = "without a part: all of the job",
-      fields = { { "job", "string" }, { "part", "string?" }, { "fence", "integer" }, { "reason", "string?" } },
-      reply = { { "parts", "array:RunningPart" } }, -- still to end
+      fields = {
+        { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "reason", "string?" }, { "deadline_ms", "integer" },
+      },
+      reply = { { "state", "enum:cancelling|unknown" } }, -- cancelling: its result follows
     },
     {
       name = "lead", id = 24, lane = "control", from = leaders, to = workers, retry = "idempotent",
       doc = "I lead this tier since this fence; answer what runs here",
       fields = { { "tier", "string" }, { "fence", "integer" }, { "node", "string" }, { "address", "string" } },
-      reply = { { "parts", "array:RunningPart" }, { "cores", "integer" }, { "free", "integer" } },
+      reply = { { "cores", "integer" }, { "parts", "array:RunningPart" } },
     },
     {
       name = "dc.register", id = 25, lane = "control", from = { "manager" }, to = { "gate" }, retry = "idempotent",
@@ -97,12 +76,18 @@ return {
         { "dc", "string" },
         { "node", "string" },
         { "address", "string" },
+        { "generation", "integer" }, -- another after a restart
         { "cores", "integer" },
         { "free", "integer" },
-        { "fence", "integer" },
-        { "workers", "integer" },
+        { "members", "array:KnownMember" },
       },
-      reply = { { "accepted", "boolean" }, { "leader", "string?" }, { "leader_address", "string?" } },
+      reply = { { "gate", "string" }, { "fence", "integer" } },
+    },
+    {
+      name = "lead.who", id = 26, lane = "control", from = workers, to = leaders, retry = "idempotent",
+      doc = "who leads this job? An empty address: not known here",
+      fields = { { "job", "string" } },
+      reply = { { "node", "string" }, { "address", "string" } },
     },
   },
 }

@@ -1,0 +1,29 @@
+--- ask: one question to one node, one answer. The commands status, cancel, jobs, members and incidents are made of it.
+local common = require "shoal.cli.common"
+local json = require "shoal.cli.json"
+
+local ask = {}
+
+--- Make a command: `query` gives the message and body, `text` renders the reply for people.
+---@param c { words?: fun(command: table), example: string, query: fun(args: table): string, table; text: fun(reply: table, args: table): string; exit?: fun(reply: table): integer }
+function ask.command(c)
+  return {
+    words = function (command)
+      if c.words then c.words(command) end
+      common.connect_words(command)
+      command:epilog("Example:\n  " .. c.example)
+    end,
+    run = function (args)
+      local made, exit = common.client(args)
+      if not made then return exit end
+      local name, body = c.query(args)
+      local reply, err, code = made.state.client:call(name, body)
+      made:stop("done")
+      if not reply then return common.refused(name, err, code) end
+      common.data(args.output == "json" and json.encode(reply) or c.text(reply, args))
+      return c.exit and c.exit(reply) or 0
+    end,
+  }
+end
+
+return ask

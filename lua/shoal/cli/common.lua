@@ -1,0 +1,105 @@
+--- What the commands share: talk and data, a client node, exit codes by outcome.
+local core = require "shoal.core.node"
+local node = require "shoal.node"
+local task = require "shoal.task"
+local world = require "shoal.core.world"
+
+local common = {}
+
+common.EXIT = { ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, timed_out = 124, interrupted = 130 }
+
+local UNREACHABLE = {
+  TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true, NO_NAME = true,
+  EHOSTUNREACH = true, ENETUNREACH = true, EPIPE = true, CLOSED = true,
+}
+
+--- To people.
+function common.talk(format, ...)
+  local line = select("#", ...) > 0 and format:format(...) or format
+  if core.simulated() then require("shoal.log").info("talk", { line = line }) else io.stderr:write(line, "\n") end
+end
+
+--- To programs.
+function common.data(text)
+  io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n")
+  io.stdout:flush()
+end
+
+function common.usage(format, ...)
+  common.talk("shoal: " .. format:format(...))
+  return common.EXIT.usage
+end
+
+--- The exit code of a refusal, said aloud.
+function common.refused(what, err, code)
+  common.talk("shoal: %s: %s (%s)", what, err, code or "?")
+  if UNREACHABLE[code] then return common.EXIT.unreachable end
+  if code == "CONFIG" then return common.EXIT.usage end
+  return common.EXIT.refused
+end
+
+common.BY_STATE = { completed = 0, failed = 1, cancelled = 5, timed_out = 124 }
+
+function common.connect_words(command)
+  command:option("--connect -c", "a gate or manager, HOST:PORT; more than one: the others are tried next", nil, nil, "*")
+    :argname("HOST:PORT")
+  command:option("--output -o", "text or json"):default("text"):choices { "text", "json" }
+end
+
+--- "host:port" words as addresses, names looked up. Waits.
+---@return string[]? addresses, string? err, string? code
+function common.resolve(words)
+  local out = {}
+  for _, word in ipairs(words) do
+    local host, port = word:match("^(.*):(%d+)$")
+    if not host or tonumber(port) > 65535 then
+      return nil, ("expected HOST:PORT, found %q"):format(word), "CONFIG"
+    end
+    local found = task.future("resolve " .. host)
+    local lookup, err, code = world.current():resolve(host:gsub("^%[(.*)%]$", "%1"), tonumber(port), function (addresses, problem, word_code)
+      if addresses then found:set(addresses) else found:fail(problem, word_code) end
+    end)
+    if not lookup then return nil, err, code end
+    local addresses
+    addresses, err, code = found:await(5000)
+    if not addresses then return nil, ("%s: %s"):format(host, err), code end
+    out[#out + 1] = addresses[1]
+  end
+  return out
+end
+
+--- A node of role client for one command; nil after having said why not.
+---@return table? client_node, integer? exit_code
+function common.client(args)
+  local words = args.connect
+  if not words or #words == 0 then words = { os.getenv("SHOAL_CONNECT") or "127.0.0.1:7000" } end
+  local addresses, err, code = common.resolve(words)
+  if not addresses then return nil, common.refused("--connect", err, code) end
+  local made
+  made, err, code = node.start {
+    world = world.current(), script = core.home() .. "/scripts/roles/client.lua",
+    config = { name = ("cli-%04x"):format(world.current():random(65536) - 1), connect = addresses, log = "/dev/null",
+      cluster = args.cluster },
+  }
+  if not made then return nil, common.refused("client", err, code) end
+  return made
+end
+
+--- Rows as aligned columns, the first row being the head.
+function common.columns(rows)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, #tostring(cell)) end
+  end
+  local lines = {}
+  for n, row in ipairs(rows) do
+    local cells = {}
+    for i, cell in ipairs(row) do
+      cells[i] = i == #row and tostring(cell) or tostring(cell) .. (" "):rep(widths[i] - #tostring(cell))
+    end
+    lines[n] = table.concat(cells, "  ")
+  end
+  return table.concat(lines, "\n")
+end
+
+return common

@@ -1,0 +1,43 @@
+--- json: answers for programs. Keys sorted, so that equal answers are equal bytes; integers beyond 2^53 as strings, for readers
+--- that keep numbers as doubles.
+local sorted = require "shoal.sorted"
+
+local json = {}
+
+local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\b"] = "\\b", ["\f"] = "\\f" }
+
+local function text(value)
+  if not utf8.len(value) then
+    value = value:gsub("[\x80-\xff]", function (c) return utf8.char(c:byte()) end) -- Bytes, each as the character of its number.
+  end
+  return '"' .. value:gsub('[%c"\\\127]', function (c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
+end
+
+local function encode(value, indent)
+  local kind = type(value)
+  if kind == "string" then return text(value) end
+  if kind == "boolean" or kind == "nil" then return tostring(value == nil and "null" or value) end
+  if math.type(value) == "integer" then
+    return (value > 1 << 53 or value < -(1 << 53)) and ('"%d"'):format(value) or ("%d"):format(value)
+  end
+  if kind == "number" then
+    if value ~= value or value == math.huge or value == -math.huge then return "null" end
+    return (("%.17g"):format(value))
+  end
+  if kind ~= "table" then return text(tostring(value)) end
+  local inner, parts = indent .. "  ", {}
+  if #value > 0 then
+    for i, item in ipairs(value) do parts[i] = encode(item, inner) end
+    return "[\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "]"
+  end
+  for key, item in sorted(value) do parts[#parts + 1] = text(tostring(key)) .. ": " .. encode(item, inner) end
+  if #parts == 0 then return "{}" end
+  return "{\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "}"
+end
+
+--- Any plain value as JSON text. An empty table is {}.
+---@param value any
+---@return string
+function json.encode(value) return encode(value, "") end
+
+return json

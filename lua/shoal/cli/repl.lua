@@ -1,0 +1,83 @@
+--- shoal repl: lines of Lua to a live node, one answer each. Plain lines, so that it works in a pipe too.
+local common = require "shoal.cli.common"
+local task = require "shoal.task"
+local world = require "shoal.core.world"
+
+local repl = {}
+
+function repl.words(command)
+  common.connect_words(command)
+  command:option("--eval", "run this one line and leave"):argname("LINE")
+  command:epilog([[
+Each line runs on the node as a task. A line sees `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`.
+Examples:
+  shoal repl --connect 127.0.0.1:7000
+  shoal repl --connect 127.0.0.1:7001 --eval 'members()'
+  echo 'node.name' | shoal repl --connect 127.0.0.1:7001]])
+end
+
+--- Lines of stdin, one at a time; nil at its end.
+local function lines()
+  local queue, rest = task.channel(1000000), ""
+  local stdin, err, code = world.current():stdio(0)
+  if not stdin then return nil, err, code end
+  stdin:attach({
+    on_read = function (_, bytes)
+      rest = rest .. bytes
+      rest = rest:gsub("([^\n]*)\n", function (line)
+        if not queue:push(line) then common.talk("shoal: a line was dropped: too many wait") end
+        return ""
+      end)
+    end,
+    on_end = function (stream)
+      if rest ~= "" then queue:push(rest) end
+      queue:close()
+      stream:close()
+    end,
+  })
+  return function () return queue:pop() end
+end
+
+local function eval(client, line)
+  local reply, err, code = client:call("repl.eval", { line = line }, 30000)
+  if not reply then return common.refused("repl", err, code) end
+  if reply.ok then
+    if reply.output ~= "" then common.data(reply.output) end
+    return 0
+  end
+  common.talk("error: %s", reply.output)
+  return common.EXIT.failed
+end
+
+function repl.run(args)
+  local made, exit = common.client(args)
+  if not made then return exit end
+  local client = made.state.client
+  if args.eval then
+    exit = eval(client, args.eval)
+    made:stop("done")
+    return exit
+  end
+  local info, err, code = client:call("node.info", {})
+  if not info then
+    made:stop("unreachable")
+    return common.refused("repl", err, code)
+  end
+  common.talk("%s %s at %s, shoal %s; Ctrl-D leaves", info.role, info.node, info.address, info.version)
+  local next_line, problem, word = lines()
+  if not next_line then return common.refused("stdin", problem, word) end
+  io.stderr:write(info.node, "> ")
+  local worst = 0
+  for line in next_line do
+    if line:match("%S") then
+      local one = eval(client, line)
+      if one == common.EXIT.unreachable then worst = one end
+    end
+    io.stderr:write(info.node, "> ")
+  end
+  io.stderr:write("\n")
+  made:stop("done")
+  return worst
+end
+
+return repl

@@ -1,0 +1,102 @@
+--- shoal run: one node from a role script.
+local common = require "shoal.cli.common"
+local core = require "shoal.core.node"
+local node = require "shoal.node"
+local task = require "shoal.task"
+local world = require "shoal.core.world"
+
+local run = {}
+
+function run.words(command)
+  command:argument("script", "the role script, such as scripts/roles/worker.lua")
+  command:option("--name", "the node's name")
+  command:option("--cluster", "the cluster's name; nodes of another are refused")
+  command:option("--dc", "the datacenter")
+  command:option("--bind", "address for streams and datagrams, HOST:PORT"):argname("HOST:PORT")
+  command:option("--join", "a node of the same tier or datacenter; can be given again"):count("*"):argname("HOST:PORT")
+  command:option("--gates", "a gate, for managers; can be given again"):count("*"):argname("HOST:PORT")
+  command:option("--connect", "for clients; can be given again"):count("*"):argname("HOST:PORT")
+  command:option("--data", "folder for what must survive a restart")
+  command:option("--log", "JSON-lines log file; without it: stderr")
+  command:option("--policies", "folder of policy scripts")
+  command:option("--cores", "slots a worker offers"):convert(math.tointeger)
+  command:option("--profile", "membership timing"):choices { "local", "lan", "wan" }
+  command:option("--config", "a Lua file that returns a table of any of these and more"):argname("FILE")
+  command:option("--set", "one setting, NAME=VALUE; can be given again"):count("*"):argname("NAME=VALUE")
+  command:flag("--announce", "print one JSON line with the address on stdout when ready")
+  command:flag("--until-eof", "stop when stdin ends, for a supervisor")
+  command:epilog([[
+Examples:
+  shoal run scripts/roles/gate.lua --name g1 --bind 127.0.0.1:7000
+  shoal run scripts/roles/manager.lua --dc a --bind 127.0.0.1:7001 --gates 127.0.0.1:7000
+  shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8]])
+end
+
+local LISTS = { join = true, gates = true, connect = true }
+local PLAIN = { "name", "cluster", "dc", "bind", "data", "log", "policies", "cores", "profile" }
+
+--- Options over file over defaults.
+local function settings(args)
+  local config = {}
+  if args.config then
+    local loaded, err = node.load_script(world.current(), args.config)
+    if not loaded then return nil, err end
+    config = loaded
+  end
+  for _, pair in ipairs(args.set or {}) do
+    local key, value = pair:match("^([%w_]+)=(.*)$")
+    if not key then return nil, ("--set: expected NAME=VALUE, found %q"):format(pair) end
+    config[key] = math.tointeger(value) or tonumber(value) or value
+  end
+  for _, key in ipairs(PLAIN) do
+    if args[key] ~= nil then config[key] = args[key] end
+  end
+  for key in require "shoal.sorted" (LISTS) do
+    if args[key] and #args[key] > 0 then
+      local addresses, err = common.resolve(args[key])
+      if not addresses then return nil, ("--%s: %s"):format(key, err) end
+      config[key] = addresses
+    end
+  end
+  return config
+end
+
+local function until_eof(stopped)
+  local stdin, err, code = world.current():stdio(0)
+  if not stdin then return common.talk("shoal: --until-eof: %s (%s)", err, code) end
+  stdin:attach({
+    on_read = function () end, -- Only its end says something.
+    on_end = function (stream)
+      stopped:set("stdin ended", 0)
+      stream:close()
+    end,
+  })
+  return stdin
+end
+
+function run.run(args)
+  local config, err = settings(args)
+  if not config then return common.usage("%s", err) end
+  local stopped = task.future("stop")
+  for _, signal in ipairs { "INT", "TERM" } do
+    if not core.simulated() then core.on_signal(signal, function () stopped:set("signal " .. signal, 0) end) end
+  end
+  local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
+  if not made then
+    common.talk("shoal: %s (%s)", problem, code or "FAILED")
+    return code == "CONFIG" and common.EXIT.usage or common.EXIT.failed
+  end
+  local stdin = args.until_eof and until_eof(stopped)
+  if args.announce then
+    common.data(('{"node":"%s","role":"%s","dc":"%s","address":"%s"}'):format(made.name, made.role, made.dc, made.address))
+  end
+  common.talk("%s %s is ready at %s%s", made.role, made.name, made.address, made.dc ~= "" and " in dc " .. made.dc or "")
+  core.running = made
+  local reason = stopped:await()
+  made:stop(reason)
+  if stdin then stdin:close() end
+  common.talk("%s %s stopped (%s); %s", made.role, made.name, reason, made.summary)
+  return 0
+end
+
+return run

@@ -1,0 +1,206 @@
+--- shoal up: a whole cluster on this machine, a process a node, from one topology file.
+---
+--- Each node is a `shoal run` child that announces its address on stdout and stops when its stdin ends, so that a killed `up`
+--- leaves none behind. Gates start first, then managers, then workers: each is told the addresses of those before it.
+local common = require "shoal.cli.common"
+local core = require "shoal.core.node"
+local cjson = require "cjson.safe"
+local node = require "shoal.node"
+local schema = require "shoal.schema"
+local sorted = require "shoal.sorted"
+local task = require "shoal.task"
+local world = require "shoal.core.world"
+
+local up = {}
+
+local READY_MS = 15000
+local STOP_MS = 6000
+
+local member = schema.record({
+  name = schema.string { default = "" }, bind = schema.string { default = "127.0.0.1:0" },
+  cores = schema.integer { default = 4, min = 1, max = 4096 }, script = schema.string { default = "" },
+  set = schema.optional(schema.map(schema.any())),
+})
+
+up.topology = schema.record({
+  cluster = schema.string { default = "shoal" },
+  gates = schema.array(member, { max = 100, default = {} }),
+  datacenters = schema.map(schema.record({
+    managers = schema.array(member, { min = 1, max = 100 }), workers = schema.array(member, { max = 1000, default = {} }),
+  })),
+  set = schema.optional(schema.map(schema.any())),
+})
+
+--- A topology that was read, or every problem.
+function up.check(value) return up.topology(value) end
+
+function up.words(command)
+  command:argument("topology", "a Lua file that returns gates and datacenters; see examples/topology.lua")
+  command:option("--data", "folder for logs and state; default: .shoal"):default(".shoal")
+  command:epilog([[
+Example:
+  shoal up examples/topology.lua
+It stays in the foreground; Ctrl-C stops the cluster.]])
+end
+
+--- One child, until it announced its address. Waits.
+local function start(self, role, m, dc, extra)
+  local w, name = world.current(), m.name
+  local argv = {
+    core.program(), "run", m.script ~= "" and m.script or core.home() .. "/scripts/roles/" .. role .. ".lua", "--name", name,
+    "--cluster", self.topology.cluster, "--bind", m.bind, "--data", self.data .. "/" .. name,
+    "--log", self.data .. "/" .. name .. ".log", "--announce", "--until-eof",
+  }
+  if dc then table.move({ "--dc", dc }, 1, 2, #argv + 1, argv) end
+  if role == "worker" then table.move({ "--cores", tostring(m.cores) }, 1, 2, #argv + 1, argv) end
+  for _, set in ipairs { self.topology.set or {}, m.set or {} } do
+    for key, value in sorted(set) do table.move({ "--set", key .. "=" .. tostring(value) }, 1, 2, #argv + 1, argv) end
+  end
+  table.move(extra, 1, #extra, #argv + 1, argv)
+  local child = { name = name, role = role, ready = task.future(name .. " ready"), ended = task.future(name .. " ended"), said = "" }
+  local err, code
+  child.process, err, code = w:spawn {
+    argv = argv, pipe = { stdin = true, stdout = true, stderr = true },
+    on_exit = function (status, signal)
+      child.ended:set(signal ~= 0 and "signal " .. signal or "status " .. status)
+      child.ready:fail(("%s ended with status %d before it was ready%s"):format(name, status,
+        child.said ~= "" and ": " .. child.said:gsub("%s+$", "") or ""), "FAILED")
+      if not self.stopping then common.talk("%s ended: %s", name, signal ~= 0 and "signal " .. signal or "status " .. status) end
+    end,
+  }
+  if not child.process then return nil, ("%s: %s"):format(name, err), code end
+  self.children[#self.children + 1] = child
+  child.stdin = child.process:stream("stdin")
+  child.stdin:attach { on_end = function () end }
+  local announced = ""
+  child.process:stream("stdout"):attach {
+    on_read = function (_, bytes)
+      announced = announced .. bytes
+      local line = announced:match("^([^\n]*)\n")
+      local facts = line and cjson.decode(line)
+      if facts then child.ready:set(facts.address) end
+    end,
+    on_end = function (stream) stream:close() end,
+  }
+  child.process:stream("stderr"):attach {
+    on_read = function (_, bytes)
+      child.said = (child.said .. bytes):sub(-2000)
+      if child.address then bytes:gsub("[^\n]+", function (line) common.talk("%s: %s", name, line) end) end
+    end,
+    on_end = function (stream) stream:close() end,
+  }
+  child.address, err, code = child.ready:await(READY_MS)
+  if not child.address then return nil, err, code end
+  common.talk("%-8s %-8s %s  pid %d", role, name, child.address, child.process:pid())
+  return child
+end
+
+local function flags(name, addresses)
+  local out = {}
+  for _, address in ipairs(addresses) do
+    out[#out + 1] = name
+    out[#out + 1] = address
+  end
+  return out
+end
+
+local function start_all(self)
+  local gates = {}
+  for i, m in ipairs(self.topology.gates) do
+    m.name = m.name ~= "" and m.name or "g" .. i
+    local child, err, code = start(self, "gate", m, nil, flags("--join", gates))
+    if not child then return nil, err, code end
+    gates[i] = child.address
+  end
+  for dc, d in sorted(self.topology.datacenters) do
+    local managers = {}
+    for i, m in ipairs(d.managers) do
+      m.name = m.name ~= "" and m.name or ("m-%s%d"):format(dc, i)
+      local extra = flags("--gates", gates)
+      table.move(flags("--join", managers), 1, 2 * #managers, #extra + 1, extra)
+      local child, err, code = start(self, "manager", m, dc, extra)
+      if not child then return nil, err, code end
+      managers[i] = child.address
+    end
+    for i, m in ipairs(d.workers) do
+      m.name = m.name ~= "" and m.name or ("w-%s%d"):format(dc, i)
+      local child, err, code = start(self, "worker", m, dc, flags("--join", managers))
+      if not child then return nil, err, code end
+    end
+    self.front = self.front or managers[1]
+  end
+  self.front = gates[1] or self.front
+  return true
+end
+
+--- Ask the front door until it sees every node that was started, so that a job submitted next finds them. Waits.
+local function wait_seen(self)
+  local made, exit = common.client { connect = { self.front }, cluster = self.topology.cluster }
+  if not made then return nil, "no client: " .. exit, "FAILED" end
+  local wanted, seen = 0, 0
+  for _, child in ipairs(self.children) do
+    if child.role ~= "gate" then wanted = wanted + 1 end
+  end
+  local deadline_ms = task.now_ms() + READY_MS
+  repeat
+    local reply = made.state.client:call("node.members", {})
+    seen = 0
+    for _, m in ipairs(reply and reply.members or {}) do
+      if m.role ~= "gate" and m.state == "alive" then seen = seen + 1 end
+    end
+    if seen >= wanted then break end
+    task.sleep(50)
+  until task.now_ms() >= deadline_ms
+  made:stop("seen")
+  if seen < wanted then return nil, ("%s sees %d of %d nodes"):format(self.front, seen, wanted), "TIMEOUT" end
+  return true
+end
+
+--- End all children: their stdin first, a signal for those who stay, and none is left. Waits.
+local function stop_all(self)
+  self.stopping = true
+  for i = #self.children, 1, -1 do self.children[i].stdin:close() end
+  local deadline_ms = task.now_ms() + STOP_MS
+  local balanced = true
+  for i = #self.children, 1, -1 do
+    local child = self.children[i]
+    local how = child.ended:await(math.max(1, deadline_ms - task.now_ms()))
+    if not how then
+      common.talk("%s did not stop in %d ms: killed", child.name, STOP_MS)
+      local ok, err, code = child.process:kill(9)
+      if not ok and code ~= "ESRCH" then common.talk("%s: %s", child.name, err) end
+      child.ended:await(1000)
+    end
+    child.process:close()
+  end
+  return balanced
+end
+
+function up.run(args)
+  local value, err, code = node.load_script(world.current(), args.topology)
+  if not value then return common.usage("%s", err) end
+  local topology
+  topology, err = up.check(value)
+  if not topology then return common.usage("%s: %s", args.topology, err) end
+  local self = { topology = topology, data = args.data, children = {} }
+  local made
+  made, err, code = world.current():make_directory(args.data)
+  if not made then return common.refused("--data " .. args.data, err, code) end
+  local stopped = task.future("stop")
+  core.on_signal("INT", function () stopped:set("interrupted") end)
+  core.on_signal("TERM", function () stopped:set("terminated") end)
+  local ok
+  ok, err, code = start_all(self)
+  if ok then ok, err, code = wait_seen(self) end
+  if not ok then
+    stop_all(self)
+    return common.refused("up", err, code)
+  end
+  common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
+  common.data(('{"connect":"%s","nodes":%d,"data":"%s"}'):format(self.front, #self.children, args.data))
+  stopped:await()
+  stop_all(self)
+  return 0
+end
+
+return up

@@ -1,0 +1,226 @@
+--- reports: progress and results, from whoever runs parts to whoever leads them. A worker reports to its managers with it, a
+--- manager to its gates.
+---
+--- Progress: the newest record of each part waits, so the buffer is as large as the work. The flush loop sends what waits; a
+--- failed send goes back unless a newer record is there, and is one incident (FAILURES 1.2). The ack carries the level of
+--- backpressure and who leads; it is parsed whole, then applied whole, *none* included (FAILURES 1.3).
+---
+--- Results: each is sent until its leader has accepted it. After TRIES_MAX quick tries it waits 5 s * 2^n up to 60 s.
+local ack = require "shoal.ack"
+local backoff = require "shoal.backoff"
+local errors = require "shoal.errors"
+local sorted = require "shoal.sorted"
+local task = require "shoal.task"
+
+local reports = {}
+reports.__index = reports
+
+local FLUSH_CAP_MS = 2000      -- The loop's own backoff ends here.
+local SEND_MS = 2000
+local LEVEL_MS = 10000         -- A level that no ack refreshed for so long has expired.
+local DELAY_MS = { none = 0, throttle = 100, batch = 500, reject = 1000 }
+local ASK_AFTER = 2            -- Failures to one leader before another is asked who leads.
+local ASK_EVERY_MS = 1000      -- ... at most so often a job, jittered.
+local UNREADABLE_WARN = 10     -- Unreadable acks in a row from one leader that make one warning.
+local TRIES_MAX = 4
+local RESULT_MS = 5000
+
+---@param node table
+---@param options { owner: "worker"|"manager", interval_ms: number, others: fun(): string[] }
+--- `owner` names the sites ("worker.progress.send"); `others` lists addresses that may know who leads.
+function reports.open(node, options)
+  local self = setmetatable({
+    node = node, options = options, scope = task.scope("reports", node.scope), waiting = {}, seqs = {}, redirect = {},
+    leaders = {}, results = {}, asked = {}, level = "none", level_ms = 0,
+    site = {
+      send = options.owner .. ".progress.send", ack = options.owner .. ".progress.ack",
+      loop = options.owner .. ".progress.flush_loop", result = options.owner .. ".result.send",
+      redirect = options.owner .. ".progress.redirect",
+    },
+  }, reports)
+  self.scope:loop(self.site.loop, {}, {
+    interval_ms = function () return self:interval_ms() end,
+    backoff_ms = { options.interval_ms, FLUSH_CAP_MS },
+  }, function () self:flush() end)
+  return self
+end
+
+--- The flush interval now: the set one, and what the leader's level adds while it is fresh.
+function reports:interval_ms()
+  if self.level ~= "none" and task.now_ms() - self.level_ms >= LEVEL_MS then self.level = "none" end
+  return self.options.interval_ms + DELAY_MS[self.level]
+end
+
+local function key_of(record) return record.job .. " " .. record.part end
+
+--- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), stats (a flat summary).
+function reports:progress(record)
+  local key = key_of(record)
+  local seq = (self.seqs[key] or 0) + 1
+  self.seqs[key] = seq
+  record.seq = seq
+  self.waiting[key] = record
+end
+
+--- The leader to tell of this job: where the dispatch came from, until an ack or an answer named another.
+local function leader_of(self, record) return self.redirect[record.job] or record.leader end
+
+local function leader_state(self, address)
+  local l = self.leaders[address]
+  if not l then
+    l = { failures = 0, unreadable = 0, name = "?" }
+    self.leaders[address] = l
+  end
+  return l
+end
+
+-- Acks -----------------------------------------------------------------------------------------------------------------
+
+local function apply_ack(self, record, address, bytes)
+  local leader = leader_state(self, address)
+  local parsed, err, class = ack.parse(bytes)
+  if not parsed then
+    leader.unreadable = leader.unreadable + 1
+    errors.report(self.site.ack, {
+      workflow = record.workflow, job = record.job, manager = address, payload_bytes = #bytes, first_byte = bytes:byte(1) or -1,
+      class = class, row = leader.unreadable, warn = leader.unreadable % UNREADABLE_WARN == 0,
+    }, err, class)
+    return
+  end
+  leader.unreadable = 0
+  self.level, self.level_ms = parsed.level, task.now_ms()
+  if parsed.leader and parsed.leader ~= "" then leader.name = parsed.leader end
+  local named = parsed.leader_address
+  if named and named ~= "" and named ~= address then self.redirect[record.job] = named end
+end
+
+-- Progress -------------------------------------------------------------------------------------------------------------
+
+--- Ask another who leads this job. Answers come as a redirect; no answer is one more incident.
+local function ask_who_leads(self, record, failed_address)
+  local now = task.now_ms()
+  if now < (self.asked[record.job] or 0) then return end
+  self.asked[record.job] = now + ASK_EVERY_MS * (1 + 0.2 * self.node.world:unit())
+  self.scope:spawn(self.site.redirect, { job = record.job, workflow = record.workflow, part = record.part }, function ()
+    for _, address in ipairs(self.options.others()) do
+      if address ~= failed_address then
+        local reply, err, code = self.node.rpc:peer(address):call("lead.who", { job = record.job }, { timeout_ms = SEND_MS })
+        if reply and reply.address ~= "" then
+          self.redirect[record.job] = reply.address
+          return
+        elseif not reply then
+          errors.report(self.site.redirect, {
+            job = record.job, workflow = record.workflow, part = record.part, address = address,
+          }, err, code)
+        end
+      end
+    end
+  end)
+end
+
+local function failed(self, record, address, err, code)
+  local key, leader = key_of(record), leader_state(self, address)
+  leader.failures = leader.failures + 1
+  local newer = self.waiting[key] ~= nil
+  if not newer and self.seqs[key] then self.waiting[key] = record end
+  errors.report(self.site.send, {
+    job = record.job, workflow = record.workflow, part = record.part, manager = leader.name, address = address,
+    attempt = record.attempt, consecutive = leader.failures, status = code, counts = record.stats.requests or 0,
+    backpressure = self.level, put_back = not newer,
+  }, err, code)
+  if leader.failures >= ASK_AFTER then ask_who_leads(self, record, address) end
+end
+
+--- Send all that waits, each part by itself. Raises when nothing at all went out, so that the loop backs off.
+function reports:flush()
+  local batch, sent, tried = {}, 0, 0
+  for _, record in sorted(self.waiting) do batch[#batch + 1] = record end
+  self.waiting = {}
+  local calls = {}
+  for i, record in ipairs(batch) do
+    local address = leader_of(self, record)
+    calls[i] = { record = record, address = address, future = self.node.rpc:peer(address):start("part.progress", {
+      job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
+      seq = record.seq, stats = record.stats,
+    }, { timeout_ms = SEND_MS }) }
+  end
+  for _, c in ipairs(calls) do
+    local bytes, err, code = c.future:await()
+    tried = tried + 1
+    if bytes then
+      sent = sent + 1
+      leader_state(self, c.address).failures = 0
+      apply_ack(self, c.record, c.address, bytes)
+    else
+      failed(self, c.record, c.address, err, code)
+    end
+  end
+  if tried > 0 and sent == 0 then task.sleep(math.min(FLUSH_CAP_MS, self.options.interval_ms * 2 ^ math.min(tried, 6))) end
+end
+
+--- The part is over: no progress of it is sent any more.
+local function forget(self, record)
+  local key = key_of(record)
+  self.waiting[key], self.seqs[key] = nil, nil
+  for other in sorted(self.seqs) do
+    if other:sub(1, #record.job + 1) == record.job .. " " then return end
+  end
+  self.redirect[record.job], self.asked[record.job] = nil, nil
+end
+
+-- Results --------------------------------------------------------------------------------------------------------------
+
+--- A final result: sent until accepted. `on_accepted(stale)` runs once then.
+---@param record table  as progress, with state, reason?, result (bytes)
+---@param on_accepted fun(stale: boolean)
+function reports:result(record, on_accepted)
+  local key = ("%s %s %d"):format(record.job, record.part, record.fence)
+  self.waiting[key_of(record)] = nil
+  self.results[key] = record
+  self.scope:spawn(self.site.result, { job = record.job, workflow = record.workflow, part = record.part }, function ()
+    local quick = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
+    local slow = backoff.new(self.node.world, { base_ms = 5000, cap_ms = 60000 })
+    local try = 0
+    while true do
+      try = try + 1
+      local address = leader_of(self, record)
+      local reply, err, code = self.node.rpc:peer(address):call("part.result", {
+        job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
+        state = record.state, reason = record.reason or "", result = record.result, stats = record.stats,
+      }, { timeout_ms = RESULT_MS })
+      if reply and reply.accepted then
+        self.results[key] = nil
+        forget(self, record)
+        on_accepted(reply.stale)
+        return
+      end
+      errors.report(self.site.result, {
+        job = record.job, workflow = record.workflow, part = record.part, address = address, attempt = try, status = code,
+      }, err or "not accepted", code)
+      if try >= ASK_AFTER then ask_who_leads(self, record, address) end
+      task.sleep(try < TRIES_MAX and quick:next() or slow:next())
+    end
+  end)
+end
+
+--- How much waits, for people and specs.
+function reports:counts()
+  local waiting, results = 0, 0
+  for _ in sorted(self.waiting) do waiting = waiting + 1 end
+  for _ in sorted(self.results) do results = results + 1 end
+  return { waiting = waiting, results = results, level = self.level }
+end
+
+--- Send what waits once more, then end. Waits.
+function reports:close(timeout_ms)
+  local deadline_ms = task.now_ms() + timeout_ms
+  while task.now_ms() < deadline_ms do
+    local c = self:counts()
+    if c.waiting == 0 and c.results == 0 then break end
+    if c.waiting > 0 then self:flush() end
+    task.sleep(20)
+  end
+  self.scope:close()
+end
+
+return reports

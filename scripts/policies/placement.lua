@@ -1,0 +1,98 @@
+--- placement: where work goes. Operators edit this; the leader asks it and checks what it answers.
+---
+--- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why
+--- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait
+--- `choose(part, workflow, executors)`  who runs this part now?  -> an executor's name, or nil to wait
+--- executors: { name, address, cores, free }, sorted by name, only those that are up.
+local job = require "shoal.job"
+
+local function tried(part, name)
+  for _, attempt in ipairs(part.history) do
+    if attempt.executor == name and attempt.state ~= "refused" then return true end
+  end
+  return false
+end
+
+local workers = {}
+
+function workers.accepts() return true end
+
+--- A load workflow is spread over all workers that could hold a part; a command runs as many parts as it asks for.
+function workers.split(workflow, executors)
+  local able = 0
+  for _, e in ipairs(executors) do
+    if e.cores >= (workflow.cores or 1) then able = able + 1 end
+  end
+  if able == 0 then return nil end
+  return job.share(workflow, workflow.parts or workflow.command and 1 or able)
+end
+
+--- Most free cores first; one that failed this part only when no other could ever hold it.
+function workers.choose(part, workflow, executors)
+  local cores, best, again, busy = workflow.cores or 1, nil, nil, false
+  for _, e in ipairs(executors) do
+    local failed_here = tried(part, e.name)
+    if e.free >= cores and not failed_here then
+      if not best or e.free > best.free then best = e end
+    elseif e.free >= cores then
+      again = again or e
+    elseif e.cores >= cores and not failed_here then
+      busy = true -- worth waiting for
+    end
+  end
+  if best then return best.name end
+  return not busy and again and again.name or nil
+end
+
+local datacenters = {}
+
+--- Every datacenter a job names must be known here.
+function datacenters.accepts(spec, executors)
+  local known, names = {}, {}
+  for i, e in ipairs(executors) do known[e.name], names[i] = true, e.name end
+  if #names == 0 then return nil, "no datacenter has registered with this gate yet; try again shortly" end
+  for _, name in ipairs(spec.datacenters or {}) do
+    if not known[name] then
+      return nil, ("datacenters: no datacenter %q is known here; known: %s"):format(name, table.concat(names, ", "))
+    end
+  end
+  return true
+end
+
+local function wanted(spec, name)
+  if not spec.datacenters or #spec.datacenters == 0 then return true end
+  for _, target in ipairs(spec.datacenters) do
+    if target == name then return true end
+  end
+  return false
+end
+
+--- One part for each datacenter the job names (all, when it names none); a command goes where most is free.
+function datacenters.split(workflow, executors, spec)
+  local targets = {}
+  for _, e in ipairs(executors) do
+    if wanted(spec, e.name) and e.cores >= (workflow.cores or 1) then targets[#targets + 1] = e end
+  end
+  if #targets == 0 or #targets < #(spec.datacenters or {}) then return nil end -- A named one is away: wait for it.
+  local count = #targets
+  if workflow.command then
+    table.sort(targets, function (a, b) return a.free > b.free or a.free == b.free and a.name < b.name end)
+    count = math.min(count, workflow.parts or 1)
+  end
+  local shares = job.share(workflow, count)
+  for i, share in ipairs(shares) do share.executor = targets[i].name end
+  return shares
+end
+
+--- The datacenter it was cut for; the freest other when that one has lost it.
+function datacenters.choose(part, _, executors)
+  local home, other = part.share.executor, nil
+  for _, e in ipairs(executors) do
+    if e.name == home and not tried(part, home) then return home end
+    if not tried(part, e.name) and (not other or e.free > other.free) then other = e end
+  end
+  if not tried(part, home) then return nil end
+  return other and other.name or home
+end
+
+return { workers = workers, datacenters = datacenters }

@@ -1,0 +1,42 @@
+--- gate: leads jobs over datacenters. Its executors are the datacenters whose managers register.
+---
+--- From clients it answers `job.*`, from managers `dc.register`, `part.progress` and `part.result`. A datacenter that has not
+--- registered for dc_silent_ms is gone, and its parts start elsewhere.
+local dc = require "shoal.dc"
+local intake = require "shoal.intake"
+local lead = require "shoal.lead"
+
+local role = { name = "gate" }
+
+role.sends = { "part.dispatch", "part.cancel", "lead", "job.status", "job.stats", "job.result" }
+
+role.answers = intake.answers {
+  ["dc.register"] = function (state, body) return state.registry:register(body) end,
+  ["lead.who"] = function (state, body) return state.lead:who(body) end,
+  ["part.progress"] = function (state, body, peer) return state.lead:progress(body, peer) end,
+  ["part.result"] = function (state, body) return state.lead:result(body) end,
+}
+
+function role.start(node)
+  local policies, err, code = node:policies_of { "placement", "retry" }
+  if not policies then return nil, err, code end
+  local state = {}
+  state.lead, err, code = lead.open(node, {
+    tier = "gates", placement = policies.placement.datacenters, retry = policies.retry, claims = false,
+    silent_ms = node.config.gate_silent_ms, retention_ms = node.config.retention_ms,
+    part_name = function (_, workflow, _, share) return ("%s/%s"):format(workflow, share.executor) end,
+    keys = function (body) return { body.job } end,
+  })
+  if not state.lead then return nil, err, code end
+  state.registry = dc.registry(node, state.lead) -- the loop that notices silence
+  node.known = function () return state.registry:members() end
+  node.describe = function () return { executors = state.lead.executors:all(), jobs = state.lead:list() } end
+  return state
+end
+
+function role.stop(state)
+  state.registry:close()
+  state.lead:close()
+end
+
+return role

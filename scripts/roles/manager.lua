@@ -1,0 +1,73 @@
+--- manager: leads jobs in one datacenter. Its executors are the workers of its membership group.
+---
+--- From clients it answers `job.*` (a cluster without gates is complete), from gates `part.dispatch`, `part.cancel` and
+--- `lead`, from workers `part.progress` and `part.result`. It tells the gates every heartbeat_ms who it is and what is free.
+local dc = require "shoal.dc"
+local intake = require "shoal.intake"
+local lead = require "shoal.lead"
+local reports = require "shoal.reports"
+
+local role = { name = "manager" }
+
+role.sends = {
+  "part.dispatch", "part.cancel", "lead", "dc.register", "part.progress", "part.result", "lead.who",
+  "job.status", "job.stats", "job.result",
+}
+
+role.answers = intake.answers {
+  ["part.dispatch"] = function (state, body) return state.lead:take(body) end,
+  ["part.cancel"] = function (state, body) return state.lead:end_part(body) end,
+  ["lead"] = function (state, body) return state.heart:lead(body, state.lead) end,
+  ["lead.who"] = function (state, body) return state.lead:who(body) end,
+  ["part.progress"] = function (state, body, peer) return state.lead:progress(body, peer) end,
+  ["part.result"] = function (state, body) return state.lead:result(body) end,
+}
+
+function role.hooks(state)
+  return {
+    --- A worker is heard of, or has left: the leader asks it what it runs, or starts its parts elsewhere.
+    ["swim.member"] = function (event)
+      local m = event.member
+      if m.role ~= "worker" then return end
+      if event.kind == "left" then
+        state.lead:gone(m.name, m.name .. " left")
+      elseif event.kind ~= "suspect" and event.kind ~= "dead" then
+        state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation)
+      end
+    end,
+    --- A member died. Must be delivered: while this raises, it is tried again.
+    ["detector.global_death"] = function (name)
+      state.lead:gone(name, name .. " died")
+    end,
+  }
+end
+
+function role.start(node)
+  local policies, err, code = node:policies_of { "placement", "retry" }
+  if not policies then return nil, err, code end
+  local state = {}
+  state.reports = reports.open(node, {
+    owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
+  })
+  state.lead, err, code = lead.open(node, {
+    tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,
+    reports = state.reports, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
+    -- A gate's part "warm/a" is cut into "warm/a/1", "warm/a/2"; a job of our own into "warm/1", "warm/2".
+    part_name = function (run, workflow, index)
+      return ("%s/%d"):format(run.entry.prefix ~= "" and run.entry.prefix or workflow, index)
+    end,
+    keys = function (body) return { body.job .. "|" .. body.part:gsub("/[^/]*$", ""), body.job } end,
+  })
+  if not state.lead then return nil, err, code end
+  state.heart = dc.heart(node, state.lead) -- the loop that registers with the gates
+  node.describe = function () return { executors = state.lead.executors:all(), jobs = state.lead:list() } end
+  return state
+end
+
+function role.stop(state)
+  state.heart:close()
+  state.reports:close(500)
+  state.lead:close()
+end
+
+return role

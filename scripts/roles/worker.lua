@@ -1,0 +1,43 @@
+--- worker: runs parts, each in a child process of its own, and reports progress and results to who leads.
+---
+--- It answers `part.dispatch`, `part.cancel` and `lead`; it sends `part.progress` every flush_ms and `part.result` until
+--- accepted; it asks `lead.who` of another manager when its leader does not answer.
+local worker = require "shoal.worker"
+
+local role = { name = "worker" }
+
+role.sends = { "part.progress", "part.result", "lead.who" }
+
+role.answers = {
+  ["part.dispatch"] = function (state, body) return state.worker:dispatch(body) end,
+  ["part.cancel"] = function (state, body) return state.worker:cancel(body) end,
+  ["lead"] = function (state, body) return state.worker:lead(body) end,
+}
+
+function role.hooks(state)
+  return {
+    --- Managers come and go: whom to ask who leads.
+    ["swim.member"] = function (event)
+      local m = event.member
+      if m.role ~= "manager" then return end
+      local gone = event.kind == "dead" or event.kind == "left"
+      state.managers[m.name] = not gone and m.address or nil
+    end,
+  }
+end
+
+function role.start(node)
+  local state = { managers = {} }
+  state.worker = worker.open(node, {
+    flush_ms = node.config.flush_ms,
+    others = function () return worker.addresses(state.managers) end,
+  })
+  node.describe = function () return state.worker:describe() end
+  return state
+end
+
+function role.stop(state)
+  state.worker:close(2000)
+end
+
+return role
