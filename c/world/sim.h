@@ -8,9 +8,11 @@
  * be overridden per directed pair. A lost datagram is gone. A lost segment of a stream is sent again: loss delays it by a
  * retransmission timeout (200 ms, doubling). A cut drops all datagrams and delays stream bytes; a stream cut for
  * longer than 15 s resets at both ends (-ECONNRESET); a connect to a dead or cut node fails with -ETIMEDOUT after 5 s, to a
- * live node without listener with -ECONNREFUSED after a round trip. A crash ends the node's sockets: peers that hold streams to it read
- * -ECONNRESET when the crashed node restarts or when they next write and the answer comes, and at once never.
- * Names: world_resolve knows node names and numeric addresses. */
+ * live node without listener with -ECONNREFUSED after a round trip. A crash ends the node's sockets without a word: a peer that
+ * holds a stream to it reads -ECONNRESET when it has written and the machine, restarted, answers; or when no answer came for
+ * 15 s. One that writes nothing hears nothing.
+ * Names: world_resolve knows node names, "localhost" and numeric addresses. An address of no node that is a loopback or a
+ * wildcard means the node itself; nodes may have loopback addresses. */
 #ifndef SHOAL_WORLD_SIM_H
 #define SHOAL_WORLD_SIM_H
 

@@ -1,0 +1,255 @@
+/* sim_private: what the files of the simulated world share.
+ *
+ *   sim.c          nodes, faults, clock, timers, lookups, the table of operations
+ *   sim_queue.c    the event queue and the memory
+ *   sim_net.c      links, cuts, the fate of a datagram, ports, datagram sockets
+ *   sim_stream.c   streams and listeners
+ *   sim_files.c    disks
+ *   sim_process.c  children
+ *
+ * Two kinds of event. An event with a `world` is a callback into that world: while its node is paused it is held, and
+ * it goes with its world. The others are the network's and the kernels' own: a paused machine still acknowledges. */
+#ifndef SHOAL_WORLD_SIM_PRIVATE_H
+#define SHOAL_WORLD_SIM_PRIVATE_H
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+#include "world/sim.h"
+#include "world/world_private.h"
+
+struct sim_world;
+
+#define SIM_MS UINT64_C(1000000)
+#define SIM_S UINT64_C(1000000000)
+#define SIM_TURN_NS UINT64_C(1000) /* A turn of a loop takes this, so that what is always due cannot stop the clock. */
+#define SIM_AROUND(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+
+enum {
+  SIM_CLASSES = 18,                    /* Memory in sizes of powers of two from 2^6 on. */
+  SIM_CONNECT_TIMEOUT_MS = 5000,       /* sim.h */
+  SIM_UNANSWERED_MS = 15000,           /* sim.h */
+  SIM_RETRANSMIT_MS = 200,             /* The first retransmission, then doubling (the least RTO of Linux). */
+  SIM_WINDOW_BYTES = 256 * 1024,       /* Of a stream: sent or arrived, and not yet read. */
+  SIM_WINDOW_BYTES_MIN = 4096,
+  SIM_PORTS_FIRST = 32768,             /* Free ports are handed out in turn from here, so that a late packet finds no heir. */
+  SIM_PORTS = 28000,
+};
+
+/* ---- events ---- */
+
+struct sim_event {
+  void (*run)(struct sim *s, struct sim_event *e);
+  struct sim_world *world; /* Into which it calls; NULL: none. */
+  struct sim_event *next, *previous; /* In the ring of a paused node. */
+  uint32_t place;          /* In the heap, from 1; 0: not there. */
+};
+struct sim_entry {
+  uint64_t at_ns, sequence;
+  struct sim_event *event;
+};
+
+/* ---- things a world opens: the first member of each, laid over its base ---- */
+
+struct sim_thing {
+  struct world_handle handle;
+  struct sim_thing *next, *previous; /* In its world's ring. */
+  void (*drop)(struct sim_thing *t); /* Let go of all it holds, and of its memory; no callback. */
+  world_closed_fn *on_closed;
+  void *data;
+  struct sim_event closed;
+};
+
+struct sim_world {
+  struct shoal_world base;
+  struct sim_node *node;
+  struct sim_process *process; /* NULL: the node's first process. */
+  struct sim_thing things;     /* Head of the ring. */
+  struct sim_event wake;       /* Deferred work was left, or came from outside an event. */
+  char name[72];               /* "a", and "a/7" for its child 7. */
+};
+
+/* ---- disks ---- */
+
+struct sim_file {
+  uint32_t references; /* The name and each open log. */
+  uint8_t *bytes;
+  size_t length, capacity;
+  size_t synced_bytes; /* What a power loss would leave, once disks tear. */
+};
+struct sim_entry_file {
+  char *path; /* Absolute and clean. */
+  struct sim_file *file; /* NULL: a directory. */
+};
+struct sim_disk {
+  struct sim_entry_file *entries; /* Sorted by path, bytewise. */
+  size_t count, capacity;
+};
+
+/* ---- machines ---- */
+
+struct sim_node {
+  struct sim *sim;
+  char *name;
+  uint32_t index;
+  uint32_t boot; /* Counts its starts. */
+  struct shoal_address address;
+  uint64_t epoch_ns; /* Its clock is this + true time; drawn again at each boot. */
+  int64_t wall_offset_ns;
+  struct sim_world *world; /* NULL while it is down. */
+  bool paused;
+  bool crashing; /* Its worlds end with the machine: no word goes out. */
+  struct sim_event held; /* Head of the ring of what came while it was paused. */
+  struct rng chance;     /* Of its disk and the like; not its world's. */
+  struct sim_disk disk;
+  struct sim_udp *udps;
+  struct sim_listener *listeners;
+  struct sim_end *ends_first, *ends_last; /* Its ends of connections, oldest first. */
+  struct sim_process *processes, *processes_last;
+  int last_pid;
+  uint16_t last_port;
+};
+
+/* What was said of one directed pair of nodes. */
+struct sim_pair {
+  struct sim_node *from, *to;
+  bool cut, linked;
+  struct sim_link link;
+  struct sim_event cut_long; /* The cut has lasted: streams across it end. */
+};
+
+struct sim {
+  uint64_t now_ns, sequence, seed;
+  struct sim_entry *heap; /* From 1. */
+  uint32_t heap_count, heap_capacity;
+  struct sim_world *running; /* The world an event has called. */
+  void *free[SIM_CLASSES];
+  struct rng chance; /* Of the network. */
+  struct sim_link link;
+  struct sim_node **nodes;
+  uint32_t nodes_count, nodes_capacity;
+  uint32_t *by_address; /* Open addressing; index + 1. */
+  uint32_t by_address_size;
+  struct sim_pair **pairs; /* In the order they were made. */
+  uint32_t pairs_count, pairs_capacity;
+  uint32_t *by_pair;
+  uint32_t by_pair_size;
+  void (*on_event)(void *data, uint64_t now_ns, const char *text);
+  void *on_event_data;
+  sim_spawn_fn *on_spawn;
+  void *on_spawn_data;
+};
+
+static inline struct sim_world *sim_world_of(struct shoal_world *w) { return (struct sim_world *)(void *)w; }
+static inline struct sim *sim_of(const struct sim_thing *t) {
+  return sim_world_of(t->handle.world)->node->sim;
+}
+
+/* sim_queue.c */
+/* (Again) at this instant, after all that is there for it already; the past is now. */
+void sim_event_at(struct sim *s, struct sim_event *e, uint64_t at_ns);
+void sim_event_cancel(struct sim *s, struct sim_event *e); /* From the queue or a paused node's ring; harmless else. */
+static inline bool sim_event_armed(const struct sim_event *e) { return e->place != 0 || e->next; }
+struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it. */
+void sim_event_hold(struct sim_node *n, struct sim_event *e);
+void sim_event_release(struct sim_node *n); /* All that was held, in order, now. */
+void *sim_take(struct sim *s, size_t size); /* Not zeroed. The simulator cannot go on without memory: it stops there. */
+void sim_give(struct sim *s, void *memory, size_t size);
+size_t sim_room(size_t size); /* What sim_take(size) really gives. */
+void sim_memory_free(struct sim *s);
+void *sim_grow(void *array, uint32_t *capacity, uint32_t count, size_t size);
+
+/* sim.c */
+#define SIM_NOTE(s, ...) ((s)->on_event ? sim_note((s), __VA_ARGS__) : (void)0)
+void sim_note(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t sim_derive(uint64_t seed, const char *name, uint64_t number);
+/* The event now calls into this world: its deferred work runs after. */
+static inline void sim_enter(struct sim_world *w) { w->node->sim->running = w; }
+void sim_thing_open(struct sim_world *w, struct sim_thing *t, void (*drop)(struct sim_thing *t),
+                    world_closed_fn *on_closed, void *data);
+void sim_thing_close(struct sim_thing *t); /* Its on_closed comes next. */
+void sim_thing_leave(struct sim_thing *t); /* For drop(): out of its ring, its event cancelled. */
+struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process, uint64_t seed);
+void sim_world_free(struct sim_world *w); /* With all it opened; no callback. */
+extern const struct world_ops sim_ops;
+
+/* sim_net.c */
+bool sim_is_cut(struct sim *s, const struct sim_node *from, const struct sim_node *to);
+const struct sim_link *sim_link_of(struct sim *s, const struct sim_node *from, const struct sim_node *to);
+uint64_t sim_link_delay(struct sim *s, const struct sim_link *link);
+struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to); /* NULL: nobody has this address. */
+bool sim_is_any(const struct shoal_address *a);
+/* 0, or why a socket of this node cannot have this address. */
+int sim_can_bind(const struct sim_node *n, const struct shoal_address *bind);
+bool sim_binds_meet(const struct shoal_address *a, const struct shoal_address *b); /* Would one take the other's? */
+uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports, whoever may have it. */
+/* The address that a packet from `local` to `to` bears. */
+struct shoal_address sim_source(const struct sim_node *n, const struct shoal_address *local, const struct shoal_address *to);
+void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
+void sim_net_free(struct sim *s);
+int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
+                 void *data, struct world_udp **out);
+int sim_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);
+void sim_udp_address(struct world_udp *u, struct shoal_address *out);
+void sim_udp_close(struct world_udp *u);
+
+/* sim_stream.c */
+int sim_connect(struct shoal_world *w, const struct shoal_address *to, const struct world_stream_events *events,
+                void *data, struct world_stream **out);
+void sim_stream_attach(struct world_stream *s, const struct world_stream_events *events, void *data);
+int sim_stream_write(struct world_stream *s, const struct world_buffer *buffers, size_t count);
+size_t sim_stream_queued(const struct world_stream *s);
+void sim_stream_read(struct world_stream *s, bool on);
+int sim_stream_shutdown(struct world_stream *s);
+void sim_stream_window(struct world_stream *s, size_t bytes);
+bool sim_stream_peer(const struct world_stream *s, struct shoal_address *out);
+void sim_stream_close(struct world_stream *s);
+int sim_listen(struct shoal_world *w, const struct shoal_address *bind, const struct world_listener_events *events,
+               void *data, struct world_listener **out);
+void sim_listener_address(struct world_listener *l, struct shoal_address *out);
+void sim_listener_close(struct world_listener *l);
+void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
+void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
+void sim_streams_crashed(struct sim_node *n);  /* Its ends answer no more. */
+void sim_streams_restarted(struct sim_node *n); /* Now the machine answers for the ends it has forgotten. */
+/* A pipe on one machine: its ends are 0 (the parent's) and 1 (the child's). It lives until both are gone; it is
+ * found again only through what holds on to it, so who lets an end go must forget it. */
+struct sim_connection *sim_pipe_new(struct sim_node *n);
+void sim_pipe_keep(struct sim_connection *c); /* The child will read: what comes waits for it. */
+struct world_stream *sim_pipe_open(struct sim_connection *c, int side, struct sim_world *w, bool reads);
+void sim_pipe_print(struct sim_connection *c, const void *bytes, size_t length); /* From side 1, which has no stream. */
+void sim_pipe_end(struct sim_connection *c, int side); /* The process is gone and never took its stream. May free c. */
+
+/* sim_files.c */
+void sim_disk_init(struct sim_disk *d);
+void sim_disk_free(struct sim_disk *d);
+int sim_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
+int sim_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+int sim_rename(struct shoal_world *w, const char *from, const char *to);
+int sim_unlink(struct shoal_world *w, const char *path);
+int sim_make_directory(struct shoal_world *w, const char *path);
+int sim_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
+int sim_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
+                 struct world_log **out);
+int sim_log_append(struct world_log *l, const void *bytes, size_t length);
+int sim_log_sync(struct world_log *l);
+int sim_log_truncate(struct world_log *l, uint64_t size);
+uint64_t sim_log_size(const struct world_log *l);
+void sim_log_close(struct world_log *l);
+
+/* sim_process.c */
+int sim_stdio(struct shoal_world *w, int fd, struct world_stream **out);
+int sim_spawn(struct shoal_world *w, const struct world_spawn *options, const struct world_process_events *events,
+              void *data, struct world_process **out);
+struct world_stream *sim_process_stream(struct world_process *p, int fd);
+int sim_process_pid(const struct world_process *p);
+int sim_process_kill(struct world_process *p, int signal);
+void sim_process_close(struct world_process *p);
+const char *sim_process_directory(const struct sim_process *p); /* Where its relative paths start. */
+void sim_processes_crash(struct sim_node *n, bool tell); /* All of the machine's children are gone, without a word to it. */
+
+#endif
