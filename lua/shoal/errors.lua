@@ -13,11 +13,13 @@
 ---   if not sent then errors.report("worker.progress.send", ids, err, code) end
 
 local incidents = require "shoal.errors.incident"
-local policies = require "shoal.errors.policy"
+local catalogue = require "shoal.errors.catalogue"
+local limit = require "shoal.errors.limit"
+local telling = require "shoal.errors.telling"
+local judge = require "shoal.errors.judge"
 local agenda = require "shoal.errors.agenda"
 local hooks = require "shoal.errors.hooks"
 local deliver = require "shoal.errors.deliver"
-local sorted = require "shoal.sorted"
 local log = require "shoal.log"
 
 local pcall, xpcall, rawequal = pcall, xpcall, rawequal
@@ -25,119 +27,37 @@ local resume, close, status, create = coroutine.resume, coroutine.close, corouti
 
 local errors = {}
 
-local RING = 512           -- Incidents kept for `errors.incidents()`.
-local PRINTS_MAX = 64      -- Fingerprints of one site; later ones share one.
-local MEMBERS_MAX = 256    -- Sites of one family, and undeclared names; later ones share the family's.
-local DEPTH_MAX = 3        -- Failures while reporting failures; deeper is told by the last resort only.
-local POLICY_CHECK_NS = 200 * 1000000
+local DEPTH_MAX = 3                  -- Failures while telling failures; deeper is told by the last resort only.
 local POLICY_INSTRUCTIONS = 1000000
-local NS_PER_MS = 1000000
 
-local ROLES = { gate = true, manager = true, worker = true, client = true, any = true }
-local DELIVERIES = { notify = true, must_deliver = true }
-
-local state         -- All that this node's errors know; see reset().
-local records       -- state.records, by name: the fast way in.
-local fail          -- (record, ids, caught, code, extra) -> incident
+local state     -- All that this node's errors know; see reset().
+local records   -- The sites by name, state.catalogue.records: the fast way in.
+local fail      -- (record, ids, caught, code, extra) -> incident
 
 -- ---- the catalogue ----
 
-local function catching(record)
+--- The message handler of one site's protected calls: it runs where the error was raised, with the stack still there.
+local function handler_of(record)
   return function (err)
-    local where = err
-    if type(err) == "string" then where = incidents.split(err) else where = nil end
-    where = where or incidents.position(nil, 2)
-    local trace
-    if (record.traced[where] or 0) < record.traces then trace = debug.traceback(nil, 2) end
+    local where = type(err) == "string" and incidents.split(err) or incidents.position(nil, 2)
+    local trace = limit.wants_trace(record, where) and debug.traceback(nil, 2) or nil
     return setmetatable({ error = err, where = where, traceback = trace }, incidents.caught)
   end
 end
 
-local function new_record(declared, name)
-  local record = {
-    name = name, role = declared.role, level = declared.level, ids = declared.ids, delivery = declared.delivery,
-    hook = declared.hook, doc = declared.doc, family = name ~= declared.name and declared.name or nil,
-    ids_meta = { __fields = declared.ids }, raised = 0, reported = 0, suppressed = 0, handled = 0, in_flight = 0,
-    missing = 0, prints = {}, prints_count = 0, traced = {}, traces = 3,
-  }
-  record.handler = catching(record)
-  return record
-end
-
-local function add_record(declared, name)
-  local record = new_record(declared, name)
-  records[name] = record
-  state.names = nil
-  return record
-end
-
-local function names()
-  if not state.names then state.names = sorted.keys(records) end
-  return state.names
-end
-
---- The record of a member of a family, made on first use; nil when no family fits.
-local function member(name)
-  local prefix = name
-  while true do
-    prefix = prefix:match "^(.+)%.[^.]*$"
-    if not prefix then return nil end
-    local family = records[prefix .. ".*"]
-    if family then
-      if name == family.name then return family end
-      family.members = (family.members or 0) + 1
-      if family.members > MEMBERS_MAX then return family end
-      return add_record({ name = family.name, role = family.role, level = family.level, ids = family.ids,
-        delivery = family.delivery, hook = family.hook, doc = family.doc }, name)
-    end
-  end
-end
-
-local function unknown(name)
-  local near = type(name) == "string" and incidents.nearest(name, names())
-  return "errors: no site is named " .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
-    .. " (sites are declared in lua/shoal/sites.lua)"
-end
-
 --- The record of a site that is about to be used; a wrong name is the programmer's mistake.
 local function site_of(name)
-  local record = records[name] or type(name) == "string" and member(name)
-  if not record then error(unknown(name), 3) end
+  local record = state.catalogue:find(name)
+  if not record then error("errors: " .. state.catalogue:unknown(name), 3) end
   return record
 end
 
 --- Declare a site. shoal's own stand in lua/shoal/sites.lua; scripts may add theirs.
 ---@param declared shoal.Site  hook may be given as { arity = n } or { args = { names } }
-function errors.site(declared)
-  local function want(what, ok)
-    if not ok then error("errors.site: " .. tostring(declared.name) .. ": " .. what, 3) end
-  end
-  want("name must be words joined by dots", type(declared.name) == "string" and declared.name:find "^[%w_]+%.[%w_.*]+$")
-  want("it is declared already", not records[declared.name])
-  want("role must be gate, manager, worker, client or any", ROLES[declared.role or "any"])
-  want("level must be debug, info, warning, error or critical", log.levels[declared.level or "error"])
-  want("delivery must be notify or must_deliver", DELIVERIES[declared.delivery or "notify"])
-  want("ids must be a list of names", type(declared.ids or {}) == "table")
-  local hook = declared.hook
-  if hook then
-    want("hook must have args (names) or arity", type(hook.args) == "table" or math.type(hook.arity) == "integer")
-  end
-  add_record({ name = declared.name, role = declared.role or "any", level = declared.level or "error",
-    ids = declared.ids or {}, delivery = declared.delivery or "notify", hook = hook, doc = declared.doc or "" },
-    declared.name)
-end
+function errors.site(declared) state.catalogue:declare(declared, 2) end
 
 --- Whether this name is a site, or belongs to a family.
-function errors.is_site(name)
-  if type(name) ~= "string" then return false end
-  if records[name] then return true end
-  local prefix = name
-  while true do
-    prefix = prefix:match "^(.+)%.[^.]*$"
-    if not prefix then return false end
-    if records[prefix .. ".*"] then return true end
-  end
-end
+function errors.is_site(name) return records[name] ~= nil or state.catalogue:has(name) end
 
 -- ---- code that must run to its end ----
 
@@ -192,7 +112,7 @@ local function autopsy(record, co, ok, err)
     if err:find "attempt to yield" then hint = WAITED end
   end
   where = where or incidents.position(co, 0)
-  if (record.traced[where] or 0) < record.traces then trace = debug.traceback(co) end
+  if limit.wants_trace(record, where) then trace = debug.traceback(co) end
   local closed, second = close(co)
   if closed or rawequal(second, err) then second = nil end
   return setmetatable({ error = err, where = where, traceback = trace, hint = hint, second = second },
@@ -212,11 +132,6 @@ local function quietly(fn, ...)
   return quiet(run_apart(fn, ...))
 end
 
-local function tostringed(value)
-  local ok, words = quietly(tostring, value)
-  return ok and words or nil
-end
-
 -- ---- the policy ----
 
 local function sandboxed(fn, ...)
@@ -229,229 +144,20 @@ local function sandboxed(fn, ...)
   return ok, value
 end
 
-local function read_whole(path)
-  local world = state.world
-  local err, code
-  if world then
-    local bytes
-    bytes, err, code = world:read_file(path)
-    if bytes then return bytes end
-    if world:simulated() then return nil, err, code end
-  end
-  local file, why = io.open(path, "rb") -- A stock lua5.4 without a world, or a path that the world does not hold.
-  if not file then return nil, err or why, code or "ENOENT" end
-  local bytes = file:read "a"
-  file:close()
-  return bytes
-end
-
-local function clocks()
-  local world = state.world
-  if world then return world:now_ns(), world:wall_ns() end
-  return log.clocks()
-end
-
-local function take_policy(text, path)
-  state.policy_text = text
-  local parsed, err = policies.parse(text, path, sandboxed, errors.is_site, names)
-  if not parsed then return nil, err, "CONFIG" end
-  state.policy = parsed
-  for _, name in ipairs(names()) do records[name].merged = nil end
-  return true
-end
-
 --- Read the policy file, and look at it again at later incidents (at most every 200 ms), so that an edit shows.
 --- A file that is wrong changes nothing.
 ---@param path string
 ---@return true? ok
 ---@return string? err  every problem, one a line, each with file:line
 ---@return string? code "CONFIG", or why it could not be read
-function errors.load_policy(path)
-  local ok, text, err, code = quietly(read_whole, path)
-  if not ok then return nil, path .. ": " .. tostring(text), "FAILED" end
-  if not text then return nil, path .. ": " .. tostring(err), code end
-  local taken
-  taken, err, code = take_policy(text, path)
-  if not taken then return nil, err, code end
-  state.policy_path = path
-  return true
-end
-
---- The policy's file may have been edited since.
-local function look_again(now_ns)
-  local path = state.policy_path
-  if not path or (state.world and now_ns < state.policy_check_ns) then return end
-  state.policy_check_ns = now_ns + POLICY_CHECK_NS
-  local ok, text = quietly(read_whole, path)
-  if not ok or not text or text == state.policy_text then return end -- Half-way through an editor's rename: next time.
-  local taken, err = take_policy(text, path)
-  if taken then
-    log.info("policy.loaded", { file = path })
-  else
-    fail(records["policy.load"], { file = path }, { error = err, where = err:match "^[^\n]-:%d+" or path })
-  end
-end
-
-local function merged_for(record)
-  local merged = record.merged
-  if not merged then
-    merged = policies.of(state.policy, record.name, record.family)
-    record.merged, record.traces = merged, merged.traces
-  end
-  return merged
-end
-
---- The level, burst and window for this incident; a policy that fails is replaced by the built-in one.
-local function judge(record, incident)
-  local merged = merged_for(record)
-  local policy = state.policy
-  if policy.decide and state.depth == 1 then
-    local ok, value = sandboxed(policy.decide, incident, setmetatable({}, { __index = merged }))
-    local level, burst, per_ms
-    if ok then
-      level, burst, per_ms = policies.verdict(value, merged)
-      if level then return level ~= "" and level or record.level, burst, per_ms end
-      value = burst
-    end
-    state.policy = policies.builtin
-    for _, name in ipairs(names()) do records[name].merged = nil end
-    fail(records["policy.decide"], { file = policy.path, incident = incident.id }, { error = value })
-    merged = merged_for(record)
-  end
-  return merged.level or record.level, merged.burst, merged.per_ms
-end
-
--- ---- the rate limit: `burst` at once, then one per `per_ms`, for each fingerprint ----
-
-local function print_of(record, where, level)
-  local key = where .. " " .. level
-  local found = record.prints[key]
-  if found then return found end
-  if record.prints_count >= PRINTS_MAX then
-    key, where = "(others) " .. level, "(others)"
-    found = record.prints[key]
-    if found then return found end
-  end
-  record.prints_count = record.prints_count + 1
-  found = { site = record.name, where = where, level = level, count = 0, held = 0, tokens = false }
-  record.prints[key] = found
-  return found
-end
-
---- Whether one more may be told now.
-local function admit(print, burst, per_ms, now_ns)
-  local per_ns = math.ceil(per_ms * NS_PER_MS)
-  if not print.tokens then
-    print.tokens, print.filled_ns = burst, now_ns
-  else
-    local earned = (now_ns - print.filled_ns) // per_ns
-    if earned > 0 then
-      print.tokens = math.min(burst, print.tokens + earned)
-      print.filled_ns = print.filled_ns + earned * per_ns
-    end
-    if print.tokens > burst then print.tokens = burst end
-  end
-  if print.tokens == burst then print.filled_ns = now_ns end
-  if print.tokens > 0 then
-    print.tokens = print.tokens - 1
-    return true
-  end
-  return false, print.filled_ns + per_ns
-end
-
-local function announce(print)
-  if print.held == 0 then return end
-  local held = print.held
-  print.held = 0
-  log.write(print.level, "incident.held_back",
-    { site = print.site, where = print.where, held_back = held, count = print.count })
-end
+function errors.load_policy(path) return state.judge:load(state.world, path) end
 
 -- ---- telling ----
 
-local function traced(record, where)
-  local n = record.traced[where]
-  if not n then
-    record.traced_count = (record.traced_count or 0) + 1
-    if record.traced_count > PRINTS_MAX then
-      record.traced, record.traced_count = {}, 1
-    end
-    n = 0
-  end
-  record.traced[where] = n + 1
-end
-
-local function ids_of(record, ids, extra)
-  if type(ids) == "function" then
-    local done, value, ok, err = run_apart(ids)
-    if done and (value == nil or type(value) == "table") then
-      ids = value
-    else
-      ids = nil
-      local caught = done and { error = "ids must be a table, not " .. type(value) }
-        or autopsy(records["errors.ids"], value, ok, err)
-      fail(records["errors.ids"], { of = record.name }, caught)
-    end
-  end
-  if type(ids) ~= "table" then ids = nil end
-  return incidents.ids(record, ids, extra)
-end
-
-local function listen(incident)
-  for _, fn in ipairs(state.listeners) do
-    local done, co, ok, err = run_apart(fn, incident)
-    if not done then
-      fail(records["errors.listener"], { incident = incident.id }, autopsy(records["errors.listener"], co, ok, err))
-    end
-  end
-end
-
-local function tell(record, ids, caught, code, extra)
-  local now_ns, wall_ns = clocks()
-  if state.depth == 1 then look_again(now_ns) end
-  local message, where = incidents.describe(caught.error, tostringed)
-  where = caught.where or where or "?"
-  state.seq = state.seq + 1
-  local incident = setmetatable({
-    id = state.node .. "-" .. state.seq, site = record.name, error = caught.error, message = message, code = code,
-    where = where, traceback = caught.traceback, hint = caught.hint, node = state.node, at_ns = now_ns,
-    wall_ns = wall_ns, raised = not caught.value, escalated = extra and extra.escalated,
-  }, incidents.meta)
-  if extra and extra.escalated then extra.escalated = nil end
-  incident.ids, incident.missing = ids_of(record, ids, extra)
-  if incident.missing then record.missing = record.missing + 1 end
-  if caught.traceback then traced(record, where) end
-
-  incident.count = record.raised
-  local level, burst, per_ms = judge(record, incident)
-  if incident.escalated then level = "critical" end
-  incident.level = level
-  local print = print_of(record, where, level)
-  print.count = print.count + 1
-  incident.count = print.count
-  local admitted, window_ns = admit(print, burst, per_ms, now_ns)
-  if not admitted then
-    record.suppressed, record.in_flight = record.suppressed + 1, record.in_flight - 1
-    print.held = print.held + 1
-    if print.held == 1 then state.agenda:add({ announce = print }, window_ns) end
-    return incident
-  end
-  state.ring_count = state.ring_count + 1
-  state.ring[(state.ring_count - 1) % RING + 1] = incident
-  log.write(level, "incident", incidents.logged(incident), now_ns, wall_ns)
-  record.reported, record.in_flight = record.reported + 1, record.in_flight - 1
-  if state.depth == 1 then listen(incident) end
-  return incident
-end
-
---- When telling itself failed, or fails while failing: one line past everything, and the count.
-local function bare(record, caught, why)
-  record.reported, record.in_flight = record.reported + 1, record.in_flight - 1
-  local message = type(caught.error) == "string" and caught.error or type(caught.error)
-  log.last_resort("shoal: incident at " .. record.name .. ": " .. message .. (why and " (" .. why .. ")" or ""))
-  return setmetatable({ id = state.node .. "-?", site = record.name, level = record.level, ids = {},
-    error = caught.error, message = message, where = caught.where or "?", node = state.node, at_ns = 0, wall_ns = 0,
-    count = record.raised }, incidents.meta)
+local function clocks()
+  local world = state.world
+  if world then return world:now_ns(), world:wall_ns() end
+  return log.clocks()
 end
 
 function fail(record, ids, caught, code, extra)
@@ -462,18 +168,14 @@ function fail(record, ids, caught, code, extra)
     return err
   end
   record.in_flight = record.in_flight + 1
-  if state.depth >= DEPTH_MAX then return bare(record, caught, "while reporting another") end
+  if state.depth >= DEPTH_MAX then return telling.bare(state.telling, record, caught, "while telling another") end
   state.depth = state.depth + 1
   local before = record.in_flight
-  local ok, incident = pcall(tell, record, ids, caught, code, extra)
+  local ok, incident = pcall(telling.tell, state.telling, record, ids, caught, code, extra, state.depth == 1)
   state.depth = state.depth - 1
   if not ok then
-    if record.in_flight == before then
-      incident = bare(record, caught, "reporting failed: " .. tostring(incident))
-    else -- It was counted; what failed came after.
-      log.last_resort("shoal: after the incident at " .. record.name .. ": " .. tostring(incident))
-      incident = bare(record, { error = err }, nil)
-    end
+    local why = "telling failed: " .. incidents.describe(incident, quietly)
+    incident = telling.bare(state.telling, record, caught, why, record.in_flight ~= before)
   end
   if caught.second ~= nil then
     fail(record, ids, { error = caught.second, where = caught.where }, nil, { closing = true })
@@ -537,16 +239,12 @@ end
 ---@param code? string
 ---@return table incident
 function errors.report(site, ids, err, code)
-  local record = records[site] or type(site) == "string" and member(site)
+  local record = state.catalogue:find(site)
   if not record then
     local name = type(site) == "string" and site or tostring(site)
-    fail(records["errors.undeclared"], { name = name }, { error = unknown(site), where = incidents.position(nil, 2) })
-    record = records["errors.undeclared"]
-    if state.undeclared < MEMBERS_MAX then
-      state.undeclared = state.undeclared + 1
-      record = add_record({ name = name, role = "any", level = "error", ids = {}, delivery = "notify", doc = "undeclared" },
-        name)
-    end
+    fail(records["errors.undeclared"], { name = name },
+      { error = state.catalogue:unknown(site), where = incidents.position(nil, 2), value = true })
+    record = state.catalogue:stray(name)
   end
   return fail(record, ids, { error = err, where = incidents.position(nil, 2), value = true }, code)
 end
@@ -624,16 +322,16 @@ function errors.withdraw(site, key)
 end
 
 --- A set of hooks: operators' functions hung on sites by name. See errors/hooks.lua.
----@param catalogue? string[]  the sites one may wire; nil: all that have a hook
+---@param names? string[]  the sites one may wire; nil: all that have a hook
 ---@return shoal.Hooks
-function errors.hooks(catalogue) return hooks.new(errors, catalogue) end
+function errors.hooks(names) return hooks.new(errors, names) end
 
 --- What the catalogue says of a site; nil when it has none of that name.
-function errors.declared(name) return type(name) == "string" and (records[name] or member(name)) or nil end
+function errors.declared(name) return state.catalogue:find(name) end
 --- All names, sorted.
-function errors.names() return names() end
+function errors.names() return state.catalogue:names() end
 --- The declared name nearest to this one, or nil.
-function errors.nearest(name, among) return incidents.nearest(name, among or names()) end
+function errors.nearest(name, among) return incidents.nearest(name, among or state.catalogue:names()) end
 
 -- ---- asking ----
 
@@ -649,7 +347,7 @@ function errors.count(site) return count_of(records[site] or site_of(site)) end
 function errors.counts()
   local out = {}
   local by_c = state.door and state.door.incidents() - state.door_base or 0
-  for _, name in ipairs(names()) do
+  for _, name in ipairs(state.catalogue:names()) do
     local record = records[name]
     local added = name == "door.sink" and by_c or 0
     if record.raised + added > 0 then
@@ -663,28 +361,11 @@ end
 
 --- The last n incidents that were told, oldest first; at most 512.
 ---@param n? integer
-function errors.incidents(n)
-  local have = math.min(state.ring_count, RING)
-  n = math.min(n or have, have)
-  local out = {}
-  for i = 1, n do out[i] = state.ring[(state.ring_count - n + i - 1) % RING + 1] end
-  return out
-end
+function errors.incidents(n) return telling.recent(state.telling, n) end
 
 --- Hear of each incident that is told. fn runs to its end. Returns what takes it away again.
 ---@param fn fun(incident: table)
-function errors.listen(fn)
-  local listeners = { table.unpack(state.listeners) }
-  listeners[#listeners + 1] = fn
-  state.listeners = listeners
-  return function ()
-    local kept = {}
-    for _, other in ipairs(state.listeners) do
-      if other ~= fn then kept[#kept + 1] = other end
-    end
-    state.listeners = kept
-  end
-end
+function errors.listen(fn) return telling.listen(state.telling, fn) end
 
 --- Whether raised = reported + suppressed + handled holds at every site, with nothing in flight.
 ---@return true? ok
@@ -717,7 +398,7 @@ end
 -- ---- beginning and end ----
 
 local function on_due(entry)
-  if entry.announce then announce(entry.announce) else deliver.again(state.deliveries, entry) end
+  if entry.announce then telling.announce(entry.announce) else deliver.again(state.deliveries, entry) end
 end
 
 --- Give errors the node's world (clocks, timer, files) and name. Before this, clocks read 0 and nothing is retried.
@@ -726,7 +407,7 @@ end
 function errors.start(world, node)
   local waiting = state.agenda:drain()
   state.agenda:close()
-  state.world, state.node, state.policy_check_ns = world, node, 0
+  state.world, state.telling.node, state.judge.look_ns = world, node, 0
   state.agenda = agenda.new(world, on_due)
   local now_ns = world:now_ns()
   for _, entry in ipairs(waiting) do state.agenda:add(entry, now_ns) end
@@ -738,7 +419,7 @@ end
 function errors.finish()
   for _, entry in ipairs(state.agenda:drain()) do
     if entry.announce then
-      announce(entry.announce)
+      telling.announce(entry.announce)
     else
       deliver.give_up(state.deliveries, entry)
       fail(records["errors.undelivered"], { of = entry.record.name, key = entry.key },
@@ -746,7 +427,7 @@ function errors.finish()
     end
   end
   for _, entry in ipairs(state.agenda:drain()) do
-    if entry.announce then announce(entry.announce) end
+    if entry.announce then telling.announce(entry.announce) end
   end
   state.agenda:close()
   return errors.balance()
@@ -754,19 +435,19 @@ end
 
 local function traced_place(trace)
   if type(trace) ~= "string" then return nil end
-  for where in trace:gmatch "\n%s*([^\n]-:%d+): in " do return where end
+  return trace:match "\n%s*([^\n]-:%d+): in "
 end
 
 --- What C calls with an error that reached it: fn(site, error, traceback).
 local function from_c(site, err, trace)
-  local record = records[site] or type(site) == "string" and member(site)
+  local record = state.catalogue:find(site)
   if not record then
     errors.report(site, nil, err)
     return
   end
   local where = type(err) == "string" and incidents.split(err) or traced_place(trace) or "?"
   local hint = type(err) == "string" and err:find "attempt to yield" and WAITED or nil
-  if (record.traced[where] or 0) >= record.traces then trace = nil end
+  if not limit.wants_trace(record, where) then trace = nil end
   fail(record, nil, { error = err, where = where, traceback = trace, hint = hint })
 end
 
@@ -784,19 +465,20 @@ end
 --- Forget everything and begin anew, for specs: as if just loaded.
 function errors.reset()
   if state then state.agenda:close() end
-  state = {
-    records = {}, listeners = {}, ring = {}, ring_count = 0, seq = 0, depth = 0, undeclared = 0, node = "?",
-    policy = policies.builtin, policy_check_ns = 0,
+  state = { depth = 0, catalogue = catalogue.new(handler_of), agenda = agenda.new(nil, on_due) }
+  records = state.catalogue.records
+  local function fail_at(name, ids, caught) return fail(records[name], ids, caught) end
+  local function later(entry, due_ns) state.agenda:add(entry, due_ns) end
+  state.judge = judge.new { catalogue = state.catalogue, quietly = quietly, sandboxed = sandboxed, fail = fail_at }
+  state.telling = telling.new {
+    run_apart = run_apart, quietly = quietly, fail = fail_at, clocks = clocks, later = later, judge = state.judge,
+    autopsy = function (name, ...) return autopsy(records[name], ...) end,
+    world = function () return state.world end,
   }
-  records = state.records
-  policies.builtin.merged = {}
-  state.agenda = agenda.new(nil, on_due)
-  state.deliveries = deliver.new({
-    clock = clocks,
-    later = function (entry, due_ns) state.agenda:add(entry, due_ns) end,
+  state.deliveries = deliver.new {
+    clock = clocks, later = later, run = errors.run,
     cancel = function (entry) state.agenda:remove(entry) end,
-    run = errors.run,
-  })
+  }
   for _, declared in ipairs(require "shoal.sites") do errors.site(declared) end
   connect()
 end

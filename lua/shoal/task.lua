@@ -75,8 +75,9 @@ end
 
 local function wake_all(t)
   local first, others = t.waiter, t.waiters
-  t.waiter, t.waiters = nil, nil
+  if others then t.waiters = nil end
   if first then
+    t.waiter = false
     first.waits_for = nil
     if first.due_at then heap.remove(sleepers, first) end
     make_ready(first)
@@ -99,7 +100,7 @@ local function leave(t)
   if not what then return end
   t.waits_for = nil
   if what.waiter == t then
-    what.waiter = nil
+    what.waiter = false
     local others = what.waiters
     if others then -- Keep the order: the next one comes forward.
       for i = 1, others.count do

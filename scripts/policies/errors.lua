@@ -4,6 +4,8 @@
 ---   level    "debug" | "info" | "warning" | "error" | "critical"; without one, the site's own (lua/shoal/sites.lua)
 ---   burst    this many are told at once ...
 ---   per_ms   ... then one in this time; what is held back is counted and announced at the same level
+---   fields   which of an incident's fields are written, besides its id and site (all, unless told):
+---            message, code, where, count, ids, missing, error, hint, traceback
 ---   traces   so many tracebacks are kept of each fingerprint (site and file:line)
 ---
 --- There is no "silent": a level can be lowered, the count goes on. `shoal incidents` shows what was told, and each node

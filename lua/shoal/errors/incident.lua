@@ -19,7 +19,9 @@ function incident.position(co, level)
     local info
     if co then info = debug.getinfo(co, at, "Sl") else info = debug.getinfo(at + 1, "Sl") end
     if not info then return "?" end
-    if info.currentline > 0 then return info.short_src .. ":" .. info.currentline end
+    if info.currentline > 0 and not info.source:find("shoal/errors", 1, true) then -- The door itself is never the place.
+      return info.short_src .. ":" .. info.currentline
+    end
   end
   return "?"
 end
@@ -31,10 +33,12 @@ function incident.split(text)
   return where, words
 end
 
---- The words of an error value of any kind, without addresses. `tostringed` calls a value's own __tostring protected.
+--- The words of an error value of any kind, without addresses. `quietly` calls a value's own __tostring protected.
+---@param err any
+---@param quietly fun(fn: function, ...): boolean, any
 ---@return string message
 ---@return string? where  when the words named a place
-function incident.describe(err, tostringed)
+function incident.describe(err, quietly)
   local of = type(err)
   if of == "string" then
     local where, words = incident.split(err)
@@ -44,8 +48,8 @@ function incident.describe(err, tostringed)
   if of == "table" or of == "userdata" then
     local meta = debug.getmetatable(err)
     if type(meta) == "table" and rawget(meta, "__tostring") ~= nil then
-      local words = tostringed(err)
-      if type(words) == "string" then
+      local ok, words = quietly(tostring, err)
+      if ok and type(words) == "string" then
         local where, rest = incident.split(words)
         return rest or words, where
       end
@@ -102,22 +106,28 @@ end
 incident.fields = { "id", "site", "message", "code", "where", "count", "ids", "missing", "error", "escalated", "hint",
   "traceback" }
 
---- What the log writes of one.
-function incident.logged(record)
+--- What the log writes of one; `fields` (of the policy) are those wanted besides the id and the site.
+---@param record table
+---@param fields? string[]
+function incident.logged(record, fields)
   local err = record.error
-  return {
+  local all = {
     id = record.id, site = record.site, message = record.message, code = record.code, where = record.where,
     count = record.count, ids = next(record.ids) ~= nil and record.ids or nil, missing = record.missing,
     error = type(err) ~= "string" and record.raised and line.kind(err) or nil,
     escalated = record.escalated, hint = record.hint, traceback = record.traceback,
   }
+  if not fields then return all end
+  local some = { id = all.id, site = all.site, escalated = all.escalated }
+  for _, name in ipairs(fields) do some[name] = all[name] end
+  return some
 end
 
 --- The declared name nearest to a misspelt one, or nil: by edits, at most a third of its length.
 ---@param name string
 ---@param names string[]  sorted
 function incident.nearest(name, names)
-  local best, distance = nil, #name // 3 + 1
+  local best, distance = nil, #name // 3 + 2
   for _, candidate in ipairs(names) do
     local row = {}
     for j = 0, #candidate do row[j] = j end

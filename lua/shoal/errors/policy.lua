@@ -8,7 +8,7 @@ local log = require "shoal.log"
 local policy = {}
 
 local defaults = { burst = 5, per_ms = 10000, traces = 3 }
-local known = { "burst", "level", "per_ms", "traces" }
+local known = { "burst", "fields", "level", "per_ms", "traces" }
 
 --- What rules when there is no file, or the file's policy failed.
 policy.builtin = { default = defaults, sites = {}, merged = {} }
@@ -48,6 +48,19 @@ local function check_entry(text, path, name, entry, problems)
         problem("level", 'level "' .. tostring(value) .. '" is none of debug, info, warning, error, critical'
           .. (value == "silent" and " (no level is silent: failures are always counted and told)" or ""))
       end
+    elseif key == "fields" then
+      if type(value) ~= "table" then
+        problem(key, "fields must be a list of names, not " .. type(value))
+      else
+        for _, field in ipairs(value) do
+          local is_field = false
+          for _, one in ipairs(incident.fields) do is_field = is_field or one == field end
+          if not is_field then
+            problem(tostring(field), "an incident has no field " .. tostring(field) .. "; it has "
+              .. table.concat(incident.fields, ", "))
+          end
+        end
+      end
     elseif key == "burst" or key == "traces" or key == "per_ms" then
       local least = key == "per_ms" and 1 or key == "burst" and 1 or 0
       if math.type(value) ~= "integer" and key ~= "per_ms" then
@@ -62,7 +75,7 @@ local function check_entry(text, path, name, entry, problems)
   end
 end
 
-local function check(text, path, value, is_site, site_names)
+local function check(text, path, value, catalogue)
   local problems = {}
   if type(value) ~= "table" then return { path .. ":1: the policy must return a table, not " .. type(value) } end
   for key, part in sorted(value) do
@@ -73,8 +86,8 @@ local function check(text, path, value, is_site, site_names)
         problems[#problems + 1] = path .. ":" .. line_of(text, nil, "sites") .. ": sites must be a table"
       else
         for name, entry in sorted(part) do
-          if type(name) ~= "string" or not is_site(name) then
-            local near = incident.nearest(tostring(name), site_names())
+          if type(name) ~= "string" or not catalogue:has(name) then
+            local near = incident.nearest(tostring(name), catalogue:names())
             problems[#problems + 1] = path .. ":" .. line_of(text, nil, tostring(name)) .. ": no site is named "
               .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
           else
@@ -99,22 +112,21 @@ end
 ---@param text string
 ---@param path string
 ---@param run fun(fn: function): boolean, any  calls fn protected and bounded
----@param is_site fun(name: string): boolean
----@param site_names fun(): string[]
+---@param catalogue table  the sites that there are
 ---@return table? policy
 ---@return string? err  every problem, one a line, each with file:line
-function policy.parse(text, path, run, is_site, site_names)
+function policy.parse(text, path, run, catalogue)
   local chunk, err = load(text, "@" .. path, "t", environment())
   if not chunk then return nil, err end
   local ran, value = run(chunk)
-  if not ran then return nil, (incident.describe(value, tostring)) .. " (" .. path .. ")" end
-  local problems = check(text, path, value, is_site, site_names)
+  if not ran then return nil, type(value) == "string" and value or path .. ": it raised a " .. type(value) end
+  local problems = check(text, path, value, catalogue)
   if #problems > 0 then return nil, table.concat(problems, "\n") end
   return { default = value.default or {}, sites = value.sites or {}, decide = value.decide, path = path, merged = {} }
 end
 
 --- What the policy's data says of a site; a family's entry ("client.callback.*") holds for its members.
----@return { level: string?, burst: integer, per_ms: number, traces: integer }
+---@return { level: string?, burst: integer, per_ms: number, traces: integer, fields: string[]? }
 function policy.of(p, name, family)
   local merged = p.merged[name]
   if merged then return merged end

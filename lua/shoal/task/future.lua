@@ -175,7 +175,7 @@ function Future:drop(why)
 end
 
 --- "set", "failed", or nil while it may still come.
-function Future:state() return self.done end
+function Future:state() return self.done or nil end
 
 function Future:__tostring() return "future " .. self.label .. " (" .. (self.done or "pending") .. ")" end
 
@@ -183,7 +183,9 @@ function Future:__tostring() return "future " .. self.label .. " (" .. (self.don
 function future.new(means)
   inner = means
   return function (label, scope)
-    return setmetatable({ label = label or "?", scope = scope }, Future)
+    -- All fields at once, so that the table is sized once: a future is made for every call.
+    return setmetatable({ nil, nil, nil, label = label or "?", scope = scope, done = false, n = 0, waiter = false,
+      is_taken = false }, Future)
   end
 end
 
