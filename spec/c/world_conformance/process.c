@@ -166,11 +166,11 @@ static void environment_and_folder(void) {
   const char *const env[] = {"SHOAL_CASE=first", "SHOAL_CASE=new", "SHOAL_OTHER=", NULL};
   setenv("SHOAL_CASE", "old", 1);
   setenv("SHOAL_KEPT", "kept", 1);
-  SAME(run(&c, "echo $SHOAL_CASE $SHOAL_KEPT ${SHOAL_OTHER-unset}.; pwd",
+  SAME(run(&c, "echo $SHOAL_CASE $SHOAL_KEPT ${SHOAL_OTHER-unset}. $(env | grep -c SHOAL_CASE); pwd",
            (struct world_spawn){.env = env, .cwd = "/usr", .pipe = {false, true, false}}), 0);
   take_out(&c);
   UNTIL(c.out.ended && c.exited);
-  SAME(strcmp(c.text, "new kept .\n/usr\n"), 0);
+  SAME(strcmp(c.text, "new kept . 1\n/usr\n"), 0);
   close_child(&c);
 }
 /* As /proc has it: 'S', 'Z'...; 0 when there is no such process. */
