@@ -31,6 +31,7 @@ node.config = schema.record({
   connect = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
   data = schema.string { default = "", doc = "folder for what must survive a restart" },
   log = schema.string { default = "", doc = "JSON-lines file; empty: stderr" },
+  log_level = schema.enum { "debug", "info", "warning", "error", "critical", default = "info" },
   policies = schema.string { default = "", doc = "folder of policy scripts; empty: the shipped ones" },
   profile = schema.enum { "local", "lan", "wan", default = "local" },
   cores = schema.integer { default = 4, min = 1, max = 4096 },
@@ -99,7 +100,8 @@ end
 -- Steps of the start; each returns true, or nil, err, code -------------------------------------------------------------
 
 local function open_log(self)
-  local target = self.config.log ~= "" and { path = self.config.log, node = self.name } or core.log_sink or { node = self.name }
+  local target = { path = self.config.log ~= "" and self.config.log or nil, node = self.name, level = self.config.log_level }
+  if not target.path and core.log_sink then target = core.log_sink end
   local opened, err, code = log.open(self.world, target)
   if not opened then return nil, err, code end
   log.node(self.name)
@@ -117,11 +119,11 @@ local function open_transport(self)
   local made, err, code = rpc.open(self)
   if not made then return nil, err, code end
   self.rpc = made
-  admin.open(self)
-  if self.role == "client" then
+  if self.role == "client" then -- It listens nowhere, so nobody could ask it anything.
     self.address = ""
     return true
   end
+  admin.open(self)
   self.address, err, code = made:listen(self.config.bind)
   if not self.address then return nil, err, code end
   return true

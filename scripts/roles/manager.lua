@@ -36,8 +36,8 @@ function role.hooks(state)
       end
     end,
     --- A member died. Must be delivered: while this raises, it is tried again.
-    ["detector.global_death"] = function (name)
-      state.lead:gone(name, name .. " died")
+    ["detector.global_death"] = function (name, incarnation)
+      state.lead:gone(name, ("%s (%s) died"):format(name, incarnation))
     end,
   }
 end

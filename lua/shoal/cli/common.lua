@@ -78,7 +78,7 @@ function common.client(args)
   local made
   made, err, code = node.start {
     world = world.current(), script = core.home() .. "/scripts/roles/client.lua",
-    config = { name = ("cli-%04x"):format(world.current():random(65536) - 1), connect = addresses, log = "/dev/null",
+    config = { name = ("cli-%04x"):format(world.current():random(65536) - 1), connect = addresses, log_level = "error",
       cluster = args.cluster },
   }
   if not made then return nil, common.refused("client", err, code) end
