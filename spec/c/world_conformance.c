@@ -50,23 +50,23 @@ static void real_start(void) {
   CHECK(world_uv_open(&options, &W) == 0);
 }
 
+static void check_data(uv_handle_t *handle, void *data) {
+  (void)data;
+  CHECK(handle->data == &marker);
+}
+
 static bool real_turn(uint64_t *spent_ms) {
   uint64_t before = uv_hrtime();
   uv_timer_start(&guard, on_guard, 100, 100); /* Repeating: the first may be due before the loop waits. */
+  uv_walk(&loop, check_data, NULL); /* Whatever is open, at every turn: luv may walk the loop at any time. */
   uv_run(&loop, UV_RUN_ONCE);
   uv_timer_stop(&guard);
   *spent_ms += (uv_hrtime() - before) / MS;
   return *spent_ms < LIMIT_MS;
 }
 
-static void check_data(uv_handle_t *handle, void *data) {
-  (void)data;
-  CHECK(handle->data == &marker);
-}
-
 static void real_end(void) {
   int closed = 0;
-  uv_walk(&loop, check_data, NULL);
   world_uv_close(W, count_closed, &closed);
   uv_close((uv_handle_t *)&guard, NULL);
   uv_run(&loop, UV_RUN_DEFAULT);

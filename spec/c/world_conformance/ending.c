@@ -173,6 +173,34 @@ static void listener_closed_in_on_connection(void) {
   pair_close(&p);
 }
 
+static void never(void) { CHECK(!"called back by what was refused"); }
+
+/* Each kind of thing, refused: a code, and nothing opened. */
+static void refused_for_want_of_descriptors(void) {
+  static const struct world_udp_events udp = {.on_datagram = (void (*)(void *, const struct shoal_address *, const uint8_t *, size_t))never};
+  static const struct world_listener_events listener = {.on_connection = (void (*)(void *, struct world_stream *))never};
+  static const struct world_process_events process = {.on_exit = (void (*)(void *, int64_t, int))never};
+  static const struct world_log_events log = {.on_synced = (void (*)(void *, int, uint64_t))never};
+  const char *argv[] = {"true", NULL};
+  struct world_spawn options = {.argv = argv, .pipe = {true, true, true}};
+  struct world_telemetry before, after;
+  struct world_stream *s = NULL;
+  struct world_listener *l = NULL;
+  struct world_udp *u = NULL;
+  struct world_process *p = NULL;
+  struct world_log *g = NULL;
+  world_telemetry(W, &before);
+  SAME(ASK(world_connect(W, &HERE, &END_EVENTS, NULL, &s)), -EMFILE);
+  SAME(ASK(world_listen(W, &HERE, &listener, NULL, &l)), -EMFILE);
+  SAME(ASK(world_udp_open(W, &HERE, &udp, NULL, &u)), -EMFILE);
+  SAME(ASK(world_spawn(W, &options, &process, NULL, &p)), -EMFILE);
+  SAME(ASK(world_log_open(W, "log", &log, NULL, &g)), -EMFILE);
+  SAME(world_put_durable(W, "file", "x", 1), -EMFILE);
+  world_telemetry(W, &after);
+  SAME(after.open_handles, before.open_handles);
+  CHECK(!s && !l && !u && !p && !g);
+}
+
 static void no_descriptors(void) {
   struct pair p = {0};
   struct rlimit before, none;
@@ -192,6 +220,7 @@ static void no_descriptors(void) {
     }
   }
   setrlimit(RLIMIT_NOFILE, &none);
+  refused_for_want_of_descriptors();
   struct world_telemetry start, after;
   UNTIL(p.listener_errors);
   world_telemetry(W, &start);
