@@ -159,6 +159,7 @@ bool swim_forget(struct swim *s, const struct shoal_address *seed);
 /* Tell others that we go, and wait until a few have heard it: SWIM_LEFT_DONE comes then, or after leave_timeout_ms.
  * A second call changes nothing. We probe no more, but still answer. */
 void swim_leave(struct swim *s, uint64_t now_ns);
+bool swim_is_leaving(const struct swim *s); /* Or has left. */
 /* Replace our payload; a version higher goes out. Returns 0, ERR_TOO_LARGE or ERR_MEMORY. */
 int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
 /* Something speaks against this member (a connection reset, a process's exit): probe it at once. It decides nothing

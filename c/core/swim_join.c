@@ -197,6 +197,8 @@ void swim_leave(struct swim *s, uint64_t now_ns) {
   leave_tick(s);
 }
 
+bool swim_is_leaving(const struct swim *s) { return s->leaving; }
+
 void leave_heard(struct swim *s, uint32_t id) {
   for (uint32_t i = 0; i < s->witnesses_count; i++)
     if (s->witnesses[i] == id) return;

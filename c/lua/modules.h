@@ -14,6 +14,7 @@
   X("shoal.core.http", luaopen_shoal_core_http) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.net", luaopen_shoal_core_net) \
+  X("shoal.core.swim", luaopen_shoal_core_swim) \
   X("shoal.core.world", luaopen_shoal_core_world)
 
 #define SHOAL_MODULE_DECLARE(name, function) __attribute__((visibility("default"))) int function(lua_State *L);

@@ -1,0 +1,28 @@
+/* swim_options: the Lua shapes of core/swim: options in, members and counts out. */
+#ifndef SHOAL_LUA_SWIM_OPTIONS_H
+#define SHOAL_LUA_SWIM_OPTIONS_H
+
+#include <lua.h>
+
+#include "core/swim.h"
+
+struct swim_options { /* Strings belong to the table at the index given. */
+  struct swim_config config;
+  struct swim_identity identity; /* `address` is where others reach us, or family 0 when `advertise` was not given. */
+  struct shoal_address bind;
+  struct shoal_address seeds[SWIM_SEEDS_MAX];
+  size_t seeds_count;
+};
+
+/* Read the table at `index`. Returns 0; or 3 with `nil, message, "CONFIG"` pushed. Raises on wrong types. */
+int swim_check_options(lua_State *L, int index, struct swim_options *out);
+/* An array of "ip:port" at `index`. Returns 0, or 3 as above. */
+int swim_check_addresses(lua_State *L, int index, const char *what, struct shoal_address *out, size_t max, size_t *count);
+
+/* { name, address, state, incarnation = { generation, version }, payload = bytes | nil, payload_version }. Raises (memory). */
+void swim_push_member(lua_State *L, const struct swim_member *m);
+/* All of them, by rising name. */
+void swim_push_members(lua_State *L, const struct swim *s);
+void swim_push_counts(lua_State *L, const struct swim *s);
+
+#endif

@@ -1,0 +1,90 @@
+--- Membership: who is in the cluster, and who of them is alive. SWIM, as c/core/swim.h tells it; usable alone:
+---
+---     local swim = require "shoal.swim"
+---     local world = require "shoal.core.world".current()
+---     local s = assert(swim.open(world, { node = "w1", bind = "127.0.0.1:0", seeds = { "127.0.0.1:7000" } },
+---       function (event) print(event.kind, event.member.name) end))
+---     require "luv".run()
+---
+--- Each member sees the others as alive, suspect, dead or left. Events come in the order in which they happened here; each
+--- `join` is ended by one `dead` or `left`; a node that started again is first `dead` in its old incarnation, then joins.
+--- A member's `payload` is up to 512 bytes of its own choosing, nil until it has been heard.
+--- Seeds are tried for ever; an address that never answers is no member and causes no event.
+--- Datagrams are not sealed yet: without keys only loopback addresses are bound.
+local core = require "shoal.core.swim"
+local schema = require "shoal.schema"
+
+local swim = {}
+
+local ADDRESS = "^[%w%.:%[%]]+:%d+$"
+
+local function tuning(min, max, doc) return schema.optional(schema.integer { min = min, max = max, doc = doc }) end
+
+--- Times are milliseconds. What is not given comes from the profile: `lan` (probes each 1 s), `wan` (5 s), `local` (0.2 s).
+--- What must hold across fields is checked by the core, which names it in the same way.
+swim.config = schema.record {
+  node = schema.string { max = 64, doc = "this member's name, unique in the cluster" },
+  bind = schema.string { pattern = ADDRESS, doc = "ip:port for datagrams; port 0 takes a free one" },
+  advertise = schema.optional(schema.string { pattern = ADDRESS, doc = "where others reach us, when that is not `bind`" }),
+  cluster = schema.string { max = 64, default = "", doc = "members of other clusters are refused" },
+  payload = schema.string { max = 512, default = "", doc = "bytes that every member is to know of us" },
+  profile = schema.enum { "lan", "wan", "local", default = "lan" },
+  seeds = schema.array(schema.string { pattern = ADDRESS }, { max = 32, default = {} }),
+  generation = tuning(0, 2 ^ 32 - 2 | 0, "at least this; a stored one + 1 rises above it whatever the clock says"),
+  probe_interval_ms = tuning(10, 600000, "a period: between two probes of ours"),
+  probe_timeout_ms = tuning(1, 599999, "without an answer for so long, others are asked to probe; below probe_interval_ms"),
+  indirect_probes = tuning(0, 8, "how many are asked"),
+  gossip_interval_ms = tuning(5, 60000, "between two rounds of gossip, while there is news"),
+  gossip_fanout = tuning(1, 8, "members told in a round"),
+  retransmit_multiplier = tuning(1, 8, "news is sent this many times ceil(log10(N + 1))"),
+  suspicion_multiplier = tuning(1, 16, "least time to refute, in periods, times log10 N"),
+  suspicion_max = tuning(1, 16, "most time to refute, in least times"),
+  confirmations = tuning(0, 7, "further accusers that bring it down to the least"),
+  sync_interval_ms = tuning(10, 86400000, "at least so long between two exchanges of tables"),
+  join_retry_ms = tuning(10, 86400000, "first wait before a seed is tried again; doubles"),
+  join_retry_max_ms = tuning(10, 86400000, "up to this"),
+  leave_timeout_ms = tuning(1, 600000, "stop waiting for witnesses of our leaving"),
+  tombstone_ms = tuning(10, 4294967295, "how long the dead and departed are remembered"),
+  datagram_max = tuning(768, 1400, "bytes"),
+  members_max = tuning(2, 1000000, "records kept, tombstones included"),
+}
+
+---@class Swim
+---@field members fun(self: Swim): SwimMember[]  all that are remembered, ourselves too, by name
+---@field member fun(self: Swim, name: string): SwimMember?
+---@field self fun(self: Swim): SwimMember
+---@field join fun(self: Swim, addresses: string[]): true?, string?, string?  more seeds, tried at once; code "FULL" past 32
+---@field forget fun(self: Swim, address: string): boolean  strike a seed off; false when it was none
+---@field leave fun(self: Swim, on_done?: fun(heard: integer)): true?, string?, string?
+---  tell the others that we go; on_done says how many answered that they heard it. Then `close`. A second call: code "EXISTS".
+---@field payload fun(self: Swim, bytes: string): true?, string?, string?  a new payload; code "TOO_LARGE" past 512 bytes
+---@field hint fun(self: Swim, name: string): boolean  something speaks against this member: probe it now. It decides nothing.
+---@field address fun(self: Swim): string  where it is bound
+---@field counts fun(self: Swim): table  datagrams by type, refusals by reason, probes, suspicions, deaths, rtt_ns, live, ...
+---@field close fun(self: Swim)  at once, telling nobody; more than once without harm. Other methods then raise.
+
+---@class SwimMember
+---@field name string
+---@field address string
+---@field state "alive"|"suspect"|"dead"|"left"
+---@field incarnation { generation: integer, version: integer }
+---@field payload string?
+---@field payload_version integer  0 until the payload has been heard
+
+---@class SwimEvent
+---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"
+---@field member SwimMember  state and incarnation are those of the event, the rest is of now
+
+---@param world World  `require "shoal.core.world".current()`
+---@param config table  see `swim.config`
+---@param on_event fun(event: SwimEvent)  must not wait; may call anything, `close` too. A raise is an incident at `swim.event`.
+---@return Swim? swim
+---@return string? err  every problem of the config at once
+---@return string? code  "CONFIG", or the system's, such as "EADDRINUSE"
+function swim.open(world, config, on_event)
+  local checked, err = swim.config(config)
+  if not checked then return nil, "swim: " .. err, "CONFIG" end
+  return core.open(world, checked, on_event)
+end
+
+return swim

@@ -1,0 +1,241 @@
+local door = require "shoal.core.door"
+local luv = require "luv"
+local swim = require "shoal.swim"
+local world = require "shoal.core.world".current()
+
+local build = os.getenv "SHOAL_BUILD" or "build/release"
+local LIMIT_MS = 10000
+
+--- Run the loop until `done()` holds; fails with what was seen when it does not within the limit.
+local function run_until(done, seen)
+  local began_ns = world:fresh_ns()
+  local heartbeat
+  heartbeat = world:timer(function () if not done() then heartbeat:start(5) end end)
+  heartbeat:start(0)
+  while not done() and world:fresh_ns() - began_ns < LIMIT_MS * 1000000 do luv.run "once" end
+  heartbeat:close()
+  luv.run "nowait"
+  assert(done(), "not within the limit; seen: " .. table.concat(seen or {}, ", "))
+end
+
+local opened = {}
+
+--- A member on loopback; what it sees is noted as "kind name".
+local function open(name, options, on_event)
+  local seen = {}
+  local config = { node = name, bind = "127.0.0.1:0", profile = "local", cluster = "spec", generation = 5 }
+  for key, value in pairs(options or {}) do config[key] = value end
+  local self = assert(swim.open(world, config, function (event)
+    seen[#seen + 1] = event.kind .. " " .. event.member.name
+    if on_event then on_event(event) end
+  end))
+  opened[#opened + 1] = self
+  return self, seen
+end
+
+local function saw(seen, what)
+  return function ()
+    for _, line in ipairs(seen) do if line == what then return true end end
+    return false
+  end
+end
+
+after_each(function ()
+  for _, self in ipairs(opened) do self:close() end
+  opened = {}
+  luv.run() -- nothing of it keeps the loop alive
+  assert.equal(0, world:telemetry().open_handles)
+end)
+
+describe("shoal.swim", function ()
+  it("F01: members meet through a seed, and know each other's address and payload", function ()
+    local a, seen_a = open("a", { payload = "\0alpha" })
+    local b, seen_b = open("b", { payload = "beta", seeds = { a:address() } })
+    run_until(saw(seen_a, "join b"), seen_a)
+    run_until(saw(seen_b, "join a"), seen_b)
+    run_until(function () return b:member "a".payload == "\0alpha" and a:member "b".payload == "beta" end)
+    assert.equal(a:address(), b:member "a".address)
+    assert.equal("alive", b:member "a".state)
+    local names = {}
+    for _, member in ipairs(a:members()) do names[#names + 1] = member.name end
+    assert.same({ "a", "b" }, names)
+    assert.equal("a", a:self().name)
+    assert.is_nil(a:member "nobody")
+    assert.equal(2, a:counts().live)
+  end)
+
+  it("tells a new payload, and refuses one that is too large", function ()
+    local a = open "a"
+    local _, seen_b = open("b", { seeds = { a:address() } })
+    run_until(saw(seen_b, "join a"), seen_b)
+    assert.is_true(a:payload(("x"):rep(512)))
+    run_until(saw(seen_b, "update a"), seen_b)
+    local ok, message, code = a:payload(("x"):rep(513))
+    assert.is_nil(ok)
+    assert.equal("TOO_LARGE", code)
+    assert.is_string(message)
+    assert.equal(2, a:self().payload_version)
+  end)
+
+  it("leaves, and says who heard it; a second time is refused", function ()
+    local a, seen_a = open "a"
+    local b = open("b", { seeds = { a:address() } })
+    run_until(saw(seen_a, "join b"), seen_a)
+    local heard
+    assert.is_true(b:leave(function (count) heard = count end))
+    assert.is_nil(heard) -- it does not call back before it returns
+    assert.equal("EXISTS", select(3, b:leave(function () end)))
+    run_until(function () return heard end)
+    assert.equal(1, heard)
+    run_until(saw(seen_a, "left b"), seen_a)
+    assert.equal("left", a:member "b".state)
+  end)
+
+  it("leaves alone without waiting", function ()
+    local a, heard = open "a", nil
+    a:leave(function (count) heard = count end)
+    run_until(function () return heard == 0 end)
+  end)
+
+  it("may be closed from its own handler, and hears nothing more", function ()
+    local a = open "a"
+    local calls, b = 0, nil
+    b = open("b", { seeds = { a:address() } }, function ()
+      calls = calls + 1
+      b:close()
+    end)
+    run_until(function () return calls > 0 end)
+    assert.equal(1, calls)
+    b:close() -- twice without harm
+    assert.has_error(function () b:members() end)
+    assert.has_error(function () b:leave() end)
+  end)
+
+  it("goes on after a handler that raises, which is one incident", function ()
+    local incidents = {}
+    door.sink(function (site, err) incidents[#incidents + 1] = site .. ": " .. tostring(err) end)
+    finally(function () door.sink(nil) end)
+    local a = open "a"
+    local _, seen = open("b", { seeds = { a:address() } }, function (event)
+      if event.kind == "join" then error("on purpose", 0) end
+    end)
+    run_until(saw(seen, "join a"), seen)
+    assert.is_true(a:payload "more")
+    run_until(saw(seen, "update a"), seen)
+    assert.same({ "swim.event: on purpose" }, incidents)
+  end)
+
+  it("may be driven from its own handler: join, payload, leave", function ()
+    local a = open "a"
+    local left, b = nil, nil
+    b = open("b", { seeds = { a:address() } }, function (event)
+      if event.kind ~= "join" then return end
+      assert(b:payload "from within")
+      assert(b:join { a:address() })
+      assert(b:leave(function (count) left = count end))
+    end)
+    run_until(function () return left == 1 end)
+    run_until(function () return a:member "b" and a:member "b".payload == "from within" end)
+  end)
+
+  it("counts garbage by reason and lives", function ()
+    local a = open "a"
+    local socket = assert(world:udp("127.0.0.1:0", function () end))
+    assert(socket:send(a:address(), "x"))
+    assert(socket:send(a:address(), ("\0"):rep(100)))
+    assert(socket:send(a:address(), "Sw" .. ("\255"):rep(100)))
+    run_until(function () return a:counts().refused.VERSION == 1 end)
+    assert.equal(1, a:counts().refused.SHORT)
+    assert.equal(1, a:counts().refused.MAGIC)
+    socket:close()
+  end)
+
+  it("keeps clusters apart", function ()
+    local a = open("a", { cluster = "one" })
+    open("b", { cluster = "two", seeds = { a:address() } })
+    run_until(function () return a:counts().refused.CLUSTER > 0 end)
+    assert.equal(1, a:counts().live)
+  end)
+
+  it("works over IPv6", function ()
+    local a, seen = open("a", { bind = "[::1]:0" })
+    open("b", { bind = "[::1]:0", seeds = { a:address() } })
+    run_until(saw(seen, "join b"), seen)
+    assert.equal("[::1]:", a:member "b".address:sub(1, 6))
+  end)
+
+  it("refuses, by name, to bind beyond loopback without keys", function ()
+    for _, bind in ipairs { "0.0.0.0:0", "192.0.2.7:7000", "[::]:0" } do
+      local self, message, code = swim.open(world, { node = "a", bind = bind }, function () end)
+      assert.is_nil(self)
+      assert.equal("CONFIG", code)
+      assert.is_truthy(message:find("without keys", 1, true), message)
+      assert.is_truthy(message:find(bind, 1, true), message)
+    end
+  end)
+
+  it("says what is wrong with a configuration, all of it", function ()
+    local function problem(config)
+      local self, message, code = swim.open(world, config, function () end)
+      assert.is_nil(self)
+      assert.equal("CONFIG", code)
+      return message
+    end
+    local message = problem { node = 7, bind = "nowhere", profle = "lan", seeds = { "x" } }
+    for _, part in ipairs { "node", "bind", "profle", "profile", "seeds[1]" } do
+      assert.is_truthy(message:find(part, 1, true), part .. " is missing in: " .. message)
+    end
+    local base = { node = "a", bind = "127.0.0.1:0" }
+    local function with(key, value)
+      local config = { node = base.node, bind = base.bind }
+      config[key] = value
+      return problem(config)
+    end
+    assert.is_truthy(with("node", ""):find "node")
+    assert.is_truthy(with("node", ("n"):rep(65)):find "node")
+    assert.is_truthy(with("payload", ("p"):rep(513)):find "payload")
+    assert.is_truthy(with("probe_timeout_ms", 1000):find "probe_timeout_ms must")
+    assert.is_truthy(with("bind", "127.0.0.1:99999"):find "bind")
+    assert.is_truthy(with("seeds", { "127.0.0.1:0" }):find("seeds[1]", 1, true))
+    assert.is_truthy(with("advertise", "127.0.0.1:0"):find "advertise")
+    assert.has_error(function () swim.open(world, base, nil) end)
+    assert.has_error(function () swim.open(nil, base, function () end) end)
+  end)
+
+  it("takes the longest name and the greatest payload", function ()
+    local a = open(("n"):rep(64), { payload = ("p"):rep(512) })
+    local b, seen = open("b", { seeds = { a:address() } })
+    run_until(saw(seen, "join " .. ("n"):rep(64)), seen)
+    run_until(function () return b:member(("n"):rep(64)).payload == ("p"):rep(512) end)
+  end)
+
+  it("reports a taken port, with nothing left open", function ()
+    local a = open "a"
+    local self, message, code = swim.open(world, { node = "b", bind = a:address() }, function () end)
+    assert.is_nil(self)
+    assert.equal("EADDRINUSE", code)
+    assert.is_truthy(message:find(a:address(), 1, true), message)
+  end)
+
+  it("says what it is and in what state", function ()
+    local a = open "a"
+    assert.is_truthy(tostring(a):find "^swim#%d+ %(open%)$")
+    a:close()
+    assert.is_truthy(tostring(a):find "clos")
+  end)
+end)
+
+describe("examples/membership.lua", function ()
+  it("shows a join, a leaving and a death, and ends by itself", function ()
+    local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 20 lua5.4 examples/membership.lua 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    local at = 1
+    for _, line in ipairs { "ada%s+sees grace join", "grace%s+left; 2 heard it", "ada%s+sees bob suspect", "ada%s+sees bob dead",
+                            "ada alive, bob dead, grace left", "done" } do
+      local _, last = output:find(line, at)
+      assert(last, line .. " is missing, or out of order, in:\n" .. output)
+      at = last
+    end
+  end)
+end)
