@@ -115,6 +115,13 @@ static inline void frame_get(const uint8_t *bytes, struct frame *out) {
 /* Whether a header that came from outside may stand. */
 enum frame_fault frame_check(const struct frame *f);
 
+/* Whether it is of the usual kind: one small whole message of ours. Says nothing about the others. */
+static inline bool frame_is_plain(const struct frame *f) {
+  uint8_t kind = f->flags ^ FRAME_LAST; /* REQUEST, REPLY, or none of them. */
+  return f->length <= FRAME_BODY_MAX && f->lane < FRAME_LANES && f->id != 0 &&
+         (kind == FRAME_REQUEST || kind == FRAME_REPLY || kind == 0);
+}
+
 struct frame_hello {
   uint16_t major, minor;
   char cluster[256], node[256], role[256], dc[256], advertise[256]; /* Zero-terminated. */

@@ -16,19 +16,19 @@
 #include "net/net.h"
 #include "net/queue.h"
 
-enum timer_kind { TIMER_REQUEST = 1, TIMER_LINK, TIMER_REDIAL, TIMER_CIRCUIT };
+enum timer_kind { TIMER_DEADLINE = 1, TIMER_LINK, TIMER_REDIAL, TIMER_CIRCUIT };
 
 enum request_state { REQUEST_FREE, REQUEST_WAITING, REQUEST_ENDED };
 
 /* A call or a send from its acceptance to its callback. Its id on the wire is generation << 32 | index, so finding it is
  * one look, and an id that was used before is known to be late. */
 struct request {
-  struct wheel_entry timer;         /* Calls: the deadline. */
   struct request *next, *previous;  /* WAITING: the peer's ring of what is outstanding. */
   struct request *following;        /* A lane's sends in order; the net's ended ones; the free ones. */
   struct net_peer *peer;
   net_result_fn *fn;
   void *data;
+  uint64_t deadline_ns;
   uint64_t end;                     /* Sends: position in the lane's queue behind their last byte. */
   uint32_t index, generation;
   int code;                         /* ENDED: what fn will hear. */
@@ -83,11 +83,13 @@ struct net_peer {
   struct request_line sends[NET_LANES]; /* Accepted, not wholly given to the stream. */
   struct request_line written;          /* Given to the stream, not yet to the kernel. */
   struct request outstanding;           /* The head of the ring. */
+  uint64_t deadline_ns;                 /* When `deadline` is set for: the earliest deadline in the ring, or earlier. */
+  bool disordered;                      /* The ring's deadlines do not rise: all of it must be looked through. */
   uint32_t in_flight[NET_LANES];
   struct breaker breaker;
   enum breaker_status circuit_told;
   struct backoff backoff;
-  struct wheel_entry redial, circuit;
+  struct wheel_entry deadline, redial, circuit;
   char node[256], role[256], dc[256], advertise[256];
   int down_code;
   char down_text[256];
@@ -141,7 +143,26 @@ void peer_on_redial(struct net_peer *p);
 void peer_on_circuit(struct net_peer *p);
 void peer_failed(struct net_peer *p, bool trial); /* For the circuit. */
 void peer_free(struct net_peer *p);
-int peer_push(struct net_peer *p, const struct frame *head, const void *bytes, size_t length);
+int peer_overflow(struct net_peer *p, enum net_lane lane); /* No room: counted; control closes the connection. ERR_FULL. */
+
+/* Give the peer a message to carry, within the lane's bounds. 0, ERR_FULL, ERR_MEMORY. */
+static inline int peer_push(struct net_peer *p, const struct frame *head, const void *bytes, size_t length) {
+  struct net *n = p->net;
+  struct queue *q = &p->lanes[head->lane];
+  bool exempt = head->flags & FRAME_REFUSAL; /* Small, and one for each unanswered request at most. */
+  if (q->messages && !exempt) { /* An empty lane takes any one message. */
+    if (q->messages >= n->options.lane_queue_max[head->lane] ||
+        queue_bytes(q) + length > n->options.lane_queue_bytes_max[head->lane])
+      return peer_overflow(p, (enum net_lane)head->lane);
+  }
+  int rc = queue_push(q, head, bytes, length);
+  if (rc < 0) return rc;
+  if (!p->flush) {
+    p->flush = true;
+    net_mark(p);
+  }
+  return 0;
+}
 
 /* link.c */
 int link_dial(struct net_peer *p);
@@ -156,7 +177,7 @@ void link_free(struct link *l);
 struct request *request_find(struct net *n, uint64_t id); /* The waiting call with this id, or NULL. */
 void request_end(struct request *r, int code);    /* Its fn hears code at the end of the turn. */
 enum frame_fault request_answered(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length);
-void request_on_timer(struct request *r);
+void request_on_deadline(struct net_peer *p);
 void request_deliver(struct net *n);              /* Those that ended before this call. */
 bool request_drop(void *peer, const struct frame *f); /* For queue_peek: its request has ended. */
 void request_sent(struct net_peer *p);            /* Sends whose bytes went to the stream, or further to the kernel. */

@@ -37,7 +37,7 @@ static void on_timer(void *data) {
   n->armed_at_ns = UINT64_MAX;
   while ((e = wheel_pop(&n->wheel, net_now(n)))) { /* None of these runs code from above. */
     switch ((enum timer_kind)e->kind) {
-    case TIMER_REQUEST: request_on_timer(OWNER(e, struct request, timer)); break;
+    case TIMER_DEADLINE: request_on_deadline(OWNER(e, struct net_peer, deadline)); break;
     case TIMER_LINK: link_on_timer(OWNER(e, struct link, timer)); break;
     case TIMER_REDIAL: peer_on_redial(OWNER(e, struct net_peer, redial)); break;
     case TIMER_CIRCUIT: peer_on_circuit(OWNER(e, struct net_peer, circuit)); break;

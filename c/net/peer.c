@@ -29,6 +29,8 @@ int peer_make(struct net *n, const struct shoal_address *address, bool dialled, 
   p->address = *address;
   p->dialled = dialled;
   p->outstanding.next = p->outstanding.previous = &p->outstanding;
+  p->deadline_ns = UINT64_MAX;
+  p->deadline.kind = TIMER_DEADLINE;
   p->redial.kind = TIMER_REDIAL;
   p->circuit.kind = TIMER_CIRCUIT;
   breaker_init(&p->breaker, &n->options.breaker);
@@ -51,6 +53,7 @@ int net_peer(struct net *n, const struct shoal_address *address, struct net_peer
 }
 
 void peer_free(struct net_peer *p) {
+  wheel_remove(&p->net->wheel, &p->deadline);
   for (int lane = 0; lane < NET_LANES; lane++) queue_free(&p->lanes[lane]);
   p->net->peers[p->index] = NULL;
   free(p);
@@ -58,29 +61,15 @@ void peer_free(struct net_peer *p) {
 
 /* ---- what it is told to carry ---- */
 
-int peer_push(struct net_peer *p, const struct frame *head, const void *bytes, size_t length) {
+int peer_overflow(struct net_peer *p, enum net_lane lane) {
   struct net *n = p->net;
-  struct queue *q = &p->lanes[head->lane];
-  bool exempt = head->flags & FRAME_REFUSAL; /* Small, and one for each unanswered request at most. */
-  bool full = q->messages >= n->options.lane_queue_max[head->lane] ||
-              (q->messages && queue_bytes(q) + length > n->options.lane_queue_bytes_max[head->lane]);
-  if (full && !exempt) {
-    n->counts.drops[head->lane][NET_DROP_FULL]++;
-    if (head->lane == NET_CONTROL) {
-      n->counts.control_overflows++;
-      const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
-      if (p->link) link_lose(p->link, ERR_FULL, text, false);
-      else peer_lost(p, NULL, ERR_FULL, text, false);
-    }
-    return ERR_FULL;
-  }
-  int rc = queue_push(q, head, bytes, length);
-  if (rc < 0) return rc;
-  if (!p->flush) {
-    p->flush = true;
-    net_mark(p);
-  }
-  return 0;
+  n->counts.drops[lane][NET_DROP_FULL]++;
+  if (lane != NET_CONTROL) return ERR_FULL;
+  n->counts.control_overflows++;
+  const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
+  if (p->link) link_lose(p->link, ERR_FULL, text, false);
+  else peer_lost(p, NULL, ERR_FULL, text, false);
+  return ERR_FULL;
 }
 
 static bool has_something(const struct net_peer *p) {

@@ -31,7 +31,7 @@ static int reserve(struct queue *q, size_t need) {
   return 0;
 }
 
-int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length) {
+int queue_push_slowly(struct queue *q, const struct frame *head, const void *body, size_t length) {
   size_t frames = length == 0 ? 1 : (length + FRAME_BODY_MAX - 1) / FRAME_BODY_MAX;
   int rc = reserve(q, length + frames * FRAME_HEADER);
   if (rc < 0) return rc;

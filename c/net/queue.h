@@ -21,8 +21,22 @@ struct queue {
 static inline size_t queue_bytes(const struct queue *q) { return q->tail - q->head; }
 static inline uint64_t queue_end(const struct queue *q) { return q->taken + queue_bytes(q); }
 
-/* Add a message: `head` without length and LAST, which are set here. 0 or ERR_MEMORY. */
-int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length);
+/* Add a message: `head` without length and LAST, which are set here. 0 or ERR_MEMORY. Inline for the message that is one
+ * frame and has room: that is nearly each one, and what a request costs is mostly this. */
+int queue_push_slowly(struct queue *q, const struct frame *head, const void *body, size_t length);
+static inline int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length) {
+  if (length > FRAME_BODY_MAX || q->capacity - q->tail < FRAME_HEADER + length)
+    return queue_push_slowly(q, head, body, length);
+  uint8_t *to = q->bytes + q->tail;
+  struct frame f = *head;
+  f.length = (uint32_t)length;
+  f.flags |= FRAME_LAST;
+  frame_put(to, &f);
+  if (length) memcpy(to + FRAME_HEADER, body, length);
+  q->tail += FRAME_HEADER + length;
+  q->messages++;
+  return 0;
+}
 
 /* The next bytes to send: whole frames, at most budget bytes, NULL when there are none (or the first does not fit).
  * Dead messages, and those for which drop(data, frame) is true (NULL: none), are taken out on the way; *dropped counts

@@ -21,6 +21,8 @@ struct request *line_take(struct request_line *line) {
 
 /* ---- the table ---- */
 
+#define NO_DEADLINE UINT64_MAX
+
 static struct request *at(struct net *n, uint32_t index) {
   return &n->chunks[index / REQUESTS_A_CHUNK][index % REQUESTS_A_CHUNK];
 }
@@ -33,7 +35,6 @@ static int grow(struct net *n) {
   n->chunks[chunk] = requests;
   for (uint32_t i = REQUESTS_A_CHUNK; i-- > 0;) {
     requests[i].index = n->requests_count + i;
-    requests[i].timer.kind = TIMER_REQUEST;
     requests[i].following = n->free;
     n->free = &requests[i];
   }
@@ -41,7 +42,8 @@ static int grow(struct net *n) {
   return 0;
 }
 
-static int take(struct net *n, struct request **out) {
+/* *id is made from what was just computed, not read back: a wide load behind a narrow store would wait for it. */
+static inline int take(struct net *n, struct request **out, uint64_t *id) {
   if (!n->free) {
     int rc = grow(n);
     if (rc < 0) return rc;
@@ -49,7 +51,10 @@ static int take(struct net *n, struct request **out) {
   struct request *r = n->free;
   n->free = r->following;
   assert(r->state == REQUEST_FREE);
-  if (++r->generation == 0) r->generation = 1; /* An id is never 0. */
+  uint32_t generation = r->generation + 1;
+  if (generation == 0) generation = 1; /* An id is never 0. */
+  r->generation = generation;
+  *id = (uint64_t)generation << 32 | r->index;
   *out = r;
   return 0;
 }
@@ -81,7 +86,7 @@ static int drop(struct net *n, enum net_lane lane, enum net_drop reason, int cod
   return code;
 }
 
-static int admit(struct net_peer *p, enum net_lane lane, size_t length, bool call, bool *trial) {
+static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, bool call, bool *trial) {
   struct net *n = p->net;
   if (p->closing || n->closing) return drop(n, lane, NET_DROP_CLOSED, ERR_CLOSED);
   if (length > FRAME_MESSAGE_MAX) return drop(n, lane, NET_DROP_TOO_LARGE, ERR_TOO_LARGE);
@@ -90,22 +95,25 @@ static int admit(struct net_peer *p, enum net_lane lane, size_t length, bool cal
     if (all >= n->options.in_flight_max || p->in_flight[lane] >= n->options.lane_in_flight_max[lane])
       return drop(n, lane, NET_DROP_IN_FLIGHT, ERR_FULL);
   }
+  *trial = false;
+  if (p->breaker.status == BREAKER_CLOSED) return 0;
   bool allowed = breaker_allow(&p->breaker, net_now(n), trial);
   if (p->breaker.status != p->circuit_told) net_mark(p);
   return allowed ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
 }
 
-static int begin(struct net_peer *p, struct frame *head, const void *bytes, size_t length, bool call,
-                 net_result_fn *fn, void *data, struct request **out) {
+/* Inlined into its two callers: what is constant there makes most of it go away. */
+__attribute__((always_inline)) static inline int begin(struct net_peer *p, struct frame *head, const void *bytes, size_t length, bool call,
+                 uint64_t deadline_ns, net_result_fn *fn, void *data, struct request **out, uint64_t *id) {
   assert(head->lane < NET_LANES && fn);
   struct net *n = p->net;
   bool trial;
   struct request *r;
   int rc = admit(p, head->lane, length, call, &trial);
   if (rc < 0) return rc;
-  rc = take(n, &r);
+  rc = take(n, &r, id);
   if (rc == 0) {
-    if (call) head->id = id_of(r);
+    if (call) head->id = *id;
     rc = peer_push(p, head, bytes, length);
     if (rc < 0) give_back(n, r);
   }
@@ -120,9 +128,14 @@ static int begin(struct net_peer *p, struct frame *head, const void *bytes, size
   r->lane = head->lane;
   r->call = call;
   r->trial = trial;
+  struct request *last = p->outstanding.previous;
+  if (last == &p->outstanding) p->disordered = false;
+  else if (deadline_ns == NO_DEADLINE) deadline_ns = last->deadline_ns; /* A send: it does not matter, and keeps the order. */
+  else if (deadline_ns < last->deadline_ns) p->disordered = true;
+  r->deadline_ns = deadline_ns;
   r->next = &p->outstanding;
-  r->previous = p->outstanding.previous;
-  r->previous->next = r;
+  r->previous = last;
+  last->next = r;
   p->outstanding.previous = r;
   *out = r;
   return 0;
@@ -133,14 +146,18 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   assert(timeout_ns > 0);
   struct frame head = {.type = type, .lane = (uint8_t)lane, .flags = FRAME_REQUEST};
   struct request *r;
-  int rc = begin(p, &head, bytes, length, true, fn, data, &r);
+  uint64_t made, now = net_now(p->net);
+  uint64_t deadline_ns = timeout_ns > UINT64_MAX / 2 - now ? UINT64_MAX / 2 : now + timeout_ns;
+  int rc = begin(p, &head, bytes, length, true, deadline_ns, fn, data, &r, &made);
   if (rc < 0) return rc;
   struct net *n = p->net;
-  uint64_t now = net_now(n);
-  net_set_timer(n, &r->timer, timeout_ns > UINT64_MAX / 2 - now ? UINT64_MAX / 2 : now + timeout_ns);
+  if (deadline_ns < p->deadline_ns) {
+    p->deadline_ns = deadline_ns;
+    net_set_timer(n, &p->deadline, deadline_ns);
+  }
   p->in_flight[lane]++;
   n->counts.requests++;
-  if (id) *id = head.id;
+  if (id) *id = made;
   return 0;
 }
 
@@ -150,19 +167,18 @@ int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   struct queue *q = &p->lanes[lane];
   if (key && q->messages && queue_replace(q, type, key)) p->net->counts.drops[lane][NET_DROP_MERGED]++;
   struct request *r;
-  int rc = begin(p, &head, bytes, length, false, fn, data, &r);
+  uint64_t made;
+  int rc = begin(p, &head, bytes, length, false, NO_DEADLINE, fn, data, &r, &made);
   if (rc < 0) return rc;
   r->end = queue_end(q);
   line_add(&p->sends[lane], r);
-  if (id) *id = id_of(r);
+  if (id) *id = made;
   return 0;
 }
 
 /* ---- ending ---- */
 
 static void release(struct request *r) {
-  struct net *n = r->peer->net;
-  wheel_remove(&n->wheel, &r->timer);
   r->next->previous = r->previous;
   r->previous->next = r->next;
   if (!r->call) return;
@@ -180,13 +196,31 @@ void request_end(struct request *r, int code) {
   net_wake(n);
 }
 
-void request_on_timer(struct request *r) {
+static void time_out(struct request *r) {
   struct net_peer *p = r->peer;
   p->net->counts.timeouts++;
   if (p->lanes[r->lane].messages) p->lanes[r->lane].stale = true;
   /* While it is being dialled, a peer's silence is counted by the dialling, once. */
   if (r->trial || (p->link && p->link->state == LINK_UP)) peer_failed(p, r->trial);
   request_end(r, ERR_TIMEOUT);
+}
+
+/* Setting a deadline costs a comparison and taking it back nothing: a peer has one timer, and who is due is found when it
+ * fires. The ring rises while the timeouts are alike, and the search then ends at the first that is not due. */
+void request_on_deadline(struct net_peer *p) {
+  uint64_t now = net_now(p->net), next_ns = UINT64_MAX;
+  for (struct request *r = p->outstanding.next, *next; r != &p->outstanding; r = next) {
+    next = r->next;
+    if (!r->call) continue;
+    if (r->deadline_ns <= now) {
+      time_out(r);
+      continue;
+    }
+    if (r->deadline_ns < next_ns) next_ns = r->deadline_ns;
+    if (!p->disordered) break;
+  }
+  p->deadline_ns = next_ns;
+  if (next_ns != UINT64_MAX) net_set_timer(p->net, &p->deadline, next_ns);
 }
 
 void request_deliver(struct net *n) {
@@ -229,9 +263,10 @@ enum frame_fault request_answered(struct link *l, const struct frame *f, const u
     return FRAME_FAULT_NONE;
   }
   n->counts.replies++;
-  breaker_success(&r->peer->breaker, r->trial);
-  if (r->peer->breaker.status != r->peer->circuit_told) net_mark(r->peer);
-  if (r->peer->backoff.attempts) backoff_reset(&r->peer->backoff);
+  struct net_peer *p = r->peer;
+  if (p->breaker.count || p->breaker.status != BREAKER_CLOSED) breaker_success(&p->breaker, r->trial);
+  if (p->breaker.status != p->circuit_told) net_mark(p);
+  if (p->backoff.attempts) backoff_reset(&p->backoff);
   net_result_fn *fn = r->fn;
   void *data = r->data;
   release(r);
@@ -266,7 +301,7 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
-static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
+static inline int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
   struct link *l = asker(n, request);
   if (!l) {
     n->counts.unsent_replies++;
