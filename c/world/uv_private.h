@@ -104,7 +104,7 @@ struct real_stream {
   bool finishing; /* Shut down, once what is queued has left. */
   int failure;
   int file;             /* STREAM_FILE: its descriptor. */
-  int shutdown_fd;      /* stdout or stderr: the standard descriptor that must let go for the other end to read the end; else -1. */
+  int shutdown_fd;      /* 1 or 2 for stdout or stderr, which must let go for the other end to read its end; else -1. */
   bool writing;         /* `write` is under way with `flight`. */
   struct bytes flight;  /* What libuv is writing, */
   struct bytes backlog; /* and what comes after. */

@@ -217,7 +217,7 @@ void real_process_close(struct world_process *base) {
 
 /* ---- this process's own ---- */
 
-/* A descriptor of our own for the same pipe, so that making it non-blocking does not reach the shell, or whoever shares it. */
+/* A descriptor of our own for the same pipe: making it non-blocking does not reach the shell, or whoever shares it. */
 static int reopen(int fd) {
   char path[32];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

@@ -98,7 +98,8 @@ int real_udp_send(struct world_udp *base, const struct shoal_address *to, const 
   socklen_t name_length = address_to_socket(to, &name);
   if (name_length == 0) return -EINVAL;
   for (;;) { /* Not through libuv, which queues, and costs a tenth more. */
-    if (sendto(u->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&name, name_length) >= 0) return 0;
+    ssize_t sent = sendto(u->fd, bytes, length, MSG_DONTWAIT, (const struct sockaddr *)&name, name_length);
+    if (sent >= 0) return 0;
     if (errno == EINTR) continue;
     if (errno == ENOBUFS) return -EAGAIN;
     return errno == EMSGSIZE ? ERR_TOO_LARGE : -errno;

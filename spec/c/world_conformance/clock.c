@@ -201,7 +201,8 @@ static void timers_ring_in_order(void) {
   for (size_t i = 0; i < 1000; i++) {
     CHECK(rang_ns[i] >= due_ns[i]); /* Never early. */
     SAME(rang[i], 1);
-    for (size_t j = 0; j < i; j += 37) CHECK((due_ns[i] < due_ns[j]) == (sequence[i] < sequence[j]) || due_ns[i] == due_ns[j]);
+    for (size_t j = 0; j < i; j += 37)
+      CHECK((due_ns[i] < due_ns[j]) == (sequence[i] < sequence[j]) || due_ns[i] == due_ns[j]);
   }
   close_indexed(1000);
 }

@@ -177,7 +177,8 @@ static void never(void) { CHECK(!"called back by what was refused"); }
 
 /* Each kind of thing, refused: a code, and nothing opened. */
 static void refused_for_want_of_descriptors(void) {
-  static const struct world_udp_events udp = {.on_datagram = (void (*)(void *, const struct shoal_address *, const uint8_t *, size_t))never};
+  static const struct world_udp_events udp = {
+      .on_datagram = (void (*)(void *, const struct shoal_address *, const uint8_t *, size_t))never};
   static const struct world_listener_events listener = {.on_connection = (void (*)(void *, struct world_stream *))never};
   static const struct world_process_events process = {.on_exit = (void (*)(void *, int64_t, int))never};
   static const struct world_log_events log = {.on_synced = (void (*)(void *, int, uint64_t))never};

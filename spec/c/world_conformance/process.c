@@ -185,7 +185,8 @@ static char state_of(int pid) {
 }
 static void group_reaches_grandchildren(void) {
   struct child c = {0};
-  SAME(run(&c, "sleep 100 & echo $!; sleep 100 & echo $!; wait", (struct world_spawn){.group = true, .pipe = {false, true, false}}), 0);
+  SAME(run(&c, "sleep 100 & echo $!; sleep 100 & echo $!; wait",
+           (struct world_spawn){.group = true, .pipe = {false, true, false}}), 0);
   take_out(&c);
   UNTIL(strchr(c.text, '\n') && strchr(strchr(c.text, '\n') + 1, '\n'));
   int first = atoi(c.text);

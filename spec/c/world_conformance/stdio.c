@@ -45,7 +45,7 @@ int child_main(int argc, char **argv) {
   world_stream_attach(in, &reading, NULL);
   uv_run(uv_default_loop(), UV_RUN_DEFAULT); /* Ends when there is nothing left to read or write. */
   if (in || world_stream_queued(out) > 0) return 9;
-  if (argc > 2 && strcmp(argv[2], "linger") == 0) sleep(100); /* Its reader must have seen the end without this one ending. */
+  if (argc > 2 && strcmp(argv[2], "linger") == 0) sleep(100); /* Its reader must see the end all the same. */
   return 0;
 }
 
@@ -82,14 +82,18 @@ static void shell(const char *line) {
 static void files(void) { shell(MAKE "$P child < in > out" SAME_FILES); }
 static void appended(void) { shell(MAKE "printf head > both; $P child < in >> both && test $(stat -c %s both) = 300004"); }
 static void pipes(void) { shell(MAKE "cat in | $P child | (sleep 0.2; cat) > out" SAME_FILES); }
-static void null_device(void) { shell("$P child < /dev/null > /dev/null && printf abc | $P child > /dev/null && $P child < /dev/null > out && test ! -s out"); }
+static void null_device(void) {
+  shell("$P child < /dev/null > /dev/null && printf abc | $P child > /dev/null && "
+        "$P child < /dev/null > out && test ! -s out");
+}
 static void closed_ones(void) { shell("$P child expect-ebadf <&- && $P child expect-ebadf >&-"); }
 static void end_through_a_pipe(void) {
   shell("echo x > in; { $P child linger < in & echo $! > pid; } | (cat > out; kill $(cat pid)); cmp in out");
 }
 static void pipe_left_blocking(void) {
   /* The child makes its own description non-blocking, not the one it shares with dd. */
-  shell("(printf a | $P child; dd if=/dev/zero bs=1000000 count=1 2> err) | (sleep 0.2; cat) | wc -c > out; test $(cat out) = 1000001");
+  shell("(printf a | $P child; dd if=/dev/zero bs=1000000 count=1 2> err) | (sleep 0.2; cat) | wc -c > out; "
+        "test $(cat out) = 1000001");
 }
 static void terminal(void) {
   if (access("/usr/bin/script", X_OK) < 0) {
