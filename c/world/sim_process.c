@@ -171,13 +171,11 @@ static struct sim_process *process_new(struct sim_world *parent, const struct wo
   return p;
 }
 
-static void process_refused(struct sim_process *p) {
+static void process_refused(struct sim_process *p, struct sim_connection *const pipes[3]) {
   if (p->world) sim_world_free(p->world);
+  let_go_of_pipes(p);
   for (int fd = 0; fd < 3; fd++)
-    if (p->pipes[fd]) {
-      sim_pipe_end(p->pipes[fd], 0);
-      sim_pipe_end(p->pipes[fd], 1);
-    }
+    if (pipes[fd]) sim_pipe_end(pipes[fd], 0);
   process_free(p);
 }
 
@@ -187,9 +185,11 @@ int sim_spawn(struct shoal_world *base, const struct world_spawn *options, const
   struct sim *s = w->node->sim;
   if (!s->on_spawn) return -ENOENT;
   struct sim_process *p = process_new(w, options);
+  struct sim_connection *pipes[3]; /* The child may take its ends at once. */
+  memcpy(pipes, p->pipes, sizeof pipes);
   int rc = s->on_spawn(s->on_spawn_data, w->node, options, p);
   if (rc < 0) {
-    process_refused(p);
+    process_refused(p, pipes);
     return rc;
   }
   SIM_NOTE(s, "spawn %s/%d %s", w->node->name, p->pid, options->argv[0]);
@@ -199,7 +199,7 @@ int sim_spawn(struct shoal_world *base, const struct world_spawn *options, const
   p->child = c;
   sim_thing_open(w, &c->thing, child_drop, events->on_closed, data);
   for (int fd = 0; fd < 3; fd++)
-    if (p->pipes[fd]) c->streams[fd] = sim_pipe_open(p->pipes[fd], 0, w, fd != 0);
+    if (pipes[fd]) c->streams[fd] = sim_pipe_open(pipes[fd], 0, w, fd != 0);
   *out = &c->base;
   return 0;
 }

@@ -478,7 +478,7 @@ static void arrive_data(struct sim_connection *c, int side, struct segment *g) {
     return;
   }
   bool open = c->ends[1 - side].state == OPEN && !(h && h->broken);
-  if (open && !c->sink) {
+  if (open && !(c->sink && side == 0)) {
     push(&f->unread, g);
     f->unread_bytes += g->length;
     if (h && h->reading) wake(h);
