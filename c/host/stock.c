@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <luv/lhandle.h>
 #include <luv/luv.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -102,6 +103,9 @@ static struct shoal_world *make_world(lua_State *L) {
     luaL_error(L, "world: %s", error_text(rc));
   }
   *box = stock;
+  /* A write to a child that has just gone is to be an error, not the end of the process. Who set it otherwise keeps that. */
+  struct sigaction pipe;
+  if (sigaction(SIGPIPE, NULL, &pipe) == 0 && pipe.sa_handler == SIG_DFL) (void)signal(SIGPIPE, SIG_IGN);
   return stock->world;
 }
 

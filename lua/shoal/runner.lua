@@ -29,9 +29,8 @@ local Run = {}
 Run.__index = Run
 
 --- The program to be the child: ourselves.
-local function program(world)
-  if world:simulated() then return "shoal" end
-  return require("shoal.core.node").program() or os.getenv "SHOAL_PROGRAM" or "shoal"
+local function program()
+  return require("shoal.core.node").program()
 end
 
 --- What is given on: the child's word, or ours about it.
@@ -198,7 +197,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   }, Run)
   local err, code
   self.process, err, code = world:spawn {
-    argv = options.argv or { program(world), "exec" }, pipe = { stdin = true, stdout = true, stderr = true }, group = true,
+    argv = options.argv or { program(), "exec" }, pipe = { stdin = true, stdout = true, stderr = true }, group = true,
     on_exit = function (status, signal)
       self.status, self.signal = status, signal
       look(self)
