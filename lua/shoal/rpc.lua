@@ -19,6 +19,8 @@ local rpc = {}
 local Rpc = {}
 Rpc.__index = Rpc
 
+local IDLE_MAX = 64 -- Workers kept for the next request.
+
 ---@class RpcPeer
 local Peer = {}
 Peer.__index = Peer
@@ -236,33 +238,72 @@ local function finish(self, message, ids, request, ok, reply, err, code)
   refuse(self, ids, request, "FAILED", err)
 end
 
-local function serve(self, message, ids, request, handler, body, peer)
-  finish(self, message, ids, request, errors.call("rpc.handler", ids, handler, body, peer))
+--- One request, start to answer. In a function of its own, so that an idle worker holds on to nothing of it.
+local function serve(self, worker)
+  local ids = worker.ids
+  finish(self, worker.message, ids, worker.request, errors.call("rpc.handler", ids, worker.handler, worker.body, worker.peer))
+  worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
+end
+
+--- Handlers run in tasks that are kept and used again: a coroutine and its task for every request would cost more than
+--- all else here. A worker that waits in its handler is simply not among the idle ones.
+local function work(self, worker)
+  local idle, inbox = self.idle, worker.inbox
+  repeat
+    serve(self, worker)
+    if #idle >= IDLE_MAX then return end
+    idle[#idle + 1] = worker
+  until not inbox:pop()
+end
+
+local function new_worker()
+  local worker = { inbox = task.channel(1) }
+  --- Only read when something failed.
+  worker.ids = function ()
+    if not worker.message then return { message = "none", peer = "none", request = 0 } end
+    return { message = worker.message.name, peer = worker.peer:name(), request = worker.number }
+  end
+  return worker
+end
+
+--- Hand a request to an idle worker, or to a new one.
+local function dispatch(self, message, request, handler, body, peer)
+  local idle = self.idle
+  local count = #idle
+  local worker = idle[count]
+  if worker then idle[count] = nil else worker = new_worker() end
+  self.requests = self.requests + 1
+  worker.message, worker.request, worker.handler, worker.body, worker.peer = message, request, handler, body, peer
+  worker.number = self.requests
+  local ok, err, code
+  if count > 0 then
+    ok, err, code = worker.inbox:push(true)
+  else
+    ok, err, code = self.scope:spawn("rpc.handler", worker.ids, work, self, worker)
+  end
+  if not ok then return refuse(self, worker.ids, request, code, err) end
+  task.flush() -- Now, not a turn later: this is the end of a callback of the transport.
+end
+
+local function unhandled(self, name, peer, request)
+  local ids = { message = name, peer = peer:name() }
+  errors.report("rpc.unhandled", ids, "no handler for " .. name, "UNHANDLED")
+  refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
 end
 
 local function on_request(self, core, id, request, bytes)
-  local peer = wrap(self, core)
-  local message = messages.by_id(id)
-  local name = message and message.name or ("type %d"):format(id)
-  local handler = message and (self.handlers[name] or self.raw_handlers[name])
-  if not handler then
-    errors.report("rpc.unhandled", { message = name, peer = peer:name() }, ("no handler for %s"):format(name), "UNHANDLED")
-    return refuse(self, { message = name, peer = peer:name() }, request, "UNHANDLED",
-      ("%s has no handler for %s"):format(self.node.name, name))
-  end
-  local body, err, code = bytes, nil, nil
-  if not self.raw_handlers[name] then body, err, code = messages.decode(name, bytes) end
-  if body == nil then
-    local ids = { message = name, peer = peer:name(), payload_bytes = #bytes }
-    errors.report("rpc.decode", ids, err, code)
-    return refuse(self, ids, request, code, err)
-  end
-  self.requests = self.requests + 1
-  local ids = { message = name, peer = peer:name(), request = self.requests }
-  local spawned
-  spawned, err, code = self.scope:spawn("rpc.handler", ids, serve, self, message, ids, request, handler, body, peer)
-  if not spawned then return refuse(self, ids, request, code, err) end
-  task.flush() -- Now, not a turn later: this is the end of a callback of the transport.
+  local peer, message = wrap(self, core), messages.by_id(id)
+  if not message then return unhandled(self, ("type %d"):format(id), peer, request) end
+  local name = message.name
+  local raw = self.raw_handlers[name]
+  if raw then return dispatch(self, message, request, raw, bytes, peer) end
+  local handler = self.handlers[name]
+  if not handler then return unhandled(self, name, peer, request) end
+  local body, err, code = messages.decode(name, bytes)
+  if body then return dispatch(self, message, request, handler, body, peer) end
+  local ids = { message = name, peer = peer:name(), payload_bytes = #bytes }
+  errors.report("rpc.decode", ids, err, code)
+  refuse(self, ids, request, code, err)
 end
 
 local function handler_problem(self, name, fn)
@@ -377,7 +418,7 @@ function rpc.open(node)
   local config = node.config or {}
   local self = setmetatable({
     node = node, handlers = {}, raw_handlers = {}, sent = {}, sent_names = {}, watchers = {}, by_address = {},
-    free_slots = {}, requests = 0, peers = setmetatable({}, { __mode = "k" }),
+    free_slots = {}, idle = {}, requests = 0, peers = setmetatable({}, { __mode = "k" }),
   }, Rpc)
   local opened, err, code = net.open(node.world, {
     node = node.name, role = node.role, dc = node.dc, cluster = config.cluster or "shoal", advertise = config.advertise,

@@ -186,6 +186,8 @@ describe("rpc", function ()
     wire.opened[2].reply_fails = true
     in_task(function () peer:call("ask", { n = 1 }) end)
     assert.same({ "rpc.reply: the connection is gone" }, told())
+    local ids = errors.incidents()[1].ids
+    assert.same({ "ask", "g1", 1 }, { ids.message, ids.peer, ids.request })
   end)
 
   it("takes true for an empty reply", function ()
@@ -336,9 +338,30 @@ describe("rpc", function ()
     worker:close()
   end)
 
-  it("makes no closure per call: callbacks are used again", function ()
+  it("makes no closure and no task per call: callbacks and workers are used again", function ()
     worker:handle("ask", function () return { n = 1 } end)
     in_task(function () for _ = 1, 50 do peer:call("ask", { n = 1 }) end end)
-    assert.equal(1, #gate.free_slots)
+    assert.same({ 1, 1 }, { #gate.free_slots, #worker.idle })
+  end)
+
+  it("keeps at most 64 workers idle, and each request's ids its own", function ()
+    worker:handle("ask", function (body)
+      task.sleep(1)
+      if body.n % 50 == 0 then error("no " .. body.n) end
+      return { n = body.n }
+    end)
+    local total, failed = 0, 0
+    for n = 1, 100 do
+      in_task(function ()
+        local reply = peer:call("ask", { n = n })
+        if reply then total = total + reply.n else failed = failed + 1 end
+      end)
+    end
+    world:advance(2)
+    wire:run()
+    assert.same({ 5050 - 150, 2, 64 }, { total, failed, #worker.idle })
+    local list = errors.incidents()
+    assert.same({ 50, 100 }, { list[1].ids.request, list[2].ids.request })
+    assert.equal(64, worker.scope:count())
   end)
 end)
