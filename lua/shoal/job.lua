@@ -207,4 +207,19 @@ function job.of_dispatch(dispatch)
   return spec
 end
 
+--- The same for who runs the part itself: what shoal.runner starts.
+---@param dispatch table  a dispatch message
+---@return RunnerDispatch? dispatch, string? err, string? code
+function job.read_dispatch(dispatch)
+  local spec, err, code = job.of_dispatch(dispatch)
+  if not spec then return nil, err, code end
+  local work = spec.workflows[dispatch.workflow]
+  local limit_ms = work.timeout_ms
+  if dispatch.timeout_ms and dispatch.timeout_ms > 0 then limit_ms = math.min(limit_ms or dispatch.timeout_ms, dispatch.timeout_ms) end
+  return {
+    job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt, fence = dispatch.fence,
+    cores = work.cores, work = work, timeout_ms = limit_ms,
+  }
+end
+
 return job

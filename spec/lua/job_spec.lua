@@ -276,6 +276,12 @@ describe("a share", function ()
     assert.same({}, w.after)
     assert.same(one, assert(job.decode(job.encode(one))))
 
+    dispatch.job, dispatch.part, dispatch.attempt, dispatch.fence = "j", "p", 1, 9
+    local ready = assert(job.read_dispatch(dispatch))
+    assert.same({ "j", "p", 1, 9, 1, 500, 4 }, { ready.job, ready.part, ready.attempt, ready.fence, ready.cores, ready.timeout_ms, ready.work.vus })
+    dispatch.timeout_ms = 0
+    assert.is_nil(job.read_dispatch(dispatch).timeout_ms)
+
     dispatch.workflow = "warm"
     assert.matches("the dispatch is of warm, its payload of buy", (select(2, job.of_dispatch(dispatch))))
     dispatch.share = "\193"
