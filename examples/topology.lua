@@ -1,7 +1,6 @@
 --- A cluster for one machine: a gate, and two datacenters of a manager and two workers each. Run it with
 ---   shoal up examples/topology.lua
 return {
-  cluster = "demo",
   gates = { { name = "g1", bind = "127.0.0.1:7000" } },
   datacenters = {
     a = { managers = { {} }, workers = { { cores = 4 }, { cores = 4 } } },

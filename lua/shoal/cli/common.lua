@@ -43,6 +43,7 @@ common.BY_STATE = { completed = 0, failed = 1, cancelled = 5, timed_out = 124 }
 function common.connect_words(command)
   command:option("--connect -c", "a gate or manager, HOST:PORT; more than one: the others are tried next", nil, nil, "*")
     :argname("HOST:PORT")
+  command:option("--cluster", "the cluster's name; nodes of another refuse us"):default("shoal")
   command:option("--output -o", "text or json"):default("text"):choices { "text", "json" }
 end
 

@@ -70,10 +70,10 @@ local function start(self, role, m, dc, extra)
   }
   if not child.process then return nil, ("%s: %s"):format(name, err), code end
   self.children[#self.children + 1] = child
-  child.stdin = child.process:stream("stdin")
+  child.stdin = child.process:stream(0)
   child.stdin:attach { on_end = function () end }
   local announced = ""
-  child.process:stream("stdout"):attach {
+  child.process:stream(1):attach {
     on_read = function (_, bytes)
       announced = announced .. bytes
       local line = announced:match("^([^\n]*)\n")
@@ -82,7 +82,7 @@ local function start(self, role, m, dc, extra)
     end,
     on_end = function (stream) stream:close() end,
   }
-  child.process:stream("stderr"):attach {
+  child.process:stream(2):attach {
     on_read = function (_, bytes)
       child.said = (child.said .. bytes):sub(-2000)
       if child.address then bytes:gsub("[^\n]+", function (line) common.talk("%s: %s", name, line) end) end
