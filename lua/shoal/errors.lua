@@ -57,7 +57,7 @@ end
 function errors.site(declared) state.catalogue:declare(declared, 2) end
 
 --- Whether this name is a site, or belongs to a family.
-function errors.is_site(name) return records[name] ~= nil or state.catalogue:has(name) end
+function errors.is_site(name) return records[name] ~= nil or state.catalogue:find(name) ~= nil end
 
 -- ---- code that must run to its end ----
 

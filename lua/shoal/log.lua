@@ -40,8 +40,17 @@ function log.event(event, fields) state.declared[event] = fields end
 
 -- ---- the targets, each `write(text) -> taken?` ----
 
+--- Through the world, so that a reader who is slow or stopped makes nobody wait; else through Lua's io.
 local function to_stderr(text)
-  local stream = state.stderr
+  local stream, world = state.stderr, state.world
+  if not stream and world and not state.stderr_tried then
+    state.stderr_tried = true
+    local ran, opened = guard(world.stdio, world, 2)
+    if ran and opened then
+      stream = opened
+      state.stderr = stream
+    end
+  end
   if stream then
     if stream:queued() > QUEUE_MAX then return nil end
     return (stream:write(text))
@@ -112,10 +121,6 @@ function log.open(world, target)
     return true
   end
   state.target = to_stderr
-  if world and not options.path then
-    local ran, stream = guard(world.stdio, world, 2)
-    if ran and stream then state.stderr = stream end
-  end
   if options.path then
     local ran, file, err, code = guard(world.log, world, options.path, function () end)
     if not ran then return nil, "log: " .. tostring(file), "FAILED" end
@@ -128,7 +133,7 @@ end
 --- Close the file, if there is one; later lines go to stderr.
 function log.close()
   local file, stream = state.file, state.stderr
-  state.file, state.stderr, state.target = nil, nil, nil
+  state.file, state.stderr, state.stderr_tried, state.target = nil, nil, nil, nil
   if file then guard(file.close, file) end
   if stream then guard(stream.close, stream) end
 end

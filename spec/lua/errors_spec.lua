@@ -14,6 +14,9 @@ describe("errors", function ()
     lines = {}
     assert(log.open(world, function (text) lines[#lines + 1] = cjson.decode(text) end))
     errors.start(world, "node")
+    errors.site { name = "spec.part", level = "warning", ids = { "job", "workflow", "part", "attempt" } }
+    errors.site { name = "spec.needed", ids = { "key" }, delivery = "must_deliver",
+      hook = { args = { "key", "holder", "fence" }, required = true, roles = { "gate", "manager" } } }
   end
   local function logged(event)
     local out = {}
@@ -100,6 +103,12 @@ describe("errors", function ()
       assert.equal(46, errors.count("client.callback.*").raised)
     end)
 
+    it("takes no family's member that is a declared site misspelt", function ()
+      assert.is_true(errors.is_site "rpc.something_new")
+      assert.is_false(errors.is_site "rpc.handlr")
+      assert.error_matches(function () errors.call("rpc.hander", {}, print) end, "did you mean rpc.handler%?")
+    end)
+
     it("refuses calls at an unknown site, with a hint, before the function runs", function ()
       local ran = false
       assert.error_matches(function () errors.call("worker.progres.send", {}, function () ran = true end) end,
@@ -118,10 +127,10 @@ describe("errors", function ()
     it("F69: makes of one failure one incident, with its ids, place, trace, clocks and node", function ()
       world:run(1234)
       local line = debug.getinfo(1, "l").currentline + 1
-      local ok, incident = errors.call("lead.dispatch", { job = "j1", target = "w1" }, function () error "boom" end)
+      local ok, incident = errors.call("spec.part", { job = "j1", target = "w1" }, function () error "boom" end)
       assert.is_nil(ok)
       assert.equal("node-1", incident.id)
-      assert.equal("lead.dispatch", incident.site)
+      assert.equal("spec.part", incident.site)
       assert.equal("warning", incident.level)
       assert.equal("boom", incident.message)
       assert.equal("spec/lua/errors_spec.lua:" .. line, incident.where)
@@ -131,17 +140,17 @@ describe("errors", function ()
       assert.equal(world:wall_ns(), incident.wall_ns)
       assert.equal("node", incident.node)
       assert.equal(1, incident.count)
-      assert.equal("1 = 1 + 0 + 0", counts "lead.dispatch")
+      assert.equal("1 = 1 + 0 + 0", counts "spec.part")
       assert.equal(1, #logged())
       assert.equal("j1", logged()[1].ids.job)
     end)
 
     it("F69: shows a missing declared id as ?, names it and counts it", function ()
-      local _, incident = errors.call("lead.dispatch", { job = "j1", workflow = "w", more = 7 }, error, "x")
-      assert.same({ "part", "attempt", "fence", "target" }, incident.missing)
+      local _, incident = errors.call("spec.part", { job = "j1", workflow = "w", more = 7 }, error, "x")
+      assert.same({ "part", "attempt" }, incident.missing)
       assert.equal("?", incident.ids.part)
       assert.equal(7, incident.ids.more)
-      assert.equal(1, errors.count("lead.dispatch").missing_ids)
+      assert.equal(1, errors.count("spec.part").missing_ids)
     end)
 
     it("reads the ids when it fails, and copies them", function ()
@@ -185,7 +194,6 @@ describe("errors", function ()
       assert.truthy(incident.message:find "stack overflow")
       _, incident = errors.call("spec.b", nil, function () return ("x"):rep(1 << 40) end)
       assert.truthy(incident.message:find "not enough memory" or incident.message:find "too large")
-      local function always() return errors.call("spec.c", nil, always) end
       errors.call("spec.c", nil, function () local function f() errors.call("spec.d", nil, f) error "unwinding" end f() end)
       assert(errors.balance())
     end)
@@ -280,7 +288,7 @@ describe("errors", function ()
       local ok, incident = errors.close("spec.a", { job = 1 }, suspended(function () error "bad close" end))
       assert.is_nil(ok)
       assert.equal("bad close", incident.message)
-      _, incident = errors.close("spec.a", nil, suspended(function () coroutine.yield() end))
+      incident = select(2, errors.close("spec.a", nil, suspended(function () coroutine.yield() end)))
       assert.truthy(incident.hint:find "spawn a task")
     end)
 
@@ -413,7 +421,7 @@ describe("errors", function ()
       refused("return { default = { per_ms = 0 } }", "per_ms must be from 1", "not 0")
       refused("return { default = { per_ms = 0/0 } }", "per_ms must be from 1")
       refused("return { default = { brust = 1 } }", "unknown field brust, did you mean burst?")
-      refused('return { sites = { ["task.rnu"] = {} } }', "no site is named task.rnu, did you mean task.run?")
+      refused('return { sites = { ["rpc.handlr"] = {} } }', "no site is named rpc.handlr, did you mean rpc.handler?")
       refused("return { desite = 1 }", "unknown field desite")
       refused("return { decide = 1 }", "decide must be a function")
       refused("return { default = { fields = { 'massage' } } }", "an incident has no field massage")
@@ -472,9 +480,9 @@ describe("errors", function ()
 
   describe("while telling", function ()
     it("an ids function that fails or answers nonsense is an incident of its own", function ()
-      for _, ids in ipairs { function () error "no ids" end, function () return 5 end, function () coroutine.yield() end } do
+      for _, ids in ipairs { function () error "no ids" end, function () return 5 end, coroutine.yield } do
         start()
-        local _, incident = errors.call("lead.job", ids, error, "the failure")
+        local _, incident = errors.call("spec.part", ids, error, "the failure")
         assert.equal("the failure", incident.message)
         assert.equal("?", incident.ids.job)
         assert.equal("1 = 1 + 0 + 0", counts "errors.ids")
@@ -612,12 +620,14 @@ describe("errors", function ()
       assert.error_matches(function () hooks:wire(nil, function () end) end, "no hook is named nil")
       assert.error_matches(function () errors.hooks { "task.run" } end, "task.run is a site without a hook")
       assert.error_matches(function () errors.hooks { "spec.evnt" } end, "spec.evnt")
-      assert.error_matches(function () errors.hooks { "spec.other" }:wire("spec.event", function () end) end, "no hook is named spec.event")
+      assert.error_matches(function () errors.hooks { "spec.other" }:wire("spec.event", function () end) end,
+        "no hook is named spec.event")
     end)
 
     it("L5: refuse a wrong arity by name; a vararg fits", function ()
       assert.error_matches(function () hooks:wire("spec.event", function (_) end) end,
-        "spec.event: the function at spec/lua/errors_spec.lua:%d+ takes 1 argument, but the site gives 2: function %(event, count%)")
+        "spec.event: the function at spec/lua/errors_spec.lua:%d+ takes 1 argument, but the site gives 2: "
+        .. "function %(event, count%)")
       assert.error_matches(function () hooks:wire("spec.event", function (_, _, _) end) end, "takes 3 arguments")
       assert.error_matches(function () hooks:wire("spec.event", 5) end, "a function is wanted, not number")
       hooks:wire("spec.event", function (_, _) end)
@@ -627,16 +637,16 @@ describe("errors", function ()
     end)
 
     it("L5: name each required one that a role lacks", function ()
-      hooks = errors.hooks { "detector.global_death", "lease.expired", "correlation.detected" }
+      hooks = errors.hooks { "detector.global_death", "spec.needed", "correlation.detected" }
       local ok, err, code = hooks:check "manager"
       assert.is_nil(ok)
       assert.equal("a manager must wire: detector.global_death (function (node, incarnation)), "
-        .. "lease.expired (function (key, holder, fence))", err)
+        .. "spec.needed (function (key, holder, fence))", err)
       assert.equal("CONFIG", code)
       hooks:wire("detector.global_death", function (_, _) end)
-      hooks:wire("lease.expired", function (_, _, _) end)
+      hooks:wire("spec.needed", function (_, _, _) end)
       assert.is_true(hooks:check "manager")
-      assert.is_true(errors.hooks({ "lease.expired" }):check "worker")
+      assert.is_true(errors.hooks({ "spec.needed" }):check "worker")
     end)
 
     it("F15: run isolated from each other, each failure with the hook's name and index", function ()
@@ -676,7 +686,7 @@ describe("errors", function ()
       assert(errors.balance())
     end)
 
-    it("L2: one that tries to wait is an incident that says to spawn a task, on the main thread and in a coroutine", function ()
+    it("L2: one that tries to wait is an incident that says to spawn a task, in a coroutine too", function ()
       hooks:wire("spec.other", function () coroutine.yield() say "never" end)
       hooks:fire("spec.other", {})
       local co = coroutine.create(function () hooks:fire("spec.other", {}) say "went on" end)

@@ -566,7 +566,7 @@ describe("task", function ()
 
     it("F69: never dies: each failure is an incident, then a backoff that doubles with +-20 %, and falls again", function ()
       local failing = true
-      scope:loop("lead.loop", { loop = "sweep" }, { interval_ms = 10, backoff_ms = { first = 100, max = 400 } },
+      scope:loop("spec.loop", { loop = "sweep" }, { interval_ms = 10, backoff_ms = { first = 100, max = 400 } },
         function ()
           say(task.now_ms())
           if failing then error "sweep failed" end
@@ -586,7 +586,7 @@ describe("task", function ()
       failing = true
       local before = #incidents()
       world:run(15)
-      assert.is_true(errors.count("lead.loop").raised > before)
+      assert.is_true(errors.count("spec.loop").raised > before)
       assert.equal(#said - 1 > 0 and 1, 1)
     end)
 
@@ -594,7 +594,7 @@ describe("task", function ()
       local n = 0
       local consecutive = {}
       errors.listen(function (incident) consecutive[#consecutive + 1] = incident.ids.consecutive end)
-      scope:loop("lead.loop", { loop = "x" }, { interval_ms = 10, backoff_ms = { first = 10, max = 80 } }, function ()
+      scope:loop("spec.loop", { loop = "x" }, { interval_ms = 10, backoff_ms = { first = 10, max = 80 } }, function ()
         n = n + 1
         if n % 3 ~= 0 then error "two of three" end
       end)

@@ -7,6 +7,8 @@ local log = require "shoal.log"
 
 local MEMBERS_MAX = 256 -- Sites of one family, and undeclared names; later ones share one record.
 
+local NEAR_LENGTH = 4   -- A misspelt name is one edit from the one that was meant; two from 8 letters on.
+
 local ROLES = { gate = true, manager = true, worker = true, client = true, any = true }
 local DELIVERIES = { notify = true, must_deliver = true }
 
@@ -74,21 +76,31 @@ local function family_of(self, name)
   end
 end
 
---- The record of this name: its own, or its family's member, made on first use; nil when there is neither.
+--- Whether a family's new member is rather a declared sibling, misspelt.
+local function misspelt(self, family, name)
+  local prefix = family.name:sub(1, -2)
+  local length = #name - #prefix
+  if length < NEAR_LENGTH then return false end
+  local siblings = {}
+  for _, other in ipairs(self:names()) do
+    if other:sub(1, #prefix) == prefix and other ~= family.name and not self.records[other].family then
+      siblings[#siblings + 1] = other
+    end
+  end
+  return incidents.nearest(name, siblings, length >= 2 * NEAR_LENGTH and 2 or 1) ~= nil
+end
+
+--- The record of this name: its own, or its family's member, made on first use; nil when there is neither, or when the
+--- name is a slip of the pen for a declared site of the family.
 function catalogue:find(name)
   if type(name) ~= "string" then return nil end
   local record = self.records[name]
   if record then return record end
   local family = family_of(self, name)
-  if not family then return nil end
+  if not family or misspelt(self, family, name) then return nil end
   family.members = (family.members or 0) + 1
   if family.members > MEMBERS_MAX then return family end
   return self:add(family, name)
-end
-
---- Whether this name is a site, or belongs to a family.
-function catalogue:has(name)
-  return type(name) == "string" and (self.records[name] or family_of(self, name)) ~= nil
 end
 
 --- The record for failures from a place that the catalogue does not hold.

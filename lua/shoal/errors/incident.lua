@@ -126,8 +126,9 @@ end
 --- The declared name nearest to a misspelt one, or nil: by edits, at most a third of its length.
 ---@param name string
 ---@param names string[]  sorted
-function incident.nearest(name, names)
-  local best, distance = nil, #name // 3 + 2
+---@param edits? integer  this many at most, instead of a third
+function incident.nearest(name, names, edits)
+  local best, distance = nil, (edits or #name // 3 + 1) + 1
   for _, candidate in ipairs(names) do
     local row = {}
     for j = 0, #candidate do row[j] = j end

@@ -86,7 +86,7 @@ local function check(text, path, value, catalogue)
         problems[#problems + 1] = path .. ":" .. line_of(text, nil, "sites") .. ": sites must be a table"
       else
         for name, entry in sorted(part) do
-          if type(name) ~= "string" or not catalogue:has(name) then
+          if type(name) ~= "string" or not catalogue:find(name) then
             local near = incident.nearest(tostring(name), catalogue:names())
             problems[#problems + 1] = path .. ":" .. line_of(text, nil, tostring(name)) .. ": no site is named "
               .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
