@@ -24,8 +24,8 @@ function admin.open(node)
   end)
   rpc:handle("node.members", function ()
     local members = {}
-    for i, m in ipairs(node.swim and node.swim:members() or {}) do
-      members[i] = { name = m.name, address = m.address, state = m.state, role = m.role or "", dc = m.dc or "", via = node.name }
+    for i, m in ipairs(node:members()) do
+      members[i] = { name = m.name, address = m.address, state = m.state, role = m.role, dc = m.dc, via = node.name }
     end
     for _, m in ipairs(node.known and node.known() or {}) do members[#members + 1] = m end
     return { members = members }

@@ -62,7 +62,7 @@ local function on_result(self, run, result)
   self.reports:result({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
     state = result.state, reason = result.reason, stats = result.summary or {},
-    result = job.pack({ stats = result.stats, outputs = result.outputs, incidents = incidents }),
+    result = job.pack({ stats = result.stats, incidents = incidents }),
   }, function ()
     local key = key_of(body)
     if self.runs[key] == run then self.runs[key] = nil end

@@ -89,8 +89,9 @@ function run.run(args)
   local stdin = args.until_eof and until_eof(stopped)
   if args.announce then
     common.data(('{"node":"%s","role":"%s","dc":"%s","address":"%s"}'):format(made.name, made.role, made.dc, made.address))
+  else
+    common.talk("%s %s is ready at %s%s", made.role, made.name, made.address, made.dc ~= "" and " in dc " .. made.dc or "")
   end
-  common.talk("%s %s is ready at %s%s", made.role, made.name, made.address, made.dc ~= "" and " in dc " .. made.dc or "")
   core.running = made
   local reason = stopped:await()
   made:stop(reason)
