@@ -68,27 +68,27 @@ struct net {
 
 static inline uint64_t local_ns(const struct net *net, const struct node *n) { return net->now_ns + n->epoch_ns; }
 
-static struct shoal_address address_of(uint32_t index) {
+static inline struct shoal_address address_of(uint32_t index) {
   struct shoal_address a = {.family = index % 5 == 4 ? 6 : 4, .port = 7000};
   if (a.family == 4) a.bytes[0] = 10, a.bytes[2] = (uint8_t)(index >> 8), a.bytes[3] = (uint8_t)index;
   else a.bytes[0] = 0xfd, a.bytes[15] = (uint8_t)index;
   return a;
 }
 
-static uint32_t node_at(const struct net *net, const struct shoal_address *address) {
+static inline uint32_t node_at(const struct net *net, const struct shoal_address *address) {
   for (uint32_t i = 0; i < net->count; i++)
     if (address_equal(&net->nodes[i].address, address)) return i;
   return NODES;
 }
 
-static uint32_t node_named(const char *name, size_t length) {
+static inline uint32_t node_named(const char *name, size_t length) {
   char text[16] = {0};
   if (length < 2 || length >= sizeof text || name[0] != 'n') return NODES;
   memcpy(text, name + 1, length - 1);
   return (uint32_t)atoi(text);
 }
 
-static struct net *net_open(uint64_t seed, const char *profile) {
+static inline struct net *net_open(uint64_t seed, const char *profile) {
   struct net *net = calloc(1, sizeof *net);
   MUST(net);
   rng_seed(&net->rng, seed);
@@ -98,7 +98,7 @@ static struct net *net_open(uint64_t seed, const char *profile) {
   return net;
 }
 
-static void net_close(struct net *net) {
+static inline void net_close(struct net *net) {
   for (uint32_t i = 0; i < net->count; i++)
     if (net->nodes[i].swim) swim_close(net->nodes[i].swim);
   for (uint32_t i = 0; i < net->packets_count; i++) free(net->packets[i]);
@@ -109,7 +109,7 @@ static void net_close(struct net *net) {
   free(net);
 }
 
-static void fly(struct net *net, uint32_t from, const struct swim_action *a) {
+static inline void fly(struct net *net, uint32_t from, const struct swim_action *a) {
   uint32_t to = node_at(net, &a->to);
   uint8_t type = a->bytes[2] & 15;
   MUST(a->length <= net->config.datagram_max && a->length <= SWIM_DATAGRAM_MAX);
@@ -139,7 +139,7 @@ static void fly(struct net *net, uint32_t from, const struct swim_action *a) {
 }
 
 /* The event stream replayed must give the table: join and leave the living in turn. */
-static void replay(struct net *net, uint32_t at, const struct swim_action *a) {
+static inline void replay(struct net *net, uint32_t at, const struct swim_action *a) {
   uint32_t subject = node_named(a->member.name, a->member.name_length);
   MUST(subject < net->count && subject != at); /* Nobody appears who never existed. */
   struct belief *b = &net->nodes[at].beliefs[subject];
@@ -153,7 +153,7 @@ static void replay(struct net *net, uint32_t at, const struct swim_action *a) {
   if (net->on_event) net->on_event(net, at, a);
 }
 
-static void check_node(struct net *net, uint32_t at) {
+static inline void check_node(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   struct swim_member m;
   uint32_t cursor = 0;
@@ -174,7 +174,7 @@ static void check_node(struct net *net, uint32_t at) {
 }
 
 /* Take all actions of a node, and look at it. */
-static void settle(struct net *net, uint32_t at) {
+static inline void settle(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   struct swim_action a;
   struct swim_member self;
@@ -190,7 +190,7 @@ static void settle(struct net *net, uint32_t at) {
   heap_move(&net->wakes, n->handle, n->paused || due == UINT64_MAX ? UINT64_MAX : due < n->epoch_ns ? net->now_ns : due - n->epoch_ns);
 }
 
-static void start(struct net *net, uint32_t at, uint32_t generation) {
+static inline void start(struct net *net, uint32_t at, uint32_t generation) {
   struct node *n = &net->nodes[at];
   struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "spec", .cluster_length = 4,
                                    .address = n->address, .generation = generation, .payload = (const uint8_t *)n->name,
@@ -203,7 +203,7 @@ static void start(struct net *net, uint32_t at, uint32_t generation) {
   settle(net, at);
 }
 
-static uint32_t net_add(struct net *net) {
+static inline uint32_t net_add(struct net *net) {
   uint32_t at = net->count++;
   struct node *n = &net->nodes[at];
   MUST(at < NODES);
@@ -214,24 +214,24 @@ static uint32_t net_add(struct net *net) {
   return at;
 }
 
-static void join(struct net *net, uint32_t at, uint32_t seed) {
+static inline void join(struct net *net, uint32_t at, uint32_t seed) {
   MUST(swim_join(net->nodes[at].swim, local_ns(net, &net->nodes[at]), &net->nodes[seed].address) == 0);
   settle(net, at);
 }
 
-static void crash(struct net *net, uint32_t at) {
+static inline void crash(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   swim_close(n->swim);
   n->swim = NULL;
   heap_move(&net->wakes, n->handle, UINT64_MAX);
 }
 
-static void leave(struct net *net, uint32_t at) {
+static inline void leave(struct net *net, uint32_t at) {
   swim_leave(net->nodes[at].swim, local_ns(net, &net->nodes[at]));
   settle(net, at);
 }
 
-static void deliver(struct net *net) {
+static inline void deliver(struct net *net) {
   const struct heap_entry *e = heap_first(&net->flights);
   uint32_t index = (uint32_t)e->key;
   struct packet *p = net->packets[index];
@@ -248,7 +248,7 @@ static void deliver(struct net *net) {
   net->idle_packets[net->idle_count++] = index;
 }
 
-static void run(struct net *net, uint64_t duration_ns) {
+static inline void run(struct net *net, uint64_t duration_ns) {
   uint64_t end_ns = net->now_ns + duration_ns;
   for (;;) {
     uint64_t wake = heap_deadline(&net->wakes), flight = heap_deadline(&net->flights), at = earlier(wake, flight);
@@ -265,21 +265,21 @@ static void run(struct net *net, uint64_t duration_ns) {
   net->now_ns = end_ns;
 }
 
-static void pause_node(struct net *net, uint32_t at, bool paused) {
+static inline void pause_node(struct net *net, uint32_t at, bool paused) {
   net->nodes[at].paused = paused;
   settle(net, at);
 }
 
-static void cut_both(struct net *net, uint32_t a, uint32_t b, bool cut) { net->cut[a][b] = net->cut[b][a] = cut; }
+static inline void cut_both(struct net *net, uint32_t a, uint32_t b, bool cut) { net->cut[a][b] = net->cut[b][a] = cut; }
 
-static enum swim_state believes(const struct net *net, uint32_t at, uint32_t subject) {
+static inline enum swim_state believes(const struct net *net, uint32_t at, uint32_t subject) {
   struct swim_member m;
   const char *name = net->nodes[subject].name;
   return swim_find(net->nodes[at].swim, name, strlen(name), &m) ? m.state : (enum swim_state)99;
 }
 
 /* Everybody up sees everybody up alive with the same incarnation and payload, and nobody else. */
-static bool converged(const struct net *net) {
+static inline bool converged(const struct net *net) {
   uint32_t up = 0, digest = 0;
   for (uint32_t i = 0; i < net->count; i++) up += net->nodes[i].swim != NULL && !net->nodes[i].swim->leaving;
   for (uint32_t i = 0, first = 1; i < net->count; i++) {
@@ -292,7 +292,7 @@ static bool converged(const struct net *net) {
 }
 
 /* Run until all agree; returns how long it took, or fails after limit_ns. */
-static uint64_t until_converged(struct net *net, uint64_t limit_ns) {
+static inline uint64_t until_converged(struct net *net, uint64_t limit_ns) {
   uint64_t begin_ns = net->now_ns;
   while (!converged(net)) {
     MUST(net->now_ns - begin_ns < limit_ns);
@@ -302,7 +302,7 @@ static uint64_t until_converged(struct net *net, uint64_t limit_ns) {
 }
 
 /* `count` nodes, all with node 0 as their seed, converged. */
-static struct net *cluster(uint64_t seed, uint32_t count, const char *profile) {
+static inline struct net *cluster(uint64_t seed, uint32_t count, const char *profile) {
   struct net *net = net_open(seed, profile);
   for (uint32_t i = 0; i < count; i++) net_add(net);
   for (uint32_t i = 1; i < count; i++) join(net, i, 0);

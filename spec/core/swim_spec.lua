@@ -16,4 +16,17 @@ describe("core/swim", function()
     local _, behaviours = output:gsub("ok ", "ok ")
     assert.equal(26, behaviours, output)
   end)
+
+  it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
+    local ok, output = run "swim_parts_spec"
+    assert(ok, output)
+    local _, properties = output:gsub("ok ", "ok ")
+    assert.equal(8, properties, output)
+  end)
+
+  it("F70: takes any bytes: 10^5 mutated datagrams, every refusal counted", function()
+    local ok, output = run "swim_fuzz 100000"
+    assert(ok, output)
+    assert.is_truthy(output:find "\nok\n$", output)
+  end)
 end)

@@ -1,0 +1,334 @@
+/* The parts of membership one by one: merging in any order, rumours, the heap, suspicion. Prints one line a property. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/crc.h"
+#include "core/errors.h"
+#include "core/swim_private.h"
+
+#define MUST(condition) \
+  do { \
+    if (!(condition)) { \
+      printf("FAILED %s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      exit(1); \
+    } \
+  } while (0)
+
+/* ---- one core, and datagrams from strangers ---- */
+
+static const struct shoal_address home = {.family = 4, .bytes = {10, 0, 0, 1}, .port = 7000};
+static const struct shoal_address stranger = {.family = 4, .bytes = {10, 9, 9, 9}, .port = 7000};
+
+static struct swim *open_swim(const char *name, uint32_t datagram_max) {
+  struct swim_config config;
+  struct swim *s;
+  MUST(swim_config_profile("lan", &config) == 0);
+  if (datagram_max) config.datagram_max = datagram_max;
+  struct swim_identity id = {.name = name, .name_length = strlen(name), .address = home, .generation = 10};
+  MUST(swim_open(&config, &id, 1, 1000, &s) == 0);
+  return s;
+}
+
+static void tell(struct swim *s, uint64_t now_ns, const struct record *records, size_t count) {
+  uint8_t bytes[SWIM_DATAGRAM_MAX];
+  struct writer w = writer_of(bytes, sizeof bytes);
+  wire_header(&w, &s->cluster, &(struct header){GOSSIP, 0x51515151, {1, 0}});
+  for (size_t i = 0; i < count; i++) wire_write_record(&w, &records[i]);
+  MUST(!w.failed);
+  wire_seal(bytes, (size_t)(w.at - bytes), &s->cluster);
+  MUST(swim_receive(s, now_ns, &stranger, bytes, (size_t)(w.at - bytes)) == 0);
+}
+
+static void ignore_actions(struct swim *s) {
+  struct swim_action a;
+  while (swim_next(s, &a)) continue;
+  swim_check(s);
+}
+
+/* ---- merging ---- */
+
+enum { NAMES = 6, CLAIMS = 40 };
+static const char *const names[NAMES] = {"a", "b", "c", "d", "e", "f"};
+
+static uint8_t payloads[8][16];
+
+static struct record any_record(struct rng *rng) {
+  const char *name = names[rng_below(rng, NAMES)];
+  struct record r = {.name = name, .name_length = 1, .address = {.family = 4, .bytes = {10, 0, 1}, .port = 1}};
+  r.address.bytes[3] = (uint8_t)rng_below(rng, 3);
+  r.incarnation.generation = 1 + (uint32_t)rng_below(rng, 3);
+  r.incarnation.version = (uint32_t)rng_below(rng, 3);
+  r.state = (uint8_t)rng_below(rng, 4);
+  r.accuser = (uint32_t)rng_below(rng, 5);
+  if (rng_below(rng, 2)) {
+    r.payload_version = 1 + (uint32_t)rng_below(rng, 3);
+    r.payload = payloads[rng_below(rng, 8)];
+    r.payload_length = rng_below(rng, sizeof payloads[0]);
+  }
+  return r;
+}
+
+static size_t print_view(const struct swim *s, char *out, size_t room) {
+  size_t at = 0;
+  for (int i = 0; i < NAMES; i++) {
+    struct swim_member m;
+    if (!swim_find(s, names[i], 1, &m)) continue;
+    char address[ADDRESS_TEXT_MAX];
+    address_format(&m.address, address);
+    at += (size_t)snprintf(out + at, room - at, "%s %d %u.%u %s %u:", names[i], m.state, m.incarnation.generation,
+                           m.incarnation.version, address, m.payload_version);
+    for (size_t j = 0; j < m.payload_length; j++) at += (size_t)snprintf(out + at, room - at, "%02x", m.payload[j]);
+    at += (size_t)snprintf(out + at, room - at, "\n");
+  }
+  return at;
+}
+
+static void merging_is_order_free(struct rng *rng) {
+  static char first[4096], again[4096];
+  for (int run = 0; run < 2000; run++) {
+    struct record claims[CLAIMS];
+    for (int i = 0; i < CLAIMS; i++) claims[i] = any_record(rng);
+    for (int order = 0; order < 4; order++) {
+      struct swim *s = open_swim("self", 0);
+      for (int i = CLAIMS - 1; i > 0; i--) { /* Another order, */
+        uint64_t j = rng_below(rng, (uint64_t)i + 1);
+        struct record swapped = claims[i];
+        claims[i] = claims[j], claims[j] = swapped;
+      }
+      for (int i = 0; i < CLAIMS; i++) {
+        tell(s, 2000, &claims[i], 1);
+        ignore_actions(s);
+        if (rng_below(rng, 3)) continue;
+        tell(s, 2000, &claims[rng_below(rng, (uint64_t)i + 1)], 1); /* some of it twice. */
+        ignore_actions(s);
+      }
+      size_t length = print_view(s, order ? again : first, sizeof first);
+      MUST(length > 0);
+      if (order) MUST(strcmp(first, again) == 0);
+      swim_close(s);
+    }
+  }
+  printf("ok merging claims is order-free, commutative and idempotent\n");
+}
+
+static void one_life_has_one_end(struct rng *rng) {
+  for (int run = 0; run < 500; run++) {
+    struct swim *s = open_swim("self", 0);
+    bool member[NAMES] = {false};
+    struct swim_incarnation died[NAMES] = {{0, 0}};
+    for (int i = 0; i < 300; i++) {
+      struct record r = any_record(rng);
+      tell(s, 2000 + (uint64_t)i, &r, 1);
+      struct swim_action a;
+      while (swim_next(s, &a)) {
+        if (a.kind != SWIM_EVENT) continue;
+        int who = a.member.name[0] - 'a';
+        bool ends = a.event == SWIM_EVENT_DEAD || a.event == SWIM_EVENT_LEFT;
+        MUST(member[who] == (a.event != SWIM_EVENT_JOIN));
+        if (a.event == SWIM_EVENT_JOIN) member[who] = true;
+        if (!ends) continue;
+        member[who] = false;
+        MUST(incarnation_compare(a.member.incarnation, died[who]) > 0); /* Once for each incarnation, and rising. */
+        died[who] = a.member.incarnation;
+      }
+    }
+    swim_close(s);
+  }
+  printf("ok each join has one end, and no incarnation ends twice\n");
+}
+
+/* ---- rumours ---- */
+
+struct tally {
+  char name[8];
+  uint32_t sent;
+};
+
+static void add_members(struct swim *s, uint32_t count, size_t payload_length, struct tally *tallies) {
+  static uint8_t payload[SWIM_PAYLOAD_MAX];
+  for (uint32_t i = 0; i < count; i++) {
+    struct record r = {.name = tallies[i].name, .address = {.family = 4, .bytes = {10, 1, (uint8_t)(i >> 8), (uint8_t)i}, .port = 7000}};
+    (void)snprintf(tallies[i].name, sizeof tallies[i].name, "m%u", i);
+    r.name_length = strlen(r.name);
+    r.incarnation.generation = 1;
+    r.payload = payload, r.payload_length = payload_length, r.payload_version = 1;
+    tell(s, s->now_ns, &r, 1);
+  }
+  for (uint32_t i = 0; i < count; i++) tallies[i].sent = 0;
+}
+
+/* Take the datagrams and count what is told of whom. Returns how many datagrams told something. */
+static uint32_t count_told(struct swim *s, struct tally *tallies, uint32_t count) {
+  struct swim_action a;
+  uint32_t datagrams = 0;
+  while (swim_next(s, &a)) {
+    if (a.kind != SWIM_SEND || (a.bytes[2] & 15) != GOSSIP) continue;
+    struct header header;
+    struct reader r;
+    struct record record;
+    MUST(wire_open(&s->cluster, a.bytes, a.length, &header, &r) == 0);
+    datagrams++;
+    uint32_t in_this[256] = {0};
+    while (wire_read_record(&r, &record)) {
+      if (record.name[0] != 'm') continue;
+      uint32_t who = (uint32_t)strtoul(record.name + 1, NULL, 10);
+      MUST(who < count && in_this[who]++ == 0); /* Not twice in one datagram. */
+      tallies[who].sent++;
+    }
+    MUST(!r.failed);
+  }
+  return datagrams;
+}
+
+static void least_sent_go_first_and_each_its_number_of_times(void) {
+  static const size_t lengths[] = {0, 30, 200, SWIM_PAYLOAD_MAX};
+  static struct tally tallies[120];
+  for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+    for (uint32_t count = 1; count <= 120; count += 17) {
+      struct swim *s = open_swim("self", lengths[l] == 200 ? SWIM_DATAGRAM_MIN : 0);
+      add_members(s, count, lengths[l], tallies);
+      ignore_actions(s);
+      uint32_t limit = 4 * (uint32_t)ceil(log10(count + 2)); /* N + 1 of N = count and ourselves. */
+      MUST(rumour_limit(s) == limit);
+      uint64_t rounds = 0;
+      for (; s->rumours_count > 0; rounds++) {
+        MUST(rounds < 100000);
+        for (int i = 0; i < PROBES_MAX; i++) s->probes[i].stage = PROBE_FREE; /* Only gossip is under study. */
+        s->probe_ns = UINT64_MAX;
+        swim_tick(s, swim_deadline(s));
+        count_told(s, tallies, count);
+        uint32_t least = UINT32_MAX, most = 0;
+        for (uint32_t i = 0; i < count; i++) {
+          if (tallies[i].sent < least) least = tallies[i].sent;
+          if (tallies[i].sent > most) most = tallies[i].sent;
+        }
+        MUST(most - least <= 1); /* None waits while another is told again. */
+      }
+      for (uint32_t i = 0; i < count; i++) MUST(tallies[i].sent == limit);
+      MUST(swim_deadline(s) >= s->now_ns);
+      swim_close(s);
+    }
+  }
+  printf("ok rumours go out least-sent first, each 4 * ceil(log10(N + 1)) times, those that did not fit uncounted\n");
+}
+
+static void the_limit_steps_with_powers_of_ten(void) {
+  static struct tally tallies[128];
+  struct swim *s = open_swim("self", 0);
+  MUST(rumour_limit(s) == 4); /* N = 1: ceil(log10(2)) = 1. */
+  add_members(s, 8, 0, tallies);
+  MUST(swim_live(s) == 9 && rumour_limit(s) == 4); /* log10(10) = 1 */
+  add_members(s, 9, 0, tallies);
+  MUST(swim_live(s) == 10 && rumour_limit(s) == 8);
+  add_members(s, 98, 0, tallies);
+  MUST(swim_live(s) == 99 && rumour_limit(s) == 8);
+  add_members(s, 99, 0, tallies);
+  MUST(swim_live(s) == 100 && rumour_limit(s) == 12);
+  swim_close(s);
+  printf("ok the number of transmissions steps at N + 1 = 10^k + 1\n");
+}
+
+static void members_max_is_a_limit(void) {
+  static struct tally tallies[64];
+  struct swim *s = open_swim("self", 0);
+  s->config.members_max = 33;
+  add_members(s, 32, 0, tallies);
+  MUST(swim_records(s) == 33 && s->counts.refused[SWIM_REFUSED_FULL] == 0);
+  add_members(s, 40, 0, tallies);
+  MUST(swim_records(s) == 33 && s->counts.refused[SWIM_REFUSED_FULL] == 8);
+  ignore_actions(s);
+  swim_close(s);
+  printf("ok a record past members_max is refused and counted\n");
+}
+
+static void seeds_have_a_limit(void) {
+  struct swim *s = open_swim("self", 0);
+  for (uint32_t i = 0; i < SWIM_SEEDS_MAX; i++) {
+    struct shoal_address a = {.family = 4, .bytes = {10, 2, 0, (uint8_t)i}, .port = 1};
+    MUST(swim_join(s, 2000, &a) == 0 && swim_join(s, 2000, &a) == 0);
+  }
+  struct shoal_address more = {.family = 4, .bytes = {10, 3}, .port = 1};
+  MUST(swim_join(s, 2000, &more) == ERR_FULL);
+  MUST(swim_join(s, 2000, &home) == 0 && s->seeds_count == SWIM_SEEDS_MAX); /* Ourselves: nothing to ask. */
+  swim_close(s);
+  printf("ok there is room for 32 seeds\n");
+}
+
+/* ---- the heap and suspicion ---- */
+
+static void heap_is_a_sorted_set_with_handles(struct rng *rng) {
+  enum { SLOTS = 300 };
+  struct { bool used; uint64_t at; uint32_t handle; } model[SLOTS] = {{0}};
+  struct heap h = {0};
+  MUST(!heap_first(&h) && heap_deadline(&h) == UINT64_MAX);
+  for (int step = 0; step < 200000; step++) {
+    uint32_t key = (uint32_t)rng_below(rng, SLOTS);
+    uint64_t at = rng_below(rng, 50), kind = rng_below(rng, 16);
+    if (!model[key].used) {
+      MUST(heap_add(&h, at, key, &model[key].handle) == 0);
+      model[key].used = true, model[key].at = at;
+    } else if (kind < 8) {
+      heap_move(&h, model[key].handle, at);
+      model[key].at = at;
+    } else if (kind < 15) {
+      heap_remove(&h, model[key].handle);
+      model[key].used = false;
+    } else if (rng_below(rng, 50) == 0) {
+      heap_defer(&h, at);
+      for (int i = 0; i < SLOTS; i++)
+        if (model[i].used && model[i].at < at) model[i].at = at;
+    }
+    uint32_t count = 0, first = SLOTS;
+    for (uint32_t i = 0; i < SLOTS; i++) {
+      if (!model[i].used) continue;
+      count++;
+      if (step % 64 == 0) MUST(heap_at(&h, model[i].handle) == model[i].at);
+      if (first == SLOTS || model[i].at < model[first].at) first = i; /* By rising key among equals. */
+    }
+    MUST(count == h.count);
+    if (count > 0) MUST(heap_first(&h)->key == first && heap_deadline(&h) == model[first].at);
+  }
+  heap_free(&h);
+  printf("ok the heap is a sorted set with stable handles\n");
+}
+
+static void confirmations_only_bring_it_nearer(struct rng *rng) {
+  struct suspicion s;
+  for (int run = 0; run < 20000; run++) {
+    uint64_t now = rng_next(rng) >> 2, min = rng_below(rng, 1u << 30), max = min + rng_below(rng, UINT64_C(1) << 40);
+    uint32_t wanted = (uint32_t)rng_below(rng, SUSPICION_CONFIRMATIONS_MAX + 3), counted = 0;
+    uint32_t most = wanted < SUSPICION_CONFIRMATIONS_MAX ? wanted : SUSPICION_CONFIRMATIONS_MAX;
+    suspicion_start(&s, now, min, max, wanted, 100);
+    MUST(suspicion_deadline(&s) == now + (wanted ? max : min));
+    MUST(!suspicion_confirm(&s, 100)); /* The first accuser is no confirmation. */
+    for (int i = 0; i < 30; i++) {
+      uint64_t before = suspicion_deadline(&s);
+      bool news = suspicion_confirm(&s, 101 + (uint32_t)rng_below(rng, 12));
+      counted += news;
+      MUST(suspicion_deadline(&s) <= before && suspicion_deadline(&s) >= now + min && (news || suspicion_deadline(&s) == before));
+    }
+    MUST(counted == s.confirmed && counted <= most);
+    if (counted == most) MUST(suspicion_deadline(&s) == now + min);
+  }
+  suspicion_start(&s, 0, 1000, 6000, 2, 1); /* The figures of Lifeguard's formula, K = 2. */
+  MUST(suspicion_confirm(&s, 2) && llabs((long long)suspicion_deadline(&s) - 2845) <= 1);
+  MUST(suspicion_confirm(&s, 3) && suspicion_deadline(&s) == 1000 && !suspicion_confirm(&s, 4));
+  printf("ok a confirmation only brings the deadline nearer, an accuser counts once\n");
+}
+
+int main(void) {
+  struct rng rng;
+  rng_seed(&rng, 3);
+  for (size_t i = 0; i < sizeof payloads; i++) payloads[i / 16][i % 16] = (uint8_t)rng_below(&rng, 3);
+  merging_is_order_free(&rng);
+  one_life_has_one_end(&rng);
+  least_sent_go_first_and_each_its_number_of_times();
+  the_limit_steps_with_powers_of_ten();
+  members_max_is_a_limit();
+  seeds_have_a_limit();
+  heap_is_a_sorted_set_with_handles(&rng);
+  confirmations_only_bring_it_nearer(&rng);
+  return 0;
+}
