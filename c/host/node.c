@@ -19,7 +19,7 @@
 struct node {
   lua_State *L;
   struct node_options options; /* Its strings are not kept beyond node_open, but for home. */
-  char home[PATH_MAX];
+  char home[PATH_MAX], shown_home[PATH_MAX];
   struct world_defer ending, warning;
   bool exiting, ended, closing;
   int code;
@@ -93,7 +93,7 @@ static int l_home(lua_State *L) {
   const struct node *n = find(L);
   char home[PATH_MAX];
   if (!n) host_home(home, sizeof home);
-  lua_pushstring(L, n ? n->home : home);
+  lua_pushstring(L, n ? n->shown_home : home);
   return 1;
 }
 
@@ -119,7 +119,7 @@ static int l_on_signal(lua_State *L) {
   const struct node *n = find(L);
   const char *name = names[luaL_checkoption(L, 1, NULL, names)];
   if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (!n || n->options.simulated) return error_push(L, "signals", ERR_UNSUPPORTED);
+  if (!n) return error_push(L, "signals", ERR_UNSUPPORTED);
   lua_settop(L, 2);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, "shoal.signals");
   lua_pushvalue(L, 2);
@@ -157,6 +157,19 @@ int luaopen_shoal_core_node(lua_State *L) {
   return 1;
 }
 
+/* Each line of the text on top becomes one of the log's. */
+static void say_lines(lua_State *L) {
+  const struct node *n = find(L);
+  size_t length;
+  const char *text = lua_tolstring(L, -1, &length), *end = text + length;
+  while (text < end) {
+    const char *stop = memchr(text, '\n', (size_t)(end - text));
+    if (!stop) stop = end;
+    n->options.on_log(n->options.data, text, (size_t)(stop - text));
+    text = stop + 1;
+  }
+}
+
 /* print, where there is no terminal. */
 static int l_print(lua_State *L) {
   int count = lua_gettop(L);
@@ -170,11 +183,54 @@ static int l_print(lua_State *L) {
     luaL_addvalue(&buffer);
   }
   luaL_pushresult(&buffer);
-  const struct node *n = find(L);
-  size_t length;
-  const char *line = lua_tolstring(L, -1, &length);
-  n->options.on_log(n->options.data, line, length);
+  say_lines(L);
   return 0;
+}
+
+static void say_arguments(lua_State *L, int from) {
+  int count = lua_gettop(L);
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  for (int i = from; i <= count; i++) {
+    luaL_checkstring(L, i);
+    lua_pushvalue(L, i);
+    luaL_addvalue(&buffer);
+  }
+  luaL_pushresult(&buffer);
+  say_lines(L);
+}
+
+static int l_io_write(lua_State *L) {
+  say_arguments(L, 1);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int l_file_write(lua_State *L) {
+  say_arguments(L, 2);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int l_file_flush(lua_State *L) {
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* What a simulated node says goes to its log: print, io.write, io.stdout and io.stderr. The rest of io is barred. */
+static void set_output(lua_State *L) {
+  static const char *const names[] = {"stdout", "stderr"};
+  static const luaL_Reg methods[] = {
+      {"write", l_file_write}, {"flush", l_file_flush}, {"setvbuf", l_file_flush}, {NULL, NULL}};
+  lua_register(L, "print", l_print);
+  lua_getglobal(L, "io");
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    luaL_newlib(L, methods);
+    lua_setfield(L, -2, names[i]);
+  }
+  lua_pushcfunction(L, l_io_write);
+  lua_setfield(L, -2, "write");
+  lua_pop(L, 1);
 }
 
 /* ---- the start ---- */
@@ -221,7 +277,7 @@ static int push_setup(lua_State *L, void *data) {
     lua_pop(L, 1);
   }
   host_sandbox(L, n->options.simulated);
-  if (n->options.simulated && n->options.on_log) lua_register(L, "print", l_print);
+  if (n->options.simulated && n->options.on_log) set_output(L);
   lua_pushcfunction(L, nothing);
   return 0;
 }
@@ -252,6 +308,7 @@ int node_open(const struct node_options *options, struct node **out) {
   n->options = *options;
   (void)snprintf(n->home, sizeof n->home, "%s", options->home); /* Cut short, the first require says so. */
   n->options.home = n->home;
+  (void)snprintf(n->shown_home, sizeof n->shown_home, "%s", options->shown_home ? options->shown_home : options->home);
   n->ending = (struct world_defer){.run = on_ending, .data = n};
   n->warning = (struct world_defer){.run = on_warning_due, .data = n};
   n->L = luaL_newstate();
@@ -268,6 +325,8 @@ int node_open(const struct node_options *options, struct node **out) {
   n->options.entry = NULL;
   return 0;
 }
+
+void node_stop(struct node *n) { lua_handle_close_all(n->L, NULL); }
 
 void node_close(struct node *n, bool crash) {
   struct shoal_world *world = n->options.world;

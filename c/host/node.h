@@ -14,6 +14,7 @@ struct node;
 struct node_options {
   struct shoal_world *world;
   const char *home;        /* The folder that holds lua/ and scripts/. */
+  const char *shown_home;  /* What shoal.core.node.home() says, when that differs: a simulated node has a disk of its own. */
   const char *const *argv; /* What the entry gets, NULL-terminated, without the program's name. */
   const char *entry;       /* A module whose returned function is called with argv's strings: "shoal.main". */
   bool simulated;          /* pairs in sorted order; io, os.execute, luv raise; random and time are the world's. */
@@ -28,14 +29,18 @@ struct node_options {
 };
 
 /* Make the state, open the libraries, and call the entry through the door. Returns 0, or a code with nothing left open. */
-int node_open(const struct node_options *options, struct node **out);
+int node_open(const struct node_options *options, struct node **out); /* *out is set before the entry runs. */
 /* Close the state: everything the node still had open in its world is closed; the world must then be run until its
  * open_handles are 0 before it goes. `crash` true: the world is already gone, free memory only. */
 void node_close(struct node *n, bool crash);
 struct lua_State *node_state(struct node *n);
 
-/* A signal came for the process: "INT", "TERM" or "HUP". False when the node has no handler for it. */
+/* A signal came for the process (in a simulated node: from the driver): "INT", "TERM" or "HUP". False when the node has no
+ * handler for it. */
 bool node_signal(struct node *n, const char *name);
+
+/* Close all it has open, without waiting and without closing the state: what its closed events call still runs. */
+void node_stop(struct node *n);
 
 /* Ask the node to end, as shoal.core.node.exit(code) does. */
 void node_exit(struct node *n, int code);

@@ -625,6 +625,9 @@ function task.start(given)
   if ready_head < ready_tail then arm(0) end
 end
 
+---@return boolean  whether tasks have their world
+function task.started() return timer ~= nil end
+
 --- The scope above all scopes that have no other parent.
 function task.root() return root end
 

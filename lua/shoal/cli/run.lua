@@ -79,7 +79,7 @@ function run.run(args)
   if not config then return common.usage("%s", err) end
   local stopped = task.future("stop")
   for _, signal in ipairs { "INT", "TERM" } do
-    if not core.simulated() then core.on_signal(signal, function () stopped:set("signal " .. signal, 0) end) end
+    core.on_signal(signal, function () stopped:set("signal " .. signal, 0) end)
   end
   local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
   if not made then
