@@ -53,7 +53,7 @@ function Exec:leave(status)
   end
 end
 
-function Exec:incidents()
+local function incidents()
   local out = {}
   for _, i in ipairs(errors.incidents(INCIDENTS_MAX)) do
     out[#out + 1] = { id = i.id, site = i.site, level = i.level, message = i.message, where = i.where, count = i.count, node = i.node }
@@ -68,7 +68,7 @@ function Exec:finish(state, reason)
   self.work_scope:close()
   if self.ending then state, reason = self.ending.state, self.ending.reason end
   self:send {
-    type = "result", state = state, reason = reason, record = self.recorder:export(self:elapsed_ms()), incidents = self:incidents(),
+    type = "result", state = state, reason = reason, record = self.recorder:export(self:elapsed_ms()), incidents = incidents(),
     log_lines_dropped = self.log_lines > LOG_LINES_MAX and self.log_lines - LOG_LINES_MAX or nil,
   }
   self:leave(0)

@@ -192,8 +192,9 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   options = options or {}
   local world = type(node) == "table" and node.world or node
   local self = setmetatable({
-    world = world, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {}, open_pipes = 0,
-    summary = {}, done = task.future("exec.run", scope), ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
+    world = world, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
+    open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
+    ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Run)
   local err, code
   self.process, err, code = world:spawn {
@@ -214,7 +215,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   end
   self.ids.pid = self.process:pid()
   scope:spawn("exec.run", self.ids, function ()
-    local guard <close> = self -- luacheck: ignore 211
+    local _ <close> = self
     self.done:await()
   end)
   local feed = frames.reader(function (m) take(self, m) end)

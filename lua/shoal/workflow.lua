@@ -80,7 +80,9 @@ local function open_script(part, script)
       value == nil and "nothing" or "a " .. type(value))
   end
   for name, field in sorted(value) do
-    if not FIELDS[name] then return nil, ("%s: unknown field %s; known are base_url, request_timeout_ms, setup, teardown, vu"):format(script.path, tostring(name)) end
+    if not FIELDS[name] then
+      return nil, ("%s: unknown field %s; known are %s"):format(script.path, tostring(name), table.concat(sorted.keys(FIELDS), ", "))
+    end
     if type(field) ~= FIELDS[name] then
       return nil, ("%s: %s is a %s; expected a %s"):format(script.path, name, type(field), FIELDS[name])
     end
@@ -110,7 +112,7 @@ end
 local function run_user(part, id)
   local world, recorder = part.world, part.recorder
   local user, client = vu.new(part, id)
-  local guard <close> = client
+  local _ <close> = client
   local fn, backoff_ms, ids = part.script.vu, BACKOFF_MS, part.ids("vu", id)
   while true do
     local k, due_ns = next_iteration(part)
@@ -145,7 +147,7 @@ local function run_step(part, step, ...)
   local fn = part.script[step]
   if not fn then return true end
   local user, client = vu.new(part, 0)
-  local guard <close> = client
+  local _ <close> = client
   local ok, value = errors.call("exec.vu", part.ids(step, 0), fn, user, ...)
   if ok then return true, value end
   part.recorder:failure("script")

@@ -150,9 +150,8 @@ end)
 
 describe("a script", function ()
   it("F40: runs its iterations in a child, and its numbers agree with the server's", function ()
-    local seen, result = {}, nil
-    local progress = 0
-    result = real.run(function (world, scope)
+    local seen, progress = {}, 0
+    local result = real.run(function (world, scope)
       local server <close> = assert(http.server(world, "127.0.0.1:0", function (r)
         seen[#seen + 1] = { r.headers["x-shoal-job"], r.headers["x-shoal-part"], r.headers["x-shoal-attempt"] }
         return { status = #seen % 10 == 0 and 500 or 200, delay_ms = 2 }
@@ -179,7 +178,8 @@ describe("a script", function ()
   end)
 
   it("that raises counts its errors, tells its incidents, and has failed when nothing went well", function ()
-    local result = attempt(dispatch(script("local n = 0; return function (vu) n = n + 1; if n < 3 then error('oops ' .. n) end end", { iterations = 4 })))
+    local text = "local n = 0; return function (vu) n = n + 1; if n < 3 then error('oops ' .. n) end end"
+    local result = attempt(dispatch(script(text, { iterations = 4 })))
     assert.equal("completed", result.state)
     assert.same({ script = 2 }, result.stats.errors)
     assert.equal(4, result.summary.iterations)
@@ -260,7 +260,8 @@ describe("a child that misbehaves", function ()
   it("that cannot be started is a refusal, and nobody is called", function ()
     real.run(function (world, scope)
       local called = false
-      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end, { argv = { "/no/such" } })
+      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end,
+        { argv = { "/no/such" } })
       assert.is_nil(run)
       assert.is_string(err)
       assert.equal("ENOENT", code)

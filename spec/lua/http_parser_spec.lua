@@ -156,7 +156,8 @@ describe("the parser", function ()
         OK, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: e\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\nto the end", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\nConnection: close\r\n\r\n",
       },
-      request = { "POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "GET http://h:1/ HTTP/1.1\r\nUpgrade: h\r\nConnection: upgrade\r\n\r\n" },
+      request = { "POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+        "GET http://h:1/ HTTP/1.1\r\nUpgrade: h\r\nConnection: upgrade\r\n\r\n" },
     }
     local state = 20240607
     local function random(n) -- Our own, so that a run that failed can be run again.
@@ -210,7 +211,9 @@ describe("url", function ()
   end)
 
   it("that is none is refused", function ()
-    for _, text in ipairs { "", "/path", "h:80", "http://", "http://u:p@h/", "http://h:99999/", "http://h/a b", "http://h/\r\nX: y", "http://" .. ("h"):rep(9000) } do
+    for _, text in ipairs {
+      "", "/path", "h:80", "http://", "http://u:p@h/", "http://h:99999/", "http://h/a b", "http://h/\r\nX: y", "http://" .. ("h"):rep(9000),
+    } do
       local none, err, code = http.url(text)
       assert.is_nil(none, text)
       assert.is_string(err)

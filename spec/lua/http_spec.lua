@@ -98,9 +98,9 @@ describe("the client", function ()
         assert.is_string(err)
         return code, http.kind(code), err
       end
-      local code, kind, err = fails("http://127.0.0.1:" .. free .. "/")
-      assert.same({ "ECONNREFUSED", "refused" }, { code, kind })
-      code, kind, err = fails("/hang", { timeout_ms = 30 })
+      local refused, how = fails("http://127.0.0.1:" .. free .. "/")
+      assert.same({ "ECONNREFUSED", "refused" }, { refused, how })
+      local code, kind, err = fails("/hang", { timeout_ms = 30 })
       assert.same({ "TIMEOUT", "timeout" }, { code, kind })
       assert.matches("GET /hang: no answer within 30 ms", err)
       assert.equal("timeout", (select(2, fails("/slow", { timeout_ms = 10 }))))

@@ -116,7 +116,9 @@ end)
 
 describe("trimming", function ()
   it("cuts output evenly to a bound and leaves what fits alone", function ()
-    local record = { commands = { { run = "a", head = ("x"):rep(100), tail = ("y"):rep(100) }, { run = "b", head = ("z"):rep(100), tail = "" } } }
+    local record = { commands = {
+      { run = "a", head = ("x"):rep(100), tail = ("y"):rep(100) }, { run = "b", head = ("z"):rep(100), tail = "" },
+    } }
     assert.equal(record, stats.trim(record, 300))
     local cut = stats.trim(record, 100)
     assert.same({ run = "a", head = ("x"):rep(25), tail = ("y"):rep(25) }, cut.commands[1])

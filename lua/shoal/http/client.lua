@@ -105,7 +105,9 @@ Client.__index = Client
 --- A header's name and value, as a script gives them; a line break would be a second header or a second request.
 local function header_line(name, value)
   value = tostring(value)
-  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then error(("http: %q is no name of a header"):format(tostring(name)), 4) end
+  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
+    error(("http: %q is no name of a header"):format(tostring(name)), 4)
+  end
   if value:find("[%z\r\n]") then error(("http: the value of header %s has a line break or zero byte"):format(name), 4) end
   return name .. ": " .. value .. "\r\n"
 end
@@ -209,7 +211,7 @@ local function connect(self, place, deadline_ms)
   })
   if not c.stream then return nil, err, code end
   self.all[#self.all + 1] = c
-  local guard <close> = c
+  local _ <close> = c
   local open
   open, err, code = wait(c, left())
   if not open then
@@ -242,7 +244,7 @@ end
 
 --- One exchange on this connection. The last value is true when the request may have gone nowhere.
 local function exchange(self, c, bytes, is_head, deadline_ms)
-  local guard <close> = c
+  local _ <close> = c
   c.busy, c.reading, c.received = true, true, false
   if is_head then c.parser:expect_no_body() end
   local written, err, code = c.stream:write(bytes)

@@ -139,7 +139,8 @@ local function accept(self, stream)
     return stream:close()
   end
   local e = setmetatable({
-    server = self, number = self.accepted, stream = stream, parser = core.parser("request", self.limits), peer = stream:peer(), closed = false, answering = false,
+    server = self, number = self.accepted, stream = stream, parser = core.parser("request", self.limits), peer = stream:peer(),
+    closed = false, answering = false,
   }, Exchange)
   self.connections, self.accepted = self.connections + 1, self.accepted + 1
   self.open[e.number] = e

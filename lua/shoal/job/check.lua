@@ -154,7 +154,7 @@ function Checker:unknown(at, value, known, extra)
 end
 
 function Checker:script(at, value)
-  local path, bytes = value, nil
+  local path, bytes = value
   if self.read then
     if type(value) ~= "string" then
       self:problem(at, ("found %s; expected the path of a Lua file"):format(show(value)))
