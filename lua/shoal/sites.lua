@@ -113,6 +113,8 @@ site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its
 site("lead.ask", "any", "warning", { "executor", "address" }, "an executor could not be asked what it runs; it is asked again")
 site("lead.dispatch", "any", "warning", { "job", "workflow", "part", "executor", "fence", "attempt" },
   "a part could not be handed to an executor; it is tried again, and then elsewhere")
+site("lead.attempt_lost", "any", "warning", { "job", "workflow", "part", "attempt", "executor", "fence", "requests", "retry" },
+  "an attempt ended without a result: its executor died, fell silent or never took it")
 site("lead.lost", "any", "error", { "job", "part", "executor" }, "the loss of an attempt could not be made durable")
 site("lead.result", "any", "warning", { "job", "workflow", "part", "payload_bytes" }, "a result from below could not be read; it was refused")
 site("lead.push", "any", "warning", { "job", "sequence", "watcher", "attempt" }, "an event could not be pushed to a client")

@@ -67,7 +67,7 @@ end
 local function follow(args, made, id)
   local client, before, shown_ms = made.state.client, nil, 0
   local function show(stats)
-    if stats.at_ms - shown_ms < 1000 and before then return end
+    if before and stats.at_ms // 1000 == shown_ms // 1000 then return end -- One line for each second begun.
     shown_ms = stats.at_ms
     local line
     line, before = render.progress(stats, before)

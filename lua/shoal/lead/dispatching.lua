@@ -25,11 +25,15 @@ end
 --- What a lost or refused attempt means is durable before anything else follows from it.
 function dispatching.lose(self, run, part, fence, state, reason)
   if not current(run, part, fence) then return end
-  local executor = part.executor
+  local executor, progress = part.executor, run.progress[part.part]
   local retry = self.options.retry.again(part, run.spec.workflows[part.workflow], state)
+  errors.report("lead.attempt_lost", {
+    job = run.job, workflow = part.workflow, part = part.part, attempt = part.attempt, executor = executor, fence = fence,
+    requests = progress and progress.requests or 0, retry = retry,
+  }, reason, state == "lost" and "LOST" or "REFUSED")
   local done, err, code = self:commit({
     kind = "lost", run = run.key, part = part.part, fence = fence, state = state, reason = reason, retry = retry,
-    progress = state == "lost" and run.progress[part.part] or nil,
+    progress = state == "lost" and progress or nil,
   })
   if not done then
     errors.report("lead.lost", { job = run.job, part = part.part, executor = executor }, err, code)
