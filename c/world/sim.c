@@ -36,7 +36,6 @@ void sim_close(struct sim *s) {
   assert(!s->running);
   s->on_event = NULL;
   for (uint32_t i = 0; i < s->nodes_count; i++) {
-    s->nodes[i]->crashing = true;
     sim_processes_crash(s->nodes[i], false);
     if (s->nodes[i]->world) sim_world_free(s->nodes[i]->world);
     s->nodes[i]->world = NULL;
@@ -233,13 +232,12 @@ struct shoal_world *sim_node_world(struct sim_node *n) { return n->world ? &n->w
 void sim_node_crash(struct sim_node *n) {
   assert(n->world && !n->sim->running);
   SIM_NOTE(n->sim, "crash %s", n->name);
-  n->crashing = true;
   world_drop_deferred(&n->world->base);
   sim_processes_crash(n, true);
   sim_world_free(n->world);
   n->world = NULL;
   sim_streams_crashed(n);
-  n->crashing = n->paused = false;
+  n->paused = false;
   sim_event_release(n); /* Datagrams: they will find nobody. */
 }
 

@@ -3,7 +3,8 @@
  *   sim.c          nodes, faults, clock, timers, lookups, the table of operations
  *   sim_queue.c    the event queue and the memory
  *   sim_net.c      links, cuts, the fate of a datagram, ports, datagram sockets
- *   sim_stream.c   streams and listeners
+ *   sim_stream.c   the wire and the kernels of streams
+ *   sim_socket.c   streams, listeners and pipes as a process holds them
  *   sim_files.c    disks
  *   sim_process.c  children
  *
@@ -102,7 +103,6 @@ struct sim_node {
   int64_t wall_offset_ns;
   struct sim_world *world; /* NULL while it is down. */
   bool paused;
-  bool crashing; /* Its worlds end with the machine: no word goes out. */
   struct sim_event held; /* Head of the ring of what came while it was paused. */
   struct rng chance;     /* Of its disk and the like; not its world's. */
   struct sim_disk disk;
@@ -198,6 +198,12 @@ void sim_udp_address(struct world_udp *u, struct shoal_address *out);
 void sim_udp_close(struct world_udp *u);
 
 /* sim_stream.c */
+void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
+void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
+void sim_streams_crashed(struct sim_node *n);  /* Its ends answer no more. */
+void sim_streams_restarted(struct sim_node *n); /* Now the machine answers for the ends it has forgotten. */
+
+/* sim_socket.c */
 int sim_connect(struct shoal_world *w, const struct shoal_address *to, const struct world_stream_events *events,
                 void *data, struct world_stream **out);
 void sim_stream_attach(struct world_stream *s, const struct world_stream_events *events, void *data);
@@ -212,10 +218,6 @@ int sim_listen(struct shoal_world *w, const struct shoal_address *bind, const st
                void *data, struct world_listener **out);
 void sim_listener_address(struct world_listener *l, struct shoal_address *out);
 void sim_listener_close(struct world_listener *l);
-void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
-void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
-void sim_streams_crashed(struct sim_node *n);  /* Its ends answer no more. */
-void sim_streams_restarted(struct sim_node *n); /* Now the machine answers for the ends it has forgotten. */
 /* A pipe on one machine: its ends are 0 (the parent's) and 1 (the child's). It lives until both are gone; it is
  * found again only through what holds on to it, so who lets an end go must forget it. */
 struct sim_connection *sim_pipe_new(struct sim_node *n);
