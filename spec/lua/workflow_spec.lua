@@ -1,0 +1,242 @@
+--- A part's users in virtual time: which iterations run, when, and what is counted. The network is a table here.
+local errors = require "shoal.errors"
+local fake_world = require "spec.support.fake_world"
+local log = require "shoal.log"
+local stats = require "shoal.stats"
+local task = require "shoal.task"
+local workflow = require "shoal.workflow"
+local histogram = require "shoal.core.histogram"
+
+local world, requests
+
+--- A world whose every connection answers 200 after 5 ms.
+local function with_network(w)
+  function w:connect(_, handlers) -- luacheck: ignore self
+    local stream, closed = {}, false
+    local function later(ms, fn)
+      local timer
+      timer = w:timer(function ()
+        timer:close()
+        if not closed then fn() end
+      end)
+      timer:start(ms)
+    end
+    function stream:write(bytes)
+      requests[#requests + 1] = bytes
+      later(5, function () handlers.on_read(self, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") end)
+      return true
+    end
+    function stream:close() closed = true end -- luacheck: ignore self
+    later(1, function () handlers.on_open(stream) end)
+    return stream
+  end
+  return w
+end
+
+before_each(function ()
+  errors.reset()
+  task.reset()
+  requests = {}
+  world = with_network(fake_world.new { seed = 7 })
+  task.start(world)
+  log.open(world, function () end)
+end)
+
+after_each(function ()
+  task.stop()
+  log.reset()
+end)
+
+--- Run a script to its end or for so long; state, reason, record, lines.
+local function run(text, work, limit_ms)
+  work.script = { path = "w.lua", bytes = text }
+  work.env = work.env or { TARGET = "http://127.0.0.1:80" }
+  work.vus = work.vus or 1
+  local recorder, scope, lines, out = stats.recorder(), task.scope("part"), {}, {}
+  local began_ns = world:now_ns()
+  task.scope("main"):spawn("exec.workflow", {}, function ()
+    out.state, out.reason = workflow.run {
+      world = world, scope = scope, recorder = recorder, job = "j", workflow = "w", part = "p", attempt = 2, work = work,
+      log = function (line) lines[#lines + 1] = line end,
+    }
+    out.took_ms = (world:now_ns() - began_ns) / 1000000
+  end)
+  world:run(limit_ms or 60000)
+  return out.state, out.reason, recorder:export(0), lines, out.took_ms
+end
+
+describe("iterations", function ()
+  it("are shared by the users exactly, and numbered within the whole", function ()
+    local state, reason, record, lines = run("return function (vu) vu:log(vu.iteration) vu:sleep(vu.id) end", { vus = 3, iterations = 20 })
+    assert.equal("completed", state, reason)
+    assert.equal(20, record.counts.iterations)
+    local seen = {}
+    for _, line in ipairs(lines) do seen[tonumber(line)] = (seen[tonumber(line)] or 0) + 1 end
+    for n = 1, 20 do assert.equal(1, seen[n]) end
+  end)
+
+  it("of a share have the numbers that the share was given", function ()
+    local _, _, _, lines = run("return function (vu) vu:log(vu.iteration) end", { iterations = 3, phase = 1, stride = 4 })
+    assert.same({ "2", "6", "10" }, lines)
+  end)
+
+  it("go on until a duration has passed, and end what they began", function ()
+    local _, _, record, _, took_ms = run("return function (vu) vu:sleep(30) end", { vus = 2, duration_ms = 100 })
+    assert.equal(8, record.counts.iterations) -- Begun at 0, 30, 60, 90 ms by each of two.
+    assert.equal(120, took_ms)
+  end)
+
+  it("that wait for nothing still let time pass", function ()
+    local state, _, record = run("return function () end", { duration_ms = 50 })
+    assert.equal("completed", state)
+    assert.equal(50, record.counts.iterations)
+  end)
+end)
+
+describe("an open loop", function ()
+  it("begins each iteration when it is due, over all parts together", function ()
+    local text = "local t; return function (vu) t = t or vu:now_ms(); vu:log(math.floor(vu:now_ms() - t + 0.5)) end"
+    local _, _, _, lines = run(text, { vus = 2, iterations = 4, rate = 10.0, phase = 0, stride = 2 })
+    assert.same({ "0", "200", "400", "600" }, lines)
+  end)
+
+  it("counts the wait for a free user, from when the iteration was due", function ()
+    -- 100 a second for one user who needs 20 ms: the k-th is 10 ms * k late.
+    local _, _, record = run("return function (vu) vu:sleep(20) end", { vus = 1, iterations = 10, rate = 100.0 })
+    local h = assert(histogram.decode(record.timers.iteration))
+    assert.equal(20000000, h:min())
+    assert.equal(20000000 + 9 * 10000000, h:max())
+  end)
+
+  it("adds it to the first request of the iteration only", function ()
+    local text = [[return function (vu) vu.http:get("/a") vu.http:get("/b") vu:sleep(100) end]]
+    local _, _, record = run(text, { iterations = 2, rate = 100.0 })
+    local a, b = histogram.decode(record.latency["GET /a"]), histogram.decode(record.latency["GET /b"])
+    assert.equal(111000000 - 10000000 + 5000000, a:max()) -- 1 connect + 2 * 5 + 100, due at 10.
+    assert.equal(5000000, b:max())
+  end)
+
+  it("with a duration begins what is due before its end", function ()
+    local _, _, record = run("return function (vu) end", { duration_ms = 100, rate = 100.0 })
+    assert.equal(10, record.counts.iterations)
+  end)
+end)
+
+describe("a request", function ()
+  it("bears job, part and attempt, and is counted under its name", function ()
+    local text = [[return function (vu)
+      vu.http:get("/item/" .. vu.iteration, { name = "GET /item" })
+      vu.http:post("/buy?x=" .. vu.iteration, { body = "b" })
+      vu.http:get("http://127.0.0.1:80")
+    end]]
+    local _, _, record = run(text, { iterations = 3 })
+    assert.equal(9, #requests)
+    for _, bytes in ipairs(requests) do
+      assert.matches("\r\nX%-Shoal%-Job: j\r\n", bytes)
+      assert.matches("\r\nX%-Shoal%-Part: p\r\n", bytes)
+      assert.matches("\r\nX%-Shoal%-Attempt: 2\r\n", bytes)
+    end
+    assert.same({ ["GET /item"] = { ok = 3, failed = 0 }, ["POST /buy"] = { ok = 3, failed = 0 }, ["GET /"] = { ok = 3, failed = 0 } },
+      record.requests)
+    assert.equal(18, record.counts.bytes_in)
+  end)
+
+  it("with names made up without end is counted under a last one", function ()
+    local _, _, record = run([[return function (vu) for i = 1, 600 do vu.http:get("/" .. i) end end]], { iterations = 1 })
+    assert.equal(100, record.requests["(other)"].ok)
+    assert.equal(600, record.counts.requests)
+  end)
+
+  it("with the wrong arguments is the script's error, told where it stands", function ()
+    local state, reason = run("return function (vu)\n vu.http:get(5) end", { iterations = 1 })
+    assert.equal("failed", state)
+    assert.matches("expected a url, found a number", reason)
+    assert.equal("w.lua:2", errors.incidents()[1].where)
+    for _, text in ipairs { "vu:check()", "vu:count('a', 0.5)", "vu:time('a')", "vu:sleep(-1)", "vu.http:get('/', 3)" } do
+      assert.equal("failed", (run("return function (vu) " .. text .. " end", { iterations = 1 })))
+    end
+  end)
+end)
+
+describe("a user", function ()
+  it("goes on after an error, a little later each time, and one that is well again starts over", function ()
+    local text = [[local n = 0
+      return function (vu) n = n + 1; vu:log(n); if n ~= 4 then error("no " .. n) end end]]
+    local state, _, record, _, took_ms = run(text, { iterations = 6 })
+    assert.equal("completed", state)
+    assert.same({ script = 5 }, record.errors)
+    assert.equal(6, record.counts.iterations)
+    assert.equal(10 + 20 + 40 + 1 + 10 + 20, took_ms)
+  end)
+
+  it("has data from setup, env, chance of the node, and pcall that counts", function ()
+    local text = [[
+      return {
+        setup = function (ctx) return { token = "t" .. ctx.id } end,
+        vu = function (vu)
+          local ok, err = pcall(error, "mine", 0)
+          vu:log(vu.data.token .. " " .. vu.env.X .. " " .. env.X .. " " .. vu:random(1) .. " " .. tostring(ok) .. " " .. err)
+          vu:time("thinking", 2.5)
+        end,
+        teardown = function (ctx) ctx:log("down") end,
+      }]]
+    local state, reason, record, lines = run(text, { iterations = 1, env = { X = "x" } })
+    assert.equal("completed", state, reason)
+    assert.same({ "t0 x x 1 false mine", "down" }, lines)
+    assert.equal(2500000, histogram.decode(record.timers.thinking):max())
+    assert.equal(0, #errors.incidents())
+  end)
+
+  it("has no way around the world", function ()
+    local state, _, _, lines = run([[
+      for _, name in ipairs { "io", "os", "require", "load", "loadfile", "dofile", "debug", "coroutine", "package" } do
+        if _G[name] then print(name) end
+      end
+      return function () end]], { iterations = 1 })
+    assert.equal("completed", state)
+    assert.same({}, lines)
+  end)
+end)
+
+describe("a part", function ()
+  it("closes its connections and ends its users with its scope", function ()
+    local scope = task.scope("part")
+    local ended
+    task.scope("main"):spawn("exec.workflow", {}, function ()
+      workflow.run {
+        world = world, scope = scope, recorder = stats.recorder(), job = "j", workflow = "w", part = "p", attempt = 1, log = print,
+        work = { vus = 5, duration_ms = 100000, env = { TARGET = "http://127.0.0.1:80" },
+          script = { path = "w.lua", bytes = "return function (vu) vu.http:get('/') end" } },
+      }
+      ended = true
+    end)
+    world:run(50)
+    assert.equal(5, scope:count())
+    scope:close()
+    world:run(1)
+    assert.equal(0, scope:count())
+    assert.is_true(ended) -- And says that users ended early, to whoever still asks.
+  end)
+end)
+
+describe("the examples", function ()
+  it("load, each of them", function ()
+    local job = require "shoal.job"
+    local disk = { read_file = function (_, path)
+      local file = io.open(path, "rb")
+      if not file then return nil, "no such file" end
+      local text = file:read("a")
+      file:close()
+      return text
+    end }
+    for _, name in ipairs { "checkout.lua", "hello.lua", "batch.json" } do assert(job.load(disk, "examples/" .. name)) end
+    local spec = assert(job.load(disk, "examples/checkout.lua", function () return "http://10.0.0.1" end))
+    assert.equal("http://10.0.0.1", spec.workflows.buy.env.TARGET)
+    assert.same({ "warm", "browse", "buy", "summary" }, job.order(spec))
+    for _, name in ipairs { "warm", "browse", "buy" } do
+      local w = spec.workflows[name]
+      local state, reason = run(w.script.bytes, { vus = 2, iterations = 2 })
+      assert.equal("completed", state, reason)
+    end
+  end)
+end)
