@@ -43,7 +43,7 @@ end
 local function take(self, kind, body)
   local j = self.jobs[body.job]
   if not j or body.seq <= j.seq then return false end
-  if body.seq > j.seq + 1 and (body.truncated_from or 0) ~= body.seq then
+  if j.seq > 0 and body.seq > j.seq + 1 and (body.truncated_from or 0) ~= body.seq then
     error(("event %d follows event %d"):format(body.seq, j.seq))
   end
   j.seq, j.heard_ms = body.seq, task.now_ms()

@@ -55,15 +55,15 @@ function lead.open(node, options)
   })
   if not opened then return nil, err, code end
   self.tier = opened
-  if opened:leads() and self.fence == 0 then self:on_lead(opened:last_index()) end
   self.scope:loop("lead.level_loop", {}, { interval_ms = LOOK_MS }, function () self:measure() end)
   return self
 end
 
+--- This node leads, under a fence above that of every leadership before: take up what was under way.
 function lead:on_lead(index)
-  self.fence = math.max(index, 1)
+  self.fence = index
   for _, entry in ipairs(self.ledger:list()) do
-    if not ledger.FINAL[entry.state] then self:start(entry) end
+    if not ledger.FINAL[entry.state] then self:start(entry, true) end
   end
 end
 
@@ -97,6 +97,7 @@ end
 
 --- A client's job. Answers { job, duplicate }, or a refusal.
 function lead:submit(body)
+  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
   local spec, problems = job.decode(body.spec)
   if not spec then return nil, problems, "CONFIG" end
   local reachable, why = self.options.placement.accepts(spec, self.executors:all())
@@ -114,6 +115,7 @@ end
 
 --- A higher tier's dispatch of one workflow's share: a run of one workflow. The same dispatch again gives the same answer.
 function lead:take(body)
+  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
   local key = body.job .. "|" .. body.part
   local upstream = { address = body.leader, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence }
   local known = self.ledger.runs[key]
@@ -137,13 +139,15 @@ end
 
 -- The driver of one run ------------------------------------------------------------------------------------------------
 
-function lead:start(entry)
+---@param entry table
+---@param again? boolean  it was begun under an earlier leadership
+function lead:start(entry, again)
   if self.runs[entry.run] then return end
   local scope = task.scope("run " .. entry.run, self.scope)
   local spec = assert(job.decode(entry.spec))
   local run = {
     key = entry.run, job = entry.job, entry = entry, spec = spec, order = job.order(spec), scope = scope,
-    wake = task.channel(1), feed = feed.new(entry.job, scope), started_ms = task.now_ms(), progress = {}, seen = {},
+    wake = task.channel(1), feed = feed.new(entry.job, scope, self.fence, again), started_ms = task.now_ms(), progress = {}, seen = {},
     busy = {}, told = {}, cancels = {}, stats_ms = 0, changed = false,
   }
   run.deadline_ms = spec.timeout_ms and run.started_ms + spec.timeout_ms
@@ -453,7 +457,7 @@ function lead:watch(key, peer, from)
   if not run then
     run = { scope = task.scope("replay " .. key, self.scope) }
     on_end = function () run.scope:close() end
-    run.feed = feed.new(entry.job, run.scope)
+    run.feed = feed.new(entry.job, run.scope, self.fence, true)
     run.feed:push("result", { workflow = "", result = outcome.decode(entry.result) })
     run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = 0 })
     run.feed:close()

@@ -1,6 +1,7 @@
 --- feed: everything a client sees of one job, as one sequence of events: pushed, polled, or replayed from a number.
 ---
---- Numbers rise by one from 1. The feed keeps its last KEPT_MAX events; who asks for older ones is told from where it
+--- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so that a client that comes back after the leader was
+--- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX events; who asks for older ones is told from where it
 --- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one event at a time, the next
 --- when it has answered, so a slow one waits for itself only.
 local errors = require "shoal.errors"
@@ -15,9 +16,21 @@ local TRIES_MAX = 5 -- Then the watcher is let go, aloud; it asks again when it 
 local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.result" }
 
 ---@param job string
----@param scope table  the job's; watchers end with it
-function feed.new(job, scope)
-  return setmetatable({ job = job, scope = scope, events = {}, first = 1, last = 0, watchers = {}, closed = false }, feed)
+---@param scope table    the job's; watchers end with it
+---@param fence integer  of the leadership that gives the numbers
+---@param again boolean? the job began under an earlier leadership: its first events are gone
+function feed.new(job, scope, fence, again)
+  local base = fence << 20
+  return setmetatable({
+    job = job, scope = scope, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
+    closed = false,
+  }, feed)
+end
+
+--- Where the events that are kept begin, when that is not where `from` is and something between is gone.
+local function truncated(self, from)
+  if from >= self.first or self.first == self.origin then return nil end
+  return self.first
 end
 
 ---@param kind "status"|"stats"|"result"
@@ -37,7 +50,7 @@ end
 function feed:since(from, max)
   local start, out = math.max(from, self.first), {}
   for seq = start, math.min(self.last, start + max - 1) do out[#out + 1] = self.events[seq] end
-  return out, from < self.first and self.first or nil
+  return out, truncated(self, from)
 end
 
 local function forget(self, watcher)
@@ -69,7 +82,7 @@ local function run(self, watcher)
   while true do
     while watcher.next <= self.last do
       if watcher.next < self.first then
-        watcher.truncated_from, watcher.next = self.first, self.first
+        watcher.truncated_from, watcher.next = truncated(self, watcher.next), self.first
       end
       if not send(self, watcher, self.events[watcher.next]) then return end
       watcher.next = watcher.next + 1

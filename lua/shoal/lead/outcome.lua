@@ -149,13 +149,21 @@ function outcome.workflow(run, name, state)
   return { workflow = name, state = state, stats = summary(merged((gather(run, name)))) }
 end
 
-local function own_incidents(run, incidents)
+--- Add an incident once: parts of one node bring the same ones.
+local function note(incidents, known, incident)
+  local key = ("%s %s"):format(incident.node, incident.id)
+  if known[key] or #incidents >= INCIDENTS_MAX then return end
+  known[key] = true
+  incidents[#incidents + 1] = incident
+end
+
+local function own_incidents(run, incidents, known)
   for _, incident in ipairs(errors.incidents()) do
-    if incident.ids.job == run.job and #incidents < INCIDENTS_MAX then
-      incidents[#incidents + 1] = {
+    if incident.ids.job == run.job then
+      note(incidents, known, {
         id = incident.id, node = incident.node, site = incident.site, level = incident.level, message = incident.message,
         where = incident.where, count = incident.count,
-      }
+      })
     end
   end
 end
@@ -167,7 +175,7 @@ function outcome.run(lead, run, states, state)
     job = run.job, name = run.spec.name, state = state, node = lead.node.name, workflows = {}, attempts = {}, incidents = {},
     elapsed_ms = task.now_ms() - run.started_ms, totals = outcome.totals(run),
   }
-  local all = {}
+  local all, known = {}, {}
   for _, name in ipairs(run.order) do
     local details, attempts, incidents = gather(run, name)
     for _, detail in ipairs(details) do all[#all + 1] = detail end
@@ -176,11 +184,11 @@ function outcome.run(lead, run, states, state)
       result.attempts[#result.attempts + 1] = attempt
     end
     for _, incident in ipairs(incidents) do
-      if #result.incidents < INCIDENTS_MAX then result.incidents[#result.incidents + 1] = incident end
+      note(result.incidents, known, incident)
     end
     result.workflows[#result.workflows + 1] = { workflow = name, state = states[name], stats = summary(merged(details)) }
   end
-  own_incidents(run, result.incidents)
+  own_incidents(run, result.incidents, known)
   if run.entry.upstream then -- The tier above merges: it gets the record itself.
     result.stats, result.workflows = merged(all), nil
   else
