@@ -1,5 +1,6 @@
 --- shoal check: load and verify without starting.
 local common = require "shoal.cli.common"
+local errors = require "shoal.errors"
 local job = require "shoal.job"
 local node = require "shoal.node"
 local world = require "shoal.core.world"
@@ -36,7 +37,7 @@ local function verify(path)
     return "topology"
   end
   if path:match("errors%.lua$") then
-    local ok, problem = require("shoal.errors").check_policy(path)
+    local ok, problem = errors.load_policy(path)
     if not ok then return nil, problem end
     return "errors policy"
   end
