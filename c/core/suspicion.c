@@ -12,8 +12,7 @@ void suspicion_start(struct suspicion *s, uint64_t now_ns, uint64_t min_ns, uint
 
 bool suspicion_confirm(struct suspicion *s, uint32_t accuser) {
   if (s->confirmed >= s->wanted) return false;
-  for (int i = 0; i <= s->confirmed; i++)
-    if (s->accusers[i] == accuser) return false;
+  if (suspicion_accused_by(s, accuser)) return false;
   uint64_t before = suspicion_deadline(s);
   s->accusers[++s->confirmed] = accuser;
   assert(suspicion_deadline(s) <= before);
@@ -24,6 +23,12 @@ uint64_t suspicion_deadline(const struct suspicion *s) {
   if (s->confirmed >= s->wanted) return s->started_ns + s->min_ns;
   double share = log1p(s->confirmed) / log1p(s->wanted); /* 0 .. 1, rising with C. */
   return s->started_ns + s->max_ns - (uint64_t)((double)(s->max_ns - s->min_ns) * share);
+}
+
+bool suspicion_accused_by(const struct suspicion *s, uint32_t accuser) {
+  for (int i = 0; i <= s->confirmed; i++)
+    if (s->accusers[i] == accuser) return true;
+  return false;
 }
 
 uint32_t suspicion_last_accuser(const struct suspicion *s) { return s->accusers[s->confirmed]; }

@@ -106,7 +106,8 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
   s->gossip_ns = s->leave_ns = UINT64_MAX;
   s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
-  s->sync_ns = now_ns + ms(config->sync_interval_ms);
+  s->sync_wait_ns = ms(config->probe_interval_ms);
+  s->sync_ns = now_ns + s->sync_wait_ns;
   for (int i = 0; i < SENT_MAX; i++) s->rumours[i] = (struct list){NONE, NONE};
   rc = members_open(s, identity);
   if (rc < 0) {

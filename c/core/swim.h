@@ -38,6 +38,8 @@
  *  - Acks carry a digest of the sender's table; where digests differ once rumours are out, tables are exchanged.
  *  - Addresses that only a seed list names are UNCONFIRMED: tried for ever with backoff, never suspected, no member,
  *    and gone without a death (swim_forget). Only packets confirm; only what was confirmed is gossiped.
+ *  - Who knows a suspicion from hearsay only pings the suspect itself before it calls it dead, for it may have missed the
+ *    refutation: one small datagram a death and member, and half a period more where the news of the death is slower.
  *  - A node whose own timers ran late accuses nobody until it has caught up.
  *  Not yet: nacks (the type is reserved), local health, coordinates, tables over streams, events of users.
  *
@@ -114,7 +116,7 @@ struct swim_config {
   uint32_t suspicion_multiplier; /* Least time to refute, in periods; times max(1, log10 N). 1 .. 16 */
   uint32_t suspicion_max;        /* Most time to refute, in least times. 1 .. 16 */
   uint32_t confirmations;        /* K: further accusers that bring the time down to the least. 0 .. 7 */
-  uint32_t sync_interval_ms;     /* At least so long between two exchanges of tables that differing digests ask for. */
+  uint32_t sync_interval_ms;     /* While digests go on differing, pauses between exchanges of tables grow from a period to this. */
   uint32_t join_retry_ms;        /* First backoff of a seed that does not answer; doubles, */
   uint32_t join_retry_max_ms;    /* up to this. */
   uint32_t leave_timeout_ms;     /* Stop waiting for witnesses of our leaving. */

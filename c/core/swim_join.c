@@ -80,12 +80,13 @@ void retry_dead_or_seed(struct swim *s) {
 void sync_with(struct swim *s, uint32_t id) { s->syncing = send_sync(s, &s->members[id].address); }
 
 void sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
+  if (digest == s->digest) s->sync_wait_ns = ms(s->config.probe_interval_ms);
   if (digest == s->digest || s->leaving || s->now_ns < s->sync_ns) return;
   if (sender == NONE || sender == SELF || s->members[sender].state != SWIM_ALIVE) return;
-  uint64_t interval = ms(s->config.sync_interval_ms);
   /* Rumours may still even it out; but not for ever, for there may be new ones all the time. */
-  if (s->rumours_count > 0 && s->now_ns < s->sync_ns + 3 * interval) return;
-  s->sync_ns = s->now_ns + interval * 4 / 5 + rng_below(&s->rng, interval * 2 / 5 + 1);
+  if (s->rumours_count > 0 && s->now_ns < s->sync_ns + 3 * ms(s->config.sync_interval_ms)) return;
+  s->sync_ns = s->now_ns + s->sync_wait_ns * 4 / 5 + rng_below(&s->rng, s->sync_wait_ns * 2 / 5 + 1);
+  s->sync_wait_ns = earlier(2 * s->sync_wait_ns, ms(s->config.sync_interval_ms));
   sync_with(s, sender);
 }
 

@@ -248,6 +248,7 @@ static void suspicion_begin(struct swim *s, uint32_t id, uint32_t accuser) {
   uint32_t others = swim_live(s) > 2 ? swim_live(s) - 2 : 0; /* Who could confirm: all but the suspect and its accuser. */
   uint32_t wanted = s->config.confirmations < others ? s->config.confirmations : others;
   struct suspicion *now = &s->suspicions[m->suspicion];
+  m->asked = false;
   suspicion_start(now, s->now_ns, least_ns, least_ns * s->config.suspicion_max, wanted, accuser);
   heap_move(&s->suspects, m->suspicion, suspicion_deadline(now));
 }
@@ -481,6 +482,14 @@ void expire(struct swim *s) {
     uint32_t id = (uint32_t)heap_first(&s->suspects)->key;
     struct member *m = &s->members[id];
     assert(m->state == SWIM_SUSPECT);
+    if (!m->asked && !suspicion_accused_by(&s->suspicions[m->suspicion], s->members[SELF].key)) {
+      /* We know it from hearsay only, and may have missed that it refuted: ask it ourselves before we call it dead. */
+      if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due: after these are taken. */
+      m->asked = true;
+      send_ping(s, id, 0);
+      heap_move(&s->suspects, m->suspicion, s->now_ns + ms(s->config.probe_timeout_ms));
+      continue;
+    }
     move(s, id, SWIM_DEAD, m->incarnation, 0);
     s->counts.deaths++;
     emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);

@@ -97,6 +97,7 @@ struct member {
   uint8_t sent;          /* Transmissions of its rumour so far; the index of the list it is in. */
   bool rumoured;         /* It is in a list. */
   bool payload_rumoured; /* The rumour carries the payload. */
+  bool asked;            /* While suspect by hearsay: the deadline passed, and we have pinged it ourselves. */
 };
 
 struct list { /* Of rumours, by id; in at the tail, out at the head. */
@@ -196,7 +197,8 @@ struct swim {
   bool joining_more;   /* The two further tables after the first are still to be asked for. */
   uint32_t first_table; /* The sequence under which the first table of this life came. */
   uint32_t syncing;    /* Sequence of the last SYNC that was no seed's. */
-  uint64_t sync_ns;    /* Not before, for differing digests. */
+  uint64_t sync_ns;    /* Not before, for differing digests; */
+  uint64_t sync_wait_ns; /* the next pause after that one: a period once digests were equal, then doubling. */
   struct stream streams[STREAMS_MAX];
 
   bool leaving, left_told;

@@ -19,7 +19,7 @@ static void collect(struct net *net, uint32_t from, uint32_t to, uint8_t type, c
 static void make_corpus(void) {
   struct net *net = net_open(7, "lan");
   net->on_send = collect;
-  net->loss = 0.1;
+  set_loss(net, 0.1);
   for (uint32_t i = 0; i < 8; i++) net_add(net);
   for (uint32_t i = 1; i < 8; i++) join(net, i, 0);
   run(net, 5 * SECOND);
@@ -111,6 +111,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
   if (!target) open_target(now_ns);
   if (length > sizeof sealed || length < 18) return 0;
   memcpy(sealed, bytes, length);
+  struct writer w = writer_of(sealed, 18); /* A header that is taken, with the type that was drawn. */
+  wire_header(&w, &target->cluster, &(struct header){(uint8_t)(1 + bytes[2] % 7), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
   wire_seal(sealed, length, &target->cluster);
   feed(now_ns += MILLISECOND, sealed, length, &refused, &taken);
   swim_tick(target, now_ns);

@@ -1,6 +1,5 @@
-/* A small virtual network for programs that study core/swim: N cores, one virtual clock, a directed link for each pair with latency,
- * jitter, loss and cuts; each node has an epoch of its own. After every event of every node the invariants below are checked.
- * A run is its seed. */
+/* Clusters of core/swim for programs that study it: N cores, each on a node of the simulated world, joined to it as
+ * c/lua/swim.c joins one to a real world. After every event of every node the invariants below are checked. A run is its seed. */
 #ifndef SWIM_NET_H
 #define SWIM_NET_H
 
@@ -9,9 +8,9 @@
 #include <string.h>
 
 #include "core/errors.h"
-#include "core/heap.h"
 #include "core/rng.h"
 #include "core/swim_private.h"
+#include "world/sim.h"
 
 #define MUST(condition) must((condition), #condition, __FILE__, __LINE__)
 static const char *must_context = "";
@@ -21,44 +20,38 @@ static inline void must(bool held, const char *text, const char *file, int line)
   exit(1);
 }
 
-enum { NODES = 128, PACKETS_SEEN = 8 };
+enum { NODES = 128 };
 #define SECOND UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
 
-struct packet {
-  uint32_t from, to;
-  size_t length;
-  uint8_t bytes[SWIM_DATAGRAM_MAX];
-};
 struct belief { /* What an observer last believed of a subject; subject's own life is `lives`. */
   bool known, member;
   struct swim_incarnation incarnation;
   uint8_t state;
 };
+struct net;
 struct node {
+  struct net *net;
   struct swim *swim; /* NULL while it is down. */
+  struct sim_node *machine;
+  struct shoal_world *world;
+  struct world_udp *udp;
+  struct world_timer *timer;
   char name[16];
   struct shoal_address address;
-  uint64_t epoch_ns;
-  uint32_t handle; /* Of its deadline. */
-  bool paused, left_done;
+  bool left_done;
   uint32_t heard;
   struct belief beliefs[NODES];
   uint64_t events[6]; /* By kind, about anybody. */
   struct swim_incarnation highest; /* The greatest it ever had, over all its lives. */
 };
 struct net {
-  struct rng rng;
-  uint64_t now_ns;
+  struct sim *sim;
+  struct rng rng; /* The spec's own draws. */
   struct node nodes[NODES];
   uint32_t count;
   struct swim_config config;
-  uint64_t latency_ns, jitter_ns; /* Floor, and mean of what is added. */
-  double loss;
-  bool cut[NODES][NODES]; /* From, to. */
-  struct heap wakes, flights; /* Keys: node; packet. */
-  struct packet **packets;
-  uint32_t packets_count, *idle_packets, idle_count;
+  struct sim_link link; /* The default one; set_link() after a change. */
   uint64_t deaths, sent[SWIM_TYPES], bytes;
   /* What a spec may look at: each datagram as it is sent, each event as it is delivered. */
   void (*on_send)(struct net *net, uint32_t from, uint32_t to, uint8_t type, const uint8_t *bytes, size_t length);
@@ -66,12 +59,15 @@ struct net {
   void *data;
 };
 
-static inline uint64_t local_ns(const struct net *net, const struct node *n) { return net->now_ns + n->epoch_ns; }
+static inline uint64_t now_ns(const struct net *net) { return sim_now_ns(net->sim); } /* True time; no node knows it. */
+static inline uint64_t local_ns(const struct net *net, const struct node *n) { return (void)net, world_now_ns(n->world); }
+
+static uint8_t family = 4; /* Of this run's addresses: every fourth seed's are IPv6. */
 
 static inline struct shoal_address address_of(uint32_t index) {
-  struct shoal_address a = {.family = index % 5 == 4 ? 6 : 4, .port = 7000};
-  if (a.family == 4) a.bytes[0] = 10, a.bytes[2] = (uint8_t)(index >> 8), a.bytes[3] = (uint8_t)index;
-  else a.bytes[0] = 0xfd, a.bytes[15] = (uint8_t)index;
+  struct shoal_address a = {.family = family, .port = 7000};
+  a.bytes[0] = family == 4 ? 10 : 0xfd;
+  a.bytes[family == 4 ? 3 : 15] = (uint8_t)index;
   return a;
 }
 
@@ -88,12 +84,20 @@ static inline uint32_t node_named(const char *name, size_t length) {
   return (uint32_t)atoi(text);
 }
 
+static inline void set_link(struct net *net) { sim_set_default_link(net->sim, &net->link); }
+
+static inline void set_loss(struct net *net, double loss) {
+  net->link.loss = loss;
+  set_link(net);
+}
+
 static inline struct net *net_open(uint64_t seed, const char *profile) {
   struct net *net = calloc(1, sizeof *net);
   MUST(net);
+  family = seed % 4 == 3 ? 6 : 4;
   rng_seed(&net->rng, seed);
-  net->latency_ns = 500000;
-  net->jitter_ns = 500000;
+  net->link = (struct sim_link){.latency_ns = 500000, .jitter_ns = 500000};
+  MUST(sim_open(&(struct sim_config){.seed = seed, .link = net->link}, &net->sim) == 0);
   MUST(swim_config_profile(profile, &net->config) == 0 && !swim_config_check(&net->config));
   return net;
 }
@@ -101,11 +105,7 @@ static inline struct net *net_open(uint64_t seed, const char *profile) {
 static inline void net_close(struct net *net) {
   for (uint32_t i = 0; i < net->count; i++)
     if (net->nodes[i].swim) swim_close(net->nodes[i].swim);
-  for (uint32_t i = 0; i < net->packets_count; i++) free(net->packets[i]);
-  free(net->packets);
-  free(net->idle_packets);
-  heap_free(&net->wakes);
-  heap_free(&net->flights);
+  sim_close(net->sim);
   free(net);
 }
 
@@ -117,25 +117,7 @@ static inline void fly(struct net *net, uint32_t from, const struct swim_action 
   net->sent[type]++;
   net->bytes += a->length;
   if (net->on_send) net->on_send(net, from, to, type, a->bytes, a->length);
-  if (to == NODES || net->cut[from][to] || rng_unit(&net->rng) < net->loss) return;
-  if (net->idle_count == 0) {
-    uint32_t grown = net->packets_count ? 2 * net->packets_count : 64;
-    net->packets = realloc(net->packets, grown * sizeof *net->packets);
-    net->idle_packets = realloc(net->idle_packets, grown * sizeof *net->idle_packets);
-    MUST(net->packets && net->idle_packets);
-    for (uint32_t i = net->packets_count; i < grown; i++) {
-      net->packets[i] = malloc(sizeof **net->packets);
-      MUST(net->packets[i]);
-      net->idle_packets[net->idle_count++] = i;
-    }
-    net->packets_count = grown;
-  }
-  uint32_t index = net->idle_packets[--net->idle_count], handle;
-  struct packet *p = net->packets[index];
-  p->from = from, p->to = to, p->length = a->length;
-  memcpy(p->bytes, a->bytes, a->length);
-  uint64_t delay = net->latency_ns + (uint64_t)rng_exponential(&net->rng, (double)net->jitter_ns);
-  MUST(heap_add(&net->flights, net->now_ns + delay, index, &handle) == 0);
+  MUST(world_udp_send(net->nodes[from].udp, &a->to, a->bytes, a->length) == 0);
 }
 
 /* The event stream replayed must give the table: join and leave the living in turn. */
@@ -187,29 +169,54 @@ static inline void settle(struct net *net, uint32_t at) {
   }
   check_node(net, at);
   uint64_t due = swim_deadline(n->swim);
-  heap_move(&net->wakes, n->handle, n->paused || due == UINT64_MAX ? UINT64_MAX : due < n->epoch_ns ? net->now_ns : due - n->epoch_ns);
+  if (due == UINT64_MAX) world_timer_stop(n->timer);
+  else world_timer_start(n->timer, due);
+}
+
+static inline void on_timer(void *data) {
+  struct node *n = data;
+  swim_tick(n->swim, world_now_ns(n->world));
+  settle(n->net, (uint32_t)(n - n->net->nodes));
+}
+
+static inline void on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
+  struct node *n = data;
+  (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
+  settle(n->net, (uint32_t)(n - n->net->nodes));
 }
 
 static inline void start(struct net *net, uint32_t at, uint32_t generation) {
+  static const struct world_udp_events events = {.on_datagram = on_datagram};
   struct node *n = &net->nodes[at];
+  MUST(!n->swim);
+  if (!n->world) n->world = sim_node_restart(n->machine);
+  MUST(n->world && world_udp_open(n->world, &n->address, &events, n, &n->udp) == 0);
+  MUST(world_timer_open(n->world, on_timer, NULL, n, &n->timer) == 0);
+  memset(n->beliefs, 0, sizeof n->beliefs);
+  n->left_done = false;
   struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "spec", .cluster_length = 4,
                                    .address = n->address, .generation = generation, .payload = (const uint8_t *)n->name,
                                    .payload_length = strlen(n->name)};
-  MUST(!n->swim);
-  memset(n->beliefs, 0, sizeof n->beliefs);
-  n->left_done = n->paused = false;
-  n->epoch_ns = SECOND + rng_below(&net->rng, 1000 * SECOND);
-  MUST(swim_open(&net->config, &identity, rng_next(&net->rng), local_ns(net, n), &n->swim) == 0);
+  MUST(swim_open(&net->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim) == 0);
   settle(net, at);
 }
 
+static inline struct node *blank_node(struct net *net) {
+  struct node *n = &net->nodes[net->count];
+  MUST(net->count < NODES);
+  (void)snprintf(n->name, sizeof n->name, "n%u", net->count++);
+  n->net = net;
+  return n;
+}
+
 static inline uint32_t net_add(struct net *net) {
-  uint32_t at = net->count++;
-  struct node *n = &net->nodes[at];
-  MUST(at < NODES);
-  (void)snprintf(n->name, sizeof n->name, "n%u", at);
+  uint32_t at = net->count;
+  struct node *n = blank_node(net);
   n->address = address_of(at);
-  MUST(heap_add(&net->wakes, UINT64_MAX, at, &n->handle) == 0);
+  struct shoal_address machine = n->address;
+  machine.port = 0;
+  MUST(sim_node_add(net->sim, n->name, &machine, &n->machine) == 0);
+  n->world = sim_node_world(n->machine);
   start(net, at, 1000);
   return at;
 }
@@ -221,9 +228,10 @@ static inline void join(struct net *net, uint32_t at, uint32_t seed) {
 
 static inline void crash(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
+  sim_node_crash(n->machine); /* Its socket and timer go with it. */
   swim_close(n->swim);
   n->swim = NULL;
-  heap_move(&net->wakes, n->handle, UINT64_MAX);
+  n->world = NULL;
 }
 
 static inline void leave(struct net *net, uint32_t at) {
@@ -231,46 +239,18 @@ static inline void leave(struct net *net, uint32_t at) {
   settle(net, at);
 }
 
-static inline void deliver(struct net *net) {
-  const struct heap_entry *e = heap_first(&net->flights);
-  uint32_t index = (uint32_t)e->key;
-  struct packet *p = net->packets[index];
-  struct node *to = &net->nodes[p->to];
-  if (to->paused) { /* It lies in the socket's buffer. */
-    heap_move(&net->flights, e->handle, net->now_ns + 10 * MILLISECOND);
-    return;
-  }
-  heap_remove(&net->flights, e->handle);
-  if (to->swim && !net->cut[p->from][p->to]) {
-    (void)swim_receive(to->swim, local_ns(net, to), &net->nodes[p->from].address, p->bytes, p->length); /* Counted there. */
-    settle(net, p->to);
-  }
-  net->idle_packets[net->idle_count++] = index;
+static inline void run(struct net *net, uint64_t duration_ns) { sim_run_until(net->sim, now_ns(net) + duration_ns); }
+
+static inline void pause_node(struct net *net, uint32_t at, bool paused) { sim_node_pause(net->nodes[at].machine, paused); }
+
+static inline void cut_one(struct net *net, uint32_t from, uint32_t to, bool cut) {
+  sim_cut(net->sim, net->nodes[from].machine, net->nodes[to].machine, cut);
 }
 
-static inline void run(struct net *net, uint64_t duration_ns) {
-  uint64_t end_ns = net->now_ns + duration_ns;
-  for (;;) {
-    uint64_t wake = heap_deadline(&net->wakes), flight = heap_deadline(&net->flights), at = earlier(wake, flight);
-    if (at > end_ns) break;
-    if (at > net->now_ns) net->now_ns = at;
-    if (flight <= wake) {
-      deliver(net);
-    } else {
-      uint32_t index = (uint32_t)heap_first(&net->wakes)->key;
-      swim_tick(net->nodes[index].swim, local_ns(net, &net->nodes[index]));
-      settle(net, index);
-    }
-  }
-  net->now_ns = end_ns;
+static inline void cut_both(struct net *net, uint32_t a, uint32_t b, bool cut) {
+  cut_one(net, a, b, cut);
+  cut_one(net, b, a, cut);
 }
-
-static inline void pause_node(struct net *net, uint32_t at, bool paused) {
-  net->nodes[at].paused = paused;
-  settle(net, at);
-}
-
-static inline void cut_both(struct net *net, uint32_t a, uint32_t b, bool cut) { net->cut[a][b] = net->cut[b][a] = cut; }
 
 static inline enum swim_state believes(const struct net *net, uint32_t at, uint32_t subject) {
   struct swim_member m;
@@ -293,12 +273,12 @@ static inline bool converged(const struct net *net) {
 
 /* Run until all agree; returns how long it took, or fails after limit_ns. */
 static inline uint64_t until_converged(struct net *net, uint64_t limit_ns) {
-  uint64_t begin_ns = net->now_ns;
+  uint64_t begin_ns = now_ns(net);
   while (!converged(net)) {
-    MUST(net->now_ns - begin_ns < limit_ns);
+    MUST(now_ns(net) - begin_ns < limit_ns);
     run(net, 10 * MILLISECOND);
   }
-  return net->now_ns - begin_ns;
+  return now_ns(net) - begin_ns;
 }
 
 /* `count` nodes, all with node 0 as their seed, converged. */
