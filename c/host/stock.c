@@ -80,9 +80,17 @@ static int push_require(lua_State *L, void *data) {
   return 1;
 }
 
+/* luv's loop lives as long as luv's module does, and package.loaded may let go of it: busted does so after each file. */
+static char luv_key;
+static void keep_luv(lua_State *L, void *data) {
+  (void)data;
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &luv_key);
+}
+
 static struct shoal_world *make_world(lua_State *L) {
   lua_State *main_thread = door_main(L); /* luv keeps the thread that opened it: never a coroutine. */
-  if (!door_call(main_thread, "world.luv", push_require, 0, NULL, NULL)) luaL_error(L, "luv cannot be loaded");
+  if (!door_call(main_thread, "world.luv", push_require, 1, keep_luv, NULL)) luaL_error(L, "luv cannot be loaded");
   struct stock **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   lua_createtable(L, 0, 1);
