@@ -21,7 +21,7 @@ end
 ---@return any[] keys
 local function keys_of(t)
   local keys, n = {}, 0
-  for key in next, t do
+  for key in next, t do -- order-free: sorted below
     if not rank[type(key)] then error("sorted: a " .. type(key) .. " as a key has no order", 3) end
     n = n + 1
     keys[n] = key

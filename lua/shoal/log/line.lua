@@ -64,7 +64,7 @@ local function before(a, b)
   return a < b
 end
 
--- order-free: the keys are sorted before anything is written. Raw access throughout: a metamethod may raise.
+-- The keys are sorted before anything is written. Raw access throughout: a metamethod may raise.
 local function object(t, depth, declared)
   local out, n, seen = {}, 0, nil
   if declared then
@@ -80,7 +80,7 @@ local function object(t, depth, declared)
     end
   end
   local keys, count, strange = {}, 0, 0
-  for key in next, t do
+  for key in next, t do -- order-free: sorted below
     if order[type(key)] then
       if not (seen and seen[key]) then
         count = count + 1
@@ -115,7 +115,7 @@ local function length_of(t)
   local n = rawlen(t)
   if n == 0 then return nil end
   local count = 0
-  for _ in next, t do
+  for _ in next, t do -- order-free: a count
     count = count + 1
     if count > n then return nil end
   end
