@@ -43,6 +43,8 @@ describe("rpc over loopback", function ()
     while open > 0 do uv.run "once" end
     task.stop()
     messages.reset()
+    uv.run() -- Nothing of it keeps the loop alive.
+    assert.equal(0, world:telemetry().open_handles)
     assert.is_true(errors.balance())
   end)
 
