@@ -1,0 +1,285 @@
+--- Real processes for specs: start them, talk to them, kill them, and be sure that none is left.
+---
+---     local c = cluster.new()
+---     local up = c:up "return { datacenters = { a = { managers = { {} }, workers = { {} } } } }"
+---     local r = c:shoal { "submit", c:file("job.lua", text), "--connect", up.connect }
+---     assert.equal(0, r.code)
+---     c:close()                     -- in after_each: kills what is left, and fails when that was not expected
+---
+--- Every process gets a word of its own in its environment, which its children inherit: `c:left()` looks for it in /proc, so a
+--- process that got away is found whoever its parent is now. Every wait has a deadline, so no spec hangs.
+local cjson = require "cjson"
+local uv = require "luv"
+
+local cluster = {}
+cluster.__index = cluster
+
+local Process = {}
+Process.__index = Process
+
+cluster.build = os.getenv "SHOAL_BUILD" or "build/release"
+cluster.sanitized = (os.getenv "SHOAL_PRELOAD" or "") ~= ""
+-- Sanitized programs on a busy machine with two cores are slow; a wait that passes is not made longer by this.
+local PATIENCE = cluster.sanitized and 4 or 2
+local RUN_MS = 15000
+local KEPT = 200000
+
+local root = uv.cwd()
+local shoal = (cluster.build:sub(1, 1) == "/" and "" or root .. "/") .. cluster.build .. "/bin/shoal"
+cluster.program, cluster.root = shoal, root
+local made = 0
+
+--- Run the loop until fn() is true; raises when it is not in limit_ms.
+---@param what string  for the message
+---@param fn fun(): any
+---@param limit_ms? number
+function cluster.wait(what, fn, limit_ms)
+  local late, result = false, fn()
+  if result then return result end
+  local limit = uv.new_timer()
+  limit:start(math.floor((limit_ms or RUN_MS) * PATIENCE), 0, function () late = true end)
+  local tick = uv.new_timer() -- For conditions that no event announces.
+  tick:start(10, 10, function () end)
+  repeat
+    uv.run("once")
+    result = fn()
+  until result or late
+  limit:close()
+  tick:close()
+  uv.run("nowait")
+  if not result then error(("waited %d ms in vain: %s"):format((limit_ms or RUN_MS) * PATIENCE, what), 2) end
+  return result
+end
+
+--- Let time pass, where the subject is that nothing happens, or a signal must meet something half way.
+function cluster.pause(ms)
+  local over = false
+  local timer = uv.new_timer()
+  timer:start(ms, 0, function () over = true end)
+  while not over do uv.run("once") end
+  timer:close()
+end
+
+--- A port below those the system gives out, that nobody listens on now.
+function cluster.port()
+  local first = 20000 + (uv.os_getpid() * 7 + made * 131) % 9000
+  for port = first, first + 2000 do
+    local socket, udp = uv.new_tcp(), uv.new_udp()
+    local free = socket:bind("127.0.0.1", port) and socket:listen(1, function () end) and udp:bind("127.0.0.1", port)
+    socket:close()
+    udp:close()
+    uv.run("nowait")
+    if free then
+      made = made + 1
+      return port
+    end
+  end
+  error("no free port")
+end
+
+function cluster.new()
+  made = made + 1
+  local dir = uv.fs_mkdtemp("/tmp/shoal-spec-XXXXXX")
+  return setmetatable({ dir = dir, mark = ("%d-%d-%d"):format(uv.os_getpid(), uv.hrtime(), made), processes = {} }, cluster)
+end
+
+--- Write a file in this cluster's folder; its path.
+function cluster:file(name, text)
+  local path = self.dir .. "/" .. name
+  local folder = name:match("^(.*)/[^/]*$")
+  if folder then os.execute(("mkdir -p '%s/%s'"):format(self.dir, folder)) end
+  local f = assert(io.open(path, "w"))
+  f:write(text)
+  assert(f:close())
+  return path
+end
+
+function cluster.read(path)
+  local f = assert(io.open(path))
+  local text = f:read("a")
+  f:close()
+  return text
+end
+
+--- Our environment with changes; LD_PRELOAD is for stock programs that load an instrumented module, and for them only.
+local function environment(self, changes, preload)
+  local out = {}
+  for name, value in pairs(uv.os_environ()) do
+    if name ~= "LD_PRELOAD" and name ~= "SHOAL_CONNECT" and changes[name] == nil then out[#out + 1] = name .. "=" .. value end
+  end
+  for name, value in pairs(changes) do
+    if value then out[#out + 1] = name .. "=" .. value end
+  end
+  if preload and cluster.sanitized then out[#out + 1] = "LD_PRELOAD=" .. os.getenv "SHOAL_PRELOAD" end
+  out[#out + 1] = "SHOAL_SPEC_MARK=" .. self.mark
+  return out
+end
+
+--- Start a program. argv[1] is found in PATH; options beside the words: env, cwd, stdin (bytes, then its end), preload.
+---@return table process  { out =, err =, code =, signal =, pid = }
+function cluster:spawn(argv)
+  local p = setmetatable({ out = "", err = "", cluster = self, words = table.concat(argv, " ") }, Process)
+  local stdin, stdout, stderr = uv.new_pipe(), uv.new_pipe(), uv.new_pipe()
+  p.stdin = stdin
+  local open = 2
+  p.handle, p.pid = uv.spawn(argv[1], {
+    args = { table.unpack(argv, 2) }, stdio = { stdin, stdout, stderr }, cwd = argv.cwd,
+    env = environment(self, argv.env or {}, argv.preload), detached = true, -- A group of its own, as a terminal would give it.
+  }, function (code, signal)
+    p.exited, p.exit_code, p.signal = true, code, signal
+    if p.handle and not p.handle:is_closing() then p.handle:close() end
+    if open == 0 then p.code = code end
+  end)
+  if not p.handle then error(argv[1] .. ": " .. tostring(p.pid), 2) end
+  for _, stream in ipairs { { stdout, "out" }, { stderr, "err" } } do
+    stream[1]:read_start(function (_, bytes)
+      if bytes then
+        p[stream[2]] = (p[stream[2]] .. bytes):sub(-KEPT)
+        return
+      end
+      stream[1]:close()
+      open = open - 1
+      if open == 0 and p.exited then p.code = p.exit_code end
+    end)
+  end
+  if argv.stdin then p:write(argv.stdin, true) end
+  self.processes[#self.processes + 1] = p
+  return p
+end
+
+--- Write to its stdin; with `close` nothing follows.
+function Process:write(bytes, close)
+  if bytes ~= "" then self.stdin:write(bytes) end
+  if close then self.stdin:shutdown(function () if not self.stdin:is_closing() then self.stdin:close() end end) end
+end
+
+function Process:close_stdin()
+  if not self.stdin:is_closing() then self.stdin:close() end
+end
+
+--- Wait until a stream ("out" or "err") has said it; the captures.
+function Process:wait_for(pattern, stream, limit_ms)
+  stream = stream or "err"
+  cluster.wait(("%q on %s of: %s"):format(pattern, stream, self.words), function ()
+    return self[stream]:match(pattern) or self.code and error(("%s ended with %s before it said %q:\n%s%s"):format(self.words,
+      self.code, pattern, self.out, self.err), 0)
+  end, limit_ms)
+  return self[stream]:match(pattern)
+end
+
+--- Wait for its end and the end of its pipes. A child of its that holds a pipe open is so found too.
+function Process:wait(limit_ms)
+  cluster.wait("the end of: " .. self.words .. "; it said:\n" .. self.out .. self.err, function () return self.code end, limit_ms)
+  return self
+end
+
+function Process:kill(signal)
+  uv.kill(self.pid, signal or "sigkill")
+end
+
+--- The program of this build, to its end.
+function cluster:shoal(argv) return self:start(argv):wait(argv.limit_ms) end
+
+--- The program of this build, begun.
+function cluster:start(argv)
+  table.insert(argv, 1, shoal)
+  if not argv.stdin and not argv.open_stdin then argv.stdin = "" end
+  return self:spawn(argv)
+end
+
+--- `shoal up` of a topology (its text), ready. The process, with .connect, .nodes by name { role, address, pid }, .data.
+function cluster:up(text, options)
+  options = options or {}
+  made = made + 1
+  local path = self:file("topology" .. made .. ".lua", text)
+  local data = self.dir .. "/data" .. made
+  local argv = { "up", path, "--data", data, open_stdin = true, env = options.env }
+  for _, word in ipairs(options) do argv[#argv + 1] = word end
+  local p = self:start(argv)
+  p:wait_for("ready: ", "err", 30000)
+  p.connect, p.data, p.nodes = cjson.decode((p:wait_for("({.*})\n", "out"))).connect, data, {}
+  for role, name, address, pid in p.err:gmatch("(%w+)%s+(%S+)%s+(%d[%d%.:]+)%s+pid (%d+)") do
+    p.nodes[name] = { role = role, address = address, pid = math.tointeger(pid) }
+  end
+  return p
+end
+
+--- One node from a shipped role (or a script's path), ready. The process, with .address.
+function cluster:node(role, words)
+  local script = role:find("/", 1, true) and role or "scripts/roles/" .. role .. ".lua"
+  local argv = { "run", script, "--announce", "--until-eof", open_stdin = true }
+  for _, word in ipairs(words) do argv[#argv + 1] = word end
+  local p = self:start(argv)
+  p.address = cjson.decode((p:wait_for("({.*})\n", "out"))).address
+  return p
+end
+
+--- Ask a node for a Lua value through the REPL, as text.
+function cluster:eval(address, line)
+  local r = self:shoal { "repl", "--connect", address, "--eval", line }
+  assert(r.code == 0, r.err)
+  return (r.out:gsub("\n$", ""))
+end
+
+--- Processes that carry this cluster's word, whoever started them: { pid = command line }, without those that ended just now.
+function cluster:left()
+  local out, count, wanted = {}, 0, "SHOAL_SPEC_MARK=" .. self.mark
+  local own = uv.os_getpid()
+  for pid in io.popen("ls /proc"):read("a"):gmatch("%f[%d](%d+)%f[%D]") do
+    local f = tonumber(pid) ~= own and io.open("/proc/" .. pid .. "/environ")
+    local text = f and f:read("a")
+    if f then f:close() end
+    if text and text:find(wanted, 1, true) then
+      local c = io.open("/proc/" .. pid .. "/cmdline")
+      local words = c and c:read("a")
+      if c then c:close() end
+      if words and words ~= "" then
+        out[math.tointeger(tonumber(pid))] = (words:gsub("%z", " "))
+        count = count + 1
+      end
+    end
+  end
+  return out, count
+end
+
+--- Nothing of this cluster runs any more (soon: what was told to end may take a moment).
+function cluster:assert_nothing_left(limit_ms)
+  local words = function ()
+    local lines = {}
+    for pid, line in pairs((self:left())) do lines[#lines + 1] = pid .. ": " .. line end
+    return table.concat(lines, "\n")
+  end
+  local over = uv.now() + (limit_ms or 8000) * PATIENCE
+  while select(2, self:left()) > 0 do
+    uv.run("nowait")
+    uv.sleep(20)
+    uv.update_time()
+    if uv.now() > over then error("these processes are left:\n" .. words(), 2) end
+  end
+end
+
+--- Kill what is left, close all, and remove the folder. Raises when a sanitizer of any process complained.
+function cluster:close()
+  for _ = 1, 50 do
+    local left, count = self:left()
+    if count == 0 then break end
+    for pid in pairs(left) do uv.kill(pid, "sigkill") end
+    for _ = 1, 5 do uv.run("nowait") end
+    uv.sleep(10)
+  end
+  local complaint
+  for _, p in ipairs(self.processes) do
+    p:close_stdin()
+    for _ = 1, 200 do
+      if p.code then break end
+      uv.run("nowait")
+      uv.sleep(5)
+    end
+    complaint = complaint or (p.err .. p.out):match("[^\n]*%w+Sanitizer:.*") or (p.err .. p.out):match("[^\n]*: runtime error: .*")
+  end
+  for _ = 1, 5 do uv.run("nowait") end
+  os.execute("rm -rf '" .. self.dir .. "'")
+  if complaint then error("a sanitizer complained:\n" .. complaint, 2) end
+end
+
+return cluster
