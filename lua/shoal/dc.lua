@@ -72,7 +72,11 @@ end
 --- A manager's heartbeat. Ages are this gate's own: the manager's clock is never compared.
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
-  local d = self.dcs[body.dc] or {}
+  local d = self.dcs[body.dc]
+  if d and not d.gone and d.node ~= body.node then -- A datacenter has one leader at a time: the one we know still speaks.
+    return { gate = self.node.name, fence = self.lead.fence }
+  end
+  d = d or {}
   self.dcs[body.dc] = d
   d.node, d.address, d.heard_ms, d.gone = body.node, body.address, task.now_ms(), false
   d.members, d.cores, d.free = body.members, body.cores, body.free

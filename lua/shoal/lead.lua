@@ -7,6 +7,7 @@
 --- Every run has one task, its driver: woken by whatever happens to the run, it looks at the ledger, does what is due, and
 --- waits. Nobody else moves a run, so there is nothing to lock.
 local ack = require "shoal.ack"
+local backoff = require "shoal.backoff"
 local dispatching = require "shoal.lead.dispatching"
 local errors = require "shoal.errors"
 local executors = require "shoal.lead.executors"
@@ -63,7 +64,7 @@ end
 function lead:on_lead(index)
   self.fence = index
   for _, entry in ipairs(self.ledger:list()) do
-    if not ledger.FINAL[entry.state] then self:start(entry, true) end
+    if ledger.FINAL[entry.state] then self:hand_over(entry) else self:start(entry, true) end
   end
 end
 
@@ -210,6 +211,8 @@ end
 function lead:split(run, name, workflow)
   local shares = self.options.placement.split(workflow, self.executors:list(), run.spec)
   if not shares or #shares == 0 then return false end
+  local whole, why = outcome.adds_up(workflow, shares)
+  if not whole then error(("placement.split of %s: %s"):format(name, why)) end
   local parts = {}
   for i, share in ipairs(shares) do
     parts[i] = { part = self.options.part_name(run, name, i, share), share = share }
@@ -306,6 +309,10 @@ function lead:result(body)
     }, problem, word)
     return nil, problem, word
   end
+  if body.state == "cancelled" and run.entry.state == "running" then -- Nobody here asked: its executor is going away.
+    dispatching.lose(self, run, part, body.fence, "lost", body.reason, body.stats)
+    return { accepted = true, stale = false }
+  end
   local retry = body.state == "failed" and self.options.retry.again(part, run.spec.workflows[part.workflow], "failed")
   local executor = part.executor
   local done, err, code = self:commit({
@@ -354,38 +361,51 @@ function lead:finish(run, states)
   self:close_run(run, result)
 end
 
---- The run has its final state: tell it, and let go of the run when it was heard or its time is up.
+--- The run has its final state: tell it.
 function lead:close_run(run, result)
-  local entry, up = run.entry, run.entry.upstream
+  local entry = run.entry
   run.over = true
   run.progress, run.seen, run.busy, run.cancels = {}, {}, {}, {}
-  if up then
-    self.options.reports:result({
-      job = run.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-      state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = entry.result,
-      stats = result.totals,
-    }, function () self:forget(run) end)
-    return
+  if not entry.upstream then
+    run.feed:push("result", { workflow = "", result = result })
+    run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = task.now_ms() - run.started_ms })
+    run.feed:close()
   end
-  run.feed:push("result", { workflow = "", result = result })
-  run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = task.now_ms() - run.started_ms })
-  run.feed:close()
-  self.scope:spawn("lead.forget", { job = run.job }, function ()
-    task.sleep(self.options.retention_ms)
-    self:forget(run)
-  end)
+  self:hand_over(entry)
 end
 
-function lead:forget(run)
-  self.scope:spawn("lead.forget", { job = run.job }, function ()
-    for _ = 1, 5 do
-      local done, err, code = self:commit({ kind = "forget", run = run.key })
+--- A finished run is let go when the higher tier has its result, or when clients had time to ask. After a restart too.
+function lead:hand_over(entry)
+  local up = entry.upstream
+  if not up then
+    self.scope:spawn("lead.forget", { job = entry.job }, function ()
+      task.sleep(self.options.retention_ms)
+      self:forget(entry)
+    end)
+    return
+  end
+  self.options.reports:result({
+    job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
+    state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = entry.result,
+    stats = outcome.decode(entry.result).totals,
+  }, function () self:forget(entry) end)
+end
+
+function lead:forget(entry)
+  self.scope:spawn("lead.forget", { job = entry.job }, function ()
+    local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
+    while true do
+      local done, err, code = self:commit({ kind = "forget", run = entry.run })
       if done then break end
-      errors.report("lead.forget", { job = run.job }, err, code)
-      task.sleep(1000)
+      if code == "NOT_LEADER" then return end -- Whoever leads next hands it over again.
+      errors.report("lead.forget", { job = entry.job }, err, code)
+      task.sleep(wait:next())
     end
-    run.scope:close()
-    if self.runs[run.key] == run then self.runs[run.key] = nil end
+    local run = self.runs[entry.run]
+    if run and run.entry == entry then
+      self.runs[entry.run] = nil
+      run.scope:close()
+    end
   end)
 end
 

@@ -13,6 +13,7 @@ local dispatching = {}
 
 local TRIES_MAX = 5
 local CALL_MS = 3000
+local LIMIT_SLACK_MS = 1000
 local CANCEL_DEADLINE_MS = 30000
 local ASK_TRIES_MAX = 20
 
@@ -23,9 +24,10 @@ local function current(run, part, fence)
 end
 
 --- What a lost or refused attempt means is durable before anything else follows from it.
-function dispatching.lose(self, run, part, fence, state, reason)
+---@param last? table  the attempt's last counts, when they are better known than by its progress
+function dispatching.lose(self, run, part, fence, state, reason, last)
   if not current(run, part, fence) then return end
-  local executor, progress = part.executor, run.progress[part.part]
+  local executor, progress = part.executor, last or run.progress[part.part]
   local retry = self.options.retry.again(part, run.spec.workflows[part.workflow], state)
   errors.report("lead.attempt_lost", {
     job = run.job, workflow = part.workflow, part = part.part, attempt = part.attempt, executor = executor, fence = fence,
@@ -58,9 +60,11 @@ local function send(self, run, part, fence, executor)
   local body = {
     job = run.job, workflow = part.workflow, part = part.part, attempt = part.attempt, fence = fence,
     leader = self.node.address, leader_name = self.node.name, payload = job.payload(run.spec, part.workflow),
-    share = job.pack(part.share), timeout_ms = math.ceil(run.deadline_ms and run.deadline_ms - task.now_ms() or 0),
+    share = job.pack(part.share), timeout_ms = 0,
   }
-  if run.deadline_ms and body.timeout_ms < 1 then body.timeout_ms = 1 end
+  if run.deadline_ms then -- Ours acts first, theirs should we be gone.
+    body.timeout_ms = math.ceil(math.max(0, run.deadline_ms - task.now_ms())) + LIMIT_SLACK_MS
+  end
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 3000 })
   local err, code
   for try = 1, TRIES_MAX do
@@ -113,6 +117,9 @@ function dispatching.advance(self, run, part, workflow)
   elseif part.state == "pending" and not run.busy[name] then
     local choice = self.options.placement.choose(part, workflow, self.executors:list())
     if not choice then return end
+    if not self.executors:get(choice) then
+      error(("placement.choose for %s: there is no executor %s"):format(name, tostring(choice)))
+    end
     local cores = self.options.claims and (part.share.cores or workflow.cores or 1) or 0
     if not self.executors:claim(choice, claim_key(run, part), cores) then return end
     run.busy[name] = true

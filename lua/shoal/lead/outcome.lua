@@ -24,6 +24,18 @@ function outcome.decode(bytes)
   return result
 end
 
+--- Does what a policy cut make up the whole? Requested users and iterations are all placed, and none twice.
+---@return true? ok, string? why
+function outcome.adds_up(workflow, shares)
+  for _, field in ipairs { "vus", "iterations", "parts" } do
+    local wanted, placed = workflow[field], 0
+    if field == "parts" and not workflow.command then wanted = nil end
+    for _, share in ipairs(shares) do placed = placed + (share[field] or 0) end
+    if wanted and placed ~= wanted then return nil, ("%s: %d of %d are placed"):format(field, placed, wanted) end
+  end
+  return true
+end
+
 --- `states` holds those of the workflows before it in the graph's order.
 function outcome.workflow_state(entry, workflow, name, states)
   local parts = entry.split[name]
