@@ -113,6 +113,7 @@ static struct shoal_world *make_world(lua_State *L) {
   *box = stock;
   /* A write to a child that has just gone is to be an error, not the end of the process. Who set it otherwise keeps that. */
   struct sigaction pipe;
+  /* SIGPIPE can always be ignored: there is no refusal. */
   if (sigaction(SIGPIPE, NULL, &pipe) == 0 && pipe.sa_handler == SIG_DFL) (void)signal(SIGPIPE, SIG_IGN);
   return stock->world;
 }

@@ -20,7 +20,7 @@ struct writer {
   char *error;
 };
 
-/* ---- the buffer ---- */
+/* ---- the buffer: packing into it never refuses, so (void): append() remembers that memory ran out ---- */
 
 static bool reserve(struct mp_buffer *b, size_t more) {
   if (more <= b->capacity - b->length) return true;

@@ -147,6 +147,7 @@ static void on_shutdown(uv_shutdown_t *request, int status) {
 static void finish_pipe(struct real_stream *s, int fd) {
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null < 0) return;
+  /* One open descriptor takes the place of another: nothing is left that could be refused. */
   (void)dup3(null, fd, O_CLOEXEC);
   if (s->shutdown_fd >= 0) (void)dup2(null, s->shutdown_fd);
   close(null);

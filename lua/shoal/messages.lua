@@ -69,7 +69,7 @@ end
 --- A family's types, then its messages.
 ---@param family { types: table<string, table>, messages: table[] }
 function messages.family(family)
-  for name, fields in next, family.types or {} do messages.type(name, fields) end -- their order decides nothing
+  for name, fields in next, family.types or {} do messages.type(name, fields) end -- order-free: definitions
   for _, message in ipairs(family.messages) do messages.define(message) end
 end
 

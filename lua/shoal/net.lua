@@ -26,7 +26,7 @@ end
 --- By lane; `control` only where it says so.
 local function by_lane(defaults, doc)
   local fields = {}
-  for name, default in pairs(defaults) do fields[name] = limit(default, doc) end -- The order of fields decides nothing.
+  for name, default in pairs(defaults) do fields[name] = limit(default, doc) end -- order-free: fields
   return schema.optional(schema.record(fields))
 end
 

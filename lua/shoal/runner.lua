@@ -216,7 +216,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   self.ids.pid = self.process:pid()
   scope:spawn("exec.run", self.ids, function ()
     local _ <close> = self
-    self.done:await()
+    self.done:await() -- dropped: whoever waits for the result takes it
   end)
   local feed = frames.reader(function (m) take(self, m) end)
   hear(self, 1, function (bytes)

@@ -289,7 +289,7 @@ end
 local function copy(value)
   if type(value) ~= "table" then return value end
   local result = {}
-  for key, inner in next, value do result[key] = copy(inner) end
+  for key, inner in next, value do result[key] = copy(inner) end -- order-free: a copy
   return result
 end
 

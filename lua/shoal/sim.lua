@@ -121,7 +121,8 @@ end
 --- A machine that runs shoal: `shoal run` of a role script, or any entry module with its arguments.
 ---@param options { name?: string, role?: string, script?: string, dc?: string, address?: string, config?: table, args?: string[],
 ---  entry?: string, argv?: string[], code?: string, files?: table<string, string>, start?: boolean }
----  code: a program as text, run with `args` as `shoal lua` does; script: a path on the node's disk, where /shoal/scripts is a copy of ours; files: what its disk holds besides; config: as
+---  code: a program as text, run with `args` as `shoal lua` does; script: a path on the node's disk, where /shoal/scripts
+---  is a copy of ours; files: what its disk holds besides; config: as
 ---  `shoal run` takes, lists may hold nodes; start = false: add it, and start it with `s:start(node)`
 ---@return SimNode
 function Sim:node(options)
@@ -319,7 +320,7 @@ function Sim:eval(node, code, ...)
   local name = name_of(node)
   local id, err, word = self.core:call(name, "shoal.sim.inside", "begin", name, code, ...)
   if not id then return nil, err, word end
-  local limit_ns, answer = self.core:now_ns() + ns_of(EVAL_LIMIT_MS), nil
+  local limit_ns, answer = self.core:now_ns() + ns_of(EVAL_LIMIT_MS)
   while true do
     answer = table.pack(self.core:call(name, "shoal.sim.inside", "take", id))
     if answer[1] ~= false then break end

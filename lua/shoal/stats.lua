@@ -111,11 +111,12 @@ function Recorder:export(elapsed_ms, light)
   }
   if light then return record end
   record.requests, record.latency, record.timers, record.checks, record.commands = {}, {}, {}, {}, copied(self.commands)
-  for name, entry in next, self.names do
+  for name, entry in next, self.names do -- order-free: by name
     record.requests[name] = { ok = entry.ok, failed = entry.failed }
     record.latency[name] = entry.histogram:encode()
   end
-  for name, h in next, self.timers do record.timers[name] = h:encode() end
+  for name, h in next, self.timers do record.timers[name] = h:encode() end -- order-free: by name
+  -- order-free: by name
   for name, entry in next, self.checks do record.checks[name] = { passed = entry.passed, failed = entry.failed } end
   return record
 end
@@ -127,7 +128,7 @@ local function sum_into(into, map)
 end
 
 local function sum_pairs_into(into, map, fields)
-  for name, entry in next, map do
+  for name, entry in next, map do -- order-free: integer sums by name
     local sum = into[name]
     if not sum then
       sum = {}
@@ -155,7 +156,7 @@ function stats.check(record)
     local map = record[field]
     if map == nil then return true end
     if type(map) ~= "table" then return false end
-    for name, value in next, map do
+    for name, value in next, map do -- order-free: one answer for all
       if type(name) ~= "string" or not fits(value) then return false end
     end
     return true
@@ -166,7 +167,7 @@ function stats.check(record)
   for _, field in ipairs(HISTOGRAMS) do
     if not each(field, function (v) return type(v) == "string" end) then return wrong(field) end
   end
-  for field, names in next, SUMMED_PAIRS do
+  for field, names in sorted(SUMMED_PAIRS) do
     local function fits(v)
       if type(v) ~= "table" then return false end
       for _, name in ipairs(names) do
@@ -195,7 +196,7 @@ function stats.merge(records)
     local good, err, code = stats.check(record)
     if not good then return nil, err, code end
     for _, field in ipairs(SUMMED) do sum_into(out[field], record[field] or {}) end
-    for field, names in next, SUMMED_PAIRS do sum_pairs_into(out[field], record[field] or {}, names) end
+    for field, names in sorted(SUMMED_PAIRS) do sum_pairs_into(out[field], record[field] or {}, names) end
     for _, field in ipairs(HISTOGRAMS) do
       for name, bytes in sorted(record[field] or {}) do
         local h = out[field][name] or histogram.new()
@@ -208,7 +209,7 @@ function stats.merge(records)
     out.elapsed_ms = math.max(out.elapsed_ms, record.elapsed_ms or 0)
   end
   for _, field in ipairs(HISTOGRAMS) do
-    for name, h in next, out[field] do out[field][name] = h:encode() end
+    for name, h in next, out[field] do out[field][name] = h:encode() end -- order-free: by name
   end
   table.sort(out.commands, by_run)
   return out

@@ -5,7 +5,8 @@ local json = require "shoal.cli.json"
 local ask = {}
 
 --- Make a command: `query` gives the message and body, `text` renders the reply for people.
----@param c { words?: fun(command: table), example: string, query: fun(args: table): string, table; text: fun(reply: table, args: table): string; exit?: fun(reply: table): integer }
+---@param c { words?: fun(command: table), example: string, query: fun(args: table): string, table; text: fun(reply: table,
+---  args: table): string; exit?: fun(reply: table): integer }
 function ask.command(c)
   return {
     words = function (command)

@@ -137,7 +137,7 @@ end
 local function wait_seen(self)
   local made, exit = common.client { connect = { self.front }, cluster = self.topology.cluster }
   if not made then return nil, "no client: " .. exit, "FAILED" end
-  local wanted, seen = 0, 0
+  local wanted, seen = 0
   for _, child in ipairs(self.children) do
     if child.role ~= "gate" then wanted = wanted + 1 end
   end
@@ -169,7 +169,7 @@ local function stop_all(self)
       common.talk("%s did not stop in %d ms: killed", child.name, STOP_MS)
       local ok, err, code = child.process:kill(9)
       if not ok and code ~= "ESRCH" then common.talk("%s: %s", child.name, err) end
-      child.ended:await(1000)
+      child.ended:await(1000) -- dropped: it was killed; one that is still there ends with the pipe
     end
     child.process:close()
   end
@@ -177,13 +177,13 @@ local function stop_all(self)
 end
 
 function up.run(args)
-  local value, err, code = node.load_script(world.current(), args.topology)
+  local value, err = node.load_script(world.current(), args.topology)
   if not value then return common.usage("%s", err) end
   local topology
   topology, err = up.check(value)
   if not topology then return common.usage("%s: %s", args.topology, err) end
   local self = { topology = topology, data = args.data, children = {} }
-  local made
+  local made, code
   made, err, code = world.current():make_directory(args.data)
   if not made then return common.refused("--data " .. args.data, err, code) end
   local stopped = task.future("stop")
@@ -198,7 +198,7 @@ function up.run(args)
   end
   common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
   common.data(('{"connect":"%s","nodes":%d,"data":"%s"}'):format(self.front, #self.children, args.data))
-  stopped:await()
+  stopped:await() -- dropped: it is only ever set
   stop_all(self)
   return 0
 end

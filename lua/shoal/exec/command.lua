@@ -81,11 +81,11 @@ Command.__close = Command.close
 --- Wait for its end.
 ---@return { status: integer, signal: integer, head: string, tail: string, bytes: integer }
 function Command:wait()
-  self.exited:await()
+  self.exited:await() -- dropped: it is only ever set
   if self.killer then self.killer:stop() end
   if self.guard then self.guard:close() end -- What it left running in its group ends here.
   self.guard = nil
-  self.ended:await(PIPES_MS)
+  self.ended:await(PIPES_MS) -- dropped: what came by then is its output
   return { status = self.status, signal = self.signal, head = self.head, tail = self.tail, bytes = self.bytes }
 end
 

@@ -115,7 +115,7 @@ end
 local function header_lines(headers)
   if not headers then return "" end
   local lines = {}
-  for name, value in next, headers do lines[#lines + 1] = header_line(name, value) end
+  for name, value in next, headers do lines[#lines + 1] = header_line(name, value) end -- order-free: sorted below
   table.sort(lines)
   return table.concat(lines)
 end

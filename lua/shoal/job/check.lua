@@ -59,7 +59,7 @@ end
 --- The entries of a table in order; a key that cannot be written in a file's or message's terms is a problem.
 function Checker:entries(at, t)
   local plain, strange = {}, nil
-  for k, v in next, t do
+  for k, v in next, t do -- order-free: sorted below
     if type(k) == "string" or type(k) == "number" then plain[k] = v else strange = type(k) end
   end
   if strange then self:problem(at, ("a key is a %s; expected names"):format(strange)) end
@@ -96,7 +96,7 @@ function Checker:list(at, value, max, what)
     return nil
   end
   local count = 0
-  for key in next, value do
+  for key in next, value do -- order-free: a count, and one message whichever key is met
     count = count + 1
     if math.type(key) ~= "integer" or key < 1 then
       self:problem(at, ("has the key %s; expected a plain list of %s"):format(show(key), what))
@@ -333,7 +333,7 @@ end
 
 function Checker:bytes(workflows)
   local total = 0
-  for _, w in next, workflows do total = total + (w.script and #w.script.bytes or 0) end
+  for _, w in next, workflows do total = total + (w.script and #w.script.bytes or 0) end -- order-free: a sum
   if total > JOB_BYTES_MAX then
     self:problem("workflows", ("their scripts have %d bytes together; at most %d"):format(total, JOB_BYTES_MAX))
   end

@@ -151,7 +151,7 @@ end
 
 local function without_nulls(value)
   if type(value) ~= "table" then return value end
-  for k, v in next, value do
+  for k, v in next, value do -- order-free: each entry for itself
     if v == cjson.null then value[k] = nil else without_nulls(v) end
   end
   return value

@@ -1,7 +1,8 @@
 --- feed: everything a client sees of one job, as one sequence of events: pushed, polled, or replayed from a number.
 ---
 --- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so that a client that comes back after the leader was
---- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX events; who asks for older ones is told from where it
+--- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX
+--- events; who asks for older ones is told from where it
 --- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one event at a time, the next
 --- when it has answered, so a slow one waits for itself only.
 local errors = require "shoal.errors"

@@ -243,6 +243,10 @@ function c.taken(source, found)
     if printing[name] then goto continue end
     local number = scan.line_of(source, at)
     local here = scan.line(source, "comments", number):find "%a"
+    while number > 1 and scan.line(source, "code", number - 1):find("(void)", 1, true) do -- One reason for a row of them.
+      number = number - 1
+      here = here or scan.line(source, "comments", number):find "%a"
+    end
     local before = number > 1 and scan.line(source, "comments", number - 1):find "%a"
     if not here and not before then found(at, "a result dropped with (void) says why beside it, in a comment") end
     ::continue::
