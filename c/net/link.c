@@ -369,7 +369,7 @@ static bool keep(struct link *l, const uint8_t *bytes, size_t length) {
 static size_t complete(struct link *l, const uint8_t *bytes, size_t length) {
   struct frame f;
   size_t used = 0;
-  while (l->in_length && used < length && l->state != LINK_CLOSED) {
+  while (l->in_length && used < length && l->peer) {
     size_t want = FRAME_HEADER;
     if (l->in_length >= FRAME_HEADER) {
       frame_get(l->in, &f); /* Checked when its header was whole. */
@@ -391,6 +391,7 @@ static void on_read(void *data, const uint8_t *bytes, size_t length) {
   struct frame f;
   l->heard_at_ns = net_now(l->net);
   l->net->counts.bytes_received += length;
+  if (!l->peer) return; /* Refused: what it still says matters to nobody. So below: a lost or refused link has no peer. */
   size_t at = l->in_length ? complete(l, bytes, length) : 0;
   while (l->state == LINK_UP && length - at >= FRAME_HEADER) { /* The usual kind, without detours. */
     frame_get(bytes + at, &f);
@@ -398,11 +399,11 @@ static void on_read(void *data, const uint8_t *bytes, size_t length) {
     on_message(l, &f, bytes + at + FRAME_HEADER, f.length);
     at += FRAME_HEADER + f.length;
   }
-  while (l->state != LINK_CLOSED && whole(l, bytes + at, length - at, &f)) {
+  while (l->peer && whole(l, bytes + at, length - at, &f)) {
     on_frame(l, &f, bytes + at + FRAME_HEADER);
     at += FRAME_HEADER + f.length;
   }
-  if (l->state != LINK_CLOSED && at < length) (void)keep(l, bytes + at, length - at); /* False: the link was lost. */
+  if (l->peer && at < length) (void)keep(l, bytes + at, length - at); /* False: the link was lost. */
 }
 
 /* ---- the stream's other events, and time ---- */

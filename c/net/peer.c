@@ -134,7 +134,7 @@ static bool trial_outstanding(struct net_peer *p) {
 
 static void clear_lanes(struct net_peer *p, enum net_drop reason) {
   for (int lane = 0; lane < NET_LANES; lane++) {
-    p->net->counts.drops[lane][reason] += p->lanes[lane].messages - p->lanes[lane].dead;
+    p->net->counts.drops[lane][reason] += p->lanes[lane].messages;
     queue_clear(&p->lanes[lane]);
   }
 }

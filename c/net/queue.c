@@ -8,7 +8,6 @@
 enum {
   FIRST_CAPACITY = 4096,
   KEEP_CAPACITY = 256 * 1024, /* An empty lane gives back more than this. */
-  DEAD = 0x80,                /* A flag that never leaves: this frame is skipped. */
 };
 
 static int reserve(struct queue *q, size_t need) {
@@ -57,7 +56,7 @@ static void advance(struct queue *q, size_t length) {
   q->taken += length;
   assert(q->head <= q->tail);
   if (q->head < q->tail) return;
-  assert(q->messages == 0 && q->dead == 0 && !q->inside);
+  assert(q->messages == 0 && !q->inside);
   q->head = q->tail = 0;
   q->stale = false;
   if (q->capacity > KEEP_CAPACITY) {
@@ -81,7 +80,7 @@ static size_t message_length(const struct queue *q, size_t at) {
 const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
                           size_t *length, uint32_t *dropped) {
   *dropped = 0;
-  if (q->dead == 0 && !(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, unseen: the common case. */
+  if (!(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, unseen: the common case. */
     *length = queue_bytes(q);
     return *length ? q->bytes + q->head : NULL;
   }
@@ -90,14 +89,11 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
   struct frame f;
   while (q->head + run < q->tail) {
     frame_get(q->bytes + q->head + run, &f);
-    bool dead = !inside && f.flags & DEAD;
-    bool out = !inside && !dead && q->stale && drop && drop(data, &f);
-    if (dead || out) {
+    if (!inside && q->stale && drop && drop(data, &f)) {
       if (run) break; /* The run up to here goes first. */
       size_t whole = message_length(q, q->head);
       q->messages--;
-      if (dead) q->dead--;
-      else ++*dropped;
+      ++*dropped;
       advance(q, whole);
       continue;
     }
@@ -110,7 +106,7 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
 }
 
 void queue_take(struct queue *q, size_t length) {
-  if (length == queue_bytes(q) && q->dead == 0) {
+  if (length == queue_bytes(q)) {
     q->messages = 0;
     q->inside = false;
     advance(q, length);
@@ -125,15 +121,18 @@ void queue_take(struct queue *q, size_t length) {
   advance(q, length);
 }
 
-bool queue_replace(struct queue *q, uint16_t type, uint64_t key) {
+bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *position, size_t *length) {
   bool inside = q->inside;
   struct frame f;
   for (size_t at = q->head; at < q->tail; at += FRAME_HEADER + f.length) {
     frame_get(q->bytes + at, &f);
-    bool told = !(f.flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK | DEAD));
+    bool told = !(f.flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK));
     if (!inside && told && f.type == type && f.id == key) {
-      q->bytes[at + 7] |= DEAD;
-      q->dead++;
+      *position = q->taken + (at - q->head);
+      *length = message_length(q, at);
+      memmove(q->bytes + at, q->bytes + at + *length, q->tail - at - *length);
+      q->tail -= *length;
+      q->messages--;
       return true;
     }
     inside = !(f.flags & FRAME_LAST);
@@ -142,7 +141,7 @@ bool queue_replace(struct queue *q, uint16_t type, uint64_t key) {
 }
 
 void queue_clear(struct queue *q) {
-  q->messages = q->dead = 0;
+  q->messages = 0;
   q->inside = false;
   advance(q, queue_bytes(q));
 }

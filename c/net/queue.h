@@ -13,7 +13,6 @@ struct queue {
   size_t capacity, head, tail;
   uint64_t taken;    /* Position of head. */
   uint32_t messages; /* Waiting; one that has begun to leave counts until its last frame has. */
-  uint32_t dead;     /* Replaced by a newer one, still standing in the bytes. */
   bool inside;       /* The first frame at head is not its message's first. */
   bool stale;        /* A request that waits here may have ended: ask before it is sent. */
 };
@@ -39,16 +38,15 @@ static inline int queue_push(struct queue *q, const struct frame *head, const vo
 }
 
 /* The next bytes to send: whole frames, at most budget bytes, NULL when there are none (or the first does not fit).
- * Dead messages, and those for which drop(data, frame) is true (NULL: none), are taken out on the way; *dropped counts
- * the latter. */
+ * Messages for which drop(data, frame) is true (NULL: none) are taken out on the way, and counted in *dropped. */
 const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
                           size_t *length, uint32_t *dropped);
 /* They were sent. */
 void queue_take(struct queue *q, size_t length);
 
-/* Mark the waiting message without answer that has this type and key dead; false when none waits that has not begun to
- * leave. */
-bool queue_replace(struct queue *q, uint16_t type, uint64_t key);
+/* Take out the waiting message without answer that has this type and key; false when none waits that has not begun to
+ * leave. *at is its position, *length its bytes: what stood behind it has moved up by so much. */
+bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *at, size_t *length);
 
 void queue_clear(struct queue *q); /* Drop all, keep the positions rising. */
 void queue_free(struct queue *q);

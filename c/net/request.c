@@ -161,11 +161,24 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   return 0;
 }
 
+/* Take out what has this key and still waits. Its fn hears 0 once what stood before it has left: the newer one has its
+ * word. The ends of the sends behind it move with their bytes. */
+static void merge(struct net_peer *p, enum net_lane lane, uint16_t type, uint64_t key) {
+  uint64_t at;
+  size_t length;
+  if (!queue_remove(&p->lanes[lane], type, key, &at, &length)) return;
+  p->net->counts.drops[lane][NET_DROP_MERGED]++;
+  for (struct request *r = p->sends[lane].first; r; r = r->following)
+    if (r->end > at) r->end -= length;
+}
+
 int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
              net_result_fn *fn, void *data, uint64_t *id) {
   struct frame head = {.type = type, .lane = (uint8_t)lane, .id = key};
   struct queue *q = &p->lanes[lane];
-  if (key && q->messages && queue_replace(q, type, key)) p->net->counts.drops[lane][NET_DROP_MERGED]++;
+  /* Not for a message that will be refused: the elder is then the newest word there is. */
+  bool taken = !p->closing && !p->net->closing && length <= FRAME_MESSAGE_MAX && p->breaker.status == BREAKER_CLOSED;
+  if (key && q->messages && taken) merge(p, lane, type, key);
   struct request *r;
   uint64_t made;
   int rc = begin(p, &head, bytes, length, false, NO_DEADLINE, fn, data, &r, &made);

@@ -1,0 +1,16 @@
+/* MUST: what a C spec claims. Prints where and what, and ends the program. */
+#ifndef SPEC_MUST_H
+#define SPEC_MUST_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MUST(condition) \
+  do { \
+    if (!(condition)) { \
+      printf("FAILED %s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      exit(1); \
+    } \
+  } while (0)
+
+#endif
