@@ -48,6 +48,9 @@ static int append(void *data, const char *bytes, size_t length) {
   return 0;
 }
 
+/* What a pack function returns: the buffer remembers a failure, and run() looks there once. */
+static void packed(int result) { (void)result; /* Told above. */ }
+
 void mp_buffer_reset(struct mp_buffer *b) {
   b->length = 0;
   b->failed = false;
@@ -117,9 +120,9 @@ static bool write_text(struct writer *w, int index, bool binary, const struct mp
     return false;
   }
   if (binary)
-    (void)msgpack_pack_bin_with_body(&w->packer, bytes, length); /* append() remembers failures. */
+    packed(msgpack_pack_bin_with_body(&w->packer, bytes, length));
   else
-    (void)msgpack_pack_str_with_body(&w->packer, bytes, length);
+    packed(msgpack_pack_str_with_body(&w->packer, bytes, length));
   return true;
 }
 
@@ -130,7 +133,7 @@ static bool write_enum(struct writer *w, const struct mp_node *node, int index, 
   for (uint32_t i = 0; i < node->count; i++) {
     const struct mp_field *f = &w->schema->fields[node->first + i];
     if (f->length != length || memcmp(f->name, word, length) != 0) continue;
-    (void)append(w->out, (const char *)f->packed, f->packed_length); /* It remembers failures. */
+    packed(append(w->out, (const char *)f->packed, f->packed_length));
     return true;
   }
   mp_fail(w->error, schema_name(w), place, "expected %s, found \"%.40s\"", node->words, word);
@@ -145,7 +148,7 @@ static bool write_array(struct writer *w, const struct mp_node *of, int index, c
     return false;
   }
   if (!enter(w, place)) return false;
-  (void)msgpack_pack_array(&w->packer, length);
+  packed(msgpack_pack_array(&w->packer, length));
   for (size_t i = 1; i <= length; i++) {
     struct mp_place here = {place, NULL, 0, (lua_Integer)i};
     lua_rawgeti(w->L, index, (lua_Integer)i);
@@ -215,7 +218,7 @@ static bool collect(struct writer *w, int index, int order, bool text_only, stru
 static bool write_keys(struct writer *w, const struct mp_node *of, int index, const struct key *keys, size_t count,
                        const struct mp_place *place) {
   lua_State *L = w->L;
-  (void)msgpack_pack_map(&w->packer, count);
+  packed(msgpack_pack_map(&w->packer, count));
   for (size_t i = 0; i < count; i++) {
     const struct key *k = &keys[i];
     struct mp_place here = {place, k->text, k->length, k->integer};
@@ -224,7 +227,7 @@ static bool write_keys(struct writer *w, const struct mp_node *of, int index, co
       if (!write_text(w, lua_gettop(L), false, &here)) return false;
     } else {
       lua_pushinteger(L, k->integer);
-      (void)msgpack_pack_int64(&w->packer, k->integer);
+      packed(msgpack_pack_int64(&w->packer, k->integer));
     }
     lua_rawget(L, index);
     bool ok = of ? write_value(w, of, lua_gettop(L), &here) : write_any(w, lua_gettop(L), 0, &here);
@@ -251,18 +254,18 @@ static bool write_map(struct writer *w, const struct mp_node *of, int index, int
 static bool write_any(struct writer *w, int index, int order, const struct mp_place *place) {
   lua_State *L = w->L;
   switch (lua_type(L, index)) {
-    case LUA_TNIL: (void)msgpack_pack_nil(&w->packer); return true;
+    case LUA_TNIL: packed(msgpack_pack_nil(&w->packer)); return true;
     case LUA_TBOOLEAN:
       if (lua_toboolean(L, index))
-        (void)msgpack_pack_true(&w->packer);
+        packed(msgpack_pack_true(&w->packer));
       else
-        (void)msgpack_pack_false(&w->packer);
+        packed(msgpack_pack_false(&w->packer));
       return true;
     case LUA_TNUMBER:
       if (lua_isinteger(L, index))
-        (void)msgpack_pack_int64(&w->packer, lua_tointeger(L, index));
+        packed(msgpack_pack_int64(&w->packer, lua_tointeger(L, index)));
       else
-        (void)msgpack_pack_double(&w->packer, lua_tonumber(L, index));
+        packed(msgpack_pack_double(&w->packer, lua_tonumber(L, index)));
       return true;
     case LUA_TSTRING: return write_text(w, index, false, place);
     case LUA_TTABLE: {
@@ -326,12 +329,12 @@ static bool write_record(struct writer *w, const struct mp_node *node, int index
     lua_pop(L, (int)count);
     return refuse_unknown(w, node, index, place);
   }
-  (void)msgpack_pack_map(&w->packer, count);
+  packed(msgpack_pack_map(&w->packer, count));
   int value = lua_gettop(L) - (int)count;
   for (uint32_t i = 0; i < node->count; i++) {
     if (!(present >> i & 1)) continue;
     struct mp_place here = {place, fields[i].name, fields[i].length, 0};
-    (void)append(w->out, (const char *)fields[i].packed, fields[i].packed_length); /* It remembers failures. */
+    packed(append(w->out, (const char *)fields[i].packed, fields[i].packed_length));
     if (!write_value(w, &w->schema->nodes[fields[i].node], ++value, &here)) return false;
   }
   lua_pop(L, (int)count);
@@ -352,7 +355,7 @@ static bool write_value(struct writer *w, const struct mp_node *node, int index,
       int whole;
       lua_Integer integer = lua_tointegerx(L, index, &whole);
       if (!whole || lua_type(L, index) != LUA_TNUMBER) return refuse(w, place, "integer", index);
-      (void)msgpack_pack_int64(&w->packer, integer);
+      packed(msgpack_pack_int64(&w->packer, integer));
       return true;
     }
     case MP_NUMBER:
