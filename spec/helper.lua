@@ -7,4 +7,35 @@ package.cpath = build .. "/lib/?.so;" .. package.cpath
 -- busted gives every file its own package.loaded, and luv read twice in one state ends the loop that our world stands on.
 -- What is loaded here stays: one luv, one world.
 if package.searchpath("luv", package.cpath) then require "luv" end
+
+-- What fails in a callback of luv, or of the world while nobody listens, ends the spec that ran the loop: the first error
+-- is kept, the loop stops, and uv.run raises it again as it was. Specs without the compiled module have no such callbacks.
+if package.searchpath("shoal", package.cpath) then
+  local uv = require "luv"
+  local door = require "shoal.core.door"
+  require("shoal.core.luv").adopt()
+  local run, set_sink, caught = uv.run, door.sink, nil
+
+  local function keep(site, err)
+    caught = caught or { site = site, err = err }
+    uv.stop()
+  end
+  --- As before, but errors of luv's own callbacks stay the spec's: those that expect one listen with `door.sink(fn, true)`.
+  function door.sink(fn, all)
+    set_sink(function (site, err, traceback)
+      if fn and (all or site ~= "luv.callback") then fn(site, err, traceback) else keep(site, err) end
+    end)
+  end
+  function uv.run(...)
+    local more = run(...)
+    if caught then
+      local err = caught.err
+      caught = nil
+      error(err, 0)
+    end
+    return more
+  end
+  -- A file's modules go with it; the sink they set must not outlive them.
+  require("busted").subscribe({ "file", "start" }, function () door.sink(nil) end)
+end
 return true

@@ -326,7 +326,36 @@ int node_open(const struct node_options *options, struct node **out) {
   return 0;
 }
 
-void node_stop(struct node *n) { lua_handle_close_all(n->L, NULL); }
+/* Each of luv's own handles, as uv.walk gives them; the host's come as nil. */
+static int l_close_luv(lua_State *L) {
+  if (!lua_isuserdata(L, 1)) return 0;
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "is_closing");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  if (lua_toboolean(L, -1)) return 0;
+  lua_getfield(L, 1, "close");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+static int push_close_luv(lua_State *L, void *data) {
+  (void)data;
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, "luv") != LUA_TTABLE || lua_getfield(L, -1, "walk") != LUA_TFUNCTION) {
+    lua_pushcfunction(L, nothing);
+    return 0;
+  }
+  lua_pushcfunction(L, l_close_luv);
+  return 1;
+}
+
+void node_stop(struct node *n) {
+  lua_handle_close_all(n->L, NULL);
+  /* luv's close callbacks need the state: its handles must be gone before lua_close. */
+  if (n->options.uv_loop) (void)door_call(n->L, "node.stop", push_close_luv, 0, NULL, NULL); /* The door told. */
+}
 
 void node_close(struct node *n, bool crash) {
   struct shoal_world *world = n->options.world;
