@@ -162,12 +162,12 @@ static void say_lines(lua_State *L) {
   const struct node *n = find(L);
   size_t length;
   const char *text = lua_tolstring(L, -1, &length), *end = text + length;
-  while (text < end) {
+  do {
     const char *stop = memchr(text, '\n', (size_t)(end - text));
     if (!stop) stop = end;
     n->options.on_log(n->options.data, text, (size_t)(stop - text));
     text = stop + 1;
-  }
+  } while (text < end);
 }
 
 /* print, where there is no terminal. */

@@ -1,0 +1,470 @@
+-- The simulator's driver: Lua states on simulated machines. What the simulated world itself promises is proved in spec/c.
+local sim = require "shoal.sim"
+local task = require "shoal.task"
+
+local s
+local function new(options) s = sim.new(options or { seed = 1 }) return s end
+
+--- The log's lines of one node, without their times.
+local function said(name)
+  local out = {}
+  for line in s:log():gmatch "[^\n]+" do
+    local who, text = line:match "^%S+ (%S+) (.*)$"
+    if who == name then out[#out + 1] = text end
+  end
+  return out
+end
+
+--- A node that runs this code, and what it says when it has ended or `ms` have passed.
+local function run(code, options)
+  options = options or {}
+  local node = s:node { name = options.name or "a", code = code, args = options.args, files = options.files }
+  s:run(options.ms or 100)
+  return said(node.name), node
+end
+
+after_each(function ()
+  if s then s:close() end
+  s = nil
+  task.reset()
+end)
+
+describe("a simulated node", function ()
+  before_each(function () new() end)
+
+  it("runs a program with its words, and ends with its code", function ()
+    local lines, node = run("print(...) return 7", { args = { "x", "y" } })
+    assert.same({ "x\ty", "exit 7" }, lines)
+    assert.same({ "ended", 7, 0, 0 }, { s:status(node) })
+  end)
+
+  it("lives on while it returns nothing", function ()
+    local _, node = run "print 'up'"
+    assert.equal("up", (s:status(node)))
+  end)
+
+  it("that raises at its start ends with 1, and tells where", function ()
+    local lines, node = run "\nerror 'boo'"
+    assert.equal(1, select(2, s:status(node)))
+    assert.truthy(lines[1]:find("/shoal/program.lua:2", 1, true) and lines[1]:find("boo", 1, true))
+    assert.equal("exit 1", lines[2])
+  end)
+
+  it("with a syntax error says its line, and ends with 2", function ()
+    local lines = run "local x = = 1"
+    assert.truthy(lines[1]:find("/shoal/program.lua:1: unexpected symbol", 1, true))
+    assert.equal("exit 2", lines[2])
+  end)
+
+  it("walks tables in one order: numbers, strings, booleans, objects as first seen", function ()
+    local lines = run [[
+      local object, other = {}, print
+      for k in pairs { b = 1, a = 1, [2] = 1, [1.5] = 1, [-1] = 1, [true] = 1, [false] = 1, [""] = 1, aa = 1 } do print(k) end
+      local t, seen = { x = 1, y = 2, z = 3 }, {}
+      for k in pairs(t) do seen[#seen + 1] = k t[k] = nil end
+      print(table.concat(seen), next(t))
+      t = { x = 1, y = 2, z = 3 }
+      for k in pairs(t) do t.y = nil print(k) end
+      local k, keys = nil, {}
+      repeat k = next({ q = 1, p = 2, [3] = 1 }, k) keys[#keys + 1] = tostring(k) until k == nil
+      print(table.concat(keys, " "))
+      print(next({}), rawlen { 1, 2 }, select("#", pairs {}))
+      for k, v in pairs(setmetatable({}, { __pairs = function (self) return function (_, k) if not k then return "own", 1 end end, self, nil end })) do print(k, v) end
+      return 0]]
+    assert.same({ "-1", "1.5", "2", "", "a", "aa", "b", "false", "true", "xyz\tnil", "x", "z", "3 p q nil", "nil\t2\t3", "own\t1",
+      "exit 0" }, lines)
+  end)
+
+  it("shows no addresses", function ()
+    local lines = run "local t = {} print(t, t, {}, print, coroutine.create(print)) return 0"
+    assert.equal("table: #1\ttable: #1\ttable: #2\tfunction: #3\tthread: #4", lines[1])
+  end)
+
+  it("is barred from the ways around its world, with the world's means named", function ()
+    local lines = run [[
+      local function try(what, code)
+        local ok, err = require("shoal.errors").handle("sim.eval", { host = "a" }, load(code))
+        print(what, ok, (tostring(err):gsub("^.-: ", "", 1)))
+      end
+      try("open", "io.open('/etc/passwd')")
+      try("popen", "io.popen 'ls'")
+      try("execute", "os.execute 'ls'")
+      try("exit", "os.exit(1)")
+      try("getenv", "os.getenv 'HOME'")
+      try("luv", "require 'luv'")
+      try("seed", "math.randomseed(1)")
+      return 0]]
+    for i, word in ipairs { "world:read_file", "world:read_file", "world:spawn", "shoal.core.node.exit", "arguments", "shoal.core.world",
+      "world:seed" } do
+      assert.truthy(lines[i]:find("\tfalse\t", 1, true), lines[i])
+      assert.truthy(lines[i]:find(word, 1, true), lines[i])
+    end
+    assert.equal("exit 0", lines[8])
+  end)
+
+  it("takes time and chance from its world, and output to its log", function ()
+    local lines = run [[
+      local world = require "shoal.core.world".current()
+      assert(world:simulated() and require "shoal.core.node".simulated())
+      assert(os.time() == world:wall_ns() // 1000000000)
+      print(os.date("%d", 0))
+      io.write("one\n", "two\n")
+      io.stderr:write("three ", "four\n")
+      return 0]]
+    assert.same({ "01", "one", "two", "three four", "exit 0" }, lines)
+  end)
+
+  it("has a disk of its own, with a copy of our scripts, that outlives a crash", function ()
+    local code = [[
+      local world = require "shoal.core.world".current()
+      local home = require "shoal.core.node".home()
+      print(home, #assert(world:read_file(home .. "/scripts/policies/errors.lua")) > 0, (world:read_file "count"))
+      assert(world:put_durable("count", (world:read_file "count" or "") .. "x"))
+      print(dofile "/extra.lua", select(2, loadfile "/none.lua"))]]
+    local lines, node = run(code, { files = { ["/extra.lua"] = "return 'extra'" } })
+    assert.same({ "/shoal\ttrue\tnil", "extra\tcannot open /none.lua: No such file or directory" }, lines)
+    s:crash(node)
+    assert.equal("down", (s:status(node)))
+    s:restart(node)
+    s:run(10)
+    assert.equal("/shoal\ttrue\tx", said("a")[3])
+    assert.equal("xx", s:read(node, "count"))
+    assert(s:write(node, "/deep/down/file", "text"))
+    assert.equal("text", s:read(node, "/deep/down/file"))
+  end)
+
+  it("gets signals, or ends by them", function ()
+    local _, node = run [[require "shoal.core.node".on_signal("TERM", function () print "term" end)]]
+    s:signal(node, "TERM")
+    s:run(10)
+    assert.same({ "term" }, said "a")
+    s:signal(node, "INT")
+    s:run(10)
+    assert.equal(130, select(2, s:status(node)))
+  end)
+
+  it("closes what it had open when it exits, and tells its peers", function ()
+    local _, a = run([[
+      local world = require "shoal.core.world".current()
+      world:listen("0.0.0.0:80", function (stream) stream:attach { on_end = function () end } end)
+      world:timer(function () require "shoal.core.node".exit(3) end):start(50)]], { ms = 10 })
+    local lines = run([[
+      local world = require "shoal.core.world".current()
+      world:timer(function () end):start(1000000)
+      require "shoal.core.world".current():connect(..., { on_open = function (s, err) print("open", err) end,
+        on_end = function (s, err, code) print("end", code) s:close() end })]], { name = "b", args = { a.ip .. ":80" }, ms = 200 })
+    assert.same({ "ended", 3, 0, 0 }, { s:status(a) })
+    assert.same({ "open\tnil", "end\tnil" }, lines)
+  end)
+end)
+
+describe("reaching into a node", function ()
+  local node
+  before_each(function ()
+    new()
+    node = s:node { name = "a", code = "value = 5 function give(...) return ... end" }
+    s:run(1)
+  end)
+
+  it("copies values both ways, and keeps their kinds", function ()
+    local t = { 1, 2.0, "three\0", true, { deep = { er = math.mininteger } }, [-1] = 1.5, [false] = "f" }
+    assert.same(t, s:eval(node, "return ...", t))
+    assert.equal("integer", math.type(s:eval(node, "return 1")))
+    assert.equal("float", math.type(s:eval(node, "return 1.0")))
+    assert.same({ n = 3, nil, 5, nil }, table.pack(s:eval(node, "return nil, value, nil")))
+    assert.equal(0, select("#", s:eval(node, "local x = 1")))
+  end)
+
+  it("refuses what cannot be copied, either way", function ()
+    assert.error.matches(function () s:eval(node, "return ...", print) end, "cannot be copied")
+    assert.error.matches(function () s:eval(node, "return print") end, "cannot be copied")
+    local loop = {}
+    loop.loop = loop
+    assert.error.matches(function () s:eval(node, "return ...", loop) end, "deeper than 32")
+  end)
+
+  it("passes no time for code that does not wait, and the time it waits", function ()
+    local before = s:now_ms()
+    assert.equal(5, s:eval(node, "return value"))
+    assert.equal(before, s:now_ms())
+    assert.equal("late", s:eval("a", "require 'shoal.task'.sleep(250) return 'late'"))
+    assert.truthy(s:now_ms() - before >= 250 and s:now_ms() - before < 251)
+  end)
+
+  it("gives an error as a value with its words", function ()
+    local result, err, code = s:eval(node, "error 'boo'")
+    assert.is_nil(result)
+    assert.truthy(err:find("eval:1: boo", 1, true))
+    assert.equal("FAILED", code)
+    assert.equal("CONFIG", (select(3, s:eval(node, "x = "))))
+  end)
+
+  it("says so when the node is not up, or goes away meanwhile", function ()
+    s:later(function () end)
+    s:at(s:now_ms() + 100, function () s:crash(node) end)
+    local result, _, code = s:eval(node, "require 'shoal.task'.sleep(1000)")
+    assert.is_nil(result)
+    assert.equal("CLOSED", code)
+    assert.equal("CLOSED", (select(3, s:eval(node, "return 1"))))
+    assert.error.matches(function () s:eval("nobody", "return 1") end, "there is no node 'nobody'")
+  end)
+
+  it("ends waiting at its limit", function ()
+    local result, _, code = s:eval(node, "require 'shoal.task'.future('never'):await()")
+    assert.is_nil(result)
+    assert.equal("TIMEOUT", code)
+  end)
+end)
+
+describe("children", function ()
+  before_each(function () new() end)
+
+  local SPAWN = [[
+    local world, node = require "shoal.core.world".current(), require "shoal.core.node"
+    function start(argv, input, keep)
+      local process, err, code
+      process, err, code = world:spawn { argv = argv, pipe = { stdin = input ~= nil, stdout = true }, on_exit = function (status, signal)
+        print("exit", status, signal)
+        process:close()
+      end }
+      if not process then return nil, err, code end
+      process:stream(1):attach { on_read = function (_, bytes) print("out", bytes) end, on_end = function (stream) stream:close() end }
+      if input then
+        local stdin = process:stream(0)
+        stdin:attach { on_end = function (stream) stream:close() end }
+        stdin:write(input)
+        if not keep then stdin:shutdown() end
+      end
+      last = process
+      return true
+    end]]
+
+  it("are functions of ours, by name and by a line's first word, with stdin, status and duration", function ()
+    local calls = {}
+    s:command("date", function (argv, input)
+      calls[#calls + 1] = { argv, input }
+      return "today", 4, 30
+    end)
+    local _, node = run(SPAWN)
+    local before = s:now_ms()
+    assert.is_true(s:eval(node, "return start { '/usr/bin/date', '-u' }"))
+    assert.is_true(s:eval(node, "return start({ 'sh', '-c', ' date; echo x' }, 'input')"))
+    assert(s:run_until(function () return #said "a" == 4 end, 1000, 0))
+    assert.same({ { { "/usr/bin/date", "-u" }, "" }, { { "sh", "-c", " date; echo x" }, "input" } }, calls)
+    assert.same({ "out\ttoday", "exit\t4\t0" }, { said("a")[1], said("a")[#said "a"] })
+    assert.truthy(s:now_ms() - before >= 30)
+  end)
+
+  it("without a function cannot be started", function ()
+    local _, node = run(SPAWN)
+    local ok, err, code = s:eval(node, "return start { 'nope' }")
+    assert.is_nil(ok)
+    assert.truthy(err:find("nope", 1, true))
+    assert.equal("ENOENT", code)
+  end)
+
+  it("whose function raises end with 127, and the driver lives", function ()
+    local door = require "shoal.core.door"
+    local told = {}
+    door.sink(function (site) told[#told + 1] = site end)
+    s:command("bad", function () error "broken" end)
+    local _, node = run(SPAWN)
+    assert.is_true(s:eval(node, "return start { 'bad' }"))
+    s:run(100)
+    door.sink(nil)
+    assert.same({ "sim.command" }, told)
+    assert.same({ "exit\t127\t0" }, said "a")
+  end)
+
+  it("can be killed while they run, and go with their machine", function ()
+    s:command("sleep", function () return nil, 0, 1000000 end)
+    local _, node = run(SPAWN)
+    assert.is_true(s:eval(node, "return start { 'sleep' }"))
+    s:run(10)
+    s:eval(node, "last:kill 'KILL'")
+    s:run(10)
+    assert.same({ "exit\t0\t9" }, said "a")
+    assert.is_true(s:eval(node, "return start({ 'sleep' }, 'input never ends')"))
+    s:crash(node)
+    s:run(10)
+  end)
+
+  it("that are shoal exec run as programs of their own, and are freed by a kill", function ()
+    local _, node = run(SPAWN)
+    assert.is_true(s:eval(node, "return start({ '/any/bin/shoal', 'exec' }, '', true)"))
+    assert.equal(1, select(3, s:status(node)))
+    s:run(10)
+    s:eval(node, "last:kill 'KILL'")
+    s:run(10)
+    assert.equal(0, select(3, s:status(node)))
+    assert.equal("exit\t0\t9", said("a")[#said "a"])
+  end)
+
+  it("that are shoal exec end with their machine", function ()
+    local _, node = run(SPAWN)
+    for _ = 1, 3 do assert.is_true(s:eval(node, "return start({ 'shoal', 'exec' }, '', true)")) end
+    s:run(5)
+    s:crash(node)
+    assert.equal(0, select(3, s:status(node)))
+    s:restart(node)
+    s:run(5)
+    assert.equal("up", (s:status(node)))
+  end)
+
+  it("that are shoal exec may still run when all is closed", function ()
+    local _, node = run(SPAWN)
+    assert.is_true(s:eval(node, "return start({ 'shoal', 'exec' }, '', true)"))
+    s:run(5)
+  end)
+end)
+
+describe("the outside", function ()
+  before_each(function () new() end)
+
+  it("answers HTTP under a name", function ()
+    s:http("shop", function (request) return { status = 201, body = request.method .. " " .. request.path, delay_ms = 40 } end)
+    local _, node = run ""
+    local before = s:now_ms()
+    local status, body = s:eval(node, [[
+      local http, world = require "shoal.http", require "shoal.core.world".current()
+      local client = http.client(world, {})
+      local response, err = client:request { method = "GET", url = "http://shop/cart", timeout_ms = 1000 }
+      client:close()
+      return response and response.status, response and response.body or err]])
+    assert.same({ 201, "GET /cart" }, { status, body })
+    assert.truthy(s:now_ms() - before >= 40)
+  end)
+
+  it("runs tasks of this state on virtual time", function ()
+    local before = s:now_ms()
+    assert.same({ 1, "two" }, { s:task(function ()
+      task.sleep(5000)
+      return 1, "two"
+    end) })
+    assert.truthy(s:now_ms() - before >= 5000)
+    local result, _, code = s:task(function () task.sleep(1e6) end, 100)
+    assert.is_nil(result)
+    assert.equal("TIMEOUT", code)
+  end)
+
+  it("has worlds whose things go with them", function ()
+    local world, ip = s:world "spec"
+    assert.is_true(world:simulated())
+    assert(world:listen(ip .. ":9", function () end))
+    local timer = world:timer(function () error "it is gone" end)
+    timer:start(10)
+    s:crash "spec"
+    s:run(100)
+    assert.error.matches(function () world:now_ns() end, "this world has ended")
+    assert.error.matches(function () timer:start(1) end, "closed")
+  end)
+
+  it("may do to the cluster from a handler what waits for the step's end", function ()
+    local _, node = run ""
+    local refused
+    s:http("chaos", function ()
+      refused = select(2, require("shoal.errors").handle("sim.eval", { host = "spec" }, s.core.crash, s.core, "a"))
+      s:later(function () s:crash(node) end)
+      return { status = 200 }
+    end)
+    local result, _, code = s:eval(node, [[
+      local client = require "shoal.http".client(require "shoal.core.world".current(), {})
+      return client:request { method = "GET", url = "http://chaos/", timeout_ms = 1000 }.status]])
+    assert.is_nil(result)
+    assert.equal("CLOSED", code)
+    assert.truthy(tostring(refused):find("not from within a step", 1, true))
+  end)
+end)
+
+describe("time", function ()
+  it("stops at instants that were asked for, in order", function ()
+    new()
+    local order = {}
+    for _, ms in ipairs { 30, 10, 20, 10 } do s:at(ms, function () order[#order + 1] = ms .. "@" .. s:now_ms() end) end
+    s:run(25)
+    assert.same({ "10@10.0", "10@10.0", "20@20.0" }, order)
+    assert.equal(25.0, s:now_ms())
+    s:run(5)
+    assert.equal(4, #order)
+  end)
+
+  it("runs until something holds, or says that it did not", function ()
+    new()
+    local node = s:node { name = "a", code = "local w = require 'shoal.core.world'.current() w:timer(function () done = true end):start(33)" }
+    assert.is_true(s:run_until(function () return s:eval(node, "return done") end, 100))
+    assert.equal(40.0, s:now_ms())
+    local ok, _, code = s:run_until(function () return false end, 15)
+    assert.is_nil(ok)
+    assert.equal("TIMEOUT", code)
+    assert.equal(55.0, s:now_ms())
+  end)
+end)
+
+describe("a run", function ()
+  local CODE = [[
+    local world, task = require "shoal.core.world".current(), require "shoal.task"
+    local peer = ...
+    local socket = world:udp("0.0.0.0:7", function (bytes, from) print("got", bytes, from) end)
+    task.start(world)
+    task.scope("noise"):spawn("task.run", { task = "noise" }, function ()
+      while true do
+        task.sleep(math.random(20))
+        socket:send(peer .. ":7", tostring(math.random(1000)))
+        for k, v in pairs { [tostring(math.random(100))] = 1, [tostring(math.random(100))] = 2 } do print(k, v, os.clock()) end
+      end
+    end)]]
+
+  local function log_of(seed)
+    new { seed = seed, loss = 0.1, jitter_ms = 2, trace = true }
+    local a = s:node { name = "a", code = CODE, args = { "10.0.0.3" } }
+    s:node { name = "b", code = CODE, args = { a.ip } }
+    s:run(300)
+    s:cut("a", "b", true)
+    s:run(100)
+    s:heal("a", "b", true)
+    s:pause "b"
+    s:crash "a"
+    s:run(50)
+    s:restart "a"
+    s:resume "b"
+    s:link("a", "b", { latency_ms = 5, loss = 0.5 })
+    s:run(300)
+    local log = s:log()
+    s:close()
+    return log
+  end
+
+  it("is its seed: the same to the byte, and another seed another run", function ()
+    for seed = 1, 5 do
+      local log = log_of(seed)
+      assert.truthy(#log > 5000)
+      assert.equal(log, log_of(seed))
+    end
+    assert.not_equal(log_of(1), log_of(2))
+  end)
+
+  it("shows its faults in the log", function ()
+    local log = log_of(1)
+    for _, line in ipairs { "fault cut a b one way", "fault heal a b one way", "fault pause b", "fault crash a", "fault restart a",
+      "fault resume b", "fault link a b 5 0 0.5" } do
+      assert.truthy(log:find(line, 1, true), line)
+    end
+  end)
+end)
+
+describe("mistakes", function ()
+  it("are named", function ()
+    assert.error.matches(function () sim.new { sead = 1 } end, "unknown option sead")
+    assert.error.matches(function () sim.new { loss = 2 } end, "loss: expected 0 to 1")
+    new()
+    assert.error.matches(function () s:node { name = "a" } end, "role, script, code or entry is missing")
+    assert.error.matches(function () s:node { name = "a", code = "", rolle = 1 } end, "unknown option rolle")
+    assert.error.matches(function () s:world("x", "nowhere") end, "is not an address")
+    s:node { name = "a", code = "" }
+    assert.error.matches(function () s:node { name = "a", code = "" } end, "exists already")
+    assert.error.matches(function () s:start "a" end, "exists already")
+    s:close()
+    s:close()
+    assert.error.matches(function () s:run(1) end, "this simulation is closed")
+  end)
+end)
