@@ -318,6 +318,215 @@ static void confirmations_only_bring_it_nearer(struct rng *rng) {
   printf("ok a confirmation only brings the deadline nearer, an accuser counts once\n");
 }
 
+/* ---- single rules, datagram by datagram ---- */
+
+static const uint32_t STRANGER_KEY = 0x51515151;
+
+static void begin_datagram(struct swim *s, uint8_t *bytes, struct writer *w, enum type type, uint32_t key, uint32_t generation) {
+  *w = writer_of(bytes, SWIM_DATAGRAM_MAX);
+  wire_header(w, &s->cluster, &(struct header){(uint8_t)type, key, {generation, 0}});
+}
+
+static int deliver(struct swim *s, uint64_t now_ns, uint8_t *bytes, struct writer *w) {
+  MUST(!w->failed);
+  wire_seal(bytes, (size_t)(w->at - bytes), &s->cluster);
+  return swim_receive(s, now_ns, &stranger, bytes, (size_t)(w->at - bytes));
+}
+
+/* The next datagram of this type, its body skipped; false when actions end first. */
+static bool next_of(struct swim *s, enum type type, struct swim_action *a, struct header *header, struct reader *r) {
+  while (swim_next(s, a)) {
+    if (a->kind != SWIM_SEND || (a->bytes[2] & 15) != type) continue;
+    MUST(wire_open(&s->cluster, a->bytes, a->length, header, r) == 0);
+    struct claim claim;
+    if (type != GOSSIP) (void)read_u32(r);
+    if (type == PING) wire_read_claim(r, &claim);
+    if (type == SYNC || type == TABLE) (void)read_u8(r);
+    if (type == ACK || type == SYNC || type == TABLE) (void)read_u32(r);
+    return true;
+  }
+  return false;
+}
+
+static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
+  static const struct claim doubts[] = {{0, {10, 0}, SWIM_SUSPECT}, {0, {10, 4}, SWIM_DEAD}, {0, {12, 7}, SWIM_DEAD}, {0, {10, 0}, SWIM_ALIVE}};
+  static const struct swim_incarnation answers[] = {{10, 1}, {10, 5}, {13, 0}, {10, 0}};
+  for (int i = 0; i < 4; i++) {
+    struct swim *s = open_swim("self", 0);
+    struct claim claim = doubts[i];
+    uint8_t bytes[SWIM_DATAGRAM_MAX];
+    struct writer w;
+    struct swim_action a;
+    struct header header;
+    struct reader r;
+    struct record record;
+    s->joined = true;
+    rumour_end(s, SELF);
+    claim.key = s->members[SELF].key;
+    begin_datagram(s, bytes, &w, PING, STRANGER_KEY, 1);
+    write_u32(&w, 77);
+    wire_write_claim(&w, &claim);
+    MUST(deliver(s, 2000, bytes, &w) == 0);
+    MUST(next_of(s, ACK, &a, &header, &r));
+    bool told = wire_read_record(&r, &record);
+    MUST(told == (i < 3)); /* Who believes the truth needs no record. */
+    if (told) MUST(record.name_length == 4 && incarnation_compare(record.incarnation, answers[i]) == 0 && record.state == SWIM_ALIVE);
+    MUST(incarnation_compare(header.incarnation, answers[i]) == 0);
+    swim_close(s);
+  }
+  printf("ok a ping that doubts us is answered at once with a greater incarnation\n");
+}
+
+static void hearsay(struct swim *s, const char *name, enum swim_state state, uint32_t accuser) {
+  struct record r = {.name = name, .name_length = strlen(name), .address = {.family = 4, .bytes = {10, 1, 0, 9}, .port = 7000},
+                     .incarnation = {1, 0}, .state = (uint8_t)state, .accuser = accuser};
+  tell(s, s->now_ns, &r, 1);
+}
+
+static void quieten(struct swim *s) { /* Only suspicions are under study. */
+  memset(s->probes, 0, sizeof s->probes);
+  s->probe_ns = UINT64_MAX;
+}
+
+static void a_suspect_by_hearsay_is_pinged_before_it_is_dead(void) {
+  struct swim *s = open_swim("self", 0);
+  struct swim_action a;
+  struct header header;
+  struct reader r;
+  struct swim_member m;
+  hearsay(s, "x", SWIM_SUSPECT, 5);
+  ignore_actions(s);
+  quieten(s);
+  MUST(s->suspects.count == 1);
+  uint64_t deadline = heap_deadline(&s->suspects);
+  while (s->now_ns < deadline) {
+    swim_tick(s, swim_deadline(s) < deadline ? swim_deadline(s) : deadline);
+    if (s->now_ns < deadline) ignore_actions(s);
+    quieten(s);
+  }
+  MUST(next_of(s, PING, &a, &header, &r));
+  ignore_actions(s);
+  MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_SUSPECT && heap_deadline(&s->suspects) == deadline + 500 * NS_PER_MS);
+  quieten(s);
+  swim_tick(s, deadline + 500 * NS_PER_MS - 1);
+  ignore_actions(s);
+  MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_SUSPECT);
+  swim_tick(s, deadline + 500 * NS_PER_MS);
+  MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_DEAD);
+  ignore_actions(s);
+  swim_close(s);
+  printf("ok a suspect known from hearsay is pinged before it is called dead\n");
+}
+
+static void who_was_stalled_accuses_nobody(void) {
+  for (int late = 0; late < 2; late++) {
+    static struct tally tallies[4];
+    struct swim *s = open_swim("self", 0);
+    struct swim_member m;
+    add_members(s, 3, 0, tallies);
+    hearsay(s, "x", SWIM_SUSPECT, s->members[SELF].key); /* As if we had accused it. */
+    ignore_actions(s);
+    while (s->counts.probes == 0) {
+      swim_tick(s, swim_deadline(s));
+      ignore_actions(s);
+    }
+    uint64_t due = swim_deadline(s), at = due + 500 * NS_PER_MS + (late ? 60000 * NS_PER_MS : 0);
+    swim_tick(s, at);
+    MUST(s->counts.stalls == (late ? 1 : 0));
+    ignore_actions(s);
+    if (late) {
+      MUST(s->counts.suspicions == 1); /* None but the old one, */
+      MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_SUSPECT && heap_deadline(&s->suspects) == at + 1000 * NS_PER_MS); /* which waits. */
+    }
+    swim_close(s);
+  }
+  printf("ok whoever was stalled for more than a probe's timeout accuses nobody for a period\n");
+}
+
+static void every_damaged_bit_is_found(void) {
+  struct swim *s = open_swim("self", 0);
+  uint8_t bytes[SWIM_DATAGRAM_MAX];
+  struct writer w;
+  begin_datagram(s, bytes, &w, GOSSIP, STRANGER_KEY, 1);
+  struct record r = {.name = "victim", .name_length = 6, .address = {.family = 4, .bytes = {10, 1, 0, 9}, .port = 7000}, .incarnation = {1, 0}};
+  wire_write_record(&w, &r);
+  size_t length = (size_t)(w.at - bytes);
+  wire_seal(bytes, length, &s->cluster);
+  for (size_t bit = 0; bit < 8 * length; bit++) {
+    bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    MUST(swim_receive(s, 2000, &stranger, bytes, length) == ERR_MALFORMED);
+    bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+  }
+  MUST(swim_records(s) == 1 && s->counts.refused[SWIM_REFUSED_CHECKSUM] > 0);
+  MUST(swim_receive(s, 2000, &stranger, bytes, length) == 0 && swim_records(s) == 2);
+  for (size_t cut = 0; cut < length; cut++) MUST(swim_receive(s, 2000, &stranger, bytes, cut) == ERR_MALFORMED);
+  ignore_actions(s);
+  swim_close(s);
+  printf("ok each flipped bit and each cut of a datagram is refused\n");
+}
+
+static void a_payload_outlives_the_rumour_that_replaces_it(void) {
+  static struct tally tallies[4];
+  struct swim *s = open_swim("self", 0);
+  struct swim_action a;
+  struct header header;
+  struct reader r;
+  struct record record;
+  bool payload = false;
+  add_members(s, 3, 40, tallies);
+  ignore_actions(s);
+  struct record claim = {.name = "m1", .name_length = 2, .address = {.family = 4, .bytes = {10, 1, 0, 1}, .port = 7000},
+                         .incarnation = {1, 0}, .state = SWIM_SUSPECT, .accuser = 3};
+  tell(s, s->now_ns, &claim, 1);
+  ignore_actions(s);
+  quieten(s);
+  swim_tick(s, swim_deadline(s));
+  MUST(next_of(s, GOSSIP, &a, &header, &r));
+  while (wire_read_record(&r, &record))
+    if (memcmp(record.name, "m1", 2) == 0) payload = record.state == SWIM_SUSPECT && record.payload_length == 40;
+  MUST(payload);
+  ignore_actions(s);
+  swim_close(s);
+  printf("ok a payload that was being told goes on being told\n");
+}
+
+static void a_new_node_hears_first_what_is_remembered_of_it(void) {
+  static struct tally tallies[120];
+  struct swim *s = open_swim("self", 0);
+  uint8_t bytes[SWIM_DATAGRAM_MAX];
+  struct writer w;
+  struct swim_action a;
+  struct header header;
+  struct reader r;
+  struct record record;
+  uint32_t pieces = 0, records = 0;
+  add_members(s, 120, 300, tallies);
+  ignore_actions(s);
+  begin_datagram(s, bytes, &w, SYNC, wire_key("m77", 3), 2000);
+  write_u32(&w, 99);
+  write_u8(&w, SYNC_NEW);
+  write_u32(&w, 0);
+  MUST(deliver(s, s->now_ns, bytes, &w) == 0);
+  for (int turn = 0; turn < 100; turn++) {
+    uint32_t burst = 0;
+    while (next_of(s, TABLE, &a, &header, &r)) {
+      if (pieces++ == 0) {
+        MUST(wire_read_record(&r, &record) && record.name_length == 3 && memcmp(record.name, "m77", 3) == 0);
+        records++;
+      }
+      while (wire_read_record(&r, &record)) records++;
+      MUST(++burst <= STREAM_BURST);
+    }
+    quieten(s);
+    s->gossip_ns = UINT64_MAX;
+    if (swim_deadline(s) == UINT64_MAX) break;
+    swim_tick(s, swim_deadline(s));
+  }
+  MUST(pieces >= 120 / 4 && records == 1 + 1 + 120); /* It twice, ourselves, and all others; paced. */
+  swim_close(s);
+  printf("ok a new node hears first what is remembered of it, then the table, in paced pieces\n");
+}
+
 int main(void) {
   struct rng rng;
   rng_seed(&rng, 3);
@@ -330,5 +539,11 @@ int main(void) {
   seeds_have_a_limit();
   heap_is_a_sorted_set_with_handles(&rng);
   confirmations_only_bring_it_nearer(&rng);
+  a_ping_that_doubts_us_is_answered_with_more_than_it_knew();
+  a_suspect_by_hearsay_is_pinged_before_it_is_dead();
+  who_was_stalled_accuses_nobody();
+  every_damaged_bit_is_found();
+  a_payload_outlives_the_rumour_that_replaces_it();
+  a_new_node_hears_first_what_is_remembered_of_it();
   return 0;
 }

@@ -48,7 +48,7 @@ after_each(function ()
 end)
 
 describe("shoal.swim", function ()
-  it("F01: members meet through a seed, and know each other's address and payload", function ()
+  it("members meet through a seed, and know each other's address and payload", function ()
     local a, seen_a = open("a", { payload = "\0alpha" })
     local b, seen_b = open("b", { payload = "beta", seeds = { a:address() } })
     run_until(saw(seen_a, "join b"), seen_a)
