@@ -105,12 +105,15 @@ end
 ---@param patience_ms? number
 ---@return string? job, string? err, string? code
 function client:submit(spec, key, patience_ms)
+  local first_err, first_code
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
   local deadline_ms = task.now_ms() + (patience_ms or 10000)
   while true do
     local reply, err, code = self:call("job.submit", { key = key, spec = spec })
     if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
-    if not AGAIN[code] or task.now_ms() >= deadline_ms then return nil, err, code end
+    if not AGAIN[code] then return nil, err, code end
+    if code ~= "CIRCUIT" then first_err, first_code = err, code end -- A circuit that opened says less than what opened it.
+    if task.now_ms() >= deadline_ms then return nil, first_err or err, first_code or code end
     task.sleep(wait:next())
   end
 end

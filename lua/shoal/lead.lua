@@ -356,7 +356,7 @@ end
 function lead:finish(run, states)
   local state, reason = outcome.run_state(run, states)
   self:tell_stats(run, task.now_ms())
-  local result = outcome.run(self, run, states, state)
+  local result = outcome.run(self, run, states, state, reason)
   self:commit_or_raise({ kind = "finish", run = run.key, state = state, reason = reason, result = outcome.encode(result) })
   self:close_run(run, result)
 end

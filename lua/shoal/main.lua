@@ -36,13 +36,14 @@ local function build()
   parser:command_target("command")
   parser:require_command(false)
   parser:flag("--version", "print the version")
-  local modules = {}
+  local modules, commands = {}, {}
   for _, c in ipairs(COMMANDS) do
     local command = parser:command(c[1], c[2])
     modules[c[1]] = require("shoal.cli." .. c[1])
     modules[c[1]].words(command)
+    commands[c[1]] = command
   end
-  return parser, modules
+  return parser, modules, commands
 end
 
 local function spawn(name, fn, ...)
@@ -74,10 +75,12 @@ return function (...)
   end
   if words[1] == "exec" then return require("shoal.exec").main(table.unpack(words, 2)) end
   if words[1] == "lua" and words[2] then return run_file(table.unpack(words, 2)) end
-  local parser, modules = build()
+  local parser, modules, commands = build()
   local ok, parsed = parser:pparse(words)
   if not ok then
-    io.stderr:write("shoal: ", parsed, "\n", parser:get_usage(), "\nTry 'shoal --help'.\n")
+    local command = commands[words[1]]
+    io.stderr:write("shoal: ", parsed, "\n", (command or parser):get_usage(), "\nTry 'shoal ", command and words[1] .. " " or "",
+      "--help'.\n")
     return 2
   end
   if not parsed.command then

@@ -52,8 +52,8 @@ end)
 --- Load a script as data the operator edits: text only, with its own name in messages.
 ---@return any? value, string? err, string? code
 function node.load_script(world, path)
-  local source, err, code = world:read_file(path)
-  if not source then return nil, ("%s: %s"):format(path, err), code end
+  local source, err = world:read_file(path)
+  if not source then return nil, "cannot " .. err, "CONFIG" end
   local chunk, problem = load(source, "@" .. path, "t")
   if not chunk then return nil, problem, "CONFIG" end
   local ok, value = errors.handle("script.load", { path = path }, chunk)

@@ -4,9 +4,15 @@ local json = require "shoal.cli.json"
 
 local ask = {}
 
+---@class AskCommand
+---@field words? fun(command: table)  its own words, beside --connect and --output
+---@field example string
+---@field query fun(args: table): string, table  the message and its body
+---@field text fun(reply: table, args: table): string  for people
+---@field exit? fun(reply: table): integer
+
 --- Make a command: `query` gives the message and body, `text` renders the reply for people.
----@param c { words?: fun(command: table), example: string, query: fun(args: table): string, table; text: fun(reply: table,
----  args: table): string; exit?: fun(reply: table): integer }
+---@param c AskCommand
 function ask.command(c)
   return {
     words = function (command)

@@ -2,46 +2,74 @@
 local common = require "shoal.cli.common"
 local errors = require "shoal.errors"
 local job = require "shoal.job"
+local located = require "shoal.cli.located"
 local node = require "shoal.node"
 local world = require "shoal.core.world"
 
 local check = {}
 
 function check.words(command)
-  command:argument("files", "role scripts, policies, job files or topologies"):args("+")
+  command:argument("files", "role scripts, policies, job files, topologies or settings of nodes"):args("+")
   command:epilog("Example:\n  shoal check scripts/roles/worker.lua scripts/policies/errors.lua examples/hello.lua")
 end
 
---- What a Lua file is, by what it returns.
-local function verify(path)
-  if path:match("%.json$") then
-    local spec, err = job.load(world.current(), path)
-    if not spec then return nil, err end
-    return "job " .. spec.name
+--- Functions that a policy must have; nested names by a dot.
+local function wants(names)
+  return function (path, value)
+    local problems = {}
+    for _, name in ipairs(names) do
+      local at = value
+      for word in name:gmatch("[^.]+") do at = type(at) == "table" and at[word] or nil end
+      if type(at) ~= "function" then
+        problems[#problems + 1] = ("%s: %s: expected a function, found %s"):format(path, name, type(at))
+      end
+    end
+    if #problems > 0 then return nil, table.concat(problems, "\n") end
+    return "policy"
   end
-  local value, err = node.load_script(world.current(), path)
-  if not value then return nil, err end
-  if type(value.workflows) == "table" then
-    local spec, problems = job.load(world.current(), path)
+end
+
+local POLICIES = {
+  errors = function (path)
+    local ok, err = errors.load_policy(path)
+    if not ok then return nil, err end
+    return "errors policy"
+  end,
+  placement = wants {
+    "workers.accepts", "workers.split", "workers.choose", "datacenters.accepts", "datacenters.split", "datacenters.choose",
+  },
+  retry = wants { "again" },
+}
+
+--- What a file is, by its name or by what it returns.
+local function verify(path)
+  local bytes, err = world.current():read_file(path)
+  if not bytes then return nil, "cannot " .. err end
+  -- A job file has words of its own (minutes, getenv), so it is told by its text, not by running it.
+  if bytes:find("^%s*{") or bytes:find("%f[%w]workflows%s*=") and not bytes:find("%f[%w]require%f[%W]") then
+    local spec, problems = job.load(world.current(), path, os.getenv)
     if not spec then return nil, problems end
     return "job " .. spec.name
   end
+  local value, problem = node.load_script(world.current(), path)
+  if not value then return nil, problem end
   if type(value.start) == "function" then
-    local ok, problem = node.check_script(path, value)
-    if not ok then return nil, problem end
+    local ok, wrong = node.check_script(path, value)
+    if not ok then return nil, wrong end
     return "role " .. value.name
   end
+  local policy = POLICIES[path:match("([^/]*)%.lua$")]
+  if policy then return policy(path, value) end
   if value.gates or value.datacenters then
-    local topology, problem = require("shoal.cli.up").check(value)
-    if not topology then return nil, path .. ": " .. problem end
+    local topology, wrong = require("shoal.cli.up").check(value)
+    if not topology then return nil, located.text(wrong, path) end
     return "topology"
   end
-  if path:match("errors%.lua$") then
-    local ok, problem = errors.load_policy(path)
-    if not ok then return nil, problem end
-    return "errors policy"
-  end
-  return "policy"
+  local config
+  config, problem = node.config(value)
+  if config then return "settings of a node" end
+  return nil, path .. ": no role (start), job (workflows), topology (datacenters) or policy; as settings of a node:\n"
+    .. located.text(problem, path)
 end
 
 function check.run(args)

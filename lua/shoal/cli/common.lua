@@ -38,23 +38,42 @@ function common.refused(what, err, code)
   return common.EXIT.refused
 end
 
+--- Where a cluster on this machine is found when nobody says: the gate of examples/topology.lua.
+common.CONNECT = "127.0.0.1:7000"
+
 common.BY_STATE = { completed = 0, failed = 1, cancelled = 5, timed_out = 124 }
 
 function common.connect_words(command)
-  command:option("--connect -c", "a gate or manager, HOST:PORT; more than one: the others are tried next", nil, nil, "*")
-    :argname("HOST:PORT")
+  command:option("--connect -c", "a gate or manager; given again: the others are tried next; default: $SHOAL_CONNECT or "
+    .. common.CONNECT):count("*"):argname("HOST:PORT")
   command:option("--cluster", "the cluster's name; nodes of another refuse us"):default("shoal")
   command:option("--output -o", "text or json"):default("text"):choices { "text", "json" }
 end
+
+--- Converters for argparse: a number from `min` on, or a message that names the option.
+---@param option string
+---@param what string  such as "a number of seconds"
+---@param min number
+---@param convert fun(text: string): number?
+function common.number(option, what, min, convert)
+  return function (text)
+    local value = convert(text)
+    if value and value >= min then return value end
+    return nil, ("%s: expected %s, at least %d; found '%s'"):format(option, what, min, text)
+  end
+end
+
+local function integer(text) return math.tointeger(tonumber(text)) end
+function common.integer(option, what, min) return common.number(option, what, min, integer) end
 
 --- "host:port" words as addresses, names looked up. Waits.
 ---@return string[]? addresses, string? err, string? code
 function common.resolve(words)
   local out = {}
   for _, word in ipairs(words) do
-    local host, port = word:match("^(.*):(%d+)$")
+    local host, port = word:match("^(.+):(%d+)$")
     if not host or tonumber(port) > 65535 then
-      return nil, ("expected HOST:PORT, found %q"):format(word), "CONFIG"
+      return nil, ("expected HOST:PORT, such as %s; found %q"):format(common.CONNECT, word), "CONFIG"
     end
     local found = task.future("resolve " .. host)
     local lookup, err, code = world.current():resolve(host:gsub("^%[(.*)%]$", "%1"), tonumber(port), function (addresses, problem, word_code)
@@ -73,7 +92,7 @@ end
 ---@return table? client_node, integer? exit_code
 function common.client(args)
   local words = args.connect
-  if not words or #words == 0 then words = { os.getenv("SHOAL_CONNECT") or "127.0.0.1:7000" } end
+  if not words or #words == 0 then words = { os.getenv("SHOAL_CONNECT") or common.CONNECT } end
   local addresses, err, code = common.resolve(words)
   if not addresses then return nil, common.refused("--connect", err, code) end
   local made

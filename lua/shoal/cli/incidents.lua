@@ -1,11 +1,13 @@
 --- shoal incidents: what went wrong on a node, newest last, each with its ids.
 local ask = require "shoal.cli.ask"
+local common = require "shoal.cli.common"
 local sorted = require "shoal.sorted"
 
 return ask.command {
   example = "shoal incidents --connect 127.0.0.1:7001 -n 20",
   words = function (command)
-    command:option("-n --max", "how many at most"):default("50"):convert(math.tointeger)
+    command:option("-n --max", "how many at most"):default("50"):argname("COUNT")
+      :convert(common.integer("--max", "a whole number", 1))
   end,
   query = function (args) return "node.incidents", { max = args.max } end,
   text = function (reply)

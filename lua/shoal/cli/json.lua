@@ -6,6 +6,12 @@ local json = {}
 
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\b"] = "\\b", ["\f"] = "\\f" }
 
+-- Our answers' lists: one without elements is [], as its reader expects.
+local LISTS = {
+  jobs = true, members = true, incidents = true, workflows = true, attempts = true, parts = true, checks = true, commands = true,
+  events = true, log = true,
+}
+
 local function text(value)
   if not utf8.len(value) then
     value = value:gsub("[\x80-\xff]", function (c) return utf8.char(c:byte()) end) -- Bytes, each as the character of its number.
@@ -30,12 +36,15 @@ local function encode(value, indent)
     for i, item in ipairs(value) do parts[i] = encode(item, inner) end
     return "[\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "]"
   end
-  for key, item in sorted(value) do parts[#parts + 1] = text(tostring(key)) .. ": " .. encode(item, inner) end
+  for key, item in sorted(value) do
+    local empty_list = LISTS[key] and type(item) == "table" and next(item) == nil
+    parts[#parts + 1] = text(tostring(key)) .. ": " .. (empty_list and "[]" or encode(item, inner))
+  end
   if #parts == 0 then return "{}" end
   return "{\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "}"
 end
 
---- Any plain value as JSON text. An empty table is {}.
+--- Any plain value as JSON text. An empty table is {}, but for the names that always hold lists.
 ---@param value any
 ---@return string
 function json.encode(value) return encode(value, "") end

@@ -90,7 +90,7 @@ function render.result(result)
   end
   for _, w in ipairs(result.workflows or {}) do
     for _, c in ipairs(w.stats and w.stats.commands or {}) do
-      put("output of %s (status %s):", w.workflow, tostring(c.status or c.signal or "?"))
+      put("output of %s (%s):", w.workflow, (c.signal or 0) ~= 0 and "killed by signal " .. c.signal or "status " .. tostring(c.status))
       local text = (c.head or "") .. (c.tail and c.tail ~= "" and "\n...\n" .. c.tail or "")
       if text ~= "" then put("%s", indent(text)) end
     end

@@ -1,6 +1,7 @@
 --- shoal run: one node from a role script.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
+local located = require "shoal.cli.located"
 local node = require "shoal.node"
 local task = require "shoal.task"
 local world = require "shoal.core.world"
@@ -19,7 +20,8 @@ function run.words(command)
   command:option("--data", "folder for what must survive a restart")
   command:option("--log", "JSON-lines log file; without it: stderr")
   command:option("--policies", "folder of policy scripts")
-  command:option("--cores", "slots a worker offers"):convert(math.tointeger)
+  command:option("--cores", "slots a worker offers"):argname("COUNT")
+    :convert(common.integer("--cores", "a whole number", 1))
   command:option("--profile", "membership timing"):choices { "local", "lan", "wan" }
   command:option("--config", "a Lua file that returns a table of any of these and more"):argname("FILE")
   command:option("--set", "one setting, NAME=VALUE; can be given again"):count("*"):argname("NAME=VALUE")
@@ -35,9 +37,10 @@ end
 local LISTS = { join = true, gates = true, connect = true }
 local PLAIN = { "name", "cluster", "dc", "bind", "data", "log", "policies", "cores", "profile" }
 
---- Options over file over defaults.
+--- Options over file over defaults; and which keys came as options, for messages about them.
+---@return table? config, string? err, table<string, string>? origin
 local function settings(args)
-  local config = {}
+  local config, origin = {}, {}
   if args.config then
     local loaded, err = node.load_script(world.current(), args.config)
     if not loaded then return nil, err end
@@ -46,19 +49,24 @@ local function settings(args)
   for _, pair in ipairs(args.set or {}) do
     local key, value = pair:match("^([%w_]+)=(.*)$")
     if not key then return nil, ("--set: expected NAME=VALUE, found %q"):format(pair) end
-    config[key] = math.tointeger(value) or tonumber(value) or value
+    config[key], origin[key] = math.tointeger(tonumber(value)) or tonumber(value) or value, "--set " .. key
   end
   for _, key in ipairs(PLAIN) do
-    if args[key] ~= nil then config[key] = args[key] end
+    if args[key] ~= nil then config[key], origin[key] = args[key], "--" .. key end
   end
   for key in require "shoal.sorted" (LISTS) do
     if args[key] and #args[key] > 0 then
       local addresses, err = common.resolve(args[key])
       if not addresses then return nil, ("--%s: %s"):format(key, err) end
-      config[key] = addresses
+      config[key], origin[key] = addresses, "--" .. key
     end
   end
-  return config
+  if args.bind then
+    local address, err = common.resolve { args.bind }
+    if not address then return nil, "--bind: " .. err end
+    config.bind = address[1]
+  end
+  return config, nil, origin
 end
 
 local function until_eof(stopped)
@@ -75,12 +83,14 @@ local function until_eof(stopped)
 end
 
 function run.run(args)
-  local config, err = settings(args)
+  local config, err, origin = settings(args)
   if not config then return common.usage("%s", err) end
   local stopped = task.future("stop")
   for _, signal in ipairs { "INT", "TERM" } do
     core.on_signal(signal, function () stopped:set("signal " .. signal, 0) end)
   end
+  local fine, wrong = node.config(config)
+  if not fine then return common.usage("%s", located.text(wrong, args.config, origin)) end
   local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
   if not made then
     common.talk("shoal: %s (%s)", problem, code or "FAILED")

@@ -9,13 +9,16 @@ local world = require "shoal.core.world"
 
 local submit = {}
 
+local PATIENCE_MS = 3000 -- For a gate that is just being started again; then it is not reachable.
+
 function submit.words(command)
   command:argument("file", "the job, a Lua or JSON file")
   common.connect_words(command)
   command:option("--key", "idempotency key: the same key never makes a second job")
   command:option("--env -e", "NAME=VALUE for the job's env; can be given again"):count("*"):argname("NAME=VALUE")
   command:option("--result", "write the result as JSON to this file"):argname("FILE")
-  command:option("--timeout", "stop following after so many seconds (the job goes on)"):convert(tonumber)
+  command:option("--timeout", "stop following after so many seconds (the job goes on)"):argname("SECONDS")
+    :convert(common.number("--timeout", "a number of seconds", 0, tonumber))
   command:flag("--detach", "print the job's id and leave")
   command:flag("--quiet -q", "no progress lines")
   command:epilog([[
@@ -107,24 +110,23 @@ local function follow(args, made, id)
     return common.refused("follow", err, code)
   end
   local result = final.result or { job = id, state = final.state, reason = final.reason }
+  common.data(args.output == "json" and json.encode(result) or render.result(result))
   if args.result then
     local ok, problem = world.current():put_durable(args.result, json.encode(result) .. "\n")
-    if not ok then return common.refused("--result " .. args.result, problem, "FILE") end
+    if not ok then return common.usage("--result: cannot write %s: %s", args.result, problem) end
   end
-  common.data(args.output == "json" and json.encode(result) or render.result(result))
   return common.BY_STATE[final.state] or common.EXIT.failed
 end
 
 function submit.run(args)
   local bytes, err = read(args)
   if not bytes then
-    common.talk(err)
-    return common.EXIT.usage
+    return common.usage("%s", err)
   end
   local made, exit = common.client(args)
   if not made then return exit end
   local key = args.key or ("cli-%016x"):format(world.current():random())
-  local id, problem, code = made.state.client:submit(bytes, key)
+  local id, problem, code = made.state.client:submit(bytes, key, PATIENCE_MS)
   if not id then
     made:stop("refused")
     return common.refused(args.file, problem, code)

@@ -5,6 +5,7 @@
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local cjson = require "cjson.safe"
+local located = require "shoal.cli.located"
 local node = require "shoal.node"
 local schema = require "shoal.schema"
 local sorted = require "shoal.sorted"
@@ -15,6 +16,7 @@ local up = {}
 
 local READY_MS = 15000
 local STOP_MS = 6000
+local TOLD = "told to stop before all was ready"
 
 local member = schema.record({
   name = schema.string { default = "" }, bind = schema.string { default = "127.0.0.1:0" },
@@ -45,6 +47,7 @@ end
 
 --- One child, until it announced its address. Waits.
 local function start(self, role, m, dc, extra)
+  if self.told_to_stop then return nil, TOLD, "INTERRUPTED" end
   local w, name = world.current(), m.name
   local argv = {
     core.program(), "run", m.script ~= "" and m.script or core.home() .. "/scripts/roles/" .. role .. ".lua", "--name", name,
@@ -90,7 +93,10 @@ local function start(self, role, m, dc, extra)
     on_end = function (stream) stream:close() end,
   }
   child.address, err, code = child.ready:await(READY_MS)
-  if not child.address then return nil, err, code end
+  if not child.address then
+    child.ready:drop("up gives up, and says why")
+    return nil, err, code
+  end
   common.talk("%-8s %-8s %s  pid %d", role, name, child.address, child.process:pid())
   return child
 end
@@ -150,8 +156,9 @@ local function wait_seen(self)
     end
     if seen >= wanted then break end
     task.sleep(50)
-  until task.now_ms() >= deadline_ms
+  until self.told_to_stop or task.now_ms() >= deadline_ms
   made:stop("seen")
+  if self.told_to_stop then return nil, TOLD, "INTERRUPTED" end
   if seen < wanted then return nil, ("%s sees %d of %d nodes"):format(self.front, seen, wanted), "TIMEOUT" end
   return true
 end
@@ -161,7 +168,6 @@ local function stop_all(self)
   self.stopping = true
   for i = #self.children, 1, -1 do self.children[i].stdin:close() end
   local deadline_ms = task.now_ms() + STOP_MS
-  local balanced = true
   for i = #self.children, 1, -1 do
     local child = self.children[i]
     local how = child.ended:await(math.max(1, deadline_ms - task.now_ms()))
@@ -173,7 +179,6 @@ local function stop_all(self)
     end
     child.process:close()
   end
-  return balanced
 end
 
 function up.run(args)
@@ -181,20 +186,26 @@ function up.run(args)
   if not value then return common.usage("%s", err) end
   local topology
   topology, err = up.check(value)
-  if not topology then return common.usage("%s: %s", args.topology, err) end
+  if not topology then return common.usage("%s", located.text(err, args.topology)) end
   local self = { topology = topology, data = args.data, children = {} }
   local made, code
   made, err, code = world.current():make_directory(args.data)
   if not made then return common.refused("--data " .. args.data, err, code) end
   local stopped = task.future("stop")
-  core.on_signal("INT", function () stopped:set("interrupted") end)
-  core.on_signal("TERM", function () stopped:set("terminated") end)
+  local function stop(how)
+    stopped:set(how)
+    self.told_to_stop = true
+    for _, child in ipairs(self.children) do child.ready:fail(TOLD, "INTERRUPTED") end
+  end
+  core.on_signal("INT", function () stop "interrupted" end)
+  core.on_signal("TERM", function () stop "terminated" end)
   local ok
   ok, err, code = start_all(self)
   if ok then ok, err, code = wait_seen(self) end
   if not ok then
     stop_all(self)
-    return common.refused("up", err, code)
+    common.talk("shoal: up: %s", err)
+    return code == "INTERRUPTED" and common.EXIT.interrupted or common.EXIT.failed
   end
   common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
   common.data(('{"connect":"%s","nodes":%d,"data":"%s"}'):format(self.front, #self.children, args.data))

@@ -23,6 +23,7 @@ local SCRIPT_FIELDS = {
   "after", "cores", "duration_ms", "env", "iterations", "parts", "rate", "retries", "script", "timeout_ms", "vus",
 }
 local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
+local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- Of a workflow that has not said yet which it is.
 local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
 
 --- What was found, for people, short.
@@ -244,7 +245,7 @@ function Checker:workflow(name, w, shared_env)
   elseif not is_command and w.script == nil then
     self:problem(at, "has neither script nor command; expected one of them")
   end
-  self:unknown(at, w, is_command and w.script == nil and COMMAND_FIELDS or SCRIPT_FIELDS,
+  self:unknown(at, w, is_command and w.script == nil and COMMAND_FIELDS or w.script == nil and EITHER_FIELDS or SCRIPT_FIELDS,
     self.share and SHARE_FIELDS or is_command and { script = true, command = true })
   if w.script ~= nil then out.script = self:script(at .. ".script", w.script) end
   if is_command then

@@ -182,9 +182,11 @@ end
 
 --- The whole run's answer.
 ---@param states table<string, string>  by workflow
-function outcome.run(lead, run, states, state)
+---@param state string
+---@param reason? string
+function outcome.run(lead, run, states, state, reason)
   local result = {
-    job = run.job, name = run.spec.name, state = state, node = lead.node.name, workflows = {}, attempts = {}, incidents = {},
+    job = run.job, name = run.spec.name, state = state, reason = reason, node = lead.node.name, workflows = {}, attempts = {}, incidents = {},
     elapsed_ms = task.now_ms() - run.started_ms, totals = outcome.totals(run),
   }
   local all, known = {}, {}
