@@ -57,6 +57,12 @@ void breaker_failure(struct breaker *b, uint64_t now_ns, bool trial) {
   if (b->count == b->config.failures) open_circuit(b, now_ns);
 }
 
+void breaker_heard(struct breaker *b) {
+  if (b->status != BREAKER_OPEN) return;
+  b->status = BREAKER_HALF_OPEN;
+  b->trial = false;
+}
+
 void breaker_release(struct breaker *b) { b->trial = false; }
 
 uint64_t breaker_deadline(const struct breaker *b) {

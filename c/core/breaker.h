@@ -3,6 +3,7 @@
  *            `failures` failures within window_ns, no success between
  *   CLOSED ------------------------------------------------------->  OPEN        [breaker_failure]
  *     ^                                                                |  open_ns later  [breaker_state, breaker_allow]
+ *     |                                                                |  or it came to us [breaker_heard]
  *     |         the trial succeeded                                    v
  *     +---------------------------------------------------------  HALF_OPEN      [breaker_success]
  *                                the trial failed: OPEN again                    [breaker_failure]
@@ -49,6 +50,10 @@ void breaker_success(struct breaker *b, bool trial);
 
 /* The peer failed: no connection, no answer in time, a lost connection. */
 void breaker_failure(struct breaker *b, uint64_t now_ns, bool trial);
+
+/* The peer came to us by itself: an OPEN circuit is HALF_OPEN at once. It proves that the peer lives, not that it answers,
+ * so the one trial is still asked. A restarted peer is then not kept waiting for open_ns. */
+void breaker_heard(struct breaker *b);
 
 /* The trial ended without saying anything about the peer (it was withdrawn here): the next one asked is the trial. */
 void breaker_release(struct breaker *b);

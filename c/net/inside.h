@@ -141,6 +141,8 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
 void peer_end_all(struct net_peer *p, int code, bool calls_only); /* What is outstanding ends with this. */
 void peer_on_redial(struct net_peer *p);
 void peer_on_circuit(struct net_peer *p);
+/* A node that listens there came to us: what we hold against its address is looked at again, now. */
+void peer_heard(struct net *n, const char *advertise);
 void peer_failed(struct net_peer *p, bool trial); /* For the circuit. */
 void peer_free(struct net_peer *p);
 int peer_overflow(struct net_peer *p, enum net_lane lane); /* No room: counted; control closes the connection. ERR_FULL. */

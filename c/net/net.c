@@ -251,7 +251,10 @@ int net_listen(struct net *n, const struct shoal_address *bind, struct shoal_add
   }
   g->next = n->listeners;
   n->listeners = g;
-  if (bound) world_listener_address(g->listener, bound);
+  struct shoal_address at;
+  world_listener_address(g->listener, &at);
+  if (!n->hello.advertise[0]) address_format(&at, n->hello.advertise); /* Where those we dial can reach us. */
+  if (bound) *bound = at;
   return 0;
 }
 

@@ -99,6 +99,18 @@ void peer_dial(struct net_peer *p) {
 
 void peer_on_redial(struct net_peer *p) { peer_dial(p); }
 
+void peer_heard(struct net *n, const char *advertise) {
+  struct shoal_address address;
+  if (address_parse(advertise, strlen(advertise), &address) < 0) return; /* It listens nowhere, or says nonsense. */
+  for (uint32_t i = 0; i < n->peers_count; i++) {
+    struct net_peer *p = n->peers[i];
+    if (!p || !p->dialled || p->closing || p->link || !address_equal(&p->address, &address)) continue;
+    breaker_heard(&p->breaker);
+    if (wheel_has(&p->redial)) net_set_timer(n, &p->redial, net_now(n));
+    net_mark(p);
+  }
+}
+
 /* ---- circuit ---- */
 
 void peer_failed(struct net_peer *p, bool trial) {

@@ -60,6 +60,22 @@ static void circuit_opens(void) {
   printf("ok F68 a circuit opens at the third failure in 30 s with no success between, and not 1 ns later\n");
 }
 
+static void circuit_hears(void) {
+  struct breaker b = opened_at(7 * s);
+  bool trial, second;
+  breaker_heard(&b); /* Long before its 10 s are over. */
+  MUST(breaker_allow(&b, 7 * s + 1, &trial) && trial && !breaker_allow(&b, 7 * s + 1, &second));
+  breaker_heard(&b); /* Again: the trial that is on its way stays the only one. */
+  MUST(!breaker_allow(&b, 7 * s + 2, &second));
+  breaker_failure(&b, 8 * s, true); /* It lives, but does not answer. */
+  MUST(b.status == BREAKER_OPEN && breaker_deadline(&b) == 18 * s);
+  breaker_init(&b, &usual);
+  breaker_failure(&b, 1, false);
+  breaker_heard(&b); /* A closed one forgets nothing. */
+  MUST(b.status == BREAKER_CLOSED && b.count == 1);
+  printf("ok F68 a peer that comes to us is tried again at once, with the one trial\n");
+}
+
 static void circuit_tries_once(void) {
   struct breaker b = opened_at(7 * s);
   bool trial, second;
@@ -338,6 +354,7 @@ static void queue_drops(void) {
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   circuit_opens();
+  circuit_hears();
   circuit_tries_once();
   backoff_spreads();
   wheel_is_never_early();
