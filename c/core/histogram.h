@@ -81,7 +81,8 @@ uint64_t histogram_at(const struct histogram *h, uint32_t index);
 /* Write the encoded form into out[HISTOGRAM_ENCODED_MAX]; returns its length. */
 size_t histogram_encode(const struct histogram *h, uint8_t *out);
 
-/* Read an encoded form into an initialised *out, which it replaces. Returns 0, ERR_MALFORMED or ERR_MEMORY, then with *out unchanged. */
+/* Read an encoded form into an initialised *out, which it replaces. Returns 0; or ERR_MALFORMED or ERR_MEMORY with *out
+ * unchanged. */
 int histogram_decode(struct histogram *out, const void *bytes, size_t length);
 
 #endif

@@ -1,5 +1,5 @@
-/* suspicion: how long a suspect has to refute, given how many accuse it (Lifeguard, section IV-B; Dadgar, Phillips,
- * Currey, arXiv 1707.00788).
+/* suspicion: how long a suspect has to refute, given how many accuse it (Lifeguard: Dadgar, Phillips, Currey,
+ * arXiv 1707.00788).
  *
  *   suspicion_start ──> running ──── suspicion_confirm by one more accuser ───> running, deadline nearer or equal
  *                          └── the owner: now >= suspicion_deadline ──> expired

@@ -65,7 +65,8 @@ int swim_config_profile(const char *name, struct swim_config *out) {
 const char *swim_config_check(const struct swim_config *c) {
   const uint32_t day = 24 * 3600 * 1000u;
   if (c->probe_interval_ms < 10 || c->probe_interval_ms > 600000) return "probe_interval_ms must lie within 10 .. 600000";
-  if (c->probe_timeout_ms < 1 || c->probe_timeout_ms >= c->probe_interval_ms) return "probe_timeout_ms must be at least 1 and less than probe_interval_ms";
+  if (c->probe_timeout_ms < 1 || c->probe_timeout_ms >= c->probe_interval_ms)
+    return "probe_timeout_ms must be at least 1 and less than probe_interval_ms";
   if (c->indirect_probes > FANOUT_MAX) return "indirect_probes must lie within 0 .. 8";
   if (c->gossip_interval_ms < 5 || c->gossip_interval_ms > 60000) return "gossip_interval_ms must lie within 5 .. 60000";
   if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
@@ -74,11 +75,13 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->suspicion_max < 1 || c->suspicion_max > 16) return "suspicion_max must lie within 1 .. 16";
   if (c->confirmations > SUSPICION_CONFIRMATIONS_MAX) return "confirmations must lie within 0 .. 7";
   if (c->sync_interval_ms < 10 || c->sync_interval_ms > day) return "sync_interval_ms must lie within 10 .. 86400000";
-  if (c->join_retry_ms < 10 || c->join_retry_ms > c->join_retry_max_ms) return "join_retry_ms must be at least 10 and at most join_retry_max_ms";
+  if (c->join_retry_ms < 10 || c->join_retry_ms > c->join_retry_max_ms)
+    return "join_retry_ms must be at least 10 and at most join_retry_max_ms";
   if (c->join_retry_max_ms > day) return "join_retry_max_ms must be at most 86400000";
   if (c->leave_timeout_ms < 1 || c->leave_timeout_ms > 600000) return "leave_timeout_ms must lie within 1 .. 600000";
   if (c->tombstone_ms < c->probe_interval_ms) return "tombstone_ms must be at least probe_interval_ms";
-  if (c->datagram_max < SWIM_DATAGRAM_MIN || c->datagram_max > SWIM_DATAGRAM_MAX) return "datagram_max must lie within 768 .. 1400";
+  if (c->datagram_max < SWIM_DATAGRAM_MIN || c->datagram_max > SWIM_DATAGRAM_MAX)
+    return "datagram_max must lie within 768 .. 1400";
   if (c->members_max < 2 || c->members_max > 1000000) return "members_max must lie within 2 .. 1000000";
   return NULL;
 }
@@ -186,7 +189,8 @@ static void read_body(struct reader *r, enum type type, struct body *b) {
 }
 
 /* Look at all of it before any of it is believed. 0, or minus (reason + 1). */
-static int check(struct swim *s, const uint8_t *bytes, size_t length, struct header *header, struct body *body, struct reader *r) {
+static int check(struct swim *s, const uint8_t *bytes, size_t length, struct header *header, struct body *body,
+                 struct reader *r) {
   int rc = wire_open(&s->cluster, bytes, length, header, r);
   if (rc < 0) return rc;
   const struct member *self = &s->members[SELF];
@@ -201,7 +205,8 @@ static int check(struct swim *s, const uint8_t *bytes, size_t length, struct hea
   return records.failed ? -1 - SWIM_REFUSED_RECORD : 0;
 }
 
-static void dispatch(struct swim *s, const struct shoal_address *from, const struct header *header, uint32_t sender, const struct body *b) {
+static void dispatch(struct swim *s, const struct shoal_address *from, const struct header *header, uint32_t sender,
+                     const struct body *b) {
   switch (header->type) {
     case PING: on_ping(s, from, sender, b->sequence, &b->claim); break;
     case ACK: on_ack(s, header->key, sender, b->sequence, b->digest); break;
@@ -259,7 +264,8 @@ bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_le
 /* ---- actions out ---- */
 
 void post(struct swim *s, const struct send *send) {
-  if (address_equal(&send->to, &s->members[SELF].address)) return; /* A name that lived here before us, or a claim that is wrong. */
+  if (address_equal(&send->to, &s->members[SELF].address))
+    return; /* A name that lived here before us, or a claim that is wrong. */
   if (s->sends_count == SENDS_MAX) {
     s->counts.dropped++;
     return;

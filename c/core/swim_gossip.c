@@ -106,5 +106,6 @@ void gossip_tick(struct swim *s) {
   uint32_t ids[FANOUT_MAX], count = choose(s, ids, s->config.gossip_fanout, NONE);
   for (uint32_t i = 0; i < count; i++)
     post(s, &(struct send){.type = GOSSIP, .to = s->members[ids[i]].address, .about = NONE});
-  if (s->order.count == 0 && s->config.gossip_fanout > 0) s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* Alone: nobody to tell. */
+  if (s->order.count == 0 && s->config.gossip_fanout > 0)
+    s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* Alone: nobody to tell. */
 }

@@ -160,7 +160,8 @@ static void write_piece(struct swim *s, struct stream *stream, struct writer *w)
   uint8_t *flags = w->at;
   write_u8(w, 0);
   write_u32(w, s->digest);
-  if (stream->first != NONE && stream->first < s->members_count && s->members[stream->first].text) write_one(s, w, stream->first);
+  if (stream->first != NONE && stream->first < s->members_count && s->members[stream->first].text)
+    write_one(s, w, stream->first);
   stream->first = NONE;
   while (stream->cursor < s->members_count && write_one(s, w, stream->cursor)) stream->cursor++;
   if (stream->cursor < s->members_count) return;

@@ -147,7 +147,8 @@ static uint32_t add(struct swim *s, const struct record *r) {
   }
   bool grows = s->free_head == NONE && s->members_count == s->members_capacity;
   /* All that can fail comes first; both arrays can hold every member, so that later moves between them cannot fail. */
-  if ((grows && grow(s) < 0) || ids_reserve(&s->order, s->kept + 1) < 0 || ids_reserve(&s->graves, s->kept + 1) < 0) return NONE;
+  if ((grows && grow(s) < 0) || ids_reserve(&s->order, s->kept + 1) < 0 || ids_reserve(&s->graves, s->kept + 1) < 0)
+    return NONE;
   char *text = malloc(r->name_length);
   if (!text) return NONE;
   memcpy(text, r->name, r->name_length);
@@ -208,7 +209,11 @@ void members_close(struct swim *s) {
 
 struct record members_record(const struct swim *s, uint32_t id, bool with_payload) {
   const struct member *m = &s->members[id];
-  struct record r = {.name = m->text, .name_length = m->name_length, .address = m->address, .incarnation = m->incarnation, .state = m->state};
+  struct record r = {.name = m->text,
+                     .name_length = m->name_length,
+                     .address = m->address,
+                     .incarnation = m->incarnation,
+                     .state = m->state};
   if (m->state == SWIM_SUSPECT) r.accuser = suspicion_last_accuser(&s->suspicions[m->suspicion]);
   if (with_payload && m->payload_version > 0) {
     r.payload = (const uint8_t *)m->text + m->name_length;
@@ -345,7 +350,8 @@ bool refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state) 
 
 static void merge_self(struct swim *s, const struct record *r) {
   struct member *self = &s->members[SELF];
-  if (incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &self->address)) s->counts.conflicts++;
+  if (incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &self->address))
+    s->counts.conflicts++;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
     /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
     refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
@@ -365,7 +371,8 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
     news = true;
   }
   if (r->payload_version == 0 || r->payload_version < m->payload_version) return news;
-  if (r->payload_version == m->payload_version) { /* Equal versions with different bytes: two nodes with one name. The greater wins. */
+  if (r->payload_version ==
+      m->payload_version) { /* Equal versions with different bytes: two nodes with one name. The greater wins. */
     if (r->payload_length < m->payload_length) return news;
     if (r->payload_length == m->payload_length && (r->payload_length == 0 ||
         memcmp(r->payload, m->text + m->name_length, r->payload_length) <= 0)) return news;
@@ -378,7 +385,8 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
 static void begin(struct swim *s, uint32_t id, const struct record *r, bool quiet) {
   struct member *m = &s->members[id];
   bool living = r->state == SWIM_ALIVE || r->state == SWIM_SUSPECT;
-  m->payload_version = 0; /* Another life's payload is none of this one's. The member is not alive here, so no digest knows it. */
+  m->payload_version =
+      0; /* Another life's payload is none of this one's. The member is not alive here, so no digest knows it. */
   m->payload_length = 0;
   m->address = r->address;
   move(s, id, living ? SWIM_ALIVE : r->state, r->incarnation, 0);
@@ -419,7 +427,8 @@ void suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, u
 
 /* A greater claim within one life, other than a suspicion. */
 static void advance(struct swim *s, uint32_t id, const struct record *r, bool quiet) {
-  static const enum swim_event events[] = {[SWIM_ALIVE] = SWIM_EVENT_ALIVE, [SWIM_DEAD] = SWIM_EVENT_DEAD, [SWIM_LEFT] = SWIM_EVENT_LEFT};
+  static const enum swim_event events[] = {
+      [SWIM_ALIVE] = SWIM_EVENT_ALIVE, [SWIM_DEAD] = SWIM_EVENT_DEAD, [SWIM_LEFT] = SWIM_EVENT_LEFT};
   struct member *m = &s->members[id];
   enum swim_state before = m->state;
   bool lived = lives(m);

@@ -96,7 +96,8 @@ void probe_forgive(struct swim *s) {
  * the confirmations that a true one needs come within one period, and do not rise with N. */
 void probe_suspect(struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
-  uint32_t hash = (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
+  uint32_t hash =
+      (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
   hash = (hash ^ hash >> 15) * 0xc2b2ae35u;
   if (hash % swim_live(s) < 2 && !s->leaving) probe_start(s, id, FOR_HINT);
 }
@@ -107,7 +108,8 @@ void on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, 
                 s->members[SELF].state == SWIM_LEFT;
   /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
   bool doubted = sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
-  post(s, &(struct send){.type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
+  post(s, &(struct send){
+              .type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
 }
 
 void on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,

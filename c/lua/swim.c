@@ -139,7 +139,8 @@ static bool is_wildcard(const struct shoal_address *a) {
 static const char *why_not(struct shoal_world *world, const struct swim_options *o) {
   if (!address_is_loopback(&o->bind) && !world_is_simulated(world))
     return "datagrams are not sealed yet, so without keys only loopback is allowed (127.0.0.1 or [::1])";
-  if (is_wildcard(&o->bind) && o->identity.address.family == 0) return "needs `advertise`, the address at which others reach this node";
+  if (is_wildcard(&o->bind) && o->identity.address.family == 0)
+    return "needs `advertise`, the address at which others reach this node";
   return NULL;
 }
 

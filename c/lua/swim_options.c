@@ -64,7 +64,8 @@ int swim_check_addresses(lua_State *L, int index, const char *what, struct shoal
     size_t length;
     const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
     if (!text || address_parse(text, length, &out[i]) < 0 || out[i].port == 0)
-      return refuse(L, lua_pushfstring(L, "%s[%d]: expected ip:port, such as 127.0.0.1:7000, found %s", what, (int)i + 1, luaL_tolstring(L, -1, NULL)));
+      return refuse(L, lua_pushfstring(L, "%s[%d]: expected ip:port, such as 127.0.0.1:7000, found %s", what, (int)i + 1,
+                                       luaL_tolstring(L, -1, NULL)));
     lua_pop(L, 1);
   }
   *count = (size_t)n;
@@ -89,7 +90,8 @@ int swim_check_options(lua_State *L, int index, struct swim_options *out) {
   number_field(L, index, "generation", &id->generation);
   if (id->name_length == 0 || id->name_length > SWIM_NAME_MAX) return refuse(L, "node: expected a name of 1 to 64 bytes");
   if (id->cluster_length > SWIM_CLUSTER_MAX) return refuse(L, "cluster: expected a name of at most 64 bytes");
-  if (id->payload_length > SWIM_PAYLOAD_MAX) return refuse(L, lua_pushfstring(L, "payload: at most 512 bytes, found %I", (LUAI_UACINT)id->payload_length));
+  if (id->payload_length > SWIM_PAYLOAD_MAX)
+    return refuse(L, lua_pushfstring(L, "payload: at most 512 bytes, found %I", (LUAI_UACINT)id->payload_length));
   if (address_field(L, index, "bind", &out->bind) || address_field(L, index, "advertise", &id->address)) return 3;
   if (out->bind.family == 0) return refuse(L, "bind: expected ip:port, found nothing");
   if (id->address.family && id->address.port == 0) return refuse(L, "advertise: needs a port");

@@ -1,7 +1,7 @@
-/* Mutated datagrams through the real decoder into a living core: swim_fuzz [count] [seed]. The corpus is what a small cluster really
- * sends. Half of the mutants get a right checksum, so that they reach what lies behind it. After each the tables must agree, every
- * refusal must be counted, and the core must go on: it still answers a right ping. Built with libFuzzer (-DSHOAL_LIBFUZZER) it is
- * a target for that. */
+/* Mutated datagrams through the real decoder into a living core: swim_fuzz [count] [seed]. The corpus is what a small
+ * cluster really sends. Half of the mutants get a right checksum, so that they reach what lies behind it. After each the
+ * tables must agree, every refusal must be counted, and the core must go on: it still answers a right ping. Built with
+ * libFuzzer (-DSHOAL_LIBFUZZER, -fsanitize=fuzzer) it is a target for that. */
 #include "swim_net.h"
 
 enum { CORPUS_MAX = 512 };
@@ -38,7 +38,8 @@ static void open_target(uint64_t now_ns) {
   MUST(swim_config_profile("lan", &config) == 0);
   config.members_max = 12; /* Mutants make many names: the limit is met, too. */
   config.tombstone_ms = 20000;
-  struct swim_identity id = {.name = "n7", .name_length = 2, .cluster = "spec", .cluster_length = 4, .address = home, .generation = 1000};
+  struct swim_identity id = {
+      .name = "n7", .name_length = 2, .cluster = "spec", .cluster_length = 4, .address = home, .generation = 1000};
   MUST(swim_open(&config, &id, 5, now_ns, &target) == 0);
 }
 
@@ -63,7 +64,8 @@ static void feed(uint64_t now_ns, const uint8_t *bytes, size_t length, uint64_t 
   if (length) memcpy(exact, bytes, length);
   uint64_t before = 0, after = 0;
   for (int i = 0; i < SWIM_REFUSALS_COUNT; i++) before += i == SWIM_REFUSED_FULL ? 0 : target->counts.refused[i];
-  int rc = swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 1}, .port = 7000}, exact, length);
+  int rc = swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 1}, .port = 7000}, exact,
+                        length);
   for (int i = 0; i < SWIM_REFUSALS_COUNT; i++) after += i == SWIM_REFUSED_FULL ? 0 : target->counts.refused[i];
   MUST(rc == 0 || rc == ERR_MALFORMED || rc == ERR_REFUSED);
   MUST(after - before == (rc != 0));
@@ -97,7 +99,8 @@ static void must_still_answer(uint64_t now_ns) {
   write_u32(&w, 99);
   wire_write_claim(&w, &(struct claim){wire_key("n7", 2), self.incarnation, SWIM_ALIVE});
   wire_seal(bytes, (size_t)(w.at - bytes), &target->cluster);
-  MUST(swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 2}, .port = 7000}, bytes, (size_t)(w.at - bytes)) == 0);
+  MUST(swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 2}, .port = 7000}, bytes,
+                    (size_t)(w.at - bytes)) == 0);
   while (swim_next(target, &a)) answered |= a.kind == SWIM_SEND && (a.bytes[2] & 15) == ACK;
   MUST(answered && self.state == SWIM_ALIVE);
 }
@@ -112,7 +115,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
   if (length > sizeof sealed || length < 18) return 0;
   memcpy(sealed, bytes, length);
   struct writer w = writer_of(sealed, 18); /* A header that is taken, with the type that was drawn. */
-  wire_header(&w, &target->cluster, &(struct header){(uint8_t)(1 + bytes[2] % 7), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
+  wire_header(&w, &target->cluster,
+              &(struct header){(uint8_t)(1 + bytes[2] % 7), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
   wire_seal(sealed, length, &target->cluster);
   feed(now_ns += MILLISECOND, sealed, length, &refused, &taken);
   swim_tick(target, now_ns);

@@ -149,7 +149,8 @@ struct tally {
 static void add_members(struct swim *s, uint32_t count, size_t payload_length, struct tally *tallies) {
   static uint8_t payload[SWIM_PAYLOAD_MAX];
   for (uint32_t i = 0; i < count; i++) {
-    struct record r = {.name = tallies[i].name, .address = {.family = 4, .bytes = {10, 1, (uint8_t)(i >> 8), (uint8_t)i}, .port = 7000}};
+    struct record r = {.name = tallies[i].name,
+                       .address = {.family = 4, .bytes = {10, 1, (uint8_t)(i >> 8), (uint8_t)i}, .port = 7000}};
     (void)snprintf(tallies[i].name, sizeof tallies[i].name, "m%u", i);
     r.name_length = strlen(r.name);
     r.incarnation.generation = 1;
@@ -307,7 +308,8 @@ static void confirmations_only_bring_it_nearer(struct rng *rng) {
       uint64_t before = suspicion_deadline(&s);
       bool news = suspicion_confirm(&s, 101 + (uint32_t)rng_below(rng, 12));
       counted += news;
-      MUST(suspicion_deadline(&s) <= before && suspicion_deadline(&s) >= now + min && (news || suspicion_deadline(&s) == before));
+      MUST(suspicion_deadline(&s) <= before && suspicion_deadline(&s) >= now + min &&
+           (news || suspicion_deadline(&s) == before));
     }
     MUST(counted == s.confirmed && counted <= most);
     if (counted == most) MUST(suspicion_deadline(&s) == now + min);
@@ -322,7 +324,8 @@ static void confirmations_only_bring_it_nearer(struct rng *rng) {
 
 static const uint32_t STRANGER_KEY = 0x51515151;
 
-static void begin_datagram(struct swim *s, uint8_t *bytes, struct writer *w, enum type type, uint32_t key, uint32_t generation) {
+static void begin_datagram(struct swim *s, uint8_t *bytes, struct writer *w, enum type type, uint32_t key,
+                           uint32_t generation) {
   *w = writer_of(bytes, SWIM_DATAGRAM_MAX);
   wire_header(w, &s->cluster, &(struct header){(uint8_t)type, key, {generation, 0}});
 }
@@ -349,7 +352,8 @@ static bool next_of(struct swim *s, enum type type, struct swim_action *a, struc
 }
 
 static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
-  static const struct claim doubts[] = {{0, {10, 0}, SWIM_SUSPECT}, {0, {10, 4}, SWIM_DEAD}, {0, {12, 7}, SWIM_DEAD}, {0, {10, 0}, SWIM_ALIVE}};
+  static const struct claim doubts[] = {
+      {0, {10, 0}, SWIM_SUSPECT}, {0, {10, 4}, SWIM_DEAD}, {0, {12, 7}, SWIM_DEAD}, {0, {10, 0}, SWIM_ALIVE}};
   static const struct swim_incarnation answers[] = {{10, 1}, {10, 5}, {13, 0}, {10, 0}};
   for (int i = 0; i < 4; i++) {
     struct swim *s = open_swim("self", 0);
@@ -370,7 +374,9 @@ static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
     MUST(next_of(s, ACK, &a, &header, &r));
     bool told = wire_read_record(&r, &record);
     MUST(told == (i < 3)); /* Who believes the truth needs no record. */
-    if (told) MUST(record.name_length == 4 && incarnation_compare(record.incarnation, answers[i]) == 0 && record.state == SWIM_ALIVE);
+    if (told)
+      MUST(record.name_length == 4 && incarnation_compare(record.incarnation, answers[i]) == 0 &&
+           record.state == SWIM_ALIVE);
     MUST(incarnation_compare(header.incarnation, answers[i]) == 0);
     swim_close(s);
   }
@@ -436,7 +442,8 @@ static void who_was_stalled_accuses_nobody(void) {
     ignore_actions(s);
     if (late) {
       MUST(s->counts.suspicions == 1); /* None but the old one, */
-      MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_SUSPECT && heap_deadline(&s->suspects) == at + 1000 * NS_PER_MS); /* which waits. */
+      MUST(swim_find(s, "x", 1, &m) && m.state == SWIM_SUSPECT &&
+           heap_deadline(&s->suspects) == at + 1000 * NS_PER_MS); /* which waits. */
     }
     swim_close(s);
   }
@@ -448,7 +455,10 @@ static void every_damaged_bit_is_found(void) {
   uint8_t bytes[SWIM_DATAGRAM_MAX];
   struct writer w;
   begin_datagram(s, bytes, &w, GOSSIP, STRANGER_KEY, 1);
-  struct record r = {.name = "victim", .name_length = 6, .address = {.family = 4, .bytes = {10, 1, 0, 9}, .port = 7000}, .incarnation = {1, 0}};
+  struct record r = {.name = "victim",
+                     .name_length = 6,
+                     .address = {.family = 4, .bytes = {10, 1, 0, 9}, .port = 7000},
+                     .incarnation = {1, 0}};
   wire_write_record(&w, &r);
   size_t length = (size_t)(w.at - bytes);
   wire_seal(bytes, length, &s->cluster);

@@ -8,7 +8,8 @@ static void F01_all_meet_through_one_seed(uint64_t seed) {
   struct net *net = cluster(seed, 20, "lan");
   run(net, 5 * SECOND);
   MUST(converged(net) && net->deaths == 0);
-  for (uint32_t i = 0; i < 20; i++) MUST(net->nodes[i].events[SWIM_EVENT_JOIN] == 19 && net->nodes[i].events[SWIM_EVENT_SUSPECT] == 0);
+  for (uint32_t i = 0; i < 20; i++)
+    MUST(net->nodes[i].events[SWIM_EVENT_JOIN] == 19 && net->nodes[i].events[SWIM_EVENT_SUSPECT] == 0);
   net_close(net);
 }
 
@@ -397,7 +398,8 @@ static void an_idle_cluster_sends_two_small_datagrams_a_period(uint64_t seed) {
   memset(net->sent, 0, sizeof net->sent);
   net->bytes = 0;
   run(net, 100 * SECOND);
-  MUST(net->sent[PING] >= 49 * 100 && net->sent[PING] <= 51 * 100 + 300 && net->sent[ACK] + 5 >= net->sent[PING] && net->sent[ACK] <= net->sent[PING] + 5);
+  MUST(net->sent[PING] >= 49 * 100 && net->sent[PING] <= 51 * 100 + 300 && net->sent[ACK] + 5 >= net->sent[PING] &&
+       net->sent[ACK] <= net->sent[PING] + 5);
   MUST(net->sent[GOSSIP] == 0 && net->sent[SYNC] <= 300 && net->sent[TABLE] <= 300 && net->sent[PING_REQ] == 0);
   MUST(net->bytes <= 50 * 100 * 62);
   net_close(net);
@@ -421,6 +423,63 @@ static void each_member_is_probed_within_two_rounds(uint64_t seed) {
   net->on_send = gap_send;
   run(net, 400 * SECOND);
   MUST(gap_worst <= 2 * 11 - 1 && gap_worst > 11); /* And it is no fixed round. */
+  net_close(net);
+}
+
+/* ---- everything at once ---- */
+
+static void one_fault(struct net *net, bool *running) {
+  uint32_t a = (uint32_t)rng_below(&net->rng, net->count), b = (uint32_t)rng_below(&net->rng, net->count);
+  struct node *n = &net->nodes[a];
+  switch (rng_below(&net->rng, 9)) {
+    case 0:
+      if (running[a]) crash(net, a), running[a] = false;
+      break;
+    case 1:
+    case 2: /* Its clock stood still, moved on, or was set back. */
+      if (running[a]) break;
+      start(net, a, (uint32_t)(1000 + rng_below(&net->rng, 5)));
+      join(net, a, (a + 1) % net->count);
+      join(net, a, (a + 5) % net->count);
+      running[a] = true;
+      break;
+    case 3:
+      if (a != b) cut_one(net, a, b, true);
+      break;
+    case 4:
+      if (a != b) cut_both(net, a, b, true);
+      break;
+    case 5: set_loss(net, (double)rng_below(&net->rng, 40) / 100); break;
+    case 6:
+      if (running[a]) pause_node(net, a, rng_below(&net->rng, 3) == 0);
+      break;
+    case 7:
+      if (running[a]) MUST(swim_set_payload(n->swim, local_ns(net, n), &a, sizeof a) == 0), settle(net, a);
+      break;
+    default:
+      for (uint32_t i = 0; i < net->count; i++)
+        if (i != a) cut_both(net, a, i, rng_below(&net->rng, 2)); /* Half cut off, or mended. */
+  }
+}
+
+static void whatever_happened_all_agree_in_the_end(uint64_t seed) {
+  enum { COUNT = 12 };
+  struct net *net = cluster(seed, COUNT, seed % 2 ? "lan" : "local");
+  bool running[COUNT];
+  memset(running, true, sizeof running);
+  for (int fault = 0; fault < 60; fault++) {
+    one_fault(net, running);
+    run(net, rng_below(&net->rng, 4000) * MILLISECOND);
+  }
+  set_loss(net, 0);
+  for (uint32_t a = 0; a < COUNT; a++) {
+    for (uint32_t b = a + 1; b < COUNT; b++) cut_both(net, a, b, false);
+    if (!running[a]) start(net, a, 2000), join(net, a, (a + 1) % COUNT);
+    else pause_node(net, a, false);
+  }
+  until_converged(net, 60 * SECOND);
+  run(net, 20 * SECOND);
+  MUST(converged(net));
   net_close(net);
 }
 
@@ -458,6 +517,7 @@ static const struct {
     SPEC(two_clusters_do_not_mix, 2),
     SPEC(an_idle_cluster_sends_two_small_datagrams_a_period, 2),
     SPEC(each_member_is_probed_within_two_rounds, 3),
+    SPEC(whatever_happened_all_agree_in_the_end, 40),
 };
 
 int main(int argc, char **argv) {
