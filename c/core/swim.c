@@ -112,29 +112,29 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->sync_wait_ns = ms(config->probe_interval_ms);
   s->sync_ns = now_ns + s->sync_wait_ns;
   for (int i = 0; i < SENT_MAX; i++) s->rumours[i] = (struct list){NONE, NONE};
-  rc = members_open(s, identity);
+  rc = swim_members_open(s, identity);
   if (rc < 0) {
     swim_close(s);
     return rc;
   }
-  raise_self(s);
+  swim_raise_self(s);
   *out = s;
   return 0;
 }
 
 void swim_close(struct swim *s) {
-  members_close(s);
+  swim_members_close(s);
   free(s);
 }
 
-int incarnation_compare(struct swim_incarnation a, struct swim_incarnation b) {
+int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation b) {
   if (a.generation != b.generation) return a.generation < b.generation ? -1 : 1;
   return (a.version > b.version) - (a.version < b.version);
 }
 
-bool lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
+bool swim_lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
 
-uint32_t next_sequence(struct swim *s) {
+uint32_t swim_next_sequence(struct swim *s) {
   if (++s->sequence == 0) s->sequence = 1;
   return s->sequence;
 }
@@ -150,7 +150,7 @@ static void advance_clock(struct swim *s, uint64_t now_ns) {
  * has passed. */
 static void excuse_stall(struct swim *s) {
   s->counts.stalls++;
-  probe_forgive(s);
+  swim_probe_forgive(s);
   heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms));
 }
 
@@ -159,16 +159,16 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   advance_clock(s, now_ns);
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) return; /* swim_next() first. */
   if (now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms)) excuse_stall(s);
-  probe_tick(s);
-  expire(s);
-  join_tick(s);
-  leave_tick(s);
-  gossip_tick(s);
+  swim_probe_tick(s);
+  swim_expire(s);
+  swim_join_tick(s);
+  swim_leave_tick(s);
+  swim_gossip_tick(s);
 }
 
 uint64_t swim_deadline(const struct swim *s) {
-  uint64_t at = earlier(probe_deadline(s), heap_deadline(&s->suspects));
-  at = earlier(at, earlier(join_deadline(s), s->gossip_ns));
+  uint64_t at = earlier(swim_probe_deadline(s), heap_deadline(&s->suspects));
+  at = earlier(at, earlier(swim_join_deadline(s), s->gossip_ns));
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }
 
@@ -181,8 +181,8 @@ struct body { /* What stands between header and records; which fields count, the
 
 static void read_body(struct reader *r, enum type type, struct body *b) {
   if (type != GOSSIP) b->sequence = read_u32(r);
-  if (type == PING || type == PING_REQ) wire_read_claim(r, &b->claim);
-  if (type == PING_REQ) wire_read_address(r, &b->target);
+  if (type == PING || type == PING_REQ) swim_wire_read_claim(r, &b->claim);
+  if (type == PING_REQ) swim_wire_read_address(r, &b->target);
   if (type == SYNC || type == TABLE) b->flags = read_u8(r);
   if (type == ACK || type == SYNC || type == TABLE) b->digest = read_u32(r);
   if (b->flags > 1) r->failed = true;
@@ -191,7 +191,7 @@ static void read_body(struct reader *r, enum type type, struct body *b) {
 /* Look at all of it before any of it is believed. 0, or minus (reason + 1). */
 static int check(struct swim *s, const uint8_t *bytes, size_t length, struct header *header, struct body *body,
                  struct reader *r) {
-  int rc = wire_open(&s->cluster, bytes, length, header, r);
+  int rc = swim_wire_open(&s->cluster, bytes, length, header, r);
   if (rc < 0) return rc;
   const struct member *self = &s->members[SELF];
   if (header->key == self->key && header->incarnation.generation == self->incarnation.generation) return -1 - SWIM_REFUSED_OWN;
@@ -201,18 +201,18 @@ static int check(struct swim *s, const uint8_t *bytes, size_t length, struct hea
   if (header->type == PING && body->claim.key != self->key) return -1 - SWIM_REFUSED_MISDIRECTED;
   struct record record;
   struct reader records = *r;
-  while (wire_read_record(&records, &record)) continue;
+  while (swim_wire_read_record(&records, &record)) continue;
   return records.failed ? -1 - SWIM_REFUSED_RECORD : 0;
 }
 
 static void dispatch(struct swim *s, const struct shoal_address *from, const struct header *header, uint32_t sender,
                      const struct body *b) {
   switch (header->type) {
-    case PING: on_ping(s, from, sender, b->sequence, &b->claim); break;
-    case ACK: on_ack(s, header->key, sender, b->sequence, b->digest); break;
-    case PING_REQ: on_ping_req(s, from, b->sequence, &b->claim, &b->target); break;
-    case SYNC: on_sync(s, from, sender, b->sequence, b->flags, b->digest); break;
-    case TABLE: on_table(s, from, header->key, b->sequence, b->flags, b->digest); break;
+    case PING: swim_on_ping(s, from, sender, b->sequence, &b->claim); break;
+    case ACK: swim_on_ack(s, header->key, sender, b->sequence, b->digest); break;
+    case PING_REQ: swim_on_ping_req(s, from, b->sequence, &b->claim, &b->target); break;
+    case SYNC: swim_on_sync(s, from, sender, b->sequence, b->flags, b->digest); break;
+    case TABLE: swim_on_table(s, from, header->key, b->sequence, b->flags, b->digest); break;
     default: break; /* GOSSIP was all records; a NACK tells us nothing yet. */
   }
 }
@@ -235,35 +235,35 @@ int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *fr
   }
   s->counts.received[header.type]++;
   struct swim_incarnation before = s->members[SELF].incarnation;
-  bool table = header.type == TABLE, quiet = table && table_quiet(s, body.sequence);
-  uint32_t sender = merge_sender(s, &header);
-  while (wire_read_record(&r, &record)) merge(s, &record, table, quiet);
-  if (sender == NONE) sender = members_by_key(s, header.key, header.incarnation.generation); /* Perhaps it has just told. */
+  bool table = header.type == TABLE, quiet = table && swim_table_quiet(s, body.sequence);
+  uint32_t sender = swim_merge_sender(s, &header);
+  while (swim_wire_read_record(&r, &record)) swim_merge(s, &record, table, quiet);
+  if (sender == NONE) sender = swim_members_by_key(s, header.key, header.incarnation.generation); /* Perhaps it has just told. */
   if (sender == SELF) sender = NONE; /* An earlier life of ours, or a namesake. */
   dispatch(s, from, &header, sender, &body);
   /* Whoever doubted us hears our answer at once; an ACK carries it anyway. */
-  if (header.type != PING && incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
-    post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
+  if (header.type != PING && swim_incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
+    swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
   return 0;
 }
 
 int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length) {
   advance_clock(s, now_ns);
   if (length > SWIM_PAYLOAD_MAX) return ERR_TOO_LARGE;
-  int rc = set_payload(s, SELF, bytes, length, s->members[SELF].payload_version + 1);
-  if (rc == 0) raise_self(s);
+  int rc = swim_store_payload(s, SELF, bytes, length, s->members[SELF].payload_version + 1);
+  if (rc == 0) swim_raise_self(s);
   return rc;
 }
 
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
   advance_clock(s, now_ns);
-  uint32_t id = members_find(s, name, name_length);
-  return id != NONE && id != SELF && lives(&s->members[id]) && !s->leaving && probe_start(s, id, FOR_HINT);
+  uint32_t id = swim_members_find(s, name, name_length);
+  return id != NONE && id != SELF && swim_lives(&s->members[id]) && !s->leaving && swim_probe_start(s, id, FOR_HINT);
 }
 
 /* ---- actions out ---- */
 
-void post(struct swim *s, const struct send *send) {
+void swim_post(struct swim *s, const struct send *send) {
   if (address_equal(&send->to, &s->members[SELF].address))
     return; /* A name that lived here before us, or a claim that is wrong. */
   if (s->sends_count == SENDS_MAX) {
@@ -273,7 +273,7 @@ void post(struct swim *s, const struct send *send) {
   s->sends[(s->sends_head + s->sends_count++) % SENDS_MAX] = *send;
 }
 
-void emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
+void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
   assert(s->events_count < EVENTS_MAX);
   s->events[(s->events_head + s->events_count++) % EVENTS_MAX] = (struct event){kind, id, incarnation, state};
 }
@@ -281,7 +281,7 @@ void emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarna
 static void write_start(struct swim *s, struct writer *w, enum type type) {
   const struct member *self = &s->members[SELF];
   *w = writer_of(s->out, s->config.datagram_max);
-  wire_header(w, &s->cluster, &(struct header){(uint8_t)type, self->key, self->incarnation});
+  swim_wire_header(w, &s->cluster, &(struct header){(uint8_t)type, self->key, self->incarnation});
 }
 
 static bool finish(struct swim *s, struct writer *w, enum type type, struct swim_action *out) {
@@ -289,7 +289,7 @@ static bool finish(struct swim *s, struct writer *w, enum type type, struct swim
   out->kind = SWIM_SEND;
   out->bytes = s->out;
   out->length = (size_t)(w->at - s->out);
-  wire_seal(s->out, out->length, &s->cluster);
+  swim_wire_seal(s->out, out->length, &s->cluster);
   s->counts.sent[type]++;
   s->counts.bytes_sent += out->length;
   return true;
@@ -301,13 +301,13 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
   write_start(s, &w, send->type);
   out->to = send->to;
   if (send->type != GOSSIP) write_u32(&w, send->sequence);
-  if (send->type == PING || send->type == PING_REQ) wire_write_claim(&w, &send->claim);
-  if (send->type == PING_REQ) wire_write_address(&w, &send->target);
+  if (send->type == PING || send->type == PING_REQ) swim_wire_write_claim(&w, &send->claim);
+  if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target);
   if (send->type == SYNC) write_u8(&w, send->flags);
   if (send->type == ACK || send->type == SYNC) write_u32(&w, s->digest);
   if (send->type != SYNC && send->type != NACK) {
     bool known = send->about != NONE && s->members[send->about].text; /* It may have been reaped since. */
-    uint32_t told = piggyback(s, &w, known ? send->about : NONE, send->self_first);
+    uint32_t told = swim_piggyback(s, &w, known ? send->about : NONE, send->self_first);
     if (send->type == GOSSIP && told == 0) return false;
   }
   return finish(s, &w, send->type, out);
@@ -322,7 +322,7 @@ static bool next_send(struct swim *s, struct swim_action *out) {
   }
   struct writer w;
   write_start(s, &w, TABLE);
-  return stream_next(s, &w, &out->to) && finish(s, &w, TABLE, out);
+  return swim_stream_next(s, &w, &out->to) && finish(s, &w, TABLE, out);
 }
 
 static bool next_event(struct swim *s, struct swim_action *out) {
@@ -332,7 +332,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
   s->events_count--;
   out->kind = SWIM_EVENT;
   out->event = e.kind;
-  view(s, e.id, &out->member);
+  swim_view(s, e.id, &out->member);
   out->member.incarnation = e.incarnation;
   out->member.state = e.state;
   return true;
@@ -340,7 +340,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
 
 bool swim_next(struct swim *s, struct swim_action *out) {
   if (next_send(s, out) || next_event(s, out)) return true;
-  if (s->left_told || !leave_over(s)) return false;
+  if (s->left_told || !swim_leave_over(s)) return false;
   s->left_told = true;
   out->kind = SWIM_LEFT_DONE;
   out->heard = s->witnesses_count;
@@ -349,7 +349,7 @@ bool swim_next(struct swim *s, struct swim_action *out) {
 
 /* ---- looking ---- */
 
-void view(const struct swim *s, uint32_t id, struct swim_member *out) {
+void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
   const struct member *m = &s->members[id];
   *out = (struct swim_member){
       .name = m->text, .name_length = m->name_length, .address = m->address, .state = m->state, .incarnation = m->incarnation,
@@ -361,18 +361,18 @@ void view(const struct swim *s, uint32_t id, struct swim_member *out) {
 bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) {
   while (*cursor < s->members_count && !s->members[*cursor].text) ++*cursor;
   if (*cursor >= s->members_count) return false;
-  view(s, (*cursor)++, out);
+  swim_view(s, (*cursor)++, out);
   return true;
 }
 
 bool swim_find(const struct swim *s, const char *name, size_t name_length, struct swim_member *out) {
-  uint32_t id = members_find(s, name, name_length);
-  if (id != NONE) view(s, id, out);
+  uint32_t id = swim_members_find(s, name, name_length);
+  if (id != NONE) swim_view(s, id, out);
   return id != NONE;
 }
 
-void swim_self(const struct swim *s, struct swim_member *out) { view(s, SELF, out); }
-uint32_t swim_live(const struct swim *s) { return s->order.count + lives(&s->members[SELF]); }
+void swim_self(const struct swim *s, struct swim_member *out) { swim_view(s, SELF, out); }
+uint32_t swim_live(const struct swim *s) { return s->order.count + swim_lives(&s->members[SELF]); }
 uint32_t swim_records(const struct swim *s) { return s->kept; }
 uint32_t swim_digest(const struct swim *s) { return s->digest; }
 

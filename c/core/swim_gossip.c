@@ -6,7 +6,7 @@
 
 enum { MISFITS_MAX = 8 }; /* Rumours too long for what is left of a datagram that are passed over before it is closed. */
 
-uint32_t rumour_limit(const struct swim *s) {
+uint32_t swim_rumour_limit(const struct swim *s) {
   uint32_t digits = 0; /* ceil(log10(N + 1)) */
   for (uint64_t power = 1; power < (uint64_t)swim_live(s) + 1; power *= 10) digits++;
   uint32_t limit = s->config.retransmit_multiplier * (digits ? digits : 1);
@@ -33,7 +33,7 @@ static void link_rumour(struct swim *s, uint32_t id) {
   list->tail = id;
 }
 
-void rumour_end(struct swim *s, uint32_t id) {
+void swim_rumour_end(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
   if (!m->rumoured) return;
   unlink_rumour(s, id);
@@ -41,7 +41,7 @@ void rumour_end(struct swim *s, uint32_t id) {
   s->counts.rumours = --s->rumours_count;
 }
 
-void rumour(struct swim *s, uint32_t id, bool with_payload) {
+void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
   struct member *m = &s->members[id];
   if (m->rumoured) unlink_rumour(s, id);
   else s->counts.rumours = ++s->rumours_count;
@@ -56,8 +56,8 @@ void rumour(struct swim *s, uint32_t id, bool with_payload) {
 static void sent(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
   assert(m->rumoured);
-  if (m->sent + 1u >= rumour_limit(s)) {
-    rumour_end(s, id);
+  if (m->sent + 1u >= swim_rumour_limit(s)) {
+    swim_rumour_end(s, id);
     return;
   }
   unlink_rumour(s, id);
@@ -67,9 +67,9 @@ static void sent(struct swim *s, uint32_t id) {
 
 /* Write this member's record if it fits. */
 static bool tell(struct swim *s, struct writer *w, uint32_t id) {
-  struct record r = members_record(s, id, s->members[id].payload_rumoured);
-  if (wire_record_size(&r) > writer_room(w)) return false;
-  wire_write_record(w, &r);
+  struct record r = swim_members_record(s, id, s->members[id].payload_rumoured);
+  if (swim_wire_record_size(&r) > writer_room(w)) return false;
+  swim_wire_write_record(w, &r);
   return true;
 }
 
@@ -79,7 +79,7 @@ static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
   return 1;
 }
 
-uint32_t piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first) {
+uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first) {
   uint32_t told[SWIM_DATAGRAM_MAX / 14], count = 0, first = 0, misfits = 0;
   if (self_first) first += tell_first(s, w, SELF);
   if (about != NONE && about != SELF) first += tell_first(s, w, about);
@@ -96,16 +96,16 @@ uint32_t piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_f
   return first + count;
 }
 
-void gossip_tick(struct swim *s) {
+void swim_gossip_tick(struct swim *s) {
   if (s->now_ns < s->gossip_ns) return;
   if (s->rumours_count == 0) {
-    s->gossip_ns = UINT64_MAX; /* rumour() wakes it. */
+    s->gossip_ns = UINT64_MAX; /* swim_swim_rumour() wakes it. */
     return;
   }
   s->gossip_ns = s->now_ns + ms(s->config.gossip_interval_ms);
-  uint32_t ids[FANOUT_MAX], count = choose(s, ids, s->config.gossip_fanout, NONE);
+  uint32_t ids[FANOUT_MAX], count = swim_choose(s, ids, s->config.gossip_fanout, NONE);
   for (uint32_t i = 0; i < count; i++)
-    post(s, &(struct send){.type = GOSSIP, .to = s->members[ids[i]].address, .about = NONE});
+    swim_post(s, &(struct send){.type = GOSSIP, .to = s->members[ids[i]].address, .about = NONE});
   if (s->order.count == 0 && s->config.gossip_fanout > 0)
     s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* Alone: nobody to tell. */
 }

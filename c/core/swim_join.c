@@ -31,9 +31,9 @@ bool swim_forget(struct swim *s, const struct shoal_address *seed) {
 }
 
 static uint32_t send_sync(struct swim *s, const struct shoal_address *to) {
-  uint32_t sequence = next_sequence(s);
+  uint32_t sequence = swim_next_sequence(s);
   s->counts.syncs++;
-  post(s, &(struct send){.type = SYNC, .to = *to, .about = NONE, .sequence = sequence, .flags = s->joined ? 0 : SYNC_NEW});
+  swim_post(s, &(struct send){.type = SYNC, .to = *to, .about = NONE, .sequence = sequence, .flags = s->joined ? 0 : SYNC_NEW});
   return sequence;
 }
 
@@ -42,13 +42,13 @@ static void try_seed(struct swim *s, struct seed *seed) {
   seed->next_ns = s->now_ns + backoff_next(&seed->backoff, rng_next(&s->rng)); /* Jittered: nodes started together ask apart. */
 }
 
-void join_tick(struct swim *s) {
+void swim_join_tick(struct swim *s) {
   if (s->leaving) return;
   for (uint32_t i = 0; i < s->seeds_count; i++)
     if (s->now_ns >= s->seeds[i].next_ns) try_seed(s, &s->seeds[i]);
 }
 
-uint64_t join_deadline(const struct swim *s) {
+uint64_t swim_join_deadline(const struct swim *s) {
   uint64_t at = UINT64_MAX;
   for (uint32_t i = 0; i < s->seeds_count && !s->leaving; i++) at = earlier(at, s->seeds[i].next_ns);
   for (int i = 0; i < STREAMS_MAX; i++)
@@ -58,17 +58,17 @@ uint64_t join_deadline(const struct swim *s) {
 
 /* The member that answered at this seed lives there still. */
 static bool seed_lives(const struct swim *s, const struct seed *seed) {
-  uint32_t id = seed->member ? members_by_key(s, seed->member, 0) : NONE;
-  return id != NONE && lives(&s->members[id]) && address_equal(&s->members[id].address, &seed->address);
+  uint32_t id = seed->member ? swim_members_by_key(s, seed->member, 0) : NONE;
+  return id != NONE && swim_lives(&s->members[id]) && address_equal(&s->members[id].address, &seed->address);
 }
 
-void retry_dead_or_seed(struct swim *s) {
+void swim_retry_dead_or_seed(struct swim *s) {
   if (s->leaving || rng_below(&s->rng, swim_live(s)) != 0) return;
   uint64_t choices = (uint64_t)s->graves.count + s->seeds_count;
   if (choices == 0) return;
   uint64_t pick = rng_below(&s->rng, choices);
   if (pick < s->graves.count) {
-    send_ping(s, s->graves.at[pick], 0);
+    swim_send_ping(s, s->graves.at[pick], 0);
     return;
   }
   struct seed *seed = &s->seeds[pick - s->graves.count];
@@ -77,9 +77,9 @@ void retry_dead_or_seed(struct swim *s) {
 
 /* ---- tables ---- */
 
-void sync_with(struct swim *s, uint32_t id) { s->syncing = send_sync(s, &s->members[id].address); }
+void swim_sync_with(struct swim *s, uint32_t id) { s->syncing = send_sync(s, &s->members[id].address); }
 
-void sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
+void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   if (digest == s->digest) s->sync_wait_ns = ms(s->config.probe_interval_ms);
   if (digest == s->digest || s->leaving || s->now_ns < s->sync_ns) return;
   if (sender == NONE || sender == SELF || s->members[sender].state != SWIM_ALIVE) return;
@@ -87,7 +87,7 @@ void sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   if (s->rumours_count > 0 && s->now_ns < s->sync_ns + 3 * ms(s->config.sync_interval_ms)) return;
   s->sync_ns = s->now_ns + s->sync_wait_ns * 4 / 5 + rng_below(&s->rng, s->sync_wait_ns * 2 / 5 + 1);
   s->sync_wait_ns = earlier(2 * s->sync_wait_ns, ms(s->config.sync_interval_ms));
-  sync_with(s, sender);
+  swim_sync_with(s, sender);
 }
 
 static void stream_start(struct swim *s, const struct shoal_address *to, uint32_t sequence, uint32_t first, uint32_t cursor) {
@@ -102,7 +102,7 @@ static void stream_start(struct swim *s, const struct shoal_address *to, uint32_
                           .burst = STREAM_BURST, .next_ns = s->now_ns};
 }
 
-void on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
+void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest) {
   s->joined = true; /* Whoever hears our table knows us in this life. */
   bool new = flags & SYNC_NEW;
@@ -110,9 +110,9 @@ void on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, 
   stream_start(s, from, sequence, new ? sender : NONE, digest == s->digest && !new ? NONE : SELF);
 }
 
-bool table_quiet(const struct swim *s, uint32_t sequence) { return !s->joined || (sequence && sequence == s->first_table); }
+bool swim_table_quiet(const struct swim *s, uint32_t sequence) { return !s->joined || (sequence && sequence == s->first_table); }
 
-void on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
+void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
               uint32_t digest) {
   bool asked = sequence != 0 && sequence == s->syncing;
   for (uint32_t i = 0; i < s->seeds_count; i++) {
@@ -129,11 +129,11 @@ void on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_
     s->joined = s->joining_more = true;
     s->first_table = sequence;
   }
-  if (first) post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
+  if (first) swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
   if (!(flags & TABLE_LAST)) return;
   if (s->joining_more) { /* One table may be that of a node which has itself just joined: ask two more. */
-    uint32_t ids[2], count = choose(s, ids, 2, members_by_key(s, sender_key, 0));
-    for (uint32_t i = 0; i < count; i++) sync_with(s, ids[i]);
+    uint32_t ids[2], count = swim_choose(s, ids, 2, swim_members_by_key(s, sender_key, 0));
+    for (uint32_t i = 0; i < count; i++) swim_sync_with(s, ids[i]);
     s->joining_more = false;
   } else if (digest != s->digest) {
     stream_start(s, from, 0, NONE, SELF); /* It lacks something that we have. */
@@ -143,15 +143,15 @@ void on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_
 static bool worth_sending(const struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
   /* Old tombstones are kept but not handed on, or they would go round for ever. */
-  return m->text && (id == SELF || lives(m) || s->now_ns - m->changed_ns < ms(s->config.tombstone_ms) / 2);
+  return m->text && (id == SELF || swim_lives(m) || s->now_ns - m->changed_ns < ms(s->config.tombstone_ms) / 2);
 }
 
 /* The next record if it fits; false when it does not. */
 static bool write_one(struct swim *s, struct writer *w, uint32_t id) {
   if (!worth_sending(s, id)) return true;
-  struct record r = members_record(s, id, true);
-  if (wire_record_size(&r) > writer_room(w)) return false;
-  wire_write_record(w, &r);
+  struct record r = swim_members_record(s, id, true);
+  if (swim_wire_record_size(&r) > writer_room(w)) return false;
+  swim_wire_write_record(w, &r);
   return true;
 }
 
@@ -169,7 +169,7 @@ static void write_piece(struct swim *s, struct stream *stream, struct writer *w)
   stream->active = false;
 }
 
-bool stream_next(struct swim *s, struct writer *w, struct shoal_address *to) {
+bool swim_stream_next(struct swim *s, struct writer *w, struct shoal_address *to) {
   for (int i = 0; i < STREAMS_MAX; i++) {
     struct stream *stream = &s->streams[i];
     if (!stream->active || s->now_ns < stream->next_ns) continue;
@@ -190,37 +190,37 @@ void swim_leave(struct swim *s, uint64_t now_ns) {
   assert(now_ns >= s->now_ns);
   s->now_ns = now_ns;
   if (s->leaving) return;
-  probe_forgive(s);
+  swim_probe_forgive(s);
   s->leaving = true;
   s->probe_ns = UINT64_MAX;
   s->leave_ns = now_ns + ms(s->config.leave_timeout_ms);
   s->witnesses_wanted = s->order.count < WITNESSES ? s->order.count : WITNESSES;
-  self_left(s);
-  leave_tick(s);
+  swim_self_left(s);
+  swim_leave_tick(s);
 }
 
 bool swim_is_leaving(const struct swim *s) { return s->leaving; }
 
-void leave_heard(struct swim *s, uint32_t id) {
+void swim_leave_heard(struct swim *s, uint32_t id) {
   for (uint32_t i = 0; i < s->witnesses_count; i++)
     if (s->witnesses[i] == id) return;
   if (s->witnesses_count < WITNESSES) s->witnesses[s->witnesses_count++] = id;
 }
 
-bool leave_over(const struct swim *s) {
+bool swim_leave_over(const struct swim *s) {
   return s->leaving && (s->witnesses_count >= s->witnesses_wanted || s->now_ns >= s->leave_ns);
 }
 
-void leave_tick(struct swim *s) {
-  if (!s->leaving || leave_over(s)) return;
+void swim_leave_tick(struct swim *s) {
+  if (!s->leaving || swim_leave_over(s)) return;
   uint32_t running = 0, ids[FANOUT_MAX];
   for (int i = 0; i < PROBES_MAX; i++)
     if (s->probes[i].stage != PROBE_FREE && s->probes[i].purpose == FOR_LEAVE) running++;
-  uint32_t count = choose(s, ids, FANOUT_MAX, NONE);
+  uint32_t count = swim_choose(s, ids, FANOUT_MAX, NONE);
   for (uint32_t i = 0; i < count && s->witnesses_count + running < s->witnesses_wanted; i++) {
     bool heard = false;
     for (uint32_t j = 0; j < s->witnesses_count; j++) heard |= s->witnesses[j] == ids[i];
     for (int j = 0; j < PROBES_MAX; j++) heard |= s->probes[j].stage != PROBE_FREE && s->probes[j].target == ids[i];
-    if (!heard && probe_start(s, ids[i], FOR_LEAVE)) running++;
+    if (!heard && swim_probe_start(s, ids[i], FOR_LEAVE)) running++;
   }
 }

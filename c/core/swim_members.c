@@ -70,7 +70,7 @@ static void graves_remove(struct swim *s, uint32_t id) {
   s->members[id].place = NONE;
 }
 
-uint32_t round_next(struct swim *s) {
+uint32_t swim_round_next(struct swim *s) {
   if (s->order.count == 0) return NONE;
   if (s->cursor >= s->order.count) s->cursor = 0; /* A new round, in a new order: shuffled as it is taken. */
   uint32_t pick = s->cursor + (uint32_t)rng_below(&s->rng, s->order.count - s->cursor);
@@ -82,7 +82,7 @@ uint32_t round_next(struct swim *s) {
 
 /* `order` is in random order already, so a run of it from a random place is a random choice. Suspects are passed over as long as
  * 16 looks suffice, then taken. */
-uint32_t choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except) {
+uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except) {
   if (s->order.count == 0) return 0;
   uint32_t start = (uint32_t)rng_below(&s->rng, s->order.count), chosen = 0, passed = 0, looks = 0;
   uint32_t suspects[FANOUT_MAX];
@@ -96,8 +96,8 @@ uint32_t choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except) 
   return chosen;
 }
 
-uint32_t members_find(const struct swim *s, const char *name, size_t name_length) {
-  uint32_t key = wire_key(name, name_length);
+uint32_t swim_members_find(const struct swim *s, const char *name, size_t name_length) {
+  uint32_t key = swim_wire_key(name, name_length);
   for (uint32_t id = s->buckets[mix(key) & (s->buckets_count - 1)]; id != NONE; id = s->members[id].next) {
     const struct member *m = &s->members[id];
     if (m->key == key && m->name_length == name_length && memcmp(m->text, name, name_length) == 0) return id;
@@ -105,7 +105,7 @@ uint32_t members_find(const struct swim *s, const char *name, size_t name_length
   return NONE;
 }
 
-uint32_t members_by_key(const struct swim *s, uint32_t key, uint32_t generation) {
+uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t generation) {
   uint32_t found = NONE, of_generation = NONE;
   unsigned same_key = 0, same_generation = 0;
   for (uint32_t id = s->buckets[mix(key) & (s->buckets_count - 1)]; id != NONE; id = s->members[id].next) {
@@ -157,7 +157,7 @@ static uint32_t add(struct swim *s, const struct record *r) {
   else id = s->members_count++;
   s->kept++;
   s->members[id] = (struct member){
-      .key = wire_key(r->name, r->name_length), .text = text, .name_length = (uint8_t)r->name_length,
+      .key = swim_wire_key(r->name, r->name_length), .text = text, .name_length = (uint8_t)r->name_length,
       .place = NONE, .suspicion = NONE, .rumour_next = NONE, .rumour_previous = NONE,
       .incarnation = r->incarnation, .address = r->address, .changed_ns = s->now_ns, .state = SWIM_LEFT,
   };
@@ -169,7 +169,7 @@ static void reap(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
   assert(id != SELF && !counted(m) && m->suspicion == NONE);
   if (m->state == SWIM_DEAD) graves_remove(s, id);
-  rumour_end(s, id);
+  swim_rumour_end(s, id);
   uint32_t *link = &s->buckets[mix(m->key) & (s->buckets_count - 1)];
   while (*link != id) link = &s->members[*link].next;
   *link = m->next;
@@ -179,7 +179,7 @@ static void reap(struct swim *s, uint32_t id) {
   s->kept--;
 }
 
-void sweep(struct swim *s) {
+void swim_sweep(struct swim *s) {
   for (int n = 0; n < SWEEP && s->members_count > 1; n++) {
     if (++s->sweep_at >= s->members_count) s->sweep_at = SELF + 1;
     struct member *m = &s->members[s->sweep_at];
@@ -187,17 +187,17 @@ void sweep(struct swim *s) {
   }
 }
 
-int members_open(struct swim *s, const struct swim_identity *identity) {
+int swim_members_open(struct swim *s, const struct swim_identity *identity) {
   s->free_head = NONE;
   struct record self = {.name = identity->name, .name_length = identity->name_length, .address = identity->address,
                         .incarnation = {identity->generation < UINT32_MAX ? identity->generation : UINT32_MAX - 1, 0}};
   if (add(s, &self) != SELF) return ERR_MEMORY;
   s->members[SELF].state = SWIM_ALIVE;
   s->digest ^= trace(&s->members[SELF]);
-  return set_payload(s, SELF, identity->payload, identity->payload_length, 1);
+  return swim_store_payload(s, SELF, identity->payload, identity->payload_length, 1);
 }
 
-void members_close(struct swim *s) {
+void swim_members_close(struct swim *s) {
   for (uint32_t id = 0; id < s->members_count; id++) free(s->members[id].text);
   free(s->members);
   free(s->buckets);
@@ -207,7 +207,7 @@ void members_close(struct swim *s) {
   heap_free(&s->suspects);
 }
 
-struct record members_record(const struct swim *s, uint32_t id, bool with_payload) {
+struct record swim_members_record(const struct swim *s, uint32_t id, bool with_payload) {
   const struct member *m = &s->members[id];
   struct record r = {.name = m->text,
                      .name_length = m->name_length,
@@ -223,7 +223,7 @@ struct record members_record(const struct swim *s, uint32_t id, bool with_payloa
   return r;
 }
 
-int set_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version) {
+int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version) {
   struct member *m = &s->members[id];
   char *text = realloc(m->text, m->name_length + length);
   if (!text) return ERR_MEMORY;
@@ -298,7 +298,7 @@ static bool move(struct swim *s, uint32_t id, enum swim_state state, struct swim
 
 /* The order of claims: incarnation, then state. */
 static int claim_compare(struct swim_incarnation a, uint8_t a_state, struct swim_incarnation b, uint8_t b_state) {
-  int order = incarnation_compare(a, b);
+  int order = swim_incarnation_compare(a, b);
   return order ? order : (a_state > b_state) - (a_state < b_state);
 }
 
@@ -308,18 +308,18 @@ static bool address_greater(const struct shoal_address *a, const struct shoal_ad
   return order ? order > 0 : a->port > b->port;
 }
 
-void raise_self(struct swim *s) {
+void swim_raise_self(struct swim *s) {
   /* Nobody else's record is as loud: it starts anew, with the payload, which some may not have heard. */
-  rumour(s, SELF, true);
+  swim_rumour(s, SELF, true);
 }
 
 static void set_self_incarnation(struct swim *s, struct swim_incarnation incarnation) {
   struct member *self = &s->members[SELF];
-  assert(incarnation_compare(incarnation, self->incarnation) > 0);
+  assert(swim_incarnation_compare(incarnation, self->incarnation) > 0);
   if (counted(self)) s->digest ^= trace(self);
   self->incarnation = incarnation;
   if (counted(self)) s->digest ^= trace(self);
-  raise_self(s);
+  swim_raise_self(s);
 }
 
 /* The incarnation that answers this one. */
@@ -328,7 +328,7 @@ static struct swim_incarnation above(struct swim_incarnation i) {
   return (struct swim_incarnation){i.generation + 1, 0};
 }
 
-void self_left(struct swim *s) {
+void swim_self_left(struct swim *s) {
   struct member *self = &s->members[SELF];
   assert(self->state == SWIM_ALIVE);
   s->digest ^= trace(self);
@@ -337,7 +337,7 @@ void self_left(struct swim *s) {
   set_self_incarnation(s, above(self->incarnation));
 }
 
-bool refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state) {
+bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state) {
   struct member *self = &s->members[SELF];
   struct swim_incarnation answer = above(incarnation);
   if (claim_compare(incarnation, state, self->incarnation, self->state) <= 0) return false;
@@ -350,21 +350,21 @@ bool refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state) 
 
 static void merge_self(struct swim *s, const struct record *r) {
   struct member *self = &s->members[SELF];
-  if (incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &self->address))
+  if (swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &self->address))
     s->counts.conflicts++;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
     /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
-    refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
+    swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
     return;
   }
-  refute(s, r->incarnation, r->state);
+  swim_refute(s, r->incarnation, r->state);
 }
 
 /* Payload and address, for a record of this member's generation. True when something was news. */
 static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
   struct member *m = &s->members[id];
   bool news = false;
-  int order = incarnation_compare(r->incarnation, m->incarnation);
+  int order = swim_incarnation_compare(r->incarnation, m->incarnation);
   if (!address_equal(&m->address, &r->address) && (order > 0 || (order == 0 && address_greater(&r->address, &m->address)))) {
     if (order == 0) s->counts.conflicts++;
     m->address = r->address;
@@ -378,7 +378,7 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
         memcmp(r->payload, m->text + m->name_length, r->payload_length) <= 0)) return news;
     s->counts.conflicts++;
   }
-  return set_payload(s, id, r->payload, r->payload_length, r->payload_version) == 0 || news;
+  return swim_store_payload(s, id, r->payload, r->payload_length, r->payload_version) == 0 || news;
 }
 
 /* A member whose name we did not know, or whose old life is over: begin this one. */
@@ -391,38 +391,38 @@ static void begin(struct swim *s, uint32_t id, const struct record *r, bool quie
   m->address = r->address;
   move(s, id, living ? SWIM_ALIVE : r->state, r->incarnation, 0);
   merge_details(s, id, r);
-  if (living) emit(s, SWIM_EVENT_JOIN, id, r->incarnation, SWIM_ALIVE);
-  if (living && !quiet) rumour(s, id, true);
-  if (r->state == SWIM_SUSPECT) suspect(s, id, r->incarnation, r->accuser);
+  if (living) swim_emit(s, SWIM_EVENT_JOIN, id, r->incarnation, SWIM_ALIVE);
+  if (living && !quiet) swim_rumour(s, id, true);
+  if (r->state == SWIM_SUSPECT) swim_suspect(s, id, r->incarnation, r->accuser);
 }
 
 /* Its generation rose: whatever it was is over. */
 static void end_life(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
-  if (!lives(m)) return;
+  if (!swim_lives(m)) return;
   move(s, id, SWIM_DEAD, m->incarnation, 0);
-  emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
+  swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
 }
 
-void suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser) {
+void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser) {
   struct member *m = &s->members[id];
-  int order = incarnation_compare(incarnation, m->incarnation);
+  int order = swim_incarnation_compare(incarnation, m->incarnation);
   assert(incarnation.generation == m->incarnation.generation);
   if (order == 0 && m->state == SWIM_SUSPECT) { /* One more accuser. */
     struct suspicion *known = &s->suspicions[m->suspicion];
     if (!suspicion_confirm(known, accuser)) return;
     heap_move(&s->suspects, m->suspicion, earlier(heap_at(&s->suspects, m->suspicion), suspicion_deadline(known)));
-    rumour(s, id, false);
+    swim_rumour(s, id, false);
     return;
   }
   if (claim_compare(incarnation, SWIM_SUSPECT, m->incarnation, m->state) <= 0) return;
-  bool lived = lives(m), suspected = m->state == SWIM_SUSPECT;
+  bool lived = swim_lives(m), suspected = m->state == SWIM_SUSPECT;
   if (!move(s, id, SWIM_SUSPECT, incarnation, accuser)) return; /* No memory: somebody else will see it through. */
-  if (!lived) emit(s, SWIM_EVENT_JOIN, id, incarnation, SWIM_ALIVE);
-  if (!suspected) emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
+  if (!lived) swim_emit(s, SWIM_EVENT_JOIN, id, incarnation, SWIM_ALIVE);
+  if (!suspected) swim_emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
   if (!suspected) s->counts.suspicions++;
-  rumour(s, id, false);
-  if (accuser != s->members[SELF].key) probe_suspect(s, id);
+  swim_rumour(s, id, false);
+  if (accuser != s->members[SELF].key) swim_probe_suspect(s, id);
 }
 
 /* A greater claim within one life, other than a suspicion. */
@@ -431,18 +431,18 @@ static void advance(struct swim *s, uint32_t id, const struct record *r, bool qu
       [SWIM_ALIVE] = SWIM_EVENT_ALIVE, [SWIM_DEAD] = SWIM_EVENT_DEAD, [SWIM_LEFT] = SWIM_EVENT_LEFT};
   struct member *m = &s->members[id];
   enum swim_state before = m->state;
-  bool lived = lives(m);
+  bool lived = swim_lives(m);
   move(s, id, r->state, r->incarnation, 0);
   if (lived ? before != r->state : r->state == SWIM_ALIVE) {
     enum swim_event kind = lived ? events[r->state] : SWIM_EVENT_JOIN;
-    emit(s, kind, id, r->incarnation, r->state);
+    swim_emit(s, kind, id, r->incarnation, r->state);
   }
-  if (!quiet && (lived || r->state == SWIM_ALIVE)) rumour(s, id, !lived);
+  if (!quiet && (lived || r->state == SWIM_ALIVE)) swim_rumour(s, id, !lived);
 }
 
-void merge(struct swim *s, const struct record *given, bool table, bool quiet) {
+void swim_merge(struct swim *s, const struct record *given, bool table, bool quiet) {
   struct record r = *given;
-  uint32_t id = members_find(s, r.name, r.name_length);
+  uint32_t id = swim_members_find(s, r.name, r.name_length);
   if (id == SELF) {
     merge_self(s, &r);
     return;
@@ -454,7 +454,7 @@ void merge(struct swim *s, const struct record *given, bool table, bool quiet) {
   }
   struct member *m = &s->members[id];
   if (r.incarnation.generation < m->incarnation.generation) return;
-  if (table && r.state == SWIM_DEAD && lives(m) && r.incarnation.generation == m->incarnation.generation) {
+  if (table && r.state == SWIM_DEAD && swim_lives(m) && r.incarnation.generation == m->incarnation.generation) {
     r.state = SWIM_SUSPECT; /* It may be the other side of a partition that speaks: let the member answer. */
     r.accuser = 0; /* Nobody that we could name. */
   }
@@ -463,22 +463,22 @@ void merge(struct swim *s, const struct record *given, bool table, bool quiet) {
     begin(s, id, &r, quiet);
     return;
   }
-  bool news = merge_details(s, id, &r), lived = lives(&s->members[id]);
+  bool news = merge_details(s, id, &r), lived = swim_lives(&s->members[id]);
   m = &s->members[id];
-  if (r.state == SWIM_SUSPECT) suspect(s, id, r.incarnation, r.accuser);
+  if (r.state == SWIM_SUSPECT) swim_suspect(s, id, r.incarnation, r.accuser);
   else if (claim_compare(r.incarnation, r.state, m->incarnation, m->state) > 0) advance(s, id, &r, quiet);
-  if (!news || !lives(m)) return;
-  if (lived) emit(s, SWIM_EVENT_UPDATE, id, m->incarnation, m->state);
-  if (!quiet) rumour(s, id, true);
+  if (!news || !swim_lives(m)) return;
+  if (lived) swim_emit(s, SWIM_EVENT_UPDATE, id, m->incarnation, m->state);
+  if (!quiet) swim_rumour(s, id, true);
 }
 
-uint32_t merge_sender(struct swim *s, const struct header *header) {
-  uint32_t id = members_by_key(s, header->key, header->incarnation.generation);
+uint32_t swim_merge_sender(struct swim *s, const struct header *header) {
+  uint32_t id = swim_members_by_key(s, header->key, header->incarnation.generation);
   if (id == NONE || id == SELF) return id;
   struct member *m = &s->members[id];
   if (header->incarnation.generation != m->incarnation.generation) return id; /* Its own record will tell. */
-  if (incarnation_compare(header->incarnation, m->incarnation) > 0) {
-    struct record r = members_record(s, id, false);
+  if (swim_incarnation_compare(header->incarnation, m->incarnation) > 0) {
+    struct record r = swim_members_record(s, id, false);
     r.incarnation = header->incarnation;
     r.state = SWIM_ALIVE;
     advance(s, id, &r, false);
@@ -486,7 +486,7 @@ uint32_t merge_sender(struct swim *s, const struct header *header) {
   return id;
 }
 
-void expire(struct swim *s) {
+void swim_expire(struct swim *s) {
   for (int n = 0; n < EXPIRE_MAX && heap_deadline(&s->suspects) <= s->now_ns; n++) {
     uint32_t id = (uint32_t)heap_first(&s->suspects)->key;
     struct member *m = &s->members[id];
@@ -495,14 +495,14 @@ void expire(struct swim *s) {
       /* We know it from hearsay only, and may have missed that it refuted: ask it ourselves before we call it dead. */
       if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due: after these are taken. */
       m->asked = true;
-      send_ping(s, id, 0);
+      swim_send_ping(s, id, 0);
       heap_move(&s->suspects, m->suspicion, s->now_ns + ms(s->config.probe_timeout_ms));
       continue;
     }
     move(s, id, SWIM_DEAD, m->incarnation, 0);
     s->counts.deaths++;
-    emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
-    rumour(s, id, false);
+    swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
+    swim_rumour(s, id, false);
   }
 }
 
@@ -525,13 +525,13 @@ void swim_check(const struct swim *s) {
     const struct member *m = &s->members[id];
     if (!m->text) continue;
     kept++;
-    assert(members_find(s, m->text, m->name_length) == id);
+    assert(swim_members_find(s, m->text, m->name_length) == id);
     if (counted(m)) digest ^= trace(m);
     assert((m->state == SWIM_SUSPECT) == (m->suspicion != NONE));
     suspects += m->suspicion != NONE;
     if (m->suspicion != NONE) assert(s->suspects.entries[s->suspects.where[m->suspicion]].key == id);
     if (id == SELF) continue;
-    if (lives(m)) living++, assert(s->order.at[m->place] == id);
+    if (swim_lives(m)) living++, assert(s->order.at[m->place] == id);
     else if (m->state == SWIM_DEAD) dead++, assert(s->graves.at[m->place] == id);
     else assert(m->place == NONE);
   }

@@ -63,20 +63,20 @@ struct cluster { /* What a datagram of our cluster is known by. */
   uint32_t crc;
 };
 
-void wire_header(struct writer *w, const struct cluster *cluster, const struct header *header);
+void swim_wire_header(struct writer *w, const struct cluster *cluster, const struct header *header);
 /* Set the checksum of a finished datagram. */
-void wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster);
+void swim_wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster);
 /* Check and read the header; the reader stands behind it. 0, or minus (reason + 1). */
-int wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r);
-void wire_write_claim(struct writer *w, const struct claim *claim);
-void wire_read_claim(struct reader *r, struct claim *out);
-void wire_write_address(struct writer *w, const struct shoal_address *address);
-void wire_read_address(struct reader *r, struct shoal_address *out);
-size_t wire_record_size(const struct record *record);
-void wire_write_record(struct writer *w, const struct record *record);
+int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r);
+void swim_wire_write_claim(struct writer *w, const struct claim *claim);
+void swim_wire_read_claim(struct reader *r, struct claim *out);
+void swim_wire_write_address(struct writer *w, const struct shoal_address *address);
+void swim_wire_read_address(struct reader *r, struct shoal_address *out);
+size_t swim_wire_record_size(const struct record *record);
+void swim_wire_write_record(struct writer *w, const struct record *record);
 /* False: no more (at the end, or r->failed). */
-bool wire_read_record(struct reader *r, struct record *out);
-uint32_t wire_key(const char *name, size_t name_length);
+bool swim_wire_read_record(struct reader *r, struct record *out);
+uint32_t swim_wire_key(const char *name, size_t name_length);
 
 /* ---- state ---- */
 
@@ -214,76 +214,76 @@ struct swim {
 
 static inline uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static inline uint64_t ms(uint64_t n) { return n * NS_PER_MS; }
-int incarnation_compare(struct swim_incarnation a, struct swim_incarnation b);
+int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation b);
 
 /* swim.c */
-void emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
-void post(struct swim *s, const struct send *send);
-uint32_t next_sequence(struct swim *s); /* Never 0. */
-bool lives(const struct member *m);
-void view(const struct swim *s, uint32_t id, struct swim_member *out);
+void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
+void swim_post(struct swim *s, const struct send *send);
+uint32_t swim_next_sequence(struct swim *s); /* Never 0. */
+bool swim_lives(const struct member *m);
+void swim_view(const struct swim *s, uint32_t id, struct swim_member *out);
 
 /* swim_members.c */
-int members_open(struct swim *s, const struct swim_identity *identity);
-void members_close(struct swim *s);
-uint32_t members_find(const struct swim *s, const char *name, size_t name_length);
+int swim_members_open(struct swim *s, const struct swim_identity *identity);
+void swim_members_close(struct swim *s);
+uint32_t swim_members_find(const struct swim *s, const char *name, size_t name_length);
 /* The member with this key; when several share it, the one of this generation. NONE. */
-uint32_t members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
-struct record members_record(const struct swim *s, uint32_t id, bool with_payload);
+uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
+struct record swim_members_record(const struct swim *s, uint32_t id, bool with_payload);
 /* Merge one claim; `table` when it came in a TABLE, `quiet` when others know it already. */
-void merge(struct swim *s, const struct record *record, bool table, bool quiet);
+void swim_merge(struct swim *s, const struct record *record, bool table, bool quiet);
 /* The claim that a datagram's header makes about its sender; returns the sender's id or NONE. */
-uint32_t merge_sender(struct swim *s, const struct header *header);
+uint32_t swim_merge_sender(struct swim *s, const struct header *header);
 /* Somebody believes this of us. True when it was answered with a greater incarnation. */
-bool refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
-void suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
-void expire(struct swim *s);
-void sweep(struct swim *s);
-void self_left(struct swim *s);
-void raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
-int set_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
+bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
+void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
+void swim_expire(struct swim *s);
+void swim_sweep(struct swim *s);
+void swim_self_left(struct swim *s);
+void swim_raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
+int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
 /* A random one of the living but us, alive rather than suspect where that is found quickly; up to `count` distinct ones, none of them
  * `except`. Returns how many. */
-uint32_t choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
+uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
 /* The next of the round; NONE when nobody lives but us. */
-uint32_t round_next(struct swim *s);
+uint32_t swim_round_next(struct swim *s);
 
 /* swim_gossip.c */
-void rumour(struct swim *s, uint32_t id, bool with_payload);
-void rumour_end(struct swim *s, uint32_t id);
-uint32_t rumour_limit(const struct swim *s);
+void swim_rumour(struct swim *s, uint32_t id, bool with_payload);
+void swim_rumour_end(struct swim *s, uint32_t id);
+uint32_t swim_rumour_limit(const struct swim *s);
 /* Fill the rest of a datagram: `about` first (NONE: nobody is), ourselves first if asked. Returns how many records. */
-uint32_t piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
-void gossip_tick(struct swim *s);
+uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
+void swim_gossip_tick(struct swim *s);
 
 /* swim_probe.c */
-void probe_tick(struct swim *s);
-uint64_t probe_deadline(const struct swim *s);
-void send_ping(struct swim *s, uint32_t id, uint32_t sequence);
-bool probe_start(struct swim *s, uint32_t id, enum purpose purpose);
-void probe_suspect(struct swim *s, uint32_t id); /* We heard of a suspicion: perhaps it is ours to check. */
-void probe_forgive(struct swim *s);              /* We were not there to hear the answers. */
-void on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim);
-void on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest);
-void on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
+void swim_probe_tick(struct swim *s);
+uint64_t swim_probe_deadline(const struct swim *s);
+void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence);
+bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose);
+void swim_probe_suspect(struct swim *s, uint32_t id); /* We heard of a suspicion: perhaps it is ours to check. */
+void swim_probe_forgive(struct swim *s);              /* We were not there to hear the answers. */
+void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim);
+void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest);
+void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target);
 
 /* swim_join.c */
-void join_tick(struct swim *s);
-uint64_t join_deadline(const struct swim *s);
-void retry_dead_or_seed(struct swim *s);
-void sync_with(struct swim *s, uint32_t id);
-void sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
-void on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
+void swim_join_tick(struct swim *s);
+uint64_t swim_join_deadline(const struct swim *s);
+void swim_retry_dead_or_seed(struct swim *s);
+void swim_sync_with(struct swim *s, uint32_t id);
+void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
+void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest);
-void on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
+void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
               uint32_t digest);
-bool table_quiet(const struct swim *s, uint32_t sequence); /* The first table of our life: others know all that is in it. */
+bool swim_table_quiet(const struct swim *s, uint32_t sequence); /* The first table of our life: others know all that is in it. */
 /* Write the next datagram of a table that is due, records and all; false when none is. */
-bool stream_next(struct swim *s, struct writer *w, struct shoal_address *to);
-void leave_heard(struct swim *s, uint32_t id);
-void leave_tick(struct swim *s);
-bool leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */
+bool swim_stream_next(struct swim *s, struct writer *w, struct shoal_address *to);
+void swim_leave_heard(struct swim *s, uint32_t id);
+void swim_leave_tick(struct swim *s);
+bool swim_leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */
 
 /* For specs: the tables agree with each other; asserts. O(N). */
 void swim_check(const struct swim *s);

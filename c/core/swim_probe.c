@@ -10,13 +10,13 @@ static bool still(const struct swim *s, const struct probe *p) {
   return p->target < s->members_count && s->members[p->target].text && s->members[p->target].key == p->key;
 }
 
-void send_ping(struct swim *s, uint32_t id, uint32_t sequence) {
+void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence) {
   const struct member *m = &s->members[id];
-  post(s, &(struct send){.type = PING, .to = m->address, .about = m->state == SWIM_ALIVE ? NONE : id, .sequence = sequence,
+  swim_post(s, &(struct send){.type = PING, .to = m->address, .about = m->state == SWIM_ALIVE ? NONE : id, .sequence = sequence,
                          .claim = claim_of(m), .self_first = s->leaving});
 }
 
-bool probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
+bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   struct probe *free = NULL;
   unsigned used = 0;
   for (int i = 0; i < PROBES_MAX; i++) {
@@ -28,39 +28,39 @@ bool probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   const struct member *m = &s->members[id];
   *free = (struct probe){
       .stage = PROBE_DIRECT, .purpose = purpose, .target = id, .key = m->key, .incarnation = m->incarnation,
-      .sequence = next_sequence(s), .sent_ns = s->now_ns,
+      .sequence = swim_next_sequence(s), .sent_ns = s->now_ns,
       .indirect_ns = s->now_ns + ms(s->config.probe_timeout_ms),
       .end_ns = s->now_ns + ms(purpose == FOR_LEAVE ? s->config.probe_timeout_ms : s->config.probe_interval_ms),
   };
   if (purpose == FOR_LEAVE) free->indirect_ns = free->end_ns; /* Who does not answer is replaced, not chased. */
   else s->counts.probes++;
-  send_ping(s, id, free->sequence);
+  swim_send_ping(s, id, free->sequence);
   return true;
 }
 
 /* No answer yet: ask k others to try. The suspicion waits for them. */
 static void ask_others(struct swim *s, struct probe *p) {
   if (s->sends_count + s->config.indirect_probes > SENDS_MAX) return; /* It stays due: after these are taken. */
-  uint32_t ids[FANOUT_MAX], count = choose(s, ids, s->config.indirect_probes, p->target);
+  uint32_t ids[FANOUT_MAX], count = swim_choose(s, ids, s->config.indirect_probes, p->target);
   const struct member *target = &s->members[p->target];
   p->stage = PROBE_INDIRECT;
   if (count > 0) s->counts.indirect++;
   for (uint32_t i = 0; i < count; i++)
-    post(s, &(struct send){.type = PING_REQ, .to = s->members[ids[i]].address, .about = NONE, .sequence = p->sequence,
+    swim_post(s, &(struct send){.type = PING_REQ, .to = s->members[ids[i]].address, .about = NONE, .sequence = p->sequence,
                            .claim = claim_of(target), .target = target->address});
 }
 
 static void fail(struct swim *s, struct probe *p) {
   const struct member *target = &s->members[p->target];
   p->stage = PROBE_FREE;
-  if (p->purpose == FOR_LEAVE) return; /* leave_tick() asks another. */
+  if (p->purpose == FOR_LEAVE) return; /* swim_swim_leave_tick() asks another. */
   s->counts.probes_failed++;
   /* A greater incarnation since we began is a sign of life. */
-  if (lives(target) && incarnation_compare(target->incarnation, p->incarnation) == 0)
-    suspect(s, p->target, target->incarnation, s->members[SELF].key);
+  if (swim_lives(target) && swim_incarnation_compare(target->incarnation, p->incarnation) == 0)
+    swim_suspect(s, p->target, target->incarnation, s->members[SELF].key);
 }
 
-void probe_tick(struct swim *s) {
+void swim_probe_tick(struct swim *s) {
   for (int i = 0; i < PROBES_MAX; i++) {
     struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE) continue;
@@ -72,13 +72,13 @@ void probe_tick(struct swim *s) {
   uint64_t interval = ms(s->config.probe_interval_ms);
   s->probe_ns += interval;
   if (s->probe_ns <= s->now_ns) s->probe_ns = s->now_ns + interval; /* One, after any pause. */
-  uint32_t id = round_next(s);
-  if (id != NONE) probe_start(s, id, FOR_ROUND);
-  retry_dead_or_seed(s);
-  sweep(s);
+  uint32_t id = swim_round_next(s);
+  if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
+  swim_retry_dead_or_seed(s);
+  swim_sweep(s);
 }
 
-uint64_t probe_deadline(const struct swim *s) {
+uint64_t swim_probe_deadline(const struct swim *s) {
   uint64_t at = s->probe_ns;
   for (int i = 0; i < PROBES_MAX; i++) {
     const struct probe *p = &s->probes[i];
@@ -87,37 +87,37 @@ uint64_t probe_deadline(const struct swim *s) {
   return at;
 }
 
-void probe_forgive(struct swim *s) {
+void swim_probe_forgive(struct swim *s) {
   for (int i = 0; i < PROBES_MAX; i++)
     if (s->probes[i].purpose != FOR_LEAVE) s->probes[i].stage = PROBE_FREE;
 }
 
 /* About two members, told apart by a hash so that no word between them is needed, check a suspicion that they hear of:
  * the confirmations that a true one needs come within one period, and do not rise with N. */
-void probe_suspect(struct swim *s, uint32_t id) {
+void swim_probe_suspect(struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
   uint32_t hash =
       (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
   hash = (hash ^ hash >> 15) * 0xc2b2ae35u;
-  if (hash % swim_live(s) < 2 && !s->leaving) probe_start(s, id, FOR_HINT);
+  if (hash % swim_live(s) < 2 && !s->leaving) swim_probe_start(s, id, FOR_HINT);
 }
 
-void on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {
-  refute(s, claim->incarnation, claim->state);
-  bool unsure = claim->state != SWIM_ALIVE || incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
+void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {
+  swim_refute(s, claim->incarnation, claim->state);
+  bool unsure = claim->state != SWIM_ALIVE || swim_incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
                 s->members[SELF].state == SWIM_LEFT;
   /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
   bool doubted = sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
-  post(s, &(struct send){
+  swim_post(s, &(struct send){
               .type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
 }
 
-void on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
+void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target) {
   struct relay *relay = &s->relays[s->relay_next++ % RELAYS_MAX];
-  *relay = (struct relay){.sequence = next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
+  *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
                           .until_ns = s->now_ns + ms(s->config.probe_interval_ms)};
-  post(s, &(struct send){.type = PING, .to = *target, .about = NONE, .sequence = relay->sequence, .claim = *claim});
+  swim_post(s, &(struct send){.type = PING, .to = *target, .about = NONE, .sequence = relay->sequence, .claim = *claim});
 }
 
 static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
@@ -126,7 +126,7 @@ static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
     if (relay->sequence != sequence || relay->key != sender_key) continue;
     relay->sequence = 0;
     if (s->now_ns < relay->until_ns)
-      post(s, &(struct send){.type = ACK, .to = relay->asker, .about = NONE, .sequence = relay->asked});
+      swim_post(s, &(struct send){.type = ACK, .to = relay->asker, .about = NONE, .sequence = relay->asked});
     return true;
   }
   return false;
@@ -137,16 +137,16 @@ static void measure(struct swim *s, uint64_t rtt_ns) {
   s->counts.rtt_ns = known ? known - known / 8 + rtt_ns / 8 : rtt_ns; /* RFC 6298's gain. */
 }
 
-void on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest) {
-  sync_if_differing(s, sender, digest);
-  if (sequence == 0 || relayed(s, sender_key, sequence)) return; /* 0: a dead member's, that retry_dead_or_seed() woke. */
+void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest) {
+  swim_sync_if_differing(s, sender, digest);
+  if (sequence == 0 || relayed(s, sender_key, sequence)) return; /* 0: a dead member's, that swim_retry_dead_or_seed() woke. */
   for (int i = 0; i < PROBES_MAX; i++) {
     struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE || p->sequence != sequence) continue;
     if (p->stage == PROBE_DIRECT && sender != p->target) break; /* Nobody was asked yet: a forger, or a reused address. */
     if (sender == p->target && p->stage == PROBE_DIRECT) measure(s, s->now_ns - p->sent_ns);
     p->stage = PROBE_FREE;
-    if (p->purpose == FOR_LEAVE) leave_heard(s, p->target);
+    if (p->purpose == FOR_LEAVE) swim_leave_heard(s, p->target);
     return;
   }
   s->counts.late_acks++;

@@ -6,7 +6,7 @@
 enum { MAGIC = 0x5377, VERSION = 1, CHECKSUM_AT = 5, CHECKSUM_END = 9, HEADER_MIN = CHECKSUM_END + 4 + 4 + 1 };
 enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_KNOWN = 15 };
 
-uint32_t wire_key(const char *name, size_t name_length) {
+uint32_t swim_wire_key(const char *name, size_t name_length) {
   uint32_t key = crc32c(0, name, name_length);
   return key ? key : 1; /* 0 stands for nobody. */
 }
@@ -30,7 +30,7 @@ static struct swim_incarnation read_incarnation(struct reader *r) {
   return incarnation;
 }
 
-void wire_header(struct writer *w, const struct cluster *cluster, const struct header *header) {
+void swim_wire_header(struct writer *w, const struct cluster *cluster, const struct header *header) {
   write_u16(w, MAGIC);
   write_u8(w, (uint8_t)(VERSION << 4 | header->type));
   write_u16(w, (uint16_t)cluster->crc);
@@ -39,13 +39,13 @@ void wire_header(struct writer *w, const struct cluster *cluster, const struct h
   write_incarnation(w, header->incarnation);
 }
 
-void wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster) {
+void swim_wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster) {
   assert(length >= HEADER_MIN);
   struct writer w = writer_of(bytes + CHECKSUM_AT, 4);
   write_u32(&w, checksum(bytes, length, cluster));
 }
 
-int wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r) {
+int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r) {
   if (length < HEADER_MIN || length > SWIM_DATAGRAM_MAX) return -1 - SWIM_REFUSED_SHORT;
   *r = reader_of(bytes, length);
   if (read_u16(r) != MAGIC) return -1 - SWIM_REFUSED_MAGIC;
@@ -60,13 +60,13 @@ int wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length
   return r->failed || out->key == 0 ? -1 - SWIM_REFUSED_BODY : 0;
 }
 
-void wire_write_claim(struct writer *w, const struct claim *claim) {
+void swim_wire_write_claim(struct writer *w, const struct claim *claim) {
   write_u32(w, claim->key);
   write_incarnation(w, claim->incarnation);
   write_u8(w, claim->state);
 }
 
-void wire_read_claim(struct reader *r, struct claim *out) {
+void swim_wire_read_claim(struct reader *r, struct claim *out) {
   out->key = read_u32(r);
   out->incarnation = read_incarnation(r);
   out->state = read_u8(r);
@@ -88,18 +88,18 @@ static void read_host(struct reader *r, uint8_t family, struct shoal_address *ou
   if (out->port == 0) r->failed = true;
 }
 
-void wire_write_address(struct writer *w, const struct shoal_address *address) {
+void swim_wire_write_address(struct writer *w, const struct shoal_address *address) {
   write_u8(w, address->family);
   write_host(w, address);
 }
 
-void wire_read_address(struct reader *r, struct shoal_address *out) {
+void swim_wire_read_address(struct reader *r, struct shoal_address *out) {
   uint8_t family = read_u8(r);
   if (family != 4 && family != 6) r->failed = true;
   read_host(r, family, out);
 }
 
-size_t wire_record_size(const struct record *record) {
+size_t swim_wire_record_size(const struct record *record) {
   size_t size = 2 + record->name_length + 4 + varint_size(record->incarnation.version) +
                 address_size(record->address.family) + 2 + (record->state == SWIM_SUSPECT ? 4 : 0);
   if (record->payload_version > 0)
@@ -107,7 +107,7 @@ size_t wire_record_size(const struct record *record) {
   return size;
 }
 
-void wire_write_record(struct writer *w, const struct record *record) {
+void swim_wire_write_record(struct writer *w, const struct record *record) {
   assert(record->name_length >= 1 && record->name_length <= SWIM_NAME_MAX);
   write_u8(w, (uint8_t)(record->state | (record->address.family == 6 ? RECORD_IPV6 : 0) |
                         (record->payload_version > 0 ? RECORD_PAYLOAD : 0)));
@@ -131,7 +131,7 @@ static void read_payload(struct reader *r, struct record *out) {
   out->payload = read_bytes(r, out->payload_length);
 }
 
-bool wire_read_record(struct reader *r, struct record *out) {
+bool swim_wire_read_record(struct reader *r, struct record *out) {
   if (reader_left(r) == 0) return false;
   *out = (struct record){0};
   uint8_t head = read_u8(r);

@@ -52,7 +52,7 @@ static void take(void) {
     MUST(a.length <= SWIM_DATAGRAM_MAX && !address_equal(&a.to, &home));
     struct header header; /* What we send is what we would take. */
     struct reader r;
-    MUST(wire_open(&target->cluster, a.bytes, a.length, &header, &r) == 0);
+    MUST(swim_wire_open(&target->cluster, a.bytes, a.length, &header, &r) == 0);
   }
   swim_check(target);
   MUST(target->counts.dropped == 0);
@@ -84,7 +84,7 @@ static size_t mutate(struct rng *rng, uint8_t *bytes, size_t length) {
     else if (kind == 4 && length < SWIM_DATAGRAM_MAX) memmove(bytes + at + 1, bytes + at, length++ - at);
     else if (kind == 5) memmove(bytes + at, bytes + at + 1, --length - at);
   }
-  if (rng_below(rng, 2) && length >= 18) wire_seal(bytes, length, &target->cluster);
+  if (rng_below(rng, 2) && length >= 18) swim_wire_seal(bytes, length, &target->cluster);
   return length;
 }
 
@@ -95,10 +95,10 @@ static void must_still_answer(uint64_t now_ns) {
   bool answered = false;
   struct writer w = writer_of(bytes, sizeof bytes);
   swim_self(target, &self);
-  wire_header(&w, &target->cluster, &(struct header){PING, 0x12345678, {7, 0}});
+  swim_wire_header(&w, &target->cluster, &(struct header){PING, 0x12345678, {7, 0}});
   write_u32(&w, 99);
-  wire_write_claim(&w, &(struct claim){wire_key("n7", 2), self.incarnation, SWIM_ALIVE});
-  wire_seal(bytes, (size_t)(w.at - bytes), &target->cluster);
+  swim_wire_write_claim(&w, &(struct claim){swim_wire_key("n7", 2), self.incarnation, SWIM_ALIVE});
+  swim_wire_seal(bytes, (size_t)(w.at - bytes), &target->cluster);
   MUST(swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 2}, .port = 7000}, bytes,
                     (size_t)(w.at - bytes)) == 0);
   while (swim_next(target, &a)) answered |= a.kind == SWIM_SEND && (a.bytes[2] & 15) == ACK;
@@ -115,9 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
   if (length > sizeof sealed || length < 18) return 0;
   memcpy(sealed, bytes, length);
   struct writer w = writer_of(sealed, 18); /* A header that is taken, with the type that was drawn. */
-  wire_header(&w, &target->cluster,
+  swim_wire_header(&w, &target->cluster,
               &(struct header){(uint8_t)(1 + bytes[2] % 7), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
-  wire_seal(sealed, length, &target->cluster);
+  swim_wire_seal(sealed, length, &target->cluster);
   feed(now_ns += MILLISECOND, sealed, length, &refused, &taken);
   swim_tick(target, now_ns);
   take();

@@ -145,11 +145,11 @@ static inline void check_node(struct net *net, uint32_t at) {
     uint32_t subject = node_named(m.name, m.name_length);
     MUST(subject < net->count);
     struct belief *b = &n->beliefs[subject];
-    int order = incarnation_compare(m.incarnation, b->incarnation);
+    int order = swim_incarnation_compare(m.incarnation, b->incarnation);
     MUST(!b->known || order > 0 || (order == 0 && m.state >= b->state)); /* Never down. */
-    if (subject == at && incarnation_compare(m.incarnation, n->highest) > 0) n->highest = m.incarnation;
+    if (subject == at && swim_incarnation_compare(m.incarnation, n->highest) > 0) n->highest = m.incarnation;
     /* Only the subject raises its incarnation: nobody ever believes more than it has claimed itself. */
-    MUST(incarnation_compare(m.incarnation, net->nodes[subject].highest) <= 0);
+    MUST(swim_incarnation_compare(m.incarnation, net->nodes[subject].highest) <= 0);
     if (subject != at) MUST(b->member == (m.state == SWIM_ALIVE || m.state == SWIM_SUSPECT));
     b->known = true, b->incarnation = m.incarnation, b->state = (uint8_t)m.state;
   }
@@ -161,7 +161,7 @@ static inline void settle(struct net *net, uint32_t at) {
   struct swim_action a;
   struct swim_member self;
   swim_self(n->swim, &self);
-  if (incarnation_compare(self.incarnation, n->highest) > 0) n->highest = self.incarnation;
+  if (swim_incarnation_compare(self.incarnation, n->highest) > 0) n->highest = self.incarnation;
   while (swim_next(n->swim, &a)) {
     if (a.kind == SWIM_SEND) fly(net, at, &a);
     else if (a.kind == SWIM_EVENT) replay(net, at, &a);

@@ -34,10 +34,10 @@ static struct swim *open_swim(const char *name, uint32_t datagram_max) {
 static void tell(struct swim *s, uint64_t now_ns, const struct record *records, size_t count) {
   uint8_t bytes[SWIM_DATAGRAM_MAX];
   struct writer w = writer_of(bytes, sizeof bytes);
-  wire_header(&w, &s->cluster, &(struct header){GOSSIP, 0x51515151, {1, 0}});
-  for (size_t i = 0; i < count; i++) wire_write_record(&w, &records[i]);
+  swim_wire_header(&w, &s->cluster, &(struct header){GOSSIP, 0x51515151, {1, 0}});
+  for (size_t i = 0; i < count; i++) swim_wire_write_record(&w, &records[i]);
   MUST(!w.failed);
-  wire_seal(bytes, (size_t)(w.at - bytes), &s->cluster);
+  swim_wire_seal(bytes, (size_t)(w.at - bytes), &s->cluster);
   MUST(swim_receive(s, now_ns, &stranger, bytes, (size_t)(w.at - bytes)) == 0);
 }
 
@@ -130,7 +130,7 @@ static void one_life_has_one_end(struct rng *rng) {
         if (a.event == SWIM_EVENT_JOIN) member[who] = true;
         if (!ends) continue;
         member[who] = false;
-        MUST(incarnation_compare(a.member.incarnation, died[who]) > 0); /* Once for each incarnation, and rising. */
+        MUST(swim_incarnation_compare(a.member.incarnation, died[who]) > 0); /* Once for each incarnation, and rising. */
         died[who] = a.member.incarnation;
       }
     }
@@ -169,10 +169,10 @@ static uint32_t count_told(struct swim *s, struct tally *tallies, uint32_t count
     struct header header;
     struct reader r;
     struct record record;
-    MUST(wire_open(&s->cluster, a.bytes, a.length, &header, &r) == 0);
+    MUST(swim_wire_open(&s->cluster, a.bytes, a.length, &header, &r) == 0);
     datagrams++;
     uint32_t in_this[256] = {0};
-    while (wire_read_record(&r, &record)) {
+    while (swim_wire_read_record(&r, &record)) {
       if (record.name[0] != 'm') continue;
       uint32_t who = (uint32_t)strtoul(record.name + 1, NULL, 10);
       MUST(who < count && in_this[who]++ == 0); /* Not twice in one datagram. */
@@ -192,7 +192,7 @@ static void least_sent_go_first_and_each_its_number_of_times(void) {
       add_members(s, count, lengths[l], tallies);
       ignore_actions(s);
       uint32_t limit = 4 * (uint32_t)ceil(log10(count + 2)); /* N + 1 of N = count and ourselves. */
-      MUST(rumour_limit(s) == limit);
+      MUST(swim_rumour_limit(s) == limit);
       uint64_t rounds = 0;
       for (; s->rumours_count > 0; rounds++) {
         MUST(rounds < 100000);
@@ -218,15 +218,15 @@ static void least_sent_go_first_and_each_its_number_of_times(void) {
 static void the_limit_steps_with_powers_of_ten(void) {
   static struct tally tallies[128];
   struct swim *s = open_swim("self", 0);
-  MUST(rumour_limit(s) == 4); /* N = 1: ceil(log10(2)) = 1. */
+  MUST(swim_rumour_limit(s) == 4); /* N = 1: ceil(log10(2)) = 1. */
   add_members(s, 8, 0, tallies);
-  MUST(swim_live(s) == 9 && rumour_limit(s) == 4); /* log10(10) = 1 */
+  MUST(swim_live(s) == 9 && swim_rumour_limit(s) == 4); /* log10(10) = 1 */
   add_members(s, 9, 0, tallies);
-  MUST(swim_live(s) == 10 && rumour_limit(s) == 8);
+  MUST(swim_live(s) == 10 && swim_rumour_limit(s) == 8);
   add_members(s, 98, 0, tallies);
-  MUST(swim_live(s) == 99 && rumour_limit(s) == 8);
+  MUST(swim_live(s) == 99 && swim_rumour_limit(s) == 8);
   add_members(s, 99, 0, tallies);
-  MUST(swim_live(s) == 100 && rumour_limit(s) == 12);
+  MUST(swim_live(s) == 100 && swim_rumour_limit(s) == 12);
   swim_close(s);
   printf("ok the number of transmissions steps at N + 1 = 10^k + 1\n");
 }
@@ -327,12 +327,12 @@ static const uint32_t STRANGER_KEY = 0x51515151;
 static void begin_datagram(struct swim *s, uint8_t *bytes, struct writer *w, enum type type, uint32_t key,
                            uint32_t generation) {
   *w = writer_of(bytes, SWIM_DATAGRAM_MAX);
-  wire_header(w, &s->cluster, &(struct header){(uint8_t)type, key, {generation, 0}});
+  swim_wire_header(w, &s->cluster, &(struct header){(uint8_t)type, key, {generation, 0}});
 }
 
 static int deliver(struct swim *s, uint64_t now_ns, uint8_t *bytes, struct writer *w) {
   MUST(!w->failed);
-  wire_seal(bytes, (size_t)(w->at - bytes), &s->cluster);
+  swim_wire_seal(bytes, (size_t)(w->at - bytes), &s->cluster);
   return swim_receive(s, now_ns, &stranger, bytes, (size_t)(w->at - bytes));
 }
 
@@ -340,10 +340,10 @@ static int deliver(struct swim *s, uint64_t now_ns, uint8_t *bytes, struct write
 static bool next_of(struct swim *s, enum type type, struct swim_action *a, struct header *header, struct reader *r) {
   while (swim_next(s, a)) {
     if (a->kind != SWIM_SEND || (a->bytes[2] & 15) != type) continue;
-    MUST(wire_open(&s->cluster, a->bytes, a->length, header, r) == 0);
+    MUST(swim_wire_open(&s->cluster, a->bytes, a->length, header, r) == 0);
     struct claim claim;
     if (type != GOSSIP) (void)read_u32(r);
-    if (type == PING) wire_read_claim(r, &claim);
+    if (type == PING) swim_wire_read_claim(r, &claim);
     if (type == SYNC || type == TABLE) (void)read_u8(r);
     if (type == ACK || type == SYNC || type == TABLE) (void)read_u32(r);
     return true;
@@ -365,19 +365,19 @@ static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
     struct reader r;
     struct record record;
     s->joined = true;
-    rumour_end(s, SELF);
+    swim_rumour_end(s, SELF);
     claim.key = s->members[SELF].key;
     begin_datagram(s, bytes, &w, PING, STRANGER_KEY, 1);
     write_u32(&w, 77);
-    wire_write_claim(&w, &claim);
+    swim_wire_write_claim(&w, &claim);
     MUST(deliver(s, 2000, bytes, &w) == 0);
     MUST(next_of(s, ACK, &a, &header, &r));
-    bool told = wire_read_record(&r, &record);
+    bool told = swim_wire_read_record(&r, &record);
     MUST(told == (i < 3)); /* Who believes the truth needs no record. */
     if (told)
-      MUST(record.name_length == 4 && incarnation_compare(record.incarnation, answers[i]) == 0 &&
+      MUST(record.name_length == 4 && swim_incarnation_compare(record.incarnation, answers[i]) == 0 &&
            record.state == SWIM_ALIVE);
-    MUST(incarnation_compare(header.incarnation, answers[i]) == 0);
+    MUST(swim_incarnation_compare(header.incarnation, answers[i]) == 0);
     swim_close(s);
   }
   printf("ok a ping that doubts us is answered at once with a greater incarnation\n");
@@ -459,9 +459,9 @@ static void every_damaged_bit_is_found(void) {
                      .name_length = 6,
                      .address = {.family = 4, .bytes = {10, 1, 0, 9}, .port = 7000},
                      .incarnation = {1, 0}};
-  wire_write_record(&w, &r);
+  swim_wire_write_record(&w, &r);
   size_t length = (size_t)(w.at - bytes);
-  wire_seal(bytes, length, &s->cluster);
+  swim_wire_seal(bytes, length, &s->cluster);
   for (size_t bit = 0; bit < 8 * length; bit++) {
     bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
     MUST(swim_receive(s, 2000, &stranger, bytes, length) == ERR_MALFORMED);
@@ -492,7 +492,7 @@ static void a_payload_outlives_the_rumour_that_replaces_it(void) {
   quieten(s);
   swim_tick(s, swim_deadline(s));
   MUST(next_of(s, GOSSIP, &a, &header, &r));
-  while (wire_read_record(&r, &record))
+  while (swim_wire_read_record(&r, &record))
     if (memcmp(record.name, "m1", 2) == 0) payload = record.state == SWIM_SUSPECT && record.payload_length == 40;
   MUST(payload);
   ignore_actions(s);
@@ -512,7 +512,7 @@ static void a_new_node_hears_first_what_is_remembered_of_it(void) {
   uint32_t pieces = 0, records = 0;
   add_members(s, 120, 300, tallies);
   ignore_actions(s);
-  begin_datagram(s, bytes, &w, SYNC, wire_key("m77", 3), 2000);
+  begin_datagram(s, bytes, &w, SYNC, swim_wire_key("m77", 3), 2000);
   write_u32(&w, 99);
   write_u8(&w, SYNC_NEW);
   write_u32(&w, 0);
@@ -521,10 +521,10 @@ static void a_new_node_hears_first_what_is_remembered_of_it(void) {
     uint32_t burst = 0;
     while (next_of(s, TABLE, &a, &header, &r)) {
       if (pieces++ == 0) {
-        MUST(wire_read_record(&r, &record) && record.name_length == 3 && memcmp(record.name, "m77", 3) == 0);
+        MUST(swim_wire_read_record(&r, &record) && record.name_length == 3 && memcmp(record.name, "m77", 3) == 0);
         records++;
       }
-      while (wire_read_record(&r, &record)) records++;
+      while (swim_wire_read_record(&r, &record)) records++;
       MUST(++burst <= STREAM_BURST);
     }
     quieten(s);

@@ -76,10 +76,10 @@ static void watch_send(struct net *net, uint32_t from, uint32_t to, uint8_t type
   struct claim claim;
   struct reader r;
   if (!w->armed || (type != PING && type != PING_REQ)) return;
-  MUST(wire_open(&net->nodes[from].swim->cluster, bytes, length, &header, &r) == 0);
+  MUST(swim_wire_open(&net->nodes[from].swim->cluster, bytes, length, &header, &r) == 0);
   (void)read_u32(&r);
-  wire_read_claim(&r, &claim);
-  if (claim.key != wire_key(net->nodes[w->victim].name, strlen(net->nodes[w->victim].name))) return;
+  swim_wire_read_claim(&r, &claim);
+  if (claim.key != swim_wire_key(net->nodes[w->victim].name, strlen(net->nodes[w->victim].name))) return;
   if (type == PING && to == w->victim && w->pinged_ns == 0) w->pinged_ns = now_ns(net), w->prober = from;
   if (type == PING_REQ && from == w->prober) {
     MUST(w->suspected_ns == 0 && to != w->victim); /* Before the suspicion. */
@@ -215,10 +215,10 @@ static void a_falsely_suspected_node_refutes_with_its_first_answer(uint64_t seed
   struct swim_member m;
   run(net, 2 * SECOND);
   struct swim *s = net->nodes[2].swim;
-  uint32_t id = members_find(s, "n6", 2);
+  uint32_t id = swim_members_find(s, "n6", 2);
   s->now_ns = local_ns(net, &net->nodes[2]);
-  suspect(s, id, s->members[id].incarnation, s->members[SELF].key); /* Out of the blue. */
-  MUST(probe_start(s, id, FOR_HINT));
+  swim_suspect(s, id, s->members[id].incarnation, s->members[SELF].key); /* Out of the blue. */
+  MUST(swim_probe_start(s, id, FOR_HINT));
   settle(net, 2);
   run(net, 20 * MILLISECOND);
   MUST(believes(net, 2, 6) == SWIM_ALIVE && net->nodes[6].swim->counts.refuted == 1);
@@ -300,7 +300,7 @@ static void F10_a_restarted_node_rises_above_its_old_life(uint64_t seed) {
     run(net, 2 * SECOND);
     until_converged(net, 20 * SECOND);
     swim_self(net->nodes[3].swim, &after);
-    MUST(incarnation_compare(after.incarnation, before.incarnation) > 0);
+    MUST(swim_incarnation_compare(after.incarnation, before.incarnation) > 0);
     MUST(after.incarnation.generation > before.incarnation.generation);
     for (uint32_t n = 0; n < 8; n++)
       if (n != 3) MUST(net->nodes[n].events[SWIM_EVENT_JOIN] == 8 && net->nodes[n].events[SWIM_EVENT_DEAD] == 1);
