@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/chunks.h"
 #include "host/host.h"
 #include "lua/door.h"
 #include "lua/handle.h"
@@ -264,6 +265,7 @@ static int push_setup(lua_State *L, void *data) {
   lua_pop(L, 1);
   if (n->options.on_log) door_set_lines(L, write_line, n);
   set_paths(L, n);
+  if (n->options.chunks) chunks_use(L, n->options.chunks);
   host_preload(L);
   lua_set_current_world(L, n->options.world);
   if (n->options.uv_loop) {

@@ -46,7 +46,8 @@ static int l_randomseed(lua_State *L) {
   return luaL_error(L, "math.randomseed: chance is the world's, and its seed is the run's (world:seed())");
 }
 
-static int l_clock(lua_State *L) { return lua_pushnumber(L, (double)world_now_ns(WORLD) * 1e-9), 1; }
+/* Read now, for it is used to see how long something takes. */
+static int l_clock(lua_State *L) { return lua_pushnumber(L, (double)world_fresh_ns(WORLD) * 1e-9), 1; }
 
 static lua_Integer wall_s(struct shoal_world *world) { return (lua_Integer)(world_wall_ns(world) / 1000000000); }
 

@@ -164,6 +164,7 @@ static int open_node(struct program *p, const char *entry) {
                                  .argv = (const char *const *)p->argv,
                                  .entry = entry,
                                  .simulated = true,
+                                 .chunks = &p->machine->driver->chunks,
                                  .on_exit = on_exit_asked,
                                  .on_log = on_line,
                                  .data = p};
@@ -323,6 +324,7 @@ void driver_close(struct driver *d) {
     d->machines = m->next;
     free(m);
   }
+  chunks_free(&d->chunks);
   free(d->log);
   d->log = NULL;
 }

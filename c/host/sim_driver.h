@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "host/chunks.h"
 #include "host/node.h"
 #include "world/sim.h"
 
@@ -47,6 +48,7 @@ struct driver {
   struct sim *sim;
   struct machine *machines, *last; /* In the order they were added. */
   char home[4096];
+  struct chunks chunks;
   char *log;
   size_t log_length, log_room;
   bool log_full, trace, interrupted;

@@ -69,7 +69,8 @@ describe("a simulated node", function ()
       repeat k = next({ q = 1, p = 2, [3] = 1 }, k) keys[#keys + 1] = tostring(k) until k == nil
       print(table.concat(keys, " "))
       print(next({}), rawlen { 1, 2 }, select("#", pairs {}))
-      for k, v in pairs(setmetatable({}, { __pairs = function (self) return function (_, k) if not k then return "own", 1 end end, self, nil end })) do print(k, v) end
+      local function own(_, key) if not key then return "own", 1 end end
+      for k, v in pairs(setmetatable({}, { __pairs = function (self) return own, self, nil end })) do print(k, v) end
       return 0]]
     assert.same({ "-1", "1.5", "2", "", "a", "aa", "b", "false", "true", "xyz\tnil", "x", "z", "3 p q nil", "nil\t2\t3", "own\t1",
       "exit 0" }, lines)

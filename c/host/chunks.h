@@ -1,0 +1,22 @@
+/* chunks: compiled modules, kept by who makes many states, so that each source is parsed once. A module read once stays
+ * as it was for as long as the cache lives. */
+#ifndef SHOAL_HOST_CHUNKS_H
+#define SHOAL_HOST_CHUNKS_H
+
+#include <lua.h>
+#include <stddef.h>
+
+struct chunk {
+  struct chunk *next;
+  char *path, *bytes;
+  size_t length, room;
+};
+struct chunks {
+  struct chunk *first;
+};
+
+/* Make require in this state look into the cache first. The cache outlives the state. Raises. */
+void chunks_use(lua_State *L, struct chunks *c);
+void chunks_free(struct chunks *c);
+
+#endif
