@@ -19,6 +19,7 @@ local COMMANDS = {
   { "incidents", "list what went wrong on a node" },
   { "repl", "talk Lua to a node" },
   { "check", "load and verify scripts, jobs and policies without starting anything" },
+  { "sim", "run a file that drives a simulated cluster" },
 }
 
 local HELP_END = [[
@@ -87,6 +88,7 @@ return function (...)
     io.stderr:write(parser:get_help(), "\n")
     return 2
   end
+  if modules[parsed.command].plain then return modules[parsed.command].run(parsed) end
   spawn(parsed.command, modules[parsed.command].run, parsed)
   return nil
 end

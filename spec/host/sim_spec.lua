@@ -469,3 +469,29 @@ describe("mistakes", function ()
     assert.error.matches(function () s:run(1) end, "this simulation is closed")
   end)
 end)
+
+describe("shoal sim", function ()
+  local SHOAL = (os.getenv "SHOAL_BUILD" or "build/release") .. "/bin/shoal"
+
+  local function shoal(words)
+    local pipe = assert(io.popen(SHOAL .. " sim " .. words .. " 2>&1"))
+    local out = pipe:read "a"
+    local _, _, status = pipe:close()
+    return status, out
+  end
+
+  it("runs the example: the job outlives a worker, the same for the same seed", function ()
+    local status, out = shoal "examples/simulation.lua 3"
+    assert.equal(0, status, out)
+    assert.truthy(out:find("job shopping%S* completed"), out)
+    assert.truthy(out:find("browse +completed +600 "), out)
+    assert.truthy(out:find("lost: 1 attempts", 1, true), out)
+    assert.equal(out, (select(2, shoal "examples/simulation.lua 3")))
+  end)
+
+  it("says what is wrong with the file", function ()
+    local status, out = shoal "no-such-file.lua"
+    assert.equal(2, status)
+    assert.truthy(out:find("no-such-file.lua", 1, true))
+  end)
+end)
