@@ -167,6 +167,7 @@ function Exec:begin(start)
   end
   self.start, self.started_ns = start, self.world:now_ns()
   self.ids = { job = start.job, workflow = start.workflow, part = start.part, attempt = start.attempt }
+  if self.options.own_process then errors.start(self.world, ("%s#%d"):format(start.part, start.attempt)) end
   if start.timeout_ms then
     self.limit = self.world:timer(function ()
       self:stop("failed", ("not done after timeout_ms = %d"):format(start.timeout_ms))
@@ -208,12 +209,13 @@ function Exec:take(message)
 end
 
 --- Serve the worker at the other end of stdin and stdout. Returns at once; `exit` is called when all is done.
----@param options? { world: table?, exit: fun(status: integer)? }
+---@param options? { world: table?, exit: fun(status: integer)?, own_process: boolean? }  alone in its process: incidents get
+---  the part's and attempt's name for their node
 function exec.serve(options)
   options = options or {}
   local world = options.world or world_module.current()
   local self = setmetatable({
-    world = world, exit = options.exit or function (status) require("shoal.core.node").exit(status) end, ids = { part = "" },
+    world = world, options = options, exit = options.exit or function (status) require("shoal.core.node").exit(status) end, ids = { part = "" },
     recorder = stats.recorder(), commands = {}, log_lines = 0, started_ns = world:now_ns(),
   }, Exec)
   self.scope = task.scope("exec")
@@ -242,7 +244,7 @@ function exec.main()
   local world = world_module.current()
   log.open(world, { stderr = true })
   task.start(world)
-  exec.serve { world = world }
+  exec.serve { world = world, own_process = true }
   return nil
 end
 

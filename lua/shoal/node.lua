@@ -175,7 +175,8 @@ local function wire(self, script)
       return nil, ("answers[%q]: the function at %s:%d takes %d arguments, expected (state, body, peer)"):format(name,
         info.short_src, info.linedefined, info.nparams), "CONFIG"
     end
-    self.rpc:handle(name, function (body, peer) return fn(self.state, body, peer) end)
+    local taken, problem, word = self.rpc:handle(name, function (body, peer) return fn(self.state, body, peer) end)
+    if not taken then return nil, problem, word end
   end
   self.rpc:sends(script.sends or {})
   local ok, err, code = self.hooks:check(self.role)

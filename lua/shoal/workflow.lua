@@ -68,12 +68,17 @@ local function environment(part)
   return env
 end
 
+--- An incident for who reads the job's reason: the place and the words.
+local function told(incident)
+  return incident.where ~= "?" and ("%s: %s"):format(incident.where, incident.message) or incident.message
+end
+
 --- Load the script and run its top level, which returns the users' function or a table with it.
 local function open_script(part, script)
   local chunk, err = load(script.bytes, "@" .. script.path, "t", environment(part))
   if not chunk then return nil, "syntax: " .. err end
   local ok, value = errors.call("exec.workflow", part.ids("load"), chunk)
-  if not ok then return nil, value.message end
+  if not ok then return nil, told(value) end
   if type(value) == "function" then value = { vu = value } end
   if type(value) ~= "table" then
     return nil, ("%s returned %s; expected a function, or a table with vu = function (vu) ... end"):format(script.path,
@@ -135,7 +140,7 @@ local function run_user(part, id)
       end
     else
       recorder:failure("script")
-      part.first_error = part.first_error or incident.message
+      part.first_error = part.first_error or told(incident)
       task.sleep(backoff_ms)
       backoff_ms = math.min(backoff_ms * 2, BACKOFF_MAX_MS)
     end
@@ -151,7 +156,7 @@ local function run_step(part, step, ...)
   local ok, value = errors.call("exec.vu", part.ids(step, 0), fn, user, ...)
   if ok then return true, value end
   part.recorder:failure("script")
-  return false, ("%s: %s"):format(step, value.message)
+  return false, ("%s: %s"):format(step, told(value))
 end
 
 -- The part -------------------------------------------------------------------------------------------------------------
