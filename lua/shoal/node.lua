@@ -18,6 +18,7 @@ local core = require "shoal.core.node"
 local node = {}
 node.__index = node
 
+local LEAVE_MS = 1000 -- Then we go, heard or not.
 local NAME = "^[%w][%w%-_%.]*$"
 
 --- What `shoal run` takes, as options or in a config file. Every time is in milliseconds.
@@ -134,6 +135,7 @@ local function open_swim(self)
   if self.role == "client" then return true end
   local opened, err, code = swim.open(self.world, {
     node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
+    leave_timeout_ms = LEAVE_MS,
     seeds = self.config.join,
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
   }, function (event)
@@ -249,7 +251,7 @@ function node:stop(reason)
   if self.swim then
     local left = task.future("swim leave")
     self.swim:leave(function () left:set(true) end)
-    local ok, err, code = left:await(1000)
+    local ok, err, code = left:await(2 * LEAVE_MS)
     if not ok then errors.report("node.leave", { node = self.name }, err, code) end
     self.swim:close()
   end

@@ -13,7 +13,7 @@ end
 
 describe("c/net", function ()
   it("F61 F68: circuit, backoff, deadlines, frames and queues keep their bounds, each alone", function ()
-    assert.equal(8, properties "net_cores")
+    assert.equal(9, properties "net_cores")
   end)
   it("F70: calls, answers, refuses, reconnects and closes, in virtual time", function ()
     assert.equal(13, properties "net_spec")
