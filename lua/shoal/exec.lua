@@ -21,6 +21,7 @@ local exec = {}
 local LOG_LINES_MAX = 1000 -- A script's print in a loop must not be the load.
 local INCIDENTS_MAX = 50
 local LEAVE_MS = 5000 -- For the result to reach the pipe.
+local OUTPUT_MAX = 128 * 1024 -- Of all runs of a command together: the beginning and the end of each, in what is told.
 local LOST_STATUS = 3 -- The worker went away.
 
 ---@class Exec
@@ -68,7 +69,8 @@ function Exec:finish(state, reason)
   self.work_scope:close()
   if self.ending then state, reason = self.ending.state, self.ending.reason end
   self:send {
-    type = "result", state = state, reason = reason, record = self.recorder:export(self:elapsed_ms()), incidents = incidents(),
+    type = "result", state = state, reason = reason, record = stats.trim(self.recorder:export(self:elapsed_ms()), OUTPUT_MAX),
+    incidents = incidents(),
     log_lines_dropped = self.log_lines > LOG_LINES_MAX and self.log_lines - LOG_LINES_MAX or nil,
   }
   self:leave(0)

@@ -12,6 +12,8 @@
 ---       commands = { { run =, status =, signal =, head =, tail =, bytes = } },     gathered, sorted by `run`
 ---       elapsed_ms = }                               the greatest: parts run side by side
 ---
+--- A merged record keeps at most OUTPUT_MAX bytes of commands' output, cut evenly, so that it always fits a message.
+---
 --- Never averages of percentiles: quantiles are read from the merged histogram.
 local histogram = require "shoal.core.histogram"
 local sorted = require "shoal.sorted"
@@ -22,6 +24,7 @@ local SUMMED = { "counts", "errors", "counters" }
 local HISTOGRAMS = { "latency", "timers" }
 local SUMMED_PAIRS = { requests = { "ok", "failed" }, checks = { "passed", "failed" } }
 local NS_PER_MS = 1000000
+local OUTPUT_MAX = 256 * 1024 -- A message has at most 3 MiB, and a result has more in it than this.
 
 -- Recording ------------------------------------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ function stats.merge(records)
     for name, h in next, out[field] do out[field][name] = h:encode() end -- order-free: by name
   end
   table.sort(out.commands, by_run)
-  return out
+  return stats.trim(out, OUTPUT_MAX)
 end
 
 --- The record with its commands' output cut, evenly, so that all of it has at most so many bytes.

@@ -1,81 +1,18 @@
---- The child process and the worker's side of it, with real processes: `shoal exec` run by the runner.
-local errors = require "shoal.errors"
+--- The child process, with real processes: commands and scripts run by `shoal exec`.
+local child = require "spec.support.child"
+local frames = require "shoal.exec.frames"
 local http = require "shoal.http"
 local real = require "spec.support.real"
-local runner = require "shoal.runner"
 local stats = require "shoal.stats"
 local task = require "shoal.task"
 local uv = require "luv"
 
-local PROGRAM = (os.getenv "SHOAL_BUILD" or "build/release") .. "/bin/shoal"
+local attempt, command, dispatch, gone = child.attempt, child.command, child.dispatch, child.gone
+local script, start = child.script, child.start
 
---- Is this process there? A zombie is not.
-local function alive(pid)
-  local file = io.open("/proc/" .. pid .. "/stat")
-  if not file then return false end
-  local text = file:read("a")
-  file:close()
-  local state = text:match("^%d+ %b() (%a)")
-  return state ~= "Z" and state ~= "X"
-end
-
-local function gone(pid, limit_ms)
-  local deadline = uv.hrtime() + (limit_ms or 5000) * 1000000
-  while alive(pid) do
-    if uv.hrtime() > deadline then return false end
-    if task.current() then task.sleep(5) else uv.sleep(5) end
-  end
-  return true
-end
-
-local function children_of(pid)
-  local file = assert(io.open(("/proc/%d/task/%d/children"):format(pid, pid)))
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
--- A sanitizer that this lua5.4 was preloaded with is nothing for the commands that are started here (the program brings its own).
-local preload = os.getenv "LD_PRELOAD"
-setup(function () uv.os_unsetenv "LD_PRELOAD" end)
-teardown(function () if preload then uv.os_setenv("LD_PRELOAD", preload) end end)
-
-local function dispatch(work, more)
-  local d = { job = "job-1", workflow = "w", part = "w/1", attempt = 1, fence = 7, work = work }
-  for k, v in pairs(more or {}) do d[k] = v end
-  return d
-end
-
-local function script(text, more)
-  local work = { script = { path = "w.lua", bytes = text }, vus = 1, iterations = 1, env = {} }
-  for k, v in pairs(more or {}) do work[k] = v end
-  return work
-end
-
-local function command(line, more)
-  local work = { command = { "sh", "-c", line }, parts = 1, env = {} }
-  for k, v in pairs(more or {}) do work[k] = v end
-  return work
-end
-
---- Start an attempt; gives the run and a future of its result, which comes once.
-local function start(world, scope, d, on_progress, argv)
-  local future, count = task.future("result"), 0
-  local run = assert(runner.start(world, scope, d, on_progress, function (result)
-    count = count + 1
-    assert(count == 1, "two results")
-    future:settle(result)
-  end, { argv = argv or { PROGRAM, "exec" }, progress_ms = 20 }))
-  return run, future
-end
-
---- One attempt to its end.
-local function attempt(d, on_progress, argv)
-  return real.run(function (world, scope)
-    local _, future = start(world, scope, d, on_progress, argv)
-    return future:await(15000)
-  end)
-end
+local restore
+setup(function () restore = child.without_preload() end)
+teardown(function () restore() end)
 
 describe("a command", function ()
   it("runs, and its output and status come back", function ()
@@ -241,118 +178,38 @@ describe("a script", function ()
   end)
 end)
 
-describe("a child that misbehaves", function ()
-  local function fake(line) return attempt(dispatch(command("true")), nil, { "sh", "-c", line }) end
+describe("frames", function ()
+  local messages = { { type = "log", text = "hello" }, { type = "progress", record = { counts = { requests = 3 } } }, { type = "x" } }
+  local bytes = ""
+  for _, m in ipairs(messages) do bytes = bytes .. frames.encode(m) end
 
-  it("by exiting at once is a failed result with its status and the end of stderr", function ()
-    local result = fake("echo 'cannot load: libx' >&2; exit 7")
-    assert.equal("failed", result.state)
-    assert.equal("the child exited with status 7 before its result; its stderr ends: cannot load: libx", result.reason)
-    assert.matches("before its result", fake("exit 0").reason)
-  end)
-
-  it("by dying of a signal says which", function ()
-    assert.matches("the child was killed by signal 11", fake("kill -SEGV $$").reason)
-  end)
-
-  it("by writing garbage is killed and named", function ()
-    for _, line in ipairs {
-      "echo this is no frame, and it goes on; sleep 300", [[printf '\0\0\0\2\377\377'; sleep 300]], [[printf '\0\0\0\1\5'; sleep 300]],
-      [[printf '\377\377\377\377'; sleep 300]], [[printf '\0\0\0\013\201\244type\244oops'; sleep 300]],
-      [[printf '\0\0\0\015\201\244type\246result'; sleep 300]],
-    } do
-      local began = uv.hrtime()
-      local result = fake(line)
-      assert.equal("failed", result.state)
-      assert.matches("the child wrote garbage: ", result.reason)
-      assert((uv.hrtime() - began) / 1000000 < 3000)
+  it("arrive whole, in whatever pieces they come", function ()
+    for size = 1, #bytes do
+      local got = {}
+      local feed = frames.reader(function (m) got[#got + 1] = m end)
+      for at = 1, #bytes, size do assert(feed(bytes:sub(at, at + size - 1))) end
+      assert.same(messages, got)
     end
   end)
 
-  it("that cannot be started is a refusal, and nobody is called", function ()
-    real.run(function (world, scope)
-      local called = false
-      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end,
-        { argv = { "/no/such" } })
-      assert.is_nil(run)
-      assert.is_string(err)
-      assert.equal("ENOENT", code)
-      task.sleep(10)
-      assert.is_false(called)
-      assert.equal("exec.spawn", errors.incidents()[1].site)
-    end)
-  end)
-
-  it("that does not heed a cancel is killed at its deadline", function ()
-    local result = real.run(function (world, scope)
-      local run, future = start(world, scope, dispatch(command("true")), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
-      run:cancel("enough", 100)
-      return future:await(5000)
-    end)
-    assert.equal("cancelled", result.state)
-    assert.matches("^enough %(", result.reason)
-  end)
-end)
-
-describe("nothing is left behind", function ()
-  --- What the child's command wrote as its process ids.
-  local function pids_of(path)
-    local deadline = uv.hrtime() + 5000000000
-    while uv.hrtime() < deadline do
-      local file = io.open(path)
-      local text = file and file:read("a") or ""
-      if file then file:close() end
-      local pids = {}
-      for pid in text:gmatch("%d+") do pids[#pids + 1] = pid end
-      if #pids >= 2 then return pids end
-      if task.current() then task.sleep(5) else uv.sleep(5) end
+  it("F70: mutated 10^4 times are messages, refused, or waited for", function ()
+    local state, refused = 99, 0
+    local function random(n)
+      state = (state * 6364136223846793005 + 1442695040888963407) & 0xffffffffffffffff
+      return (state >> 33) % n + 1
     end
-    error("the command did not begin")
-  end
-
-  local LINE = "echo $$ > FILE; sleep 300 & echo $! >> FILE; trap '' TERM HUP; while :; do sleep 0.1; done"
-
-  it("F42: when the worker is killed: child, command and its background end", function ()
-    local path = os.tmpname()
-    local parent = assert(uv.spawn(PROGRAM, {
-      args = { "lua", "spec/support/orphan.lua", PROGRAM, (LINE:gsub("FILE", path)) }, stdio = { nil, nil, 2 },
-    }, function () end))
-    local pids = pids_of(path)
-    for _, pid in ipairs(pids) do assert.is_true(alive(pid)) end
-    local child = assert(children_of(parent:get_pid()):match("%d+"), "the worker has no child")
-    parent:kill("sigkill")
-    assert(gone(child), "the child lives on")
-    for _, pid in ipairs(pids) do assert(gone(pid), "the command lives on") end
-    parent:close()
-    uv.run("nowait")
-    os.remove(path)
-  end)
-
-  it("when the child itself is killed", function ()
-    local path = os.tmpname()
-    local result, pids = real.run(function (world, scope)
-      local run, future = start(world, scope, dispatch(command((LINE:gsub("FILE", path)))))
-      local found = pids_of(path)
-      uv.kill(run:pid(), "sigkill")
-      return future:await(5000), found
-    end)
-    assert.equal("failed", result.state)
-    assert.matches("killed by signal 9", result.reason)
-    for _, pid in ipairs(pids) do assert(gone(pid), "the command lives on") end
-    os.remove(path)
-  end)
-
-  it("when the worker's scope closes", function ()
-    local path = os.tmpname()
-    local pids = real.run(function (world, scope)
-      local inner = task.scope("inner", scope)
-      assert(runner.start(world, inner, dispatch(command((LINE:gsub("FILE", path)))), nil, function () error("told") end,
-        { argv = { PROGRAM, "exec" } }))
-      local found = pids_of(path)
-      inner:close()
-      return found
-    end)
-    for _, pid in ipairs(pids) do assert(gone(pid), "the command lives on") end
-    os.remove(path)
+    for _ = 1, 10000 do
+      local at = random(#bytes)
+      local text = bytes:sub(1, at - 1) .. string.char(random(256) - 1) .. bytes:sub(at + random(2))
+      local feed = frames.reader(function (m) assert(type(m.type) == "string") end)
+      local ok, err, code = feed(text)
+      if not ok then
+        refused = refused + 1
+        assert.is_string(err)
+        assert.equal("MALFORMED", code)
+        assert.is_nil(feed(bytes)) -- Nothing after it is believed.
+      end
+    end
+    assert(refused > 1000, refused)
   end)
 end)

@@ -249,3 +249,97 @@ describe("the server", function ()
     end)
   end)
 end)
+
+describe("the client against nginx", function ()
+  local nginx = io.open("/usr/sbin/nginx") and "/usr/sbin/nginx"
+
+  local CONF = [[
+daemon off; worker_processes 1; pid DIR/pid; error_log DIR/error.log;
+events { worker_connections 64; }
+http {
+  log_format who '$request_method $request_uri $status $http_x_shoal_part'; access_log DIR/access.log who;
+  client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;
+  keepalive_requests 10; gzip off; chunked_transfer_encoding on;
+  server {
+    listen 127.0.0.1:PORT;
+    location /ok { return 200 "0123456789"; }
+    location /empty { return 204; }
+    location /missing { return 404 "no\n"; }
+    location /moved { return 301 /ok; }
+    location /file { root DIR; }
+    location /cut { return 444; }
+  }
+}]]
+
+  it("keeps connections, reads files, and agrees with its access log to the request", function ()
+    if not nginx then pending("nginx is not installed") return end
+    local preload = os.getenv "LD_PRELOAD"
+    local uv = require "luv"
+    uv.os_unsetenv "LD_PRELOAD"
+    local dir = assert(uv.fs_mkdtemp("/tmp/shoal-nginx-XXXXXX"))
+    uv.fs_chmod(dir, 493) -- nginx reads as another user when it is started by root.
+    local large = ("x"):rep(300000)
+    local function write(name, text)
+      local file = assert(io.open(dir .. "/" .. name, "w"))
+      file:write(text)
+      file:close()
+    end
+    local port = real.free_port()
+    write("nginx.conf", (CONF:gsub("DIR", dir):gsub("PORT", tostring(port))))
+    write("file", large)
+    real.run(function (world, scope)
+      local exited = task.future("exit")
+      local process = assert(world:spawn {
+        argv = { nginx, "-e", dir .. "/error.log", "-p", dir, "-c", dir .. "/nginx.conf" }, group = true,
+        on_exit = function () exited:settle(true) end,
+      })
+      local guard <close> = setmetatable({}, { __close = function () -- luacheck: ignore 211
+        process:kill(9)
+        process:close()
+      end })
+      local client <close> = http.client(world, { base_url = "http://127.0.0.1:" .. port, headers = { ["X-Shoal-Part"] = "p1" } })
+      local sent = 0
+      local function get(url, method)
+        sent = sent + 1
+        return client:request { method = method or "GET", url = url }
+      end
+      for _ = 1, 250 do -- Until it listens; a refused connection is in no log.
+        if get("/ok") then break end
+        sent = sent - 1
+        task.sleep(20)
+      end
+      for _ = 1, 30 do assert.equal("0123456789", assert(get("/ok")).body) end
+      assert.equal(4, client.connected) -- keepalive_requests 10
+      assert.equal(204, assert(get("/empty")).status)
+      assert.equal(404, assert(get("/missing")).status)
+      assert.equal(301, assert(get("/moved")).status)
+      assert.equal(large, assert(get("/file")).body)
+      assert.equal("", assert(get("/file", "HEAD")).body)
+      assert.equal(405, assert(get("/file", "POST")).status)
+      local before = client.repeated
+      local r, _, code = get("/cut")
+      assert.is_nil(r)
+      assert.equal("reset", http.kind(code))
+      sent = sent + client.repeated - before
+      local users = {}
+      for i = 1, 8 do
+        users[i] = scope:spawn("task.run", { task = "user" }, function ()
+          local own <close> = http.client(world, { base_url = client.base_url, headers = { ["X-Shoal-Part"] = "p2" } })
+          for _ = 1, 25 do assert.equal(200, assert(own:get("/ok")).status) end
+        end)
+      end
+      for _, user in ipairs(users) do assert(user:join()) end
+      client:close()
+      process:kill(3) -- QUIT: it ends what it has, and writes its log.
+      exited:await(5000)
+      local counts = { p1 = 0, p2 = 0 }
+      for line in io.lines(dir .. "/access.log") do
+        local part = line:match("%S+$")
+        counts[part] = counts[part] + 1
+      end
+      assert.same({ p1 = sent, p2 = 200 }, counts)
+    end)
+    os.execute("rm -rf " .. dir)
+    if preload then uv.os_setenv("LD_PRELOAD", preload) end
+  end)
+end)

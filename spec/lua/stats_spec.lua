@@ -84,6 +84,15 @@ describe("merging", function ()
     assert.is_nil(summary.latency.p99_ms)
   end)
 
+  it("of much output keeps what fits a message", function ()
+    local records = {}
+    for i = 1, 20 do records[i] = { commands = { { run = ("p%02d"):format(i), head = ("x"):rep(60000), tail = ("y"):rep(60000) } } } end
+    local all, total = assert(stats.merge(records)), 0
+    for _, run in ipairs(all.commands) do total = total + #run.head + #run.tail end
+    assert.equal(20, #all.commands)
+    assert(total <= 256 * 1024 and total > 200 * 1024)
+  end)
+
   it("refuses what is no record, by name", function ()
     for text, bad in pairs {
       ["the record"] = 5, ["counts"] = { counts = { requests = "many" } }, ["errors"] = { errors = { [1] = 2 } },

@@ -14,6 +14,7 @@ local outcome = {}
 --- Workflow states that are not final.
 outcome.OPEN = { waiting = true, ready = true, queued = true, running = true }
 
+local OUTPUT_MAX = 512 * 1024 -- Of all workflows' commands in one answer, which must fit a message.
 local INCIDENTS_MAX = 100
 
 function outcome.encode(result) return msgpack.pack(result) end
@@ -200,7 +201,8 @@ function outcome.run(lead, run, states, state, reason)
     for _, incident in ipairs(incidents) do
       note(result.incidents, known, incident)
     end
-    result.workflows[#result.workflows + 1] = { workflow = name, state = states[name], stats = summary(merged(details)) }
+    local record = stats.trim(merged(details), OUTPUT_MAX // #run.order)
+    result.workflows[#result.workflows + 1] = { workflow = name, state = states[name], stats = summary(record) }
   end
   own_incidents(run, result.incidents, known)
   if run.entry.upstream then -- The tier above merges: it gets the record itself.

@@ -17,7 +17,7 @@ local task = require "shoal.task"
 
 local vu = {}
 
-local NAMES_MAX = 500 -- Request names of one part; a script that asks /item/1, /item/2, ... shall name them, or finds them here.
+local NAMES_MAX = 200 -- Request names of one part; a script that asks /item/1, /item/2, ... shall name them, or finds them here.
 local OTHER = "(other)"
 local NS_PER_MS = 1000000
 

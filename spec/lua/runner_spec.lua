@@ -1,0 +1,130 @@
+--- The worker's side of a child process: whatever the child does, one result; whatever dies, nothing left.
+local child = require "spec.support.child"
+local errors = require "shoal.errors"
+local real = require "spec.support.real"
+local runner = require "shoal.runner"
+local task = require "shoal.task"
+local uv = require "luv"
+
+local alive, attempt, children_of, command = child.alive, child.attempt, child.children_of, child.command
+local dispatch, gone, start, PROGRAM = child.dispatch, child.gone, child.start, child.PROGRAM
+
+local restore
+setup(function () restore = child.without_preload() end)
+teardown(function () restore() end)
+
+describe("a child that misbehaves", function ()
+  local function fake(line) return attempt(dispatch(command("true")), nil, { "sh", "-c", line }) end
+
+  it("by exiting at once is a failed result with its status and the end of stderr", function ()
+    local result = fake("echo 'cannot load: libx' >&2; exit 7")
+    assert.equal("failed", result.state)
+    assert.equal("the child exited with status 7 before its result; its stderr ends: cannot load: libx", result.reason)
+    assert.matches("before its result", fake("exit 0").reason)
+  end)
+
+  it("by dying of a signal says which", function ()
+    assert.matches("the child was killed by signal 11", fake("kill -SEGV $$").reason)
+  end)
+
+  it("by writing garbage is killed and named", function ()
+    for _, line in ipairs {
+      "echo this is no frame, and it goes on; sleep 300", [[printf '\0\0\0\2\377\377'; sleep 300]], [[printf '\0\0\0\1\5'; sleep 300]],
+      [[printf '\377\377\377\377'; sleep 300]], [[printf '\0\0\0\013\201\244type\244oops'; sleep 300]],
+      [[printf '\0\0\0\015\201\244type\246result'; sleep 300]],
+    } do
+      local began = uv.hrtime()
+      local result = fake(line)
+      assert.equal("failed", result.state)
+      assert.matches("the child wrote garbage: ", result.reason)
+      assert((uv.hrtime() - began) / 1000000 < 3000)
+    end
+  end)
+
+  it("that cannot be started is a refusal, and nobody is called", function ()
+    real.run(function (world, scope)
+      local called = false
+      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end,
+        { argv = { "/no/such" } })
+      assert.is_nil(run)
+      assert.is_string(err)
+      assert.equal("ENOENT", code)
+      task.sleep(10)
+      assert.is_false(called)
+      assert.equal("exec.spawn", errors.incidents()[1].site)
+    end)
+  end)
+
+  it("that does not heed a cancel is killed at its deadline", function ()
+    local result = real.run(function (world, scope)
+      local run, future = start(world, scope, dispatch(command("true")), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
+      run:cancel("enough", 100)
+      return future:await(5000)
+    end)
+    assert.equal("cancelled", result.state)
+    assert.matches("^enough %(", result.reason)
+  end)
+end)
+
+describe("nothing is left behind", function ()
+  --- What the child's command wrote as its process ids.
+  local function pids_of(path)
+    local deadline = uv.hrtime() + 5000000000
+    while uv.hrtime() < deadline do
+      local file = io.open(path)
+      local text = file and file:read("a") or ""
+      if file then file:close() end
+      local pids = {}
+      for pid in text:gmatch("%d+") do pids[#pids + 1] = pid end
+      if #pids >= 2 then return pids end
+      if task.current() then task.sleep(5) else uv.sleep(5) end
+    end
+    error("the command did not begin")
+  end
+
+  local LINE = "echo $$ > FILE; sleep 300 & echo $! >> FILE; trap '' TERM HUP; while :; do sleep 0.1; done"
+
+  it("F42: when the worker is killed: child, command and its background end", function ()
+    local path = os.tmpname()
+    local parent = assert(uv.spawn(PROGRAM, {
+      args = { "lua", "spec/support/orphan.lua", PROGRAM, (LINE:gsub("FILE", path)) }, stdio = { nil, nil, 2 },
+    }, function () end))
+    local pids = pids_of(path)
+    for _, each in ipairs(pids) do assert.is_true(alive(each)) end
+    local pid = assert(children_of(parent:get_pid()):match("%d+"), "the worker has no child")
+    parent:kill("sigkill")
+    assert(gone(pid), "the child lives on")
+    for _, each in ipairs(pids) do assert(gone(each), "the command lives on") end
+    parent:close()
+    uv.run("nowait")
+    os.remove(path)
+  end)
+
+  it("when the child itself is killed", function ()
+    local path = os.tmpname()
+    local result, pids = real.run(function (world, scope)
+      local run, future = start(world, scope, dispatch(command((LINE:gsub("FILE", path)))))
+      local found = pids_of(path)
+      uv.kill(run:pid(), "sigkill")
+      return future:await(5000), found
+    end)
+    assert.equal("failed", result.state)
+    assert.matches("killed by signal 9", result.reason)
+    for _, pid in ipairs(pids) do assert(gone(pid), "the command lives on") end
+    os.remove(path)
+  end)
+
+  it("when the worker's scope closes", function ()
+    local path = os.tmpname()
+    local pids = real.run(function (world, scope)
+      local inner = task.scope("inner", scope)
+      assert(runner.start(world, inner, dispatch(command((LINE:gsub("FILE", path)))), nil, function () error("told") end,
+        { argv = { PROGRAM, "exec" } }))
+      local found = pids_of(path)
+      inner:close()
+      return found
+    end)
+    for _, pid in ipairs(pids) do assert(gone(pid), "the command lives on") end
+    os.remove(path)
+  end)
+end)
