@@ -1,0 +1,145 @@
+--- simprobe: looks into a simulated node for simcluster's checks. Its source runs there, as the module "spec.probe": it gives
+--- plain copies, changes nothing, and takes no time.
+local core = require "shoal.core.node"
+local errors = require "shoal.errors"
+local sorted = require "shoal.sorted"
+local task = require "shoal.task"
+
+local probe = {}
+
+--- Fences of parts that ended are remembered, so many, against late messages: they are the only names that may stay.
+local REMEMBERED = { ["state.worker.fences"] = true, ["state.worker.ended"] = true }
+--- Other nodes' or the library's business: what the transport counts, and what was logged.
+local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true, spec_record = true }
+
+local function worker_of(w)
+  local out = { cores = w.cores, claimed = w.claimed, runs = {} }
+  for key, run in sorted(w.runs) do
+    out.runs[key] = { fence = run.body.fence, state = run.state, cores = run.cores, released = run.released or false }
+  end
+  return out
+end
+
+local function lead_of(l)
+  local out = { fence = l.fence, parts = {}, executors = {}, states = {} }
+  for _, run in sorted(l.ledger.runs) do
+    out.states[run.run] = run.state
+    for _, part in sorted(run.parts) do
+      local executed = 0
+      for _, attempt in ipairs(part.history) do
+        if attempt.state ~= "refused" then executed = executed + 1 end
+      end
+      out.parts[run.run .. " " .. part.part] = {
+        fence = part.fence, state = part.state, executor = part.executor, attempt = part.attempt, executed = executed,
+      }
+    end
+  end
+  for name, e in sorted(l.executors.byname) do
+    local sum = 0
+    for _, cores in sorted(e.claims) do sum = sum + cores end
+    out.executors[name] = { cores = e.cores, claimed = e.claimed, sum = sum, state = e.state }
+  end
+  return out
+end
+
+--- What must hold at each instant is judged from this.
+function probe.look()
+  local node = core.running
+  if not node then return nil end
+  local balanced, problem = errors.balance()
+  return {
+    role = node.role, name = node.name, balanced = balanced or false, problem = problem, generation = tostring(node.generation),
+    worker = node.state.worker and worker_of(node.state.worker), lead = node.state.lead and lead_of(node.state.lead),
+    stopping = node.stopping or false,
+  }
+end
+
+--- Every table and string of the node's that names one of these jobs, as paths.
+function probe.named(jobs)
+  local found, seen = {}, {}
+  local function names(text)
+    for _, id in ipairs(jobs) do
+      if text:find(id, 1, true) then return true end
+    end
+  end
+  local function walk(value, path, depth)
+    if type(value) == "string" then
+      if names(value) then found[#found + 1] = path .. " = " .. value:sub(1, 80) end
+      return
+    end
+    if type(value) ~= "table" or seen[value] or depth > 12 or REMEMBERED[path] then return end
+    seen[value] = true
+    for key, item in next, value do -- order-free: sorted below
+      if type(key) == "string" then
+        if names(key) then found[#found + 1] = path .. "[" .. key .. "]" end
+        if depth > 1 or not OUTSIDE[key] then walk(item, (path == "" and "" or path .. ".") .. key, depth + 1) end
+      else
+        walk(key, path .. ".(key)", depth + 1)
+        walk(item, path .. "[]", depth + 1)
+      end
+    end
+  end
+  walk(core.running, "", 1)
+  table.sort(found)
+  return found
+end
+
+--- What lives, but for the transport's handlers that wait for the next request.
+function probe.tasks()
+  return task.root():count() - #core.running.rpc.idle
+end
+
+function probe.incidents(site)
+  local out = {}
+  for _, i in ipairs(errors.incidents()) do
+    if not site or i.site == site then
+      local ids = {}
+      for key, value in sorted(i.ids) do ids[key] = value end
+      out[#out + 1] = {
+        id = i.id, site = i.site, level = i.level, message = i.message, code = i.code, ids = ids, count = i.count,
+        missing = i.missing, at_ms = i.at_ns // 1000000,
+      }
+    end
+  end
+  return out
+end
+
+function probe.counts(site)
+  for _, c in ipairs(errors.counts()) do
+    if c.site == site then
+      return { raised = c.raised, reported = c.reported, suppressed = c.suppressed, handled = c.handled, in_flight = c.in_flight }
+    end
+  end
+  return { raised = 0, reported = 0, suppressed = 0, handled = 0, in_flight = 0 }
+end
+
+-- A client that records ------------------------------------------------------------------------------------------------
+
+--- Every push this client gets is kept, as it came: what it took is what a person would see.
+function probe.record()
+  local node = core.running
+  if node.spec_record then return end
+  local messages = require "shoal.messages"
+  local client, record = node.state.client, { pushes = {}, follows = {} }
+  node.spec_record = record
+  local push = client.push
+  client.push = function (self, name, kind, bytes, peer)
+    local body = messages.decode(name, bytes)
+    local known = body and self.jobs[body.job]
+    local before = known and known.seq
+    local answer = push(self, name, kind, bytes, peer)
+    if known and known.seq ~= before then
+      local list = record.pushes[body.job] or {}
+      record.pushes[body.job] = list
+      list[#list + 1] = {
+        kind = kind.kind, seq = body.seq, truncated_from = body.truncated_from, before = before, state = body.body.state,
+        workflow = body.body.workflow, workflow_state = body.body.workflow_state, parts = kind.kind == "stats" and #body.body.parts,
+      }
+    end
+    return answer
+  end
+end
+
+function probe.pushes(job) return core.running.spec_record.pushes[job] or {} end
+
+return probe
