@@ -270,14 +270,21 @@ void net_close(struct net *n) {
 }
 
 void net_abandon(struct net *n) {
-  while (n->links) link_free(n->links);
+  while (n->links) { /* What still waits for a time is in the wheel, beside others that go later. */
+    wheel_remove(&n->wheel, &n->links->timer);
+    link_free(n->links);
+  }
   while (n->listeners) {
     struct listening *g = n->listeners;
     n->listeners = g->next;
     free(g);
   }
-  for (uint32_t i = 0; i < n->peers_count; i++)
-    if (n->peers[i]) peer_free(n->peers[i]);
+  for (uint32_t i = 0; i < n->peers_count; i++) {
+    if (!n->peers[i]) continue;
+    wheel_remove(&n->wheel, &n->peers[i]->redial);
+    wheel_remove(&n->wheel, &n->peers[i]->circuit);
+    peer_free(n->peers[i]);
+  }
   free_net(n);
 }
 
