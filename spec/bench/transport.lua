@@ -3,10 +3,14 @@
 ---   scripts/bench transport [--seconds N] [--pairs N]      seconds of a run (0.3), pairs of runs for each row (7)
 ---
 --- From C it is spec/bench/transport_bench.c. From Lua: echo of a body between two ends in this process,
----   luv    sockets of luv, frames by string.pack, ids, a coroutine for each caller and each request, writes coalesced once per read;
----   net    shoal.core.net with the callers' coroutines;
----   call   peer:call of shoal.rpc: tasks, MessagePack bodies, errors accounted for. What roles use.
---- Runs alternate; the figure is the median over the pairs of (luv's CPU per request / ours).
+---   luv      sockets of luv, frames by string.pack, ids, a coroutine for each caller and each request, writes coalesced once per
+---            read; bodies are bytes;
+---   net      shoal.core.net with the callers' coroutines: the same;
+---   luv+map  as luv, and what a call is made of besides: the body is a table on both ends (the same MessagePack schema), and each
+---            request has a deadline that a sweep looks at;
+---   call     peer:call of shoal.rpc, what roles use: that, and tasks that end with their scope, schemas checked, every error
+---            accounted for, lanes, bounds, circuits.
+--- Runs alternate; a figure is the median over the pairs of luv's CPU per request by ours: net against luv, call against luv+map.
 local core = require "shoal.core.net"
 local errors = require "shoal.errors"
 local luv = require "luv"
@@ -91,7 +95,8 @@ local function luv_end(socket, on_frame)
   return self
 end
 
-local function run_luv(flight, count, body, done)
+--- @param bodies? { encode: function, decode: function }  bodies are tables; else bytes
+local function run_luv(flight, count, body, done, bodies)
   local listener, client, server = luv.new_tcp(), luv.new_tcp(), luv.new_tcp()
   must(listener:bind("127.0.0.1", 0))
   must(listener:listen(8, function (err)
@@ -99,13 +104,25 @@ local function run_luv(flight, count, body, done)
     must(listener:accept(server))
     must(server:nodelay(true))
     local far
-    local function serve(id, bytes) far.stage(5, id, bytes) end
+    local function serve(id, bytes)
+      if bodies then bytes = bodies.encode({ payload = bodies.decode(bytes).payload }) end
+      far.stage(5, id, bytes)
+    end
     far = luv_end(server, function (_, id, bytes) resume(create(serve), id, bytes) end) -- For handlers may wait.
   end))
   must(client:nodelay(true))
   must(client:connect("127.0.0.1", listener:getsockname().port, function (err)
     if err then error(err) end
-    local waiting, free, slots = {}, {}, 0
+    local waiting, free, slots, due, sweep = {}, {}, 0, {}, nil
+    if bodies then
+      sweep = luv.new_timer()
+      must(sweep:start(100, 100, function ()
+        local now_ms = luv.now()
+        for slot = 1, slots do
+          if waiting[slot] and due[slot] < now_ms then error "a request is late" end
+        end
+      end))
+    end
     local near = luv_end(client, function (_, id, bytes)
       local slot = id & 0xffffffff
       local co = waiting[slot]
@@ -124,12 +141,17 @@ local function run_luv(flight, count, body, done)
       local id = free[slot] + (1 << 32)
       free[slot] = id
       waiting[slot] = running()
+      if bodies then
+        due[slot] = luv.now() + 5000
+        bytes = bodies.encode({ payload = bytes })
+      end
       near.stage(3, id, bytes)
       local reply = yield()
       idle[#idle + 1] = slot
-      return reply
+      return bodies and bodies.decode(reply).payload or reply
     end
     drive(function (fn) resume(create(fn)) end, flight, count, body, call, function (ns)
+      if sweep then sweep:close() end
       client:close()
       server:close()
       listener:close()
@@ -165,6 +187,12 @@ end
 
 messages.define { name = "bench.echo", id = 60001, lane = "data", from = { "gate" }, to = { "worker" },
   fields = { { "payload", "bytes" } }, reply = { { "payload", "bytes" } }, timeout_ms = 5000 }
+
+local map = {
+  encode = function (body) return messages.encode("bench.echo", body) end,
+  decode = function (bytes) return messages.decode("bench.echo", bytes) end,
+}
+local function run_luv_map(flight, count, body, done) return run_luv(flight, count, body, done, map) end
 
 local function run_call(flight, count, body, done)
   local scope = task.scope "bench"
@@ -203,11 +231,11 @@ end
 
 local function compare(bytes, flight)
   local body = ("x"):rep(bytes)
-  local runs = { { "luv", run_luv }, { "net", run_net }, { "call", run_call } }
-  local costs, ratios, counts = { {}, {}, {} }, { nil, {}, {} }, {}
+  local runs = { { "luv", run_luv }, { "net", run_net }, { "luv+map", run_luv_map }, { "call", run_call } }
+  local costs, counts, net_ratios, call_ratios = {}, {}, {}, {}
   for i, run in ipairs(runs) do
     measure(run[2], flight, 2000, body) -- Warms up.
-    counts[i] = options.seconds * 1e9 // measure(run[2], flight, 5000, body) | 0
+    counts[i], costs[i] = options.seconds * 1e9 // measure(run[2], flight, 5000, body) | 0, {}
   end
   for pair = 1, options.pairs do
     for k = 1, #runs do -- Who goes first alternates.
@@ -215,11 +243,11 @@ local function compare(bytes, flight)
       collectgarbage()
       costs[i][pair] = measure(runs[i][2], flight, counts[i], body)
     end
-    for i = 2, #runs do ratios[i][pair] = costs[1][pair] / costs[i][pair] end
+    net_ratios[pair], call_ratios[pair] = costs[1][pair] / costs[2][pair], costs[3][pair] / costs[4][pair]
   end
-  local net, call = median(ratios[2]), median(ratios[3])
-  print(("%6d %9d %12.0f %12.0f %12.0f %8.3f %8.3f"):format(bytes, flight,
-    median(costs[1]), median(costs[2]), median(costs[3]), net, call))
+  local net, call = median(net_ratios), median(call_ratios)
+  print(("%6d %9d %9.0f %9.0f %9.0f %9.0f %8.3f %8.3f"):format(bytes, flight, median(costs[1]), median(costs[2]),
+    median(costs[3]), median(costs[4]), net, call))
   local short = 0
   for _, bar in ipairs { { "net", net }, { "call", call } } do
     local ok = bar[2] >= WANT
@@ -235,7 +263,7 @@ local function main()
   local ok, _, status = os.execute(("%s %g %d"):format(program, options.seconds, options.pairs))
   if not ok and status ~= 1 then error(program .. " ended with " .. tostring(status)) end
   print "# from Lua, CPU ns per request, both ends"
-  print(("%6s %9s %12s %12s %12s %8s %8s"):format("bytes", "in flight", "luv", "net", "peer:call", "net", "call"))
+  print(("%6s %9s %9s %9s %9s %9s %8s %8s"):format("bytes", "in flight", "luv", "net", "luv+map", "call", "net/luv", "call/map"))
   local short = ok and 0 or 1
   for _, bytes in ipairs { 64, 1400 } do
     for _, flight in ipairs { 1, 64 } do short = short + compare(bytes, flight) end
