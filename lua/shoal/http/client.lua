@@ -126,6 +126,7 @@ end
 ---@field timeout_ms? number  of a whole request, 30 s
 ---@field connect_timeout_ms? number  of its connecting, 10 s
 ---@field body_bytes? integer  a response's body may have at most so many (16 MiB)
+---@field on_repeat? fun()  a request was sent again over a fresh connection (see above)
 ---@field keep_alive? boolean  false: one request a connection
 
 ---@param world table
@@ -137,7 +138,7 @@ function client.new(world, options)
     world = world, timeout_ms = options.timeout_ms or TIMEOUT_MS, connect_timeout_ms = options.connect_timeout_ms or CONNECT_TIMEOUT_MS,
     limits = options.body_bytes and { body_bytes = options.body_bytes } or nil, keep_alive = options.keep_alive ~= false,
     fixed = header_lines(options.headers), urls = {}, urls_count = 0, idle = {}, all = {}, repeated = 0, connected = 0,
-    base_url = options.base_url and options.base_url:gsub("/+$", "") or nil,
+    on_repeat = options.on_repeat, base_url = options.base_url and options.base_url:gsub("/+$", "") or nil,
   }, Client)
   if not self.keep_alive then self.fixed = self.fixed .. "Connection: close\r\n" end
   return self
@@ -298,6 +299,7 @@ function Client:request(r)
     response, err, code, stale = exchange(self, c, bytes, method == "HEAD", deadline_ms)
     if stale and MAY_REPEAT[method] then
       self.repeated = self.repeated + 1
+      if self.on_repeat then self.on_repeat() end
       c, err, code = connect(self, place, deadline_ms)
       if c then response, err, code = exchange(self, c, bytes, method == "HEAD", deadline_ms) end
     end

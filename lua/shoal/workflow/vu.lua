@@ -130,7 +130,11 @@ function User:log(text) self._part.log(tostring(text)) end
 ---@param id integer  0: the context of setup and teardown
 ---@return VU user, table client  to be closed by its maker
 function vu.new(part, id)
-  local client = http.client(part.world, { base_url = part.base_url, headers = part.headers, timeout_ms = part.request_timeout_ms })
+  local counts = part.recorder.counts
+  local client = http.client(part.world, {
+    base_url = part.base_url, headers = part.headers, timeout_ms = part.request_timeout_ms,
+    on_repeat = function () counts.repeated = (counts.repeated or 0) + 1 end, -- A target may have seen these twice.
+  })
   local user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,
     attempt = part.attempt, _part = part,
