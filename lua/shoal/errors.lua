@@ -451,6 +451,10 @@ local function from_c(site, err, trace)
   fail(record, nil, { error = err, where = where, traceback = trace, hint = hint })
 end
 
+--- In stock lua5.4: from now on an error in a callback of luv is an incident at site luv.callback, and the loop goes on; luv's
+--- own policy is to print and exit. The shoal program does this by itself.
+function errors.adopt_luv() require("shoal.core.luv").adopt() end
+
 --- Connect C's sink. Without the compiled module (a spec of plain Lua) there is nothing to connect.
 local function connect()
   local ok, door = pcall(require, "shoal.core.door")

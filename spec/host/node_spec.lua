@@ -143,6 +143,19 @@ describe("the shoal program", function ()
     assert.truthy(err:find("lua.warning", 1, true) and err:find("in gc", 1, true))
   end)
 
+  if not BUILD:find "sanitize" then -- Whose shadow memory fits under no limit.
+    it("goes on after a callback that took all memory", function ()
+      local status, out, err = run(("sh -c 'ulimit -v 400000; exec %s lua %s'"):format(SHOAL, write("hungry.lua", [[
+        local world, node = require "shoal.core.world".current(), require "shoal.core.node"
+        local kept = {}
+        world:timer(function () while true do kept[#kept + 1] = {} end end):start(0)
+        world:timer(function () kept = nil collectgarbage() print "alive" node.exit(0) end):start(30)]])))
+      assert.equal(0, status, err)
+      assert.equal("alive\n", out)
+      assert.truthy(err:find("not enough memory", 1, true))
+    end)
+  end
+
   it("refuses an exit code that no system has", function ()
     local status, _, err = script "require 'shoal.core.node'.exit(256)"
     assert.equal(1, status)
@@ -260,6 +273,21 @@ describe("stock lua5.4", function ()
     assert.equal(0, status)
     assert.equal("fired\n", out)
     assert.equal("", err)
+  end)
+
+  it("keeps luv's own policy for errors in its callbacks until errors.adopt_luv()", function ()
+    local raising = [[
+      local uv = require "luv"
+      local t = uv.new_timer()
+      t:start(0, 0, function () t:close() error "in luv" end)
+      uv.run()
+      print "alive"]]
+    local status, out = stock('require "shoal.core.world".current()' .. raising)
+    assert.same({ 255, "" }, { status, out })
+    local err
+    status, out, err = stock('require "shoal.errors".adopt_luv()' .. raising)
+    assert.same({ 0, "alive\n" }, { status, out })
+    assert.truthy(err:find("luv.callback", 1, true) and err:find("in luv", 1, true))
   end)
 
   it("is told what a script left open, and still ends well", function ()
