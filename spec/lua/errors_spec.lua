@@ -571,7 +571,7 @@ describe("errors", function ()
     }
     local function round(n)
       for i = 1, n do kinds[i % #kinds + 1](i) end
-      world:run(1000)
+      world:run(10000) -- So that a window's worth is told in each round, and the ring is full after the first two.
     end
     for _ = 1, 2 do round(10000) end
     collectgarbage()
