@@ -413,6 +413,10 @@ function errors.start(world, node)
   for _, entry in ipairs(waiting) do state.agenda:add(entry, now_ns) end
 end
 
+--- From now on an error in a callback of luv is an incident at `luv.callback`, instead of the end of the process. For
+--- programs in stock lua5.4; the shoal program has it so from the start.
+function errors.adopt_luv() require "shoal.core.luv".adopt() end
+
 --- The end: announce what was held back; what is still undelivered is an incident. Then the balance.
 ---@return true? ok
 ---@return string? err
