@@ -318,7 +318,8 @@ describe("a node", function ()
     end)
 
     it("fails a part whose script raises while loading, with file and line", function ()
-      local r = submit("j.lua", "return { name = 'j', workflows = { w = { script = 's.lua', vus = 1 } } }", { ["s.lua"] = "\nerror 'not today'" })
+      local r = submit("j.lua", "return { name = 'j', workflows = { w = { script = 's.lua', vus = 1 } } }",
+        { ["s.lua"] = "\nerror 'not today'" })
       assert.equal(1, r.code, r.out .. r.err)
       assert.is_truthy(r.out:find("s.lua:2: not today", 1, true), r.out)
       assert_at_rest()

@@ -96,7 +96,7 @@ function render.result(result)
     end
   end
   put("incidents: %d", #(result.incidents or {}))
-  for _, i in ipairs(result.incidents or {}) do 
+  for _, i in ipairs(result.incidents or {}) do
     put("  %s on %s: %-8s %s: %s%s", i.id, i.node, i.level, i.site, i.message, (i.where or "?") ~= "?" and " (" .. i.where .. ")" or "")
   end
   return table.concat(lines, "\n")
