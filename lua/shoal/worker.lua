@@ -5,6 +5,7 @@
 --- one is refused and counted.
 local errors = require "shoal.errors"
 local job = require "shoal.job"
+local log = require "shoal.log"
 local reports = require "shoal.reports"
 local runner = require "shoal.runner"
 local sorted = require "shoal.sorted"
@@ -59,6 +60,9 @@ local function on_result(self, run, result)
     end
   end
   for _, incident in ipairs(result.incidents or {}) do incidents[#incidents + 1] = incident end
+  for _, line in ipairs(result.log or {}) do -- What the script printed.
+    log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
+  end
   self.reports:result({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
     state = result.state, reason = result.reason, stats = result.summary or {},
