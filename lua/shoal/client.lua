@@ -11,6 +11,7 @@
 local backoff = require "shoal.backoff"
 local errors = require "shoal.errors"
 local messages = require "shoal.messages"
+local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.sorted"
 local task = require "shoal.task"
 
@@ -57,12 +58,22 @@ local function take(self, kind, body)
   return true
 end
 
+--- What can be told of a push that cannot be taken: its job, workflow and sequence, each where it is what it should be.
+local function glimpse(bytes)
+  local map = msgpack.unpack(bytes)
+  map = type(map) == "table" and map or {}
+  local body = type(map.body) == "table" and map.body or {}
+  return type(map.job) == "string" and map.job or "?", type(body.workflow) == "string" and body.workflow or "?",
+    math.type(map.seq) == "integer" and map.seq or "?"
+end
+
 --- The one way of a push, whatever its kind. Returns the answer's bytes.
 function client:push(name, push, bytes, peer)
   local body, err, code = messages.decode(name, bytes)
   if not body then
+    local job, workflow, sequence = glimpse(bytes)
     errors.report(push.site, {
-      handler = name, sender = peer:name(), payload_bytes = #bytes, job = "?", workflow = "?", sequence = "?", stage = "parse",
+      handler = name, sender = peer:name(), payload_bytes = #bytes, job = job, workflow = workflow, sequence = sequence, stage = "parse",
     }, err, code)
     return "error"
   end

@@ -63,6 +63,7 @@ end
 --- This node leads, under a fence above that of every leadership before: take up what was under way.
 function lead:on_lead(index)
   self.fence = index
+  self.ledger:forget_outcomes() -- Those of a replay have no proposer.
   for _, entry in ipairs(self.ledger:list()) do
     if ledger.FINAL[entry.state] then self:hand_over(entry) else self:start(entry, true) end
   end
@@ -118,7 +119,9 @@ end
 function lead:take(body)
   if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
   local key = body.job .. "|" .. body.part
-  local upstream = { address = body.leader, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence }
+  local upstream = {
+    address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
+  }
   local known = self.ledger.runs[key]
   if known then
     if body.fence == known.upstream.fence then return { state = "accepted" } end
@@ -252,6 +255,15 @@ function lead:end_part(body)
   return { state = "cancelling" } -- Its result follows, also when it had ended just before.
 end
 
+--- The higher tier knows nothing of this attempt of ours: end it.
+---@param record { job: string, part: string, fence: integer }
+function lead:drop(record, reason)
+  self.scope:spawn("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
+    local done, err, code = self:end_part { job = record.job, part = record.part, fence = record.fence, reason = reason }
+    if not done then errors.report("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, err, code) end
+  end)
+end
+
 --- The higher tier's parts that this node has, for its reconciling.
 function lead:upstream_parts()
   local parts = {}
@@ -283,9 +295,19 @@ local function find(self, body)
   end
 end
 
+--- Does this tier know the job at all, be it that it has ended?
+local function known(self, body)
+  for _, key in ipairs(self.options.keys(body)) do
+    if self.ledger.runs[key] then return true end
+  end
+  return false
+end
+
 --- Progress: newest per part wins. Answers the ack; a sender whose attempt no longer counts is told to stop.
 function lead:progress(body, peer)
+  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
   self.progress_seen = self.progress_seen + 1
+  if not known(self, body) then return ack.encode({ level = self.progress_level, known = false }) end
   local run, part = find(self, body)
   if not run or part.fence ~= body.fence or part.state ~= "dispatched" then
     dispatching.cancel_stray(self, body, peer)
@@ -300,6 +322,8 @@ end
 
 --- A part's result. Answered only when it is durable; one that no longer counts is answered too, so that it is dropped there.
 function lead:result(body)
+  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
+  if not known(self, body) then return { accepted = false, stale = true } end
   local run, part = find(self, body)
   if not run or part.fence ~= body.fence or part.state ~= "dispatched" then return { accepted = true, stale = true } end
   local readable, problem, word = outcome.readable(body.result)
@@ -344,7 +368,7 @@ function lead:tell_stats(run, now)
   if up then
     self.options.reports:progress({
       job = run.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-      stats = outcome.totals(run),
+      leader_name = up.name, stats = outcome.totals(run),
     })
   else
     run.feed:push("stats", { at_ms = now - run.started_ms, parts = outcome.by_part(run) })

@@ -21,39 +21,42 @@ local LEVEL_MS = 10000         -- A level that no ack refreshed for so long has 
 local DELAY_MS = { none = 0, throttle = 100, batch = 500, reject = 1000 }
 local ASK_AFTER = 2            -- Failures to one leader before another is asked who leads.
 local ASK_EVERY_MS = 1000      -- ... at most so often a job, jittered.
-local UNREADABLE_WARN = 10     -- Unreadable acks in a row from one leader that make one warning.
 local TRIES_MAX = 4
 local RESULT_MS = 5000
 
 ---@param node table
----@param options { owner: "worker"|"manager", interval_ms: number, others: fun(): string[] }
---- `owner` names the sites ("worker.progress.send"); `others` lists addresses that may know who leads.
+---@param options { owner: "worker"|"manager", interval_ms: number, others: fun(): string[], unknown: fun(record: table) }
+--- `owner` names the sites ("worker.progress.send"); `others` lists addresses that may know who leads; `unknown` hears of an attempt
+--- that the leader it came from knows nothing of any more.
 function reports.open(node, options)
   local self = setmetatable({
     node = node, options = options, scope = task.scope("reports", node.scope), waiting = {}, seqs = {}, redirect = {},
-    leaders = {}, results = {}, asked = {}, level = "none", level_ms = 0,
+    leaders = {}, results = {}, asked = {}, level = "none", level_ms = 0, fruitless = 0,
     site = {
       send = options.owner .. ".progress.send", ack = options.owner .. ".progress.ack",
       loop = options.owner .. ".progress.flush_loop", result = options.owner .. ".result.send",
       redirect = options.owner .. ".progress.redirect",
     },
   }, reports)
-  self.scope:loop(self.site.loop, {}, {
+  self.scope:loop(self.site.loop, function () return { buffered = self:counts().waiting } end, {
     interval_ms = function () return self:interval_ms() end,
     backoff_ms = { options.interval_ms, FLUSH_CAP_MS },
   }, function () self:flush() end)
   return self
 end
 
---- The flush interval now: the set one, and what the leader's level adds while it is fresh.
+--- The flush interval now: the set one, and what the leader's level adds while it is fresh. While nothing at all goes out it
+--- doubles up to FLUSH_CAP_MS, +-20 %, and one send that succeeds ends that.
 function reports:interval_ms()
   if self.level ~= "none" and task.now_ms() - self.level_ms >= LEVEL_MS then self.level = "none" end
-  return self.options.interval_ms + DELAY_MS[self.level]
+  local interval_ms = self.options.interval_ms + DELAY_MS[self.level]
+  if self.fruitless == 0 then return interval_ms end
+  return math.min(FLUSH_CAP_MS, interval_ms * 2 ^ math.min(self.fruitless, 16)) * (0.8 + 0.4 * self.node.world:unit())
 end
 
 local function key_of(record) return record.job .. " " .. record.part end
 
---- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), stats (a flat summary).
+--- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary).
 function reports:progress(record)
   local key = key_of(record)
   local seq = (self.seqs[key] or 0) + 1
@@ -65,10 +68,10 @@ end
 --- The leader to tell of this job: where the dispatch came from, until an ack or an answer named another.
 local function leader_of(self, record) return self.redirect[record.job] or record.leader end
 
-local function leader_state(self, address)
+local function leader_state(self, record, address)
   local l = self.leaders[address]
   if not l then
-    l = { failures = 0, unreadable = 0, name = "?" }
+    l = { failures = 0, unreadable = 0, name = address == record.leader and record.leader_name or "?" }
     self.leaders[address] = l
   end
   return l
@@ -77,13 +80,13 @@ end
 -- Acks -----------------------------------------------------------------------------------------------------------------
 
 local function apply_ack(self, record, address, bytes)
-  local leader = leader_state(self, address)
+  local leader = leader_state(self, record, address)
   local parsed, err, class = ack.parse(bytes)
   if not parsed then
     leader.unreadable = leader.unreadable + 1
     errors.report(self.site.ack, {
-      workflow = record.workflow, job = record.job, manager = address, payload_bytes = #bytes, first_byte = bytes:byte(1) or -1,
-      class = class, row = leader.unreadable, warn = leader.unreadable % UNREADABLE_WARN == 0,
+      workflow = record.workflow, job = record.job, manager = leader.name, payload_bytes = #bytes, first_byte = bytes:byte(1) or -1,
+      class = class, consecutive = leader.unreadable, -- The policy makes the tenth a warning.
     }, err, class)
     return
   end
@@ -91,7 +94,11 @@ local function apply_ack(self, record, address, bytes)
   self.level, self.level_ms = parsed.level, task.now_ms()
   if parsed.leader and parsed.leader ~= "" then leader.name = parsed.leader end
   local named = parsed.leader_address
-  if named and named ~= "" and named ~= address then self.redirect[record.job] = named end
+  if parsed.known == false then
+    if address == record.leader then self.options.unknown(record) else self.redirect[record.job] = nil end
+  elseif named and named ~= "" and named ~= address then
+    self.redirect[record.job] = named
+  end
 end
 
 -- Progress -------------------------------------------------------------------------------------------------------------
@@ -115,23 +122,24 @@ local function ask_who_leads(self, record, failed_address)
         end
       end
     end
+    self.redirect[record.job] = nil -- Nobody knows: where the dispatch came from is the best guess.
   end)
 end
 
 local function failed(self, record, address, err, code)
-  local key, leader = key_of(record), leader_state(self, address)
+  local key, leader = key_of(record), leader_state(self, record, address)
   leader.failures = leader.failures + 1
-  local newer = self.waiting[key] ~= nil
-  if not newer and self.seqs[key] then self.waiting[key] = record end
+  local put_back = not self.waiting[key] and self.seqs[key] ~= nil -- Neither a newer one there, nor the part over.
+  if put_back then self.waiting[key] = record end
   errors.report(self.site.send, {
     job = record.job, workflow = record.workflow, part = record.part, manager = leader.name, address = address,
     attempt = record.attempt, consecutive = leader.failures, status = code, counts = record.stats.requests or 0,
-    backpressure = self.level, put_back = not newer,
+    backpressure = self.level, put_back = put_back,
   }, err, code)
   if leader.failures >= ASK_AFTER then ask_who_leads(self, record, address) end
 end
 
---- Send all that waits, each part by itself. Raises when nothing at all went out, so that the loop backs off.
+--- Send all that waits, each part by itself.
 function reports:flush()
   local batch, sent, tried = {}, 0, 0
   for _, record in sorted(self.waiting) do batch[#batch + 1] = record end
@@ -149,33 +157,34 @@ function reports:flush()
     tried = tried + 1
     if bytes then
       sent = sent + 1
-      leader_state(self, c.address).failures = 0
+      leader_state(self, c.record, c.address).failures = 0
       apply_ack(self, c.record, c.address, bytes)
     else
       failed(self, c.record, c.address, err, code)
     end
   end
-  if tried > 0 and sent == 0 then task.sleep(math.min(FLUSH_CAP_MS, self.options.interval_ms * 2 ^ math.min(tried, 6))) end
+  if sent > 0 then self.fruitless = 0 elseif tried > 0 then self.fruitless = self.fruitless + 1 end
 end
 
---- The part is over: no progress of it is sent any more.
+--- A result has gone: nothing of the job is kept once nothing of it is left to send.
 local function forget(self, record)
-  local key = key_of(record)
-  self.waiting[key], self.seqs[key] = nil, nil
-  for other in sorted(self.seqs) do
-    if other:sub(1, #record.job + 1) == record.job .. " " then return end
+  for _, left in ipairs { self.seqs, self.results } do
+    for other in sorted(left) do
+      if other:sub(1, #record.job + 1) == record.job .. " " then return end
+    end
   end
   self.redirect[record.job], self.asked[record.job] = nil, nil
 end
 
 -- Results --------------------------------------------------------------------------------------------------------------
 
---- A final result: sent until accepted. `on_accepted(stale)` runs once then.
+--- A final result: sent until accepted, or until the leader it came from says that it counts no more; a leader that was only
+--- named by somebody has no say in that. No progress of the part is sent from here on. `on_accepted(stale)` runs once then.
 ---@param record table  as progress, with state, reason?, result (bytes)
 ---@param on_accepted fun(stale: boolean)
 function reports:result(record, on_accepted)
   local key = ("%s %s %d"):format(record.job, record.part, record.fence)
-  self.waiting[key_of(record)] = nil
+  self.waiting[key_of(record)], self.seqs[key_of(record)] = nil, nil
   self.results[key] = record
   self.scope:spawn(self.site.result, { job = record.job, workflow = record.workflow, part = record.part }, function ()
     local quick = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
@@ -188,16 +197,16 @@ function reports:result(record, on_accepted)
         job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
         state = record.state, reason = record.reason or "", result = record.result, stats = record.stats,
       }, { timeout_ms = RESULT_MS })
-      if reply and reply.accepted then
+      if reply and (reply.accepted or reply.stale and address == record.leader) then
         self.results[key] = nil
         forget(self, record)
         on_accepted(reply.stale)
         return
       end
       errors.report(self.site.result, {
-        job = record.job, workflow = record.workflow, part = record.part, address = address, attempt = try, status = code,
-      }, err or "not accepted", code)
-      if try >= ASK_AFTER then ask_who_leads(self, record, address) end
+        job = record.job, workflow = record.workflow, part = record.part, address = address, attempt = try, status = code or "UNKNOWN",
+      }, err or "it knows nothing of the part", code or "UNKNOWN")
+      if reply then self.redirect[record.job] = nil elseif try >= ASK_AFTER then ask_who_leads(self, record, address) end
       task.sleep(try < TRIES_MAX and quick:next() or slow:next())
     end
   end)

@@ -23,7 +23,12 @@ function worker.open(node, options)
     node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, claimed = 0, runs = {}, fences = {},
     ended = {}, leaders = {}, stale = 0,
   }, worker)
-  self.reports = reports.open(node, { owner = "worker", interval_ms = options.flush_ms, others = options.others })
+  self.reports = reports.open(node, {
+    owner = "worker", interval_ms = options.flush_ms, others = options.others,
+    unknown = function (record)
+      self:cancel { job = record.job, part = record.part, fence = record.fence, reason = "its leader knows nothing of it", deadline_ms = 5000 }
+    end,
+  })
   return self
 end
 
@@ -101,7 +106,7 @@ function worker:dispatch(body)
     if run.state ~= "running" then return end
     self.reports:progress({
       job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence,
-      leader = body.leader, stats = summary,
+      leader = body.leader, leader_name = body.leader_name, stats = summary,
     })
   end, function (result) on_result(self, run, result) end)
   if not handle then

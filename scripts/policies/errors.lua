@@ -14,8 +14,9 @@ return {
   default = { burst = 5, per_ms = 10000, traces = 3 },
 
   sites = {
-    -- Garbage from one manager; the tenth in a row is told aloud, see below.
+    -- Garbage from one leader; the tenth in a row is told aloud, see below.
     ["worker.progress.ack"] = { level = "debug" },
+    ["manager.progress.ack"] = { level = "debug" },
     -- One virtual user's failed step: the numbers of the run tell of it too.
     ["exec.vu"] = { burst = 2, per_ms = 30000 },
   },
@@ -24,6 +25,6 @@ return {
   --- level, burst and per_ms, or nothing. It runs to its end at once: it cannot wait, and has no io, os or require.
   ---   incident = { site =, ids = {}, message =, code =, where = "file:line", error = (any value), count = }
   decide = function (incident, _)
-    if incident.site == "worker.progress.ack" and incident.ids.consecutive == 10 then return "warning" end
+    if incident.site:find("%.progress%.ack$") and incident.ids.consecutive == 10 then return "warning" end
   end,
 }

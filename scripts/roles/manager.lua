@@ -48,6 +48,7 @@ function role.start(node)
   local state = {}
   state.reports = reports.open(node, {
     owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
+    unknown = function (record) state.lead:drop(record, "the gate knows nothing of it") end,
   })
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,

@@ -45,7 +45,7 @@ end }
 
 -- Making one -----------------------------------------------------------------------------------------------------------
 
---- `gates`, and for each of `dcs` (names) `managers` and `workers` a dc; without gates the client connects to the managers.
+--- `gates`, and for each of `dcs` (names) `managers` and `workers` a dc; without gates the client connects to the first manager.
 --- `set`: config of every node, `set_worker` and such of one role.
 ---@param options { seed?: integer, loss?: number, latency_ms?: number, gates?: integer, dcs?: string[], managers?: integer,
 ---  workers?: integer|integer[], set?: table, set_worker?: table, set_manager?: table, set_gate?: table, warm_ms?: number }
@@ -79,7 +79,7 @@ function simcluster.new(options)
     end
   end
   self.client = self:add {
-    name = "c1", role = "client", config = { connect = options.connect or #self.gates > 0 and self.gates or self.managers },
+    name = "c1", role = "client", config = { connect = #self.gates > 0 and self.gates or { self.managers[1] } },
   }
   self:run(options.warm_ms or WARM_MS)
   for _, node in ipairs(self.nodes) do self.idle[node.name] = self:ask(node, "tasks") end
@@ -387,7 +387,8 @@ end
 ---@param options? { except?: table<string, boolean>, ms?: number }  nodes not looked at
 function Cluster:rest(options)
   options = options or {}
-  self:run(options.ms or RETENTION_MS + 2500)
+  local set = self.options.set or {}
+  self:run(options.ms or (set.retention_ms or RETENTION_MS) + 2500)
   local jobs = sorted.keys(self.jobs)
   for _, id in ipairs(jobs) do self:check_pushes(id) end
   for _, node in ipairs(self.nodes) do
@@ -401,7 +402,10 @@ function Cluster:rest(options)
         if e.claimed ~= 0 then broken(self, "%s: at rest %s has %d cores claimed", node.name, name, e.claimed) end
       end
       local named = self:ask(node, "named", jobs)
-      if #named > 0 then broken(self, "%s: at rest it still names ended jobs: %s", node.name, table.concat(named, "; ")) end
+      if #named > 0 then
+        local some = table.concat(named, "; ", 1, math.min(5, #named))
+        broken(self, "%s: at rest it still names ended jobs: %s", node.name, some)
+      end
       local tasks = self:ask(node, "tasks")
       if tasks ~= self.idle[node.name] then
         broken(self, "%s: %d tasks at rest, %d when idle", node.name, tasks, self.idle[node.name] or -1)

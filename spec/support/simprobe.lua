@@ -10,7 +10,7 @@ local probe = {}
 --- Fences of parts that ended are remembered, so many, against late messages: they are the only names that may stay.
 local REMEMBERED = { ["state.worker.fences"] = true, ["state.worker.ended"] = true }
 --- Other nodes' or the library's business: what the transport counts, and what was logged.
-local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true, spec_record = true }
+local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true }
 
 local function worker_of(w)
   local out = { cores = w.cores, claimed = w.claimed, runs = {} }
@@ -71,8 +71,8 @@ function probe.named(jobs)
     seen[value] = true
     for key, item in next, value do -- order-free: sorted below
       if type(key) == "string" then
-        if names(key) then found[#found + 1] = path .. "[" .. key .. "]" end
-        if depth > 1 or not OUTSIDE[key] then walk(item, (path == "" and "" or path .. ".") .. key, depth + 1) end
+        if names(key) and (depth > 1 or key:sub(1, 5) ~= "spec_") then found[#found + 1] = path .. "[" .. key .. "]" end
+        if depth > 1 or not OUTSIDE[key] and key:sub(1, 5) ~= "spec_" then walk(item, (path == "" and "" or path .. ".") .. key, depth + 1) end
       else
         walk(key, path .. ".(key)", depth + 1)
         walk(item, path .. "[]", depth + 1)

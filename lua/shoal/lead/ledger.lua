@@ -187,6 +187,9 @@ function ledger:outcome(index)
   return o
 end
 
+--- Nobody waits for what was done so far.
+function ledger:forget_outcomes() self.outcomes = {} end
+
 --- All of it as bytes, in sorted order, so that equal states give equal bytes.
 function ledger:snapshot()
   return msgpack.pack({ runs = self.runs, keys = self.keys, finished = self.finished })

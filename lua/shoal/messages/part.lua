@@ -42,7 +42,7 @@ return {
     },
     {
       name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000, retry = "idempotent",
-      doc = "sent until accepted; accepted only when it is durable",
+      doc = "sent until accepted, which is when it is durable; stale and not accepted: the job is not known here",
       fields = {
         { "job", "string" },
         { "workflow", "string" },
