@@ -44,6 +44,8 @@ node.config = schema.record({
   manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
   gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
   retention_ms = schema.integer { default = 300000, min = 0, max = 86400000 },
+  -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
+  fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },
   progress_per_s = schema.integer { default = 20000, min = 1, max = 10000000, doc = "progress messages a leader takes a second" },
   stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
 }, function (c)

@@ -48,6 +48,7 @@ site("worker.progress.flush_loop", "worker", "error", { "buffered", "cycle", "co
   "the loop that flushes progress failed; it goes on after a backoff")
 site("worker.progress.ack", "worker", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
   "an acknowledgement of progress could not be read; nothing of it was applied")
+site("worker.forget", "worker", "warning", {}, "the memory of parts that ended could not be cleared")
 
 -- ---- manager: the same towards the gates ----
 site("manager.progress.send", "manager", "warning",

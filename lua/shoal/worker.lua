@@ -14,7 +14,7 @@ local task = require "shoal.task"
 local worker = {}
 worker.__index = worker
 
-local FENCES_MAX = 4096 -- Parts that ended, whose fence is remembered against late messages.
+local FENCES_MAX = 4096 -- Parts that ended, whose fence is remembered against late messages; for fence_ms at most.
 
 ---@param node table
 ---@param options { flush_ms: number, others: fun(): string[] }
@@ -41,14 +41,25 @@ local function release(self, run)
   assert(self.claimed >= 0)
 end
 
---- Remember a part's fence, for a bounded number of parts that ended.
+local function forget_oldest(self)
+  local oldest = table.remove(self.ended, 1)
+  if self.fences[oldest.key] == oldest.fence and not self.runs[oldest.key] then self.fences[oldest.key] = nil end
+end
+
+--- Remember the fence of a part that ended: for a bounded number of parts, and no longer than a late message may take.
 local function remember(self, key, fence)
   self.fences[key] = fence
-  self.ended[#self.ended + 1] = { key = key, fence = fence }
-  if #self.ended > FENCES_MAX then
-    local oldest = table.remove(self.ended, 1)
-    if self.fences[oldest.key] == oldest.fence and not self.runs[oldest.key] then self.fences[oldest.key] = nil end
-  end
+  self.ended[#self.ended + 1] = { key = key, fence = fence, until_ms = task.now_ms() + self.node.config.fence_ms }
+  if #self.ended > FENCES_MAX then forget_oldest(self) end
+  if self.forgetting then return end
+  self.forgetting = true
+  self.scope:spawn("worker.forget", {}, function ()
+    while self.ended[1] do
+      local left_ms = self.ended[1].until_ms - task.now_ms()
+      if left_ms > 0 then task.sleep(left_ms) else forget_oldest(self) end
+    end
+    self.forgetting = false
+  end)
 end
 
 local function on_result(self, run, result)

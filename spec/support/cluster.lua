@@ -30,7 +30,7 @@ cluster.program, cluster.root = shoal, root
 local made = 0
 
 --- Run the loop until fn() is true; raises when it is not in limit_ms.
----@param what string  for the message
+---@param what string | fun(): string  for the message
 ---@param fn fun(): any
 ---@param limit_ms? number
 function cluster.wait(what, fn, limit_ms)
@@ -47,7 +47,9 @@ function cluster.wait(what, fn, limit_ms)
   limit:close()
   tick:close()
   uv.run("nowait")
-  if not result then error(("waited %d ms in vain: %s"):format((limit_ms or RUN_MS) * PATIENCE, what), 2) end
+  if not result then
+    error(("waited %d ms in vain: %s"):format((limit_ms or RUN_MS) * PATIENCE, type(what) == "function" and what() or what), 2)
+  end
   return result
 end
 
@@ -62,7 +64,7 @@ end
 
 --- A port below those the system gives out, that nobody listens on now.
 function cluster.port()
-  local first = 20000 + (uv.os_getpid() * 7 + made * 131) % 9000
+  local first = 20000 + math.tointeger((uv.os_getpid() * 7 + made * 131) % 9000)
   for port = first, first + 2000 do
     local socket, udp = uv.new_tcp(), uv.new_udp()
     local free = socket:bind("127.0.0.1", port) and socket:listen(1, function () end) and udp:bind("127.0.0.1", port)
@@ -169,7 +171,8 @@ end
 
 --- Wait for its end and the end of its pipes. A child of its that holds a pipe open is so found too.
 function Process:wait(limit_ms)
-  cluster.wait("the end of: " .. self.words .. "; it said:\n" .. self.out .. self.err, function () return self.code end, limit_ms)
+  local function what() return "the end of: " .. self.words .. "; it said:\n" .. self.out .. self.err end
+  cluster.wait(what, function () return self.code end, limit_ms)
   return self
 end
 

@@ -61,7 +61,10 @@ local function on_interrupt(id, decide)
           decide(answer == "c" and "cancel" or "detach")
         end
       end,
-      on_end = function (stream) stream:close() end,
+      on_end = function (stream)
+        stream:close()
+        if asked then decide("leave") end -- Nobody is there who could answer.
+      end,
     })
   end)
   core.on_signal("TERM", function () decide("leave") end)
