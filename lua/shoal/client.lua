@@ -35,6 +35,11 @@ function client.open(node, addresses)
   for name, push in sorted(PUSHES) do
     node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
   end
+  -- Pushes came over it: who follows a job asks again now, not when it has been quiet for long.
+  self.unwatch = node.rpc:watch(function (_, event)
+    if event ~= "down" then return end
+    for _, j in sorted(self.jobs) do j.heard_ms = -QUIET_MS end
+  end)
   return self
 end
 
@@ -95,7 +100,7 @@ end
 -- Calls ----------------------------------------------------------------------------------------------------------------
 
 local AGAIN = { TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true,
-  NOT_LEADER = true, CLOSED = true, UNKNOWN = true, OVERLOADED = true, EHOSTUNREACH = true, EPIPE = true }
+  NOT_LEADER = true, CLOSED = true, UNKNOWN = true, OVERLOADED = true, FULL = true, NOT_READY = true, EHOSTUNREACH = true, EPIPE = true }
 
 --- Call whoever answers, beginning with who answered last. Refusals are answers; only silence goes on to the next address.
 ---@return table? reply, string? err, string? code
@@ -164,6 +169,7 @@ end
 function client:cancel(id, reason) return self:call("job.cancel", { job = id, reason = reason }) end
 
 function client:close()
+  self.unwatch()
   self.scope:close()
 end
 

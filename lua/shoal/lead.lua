@@ -25,6 +25,7 @@ lead.__index = lead
 local PROPOSE_MS = 5000
 local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
 local RUN_BACKOFF_MS = { 100, 5000 }
+local YOUNG_HEARTBEATS = 3
 
 ---@class LeadOptions
 ---@field tier "gates"|"managers"
@@ -62,7 +63,7 @@ end
 
 --- This node leads, under a fence above that of every leadership before: take up what was under way.
 function lead:on_lead(index)
-  self.fence = index
+  self.fence, self.led_ms = index, task.now_ms()
   self.ledger:forget_outcomes() -- Those of a replay have no proposer.
   for _, entry in ipairs(self.ledger:list()) do
     if ledger.FINAL[entry.state] then self:hand_over(entry) else self:start(entry, true) end
@@ -91,6 +92,11 @@ function lead:commit_or_raise(command)
   return done
 end
 
+--- Has it only just begun to lead? Then who is missing may not have had the time to say that it is there.
+function lead:young()
+  return task.now_ms() - self.led_ms < YOUNG_HEARTBEATS * self.node.config.heartbeat_ms
+end
+
 function lead:wake_all()
   for _, run in sorted(self.runs) do run.wake:push(true) end
 end
@@ -102,8 +108,12 @@ function lead:submit(body)
   if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
   local spec, problems = job.decode(body.spec)
   if not spec then return nil, problems, "CONFIG" end
+  local asked = self.ledger:of_key(body.key)
+  if asked then return { job = asked.job, duplicate = true } end
   local reachable, why = self.options.placement.accepts(spec, self.executors:all())
-  if not reachable then return nil, why, "CONFIG" end
+  if not reachable then
+    return nil, why, self:young() and "NOT_READY" or "CONFIG"
+  end
   local made, err, code = self:commit({
     kind = "create", run = "", job = "", prefix = "", key = body.key, name = spec.name,
     salt = ("%04x"):format(self.node.world:random(65536) - 1), spec = body.spec,
@@ -150,9 +160,9 @@ function lead:start(entry, again)
   local scope = task.scope("run " .. entry.run, self.scope)
   local spec = assert(job.decode(entry.spec))
   local run = {
-    key = entry.run, job = entry.job, entry = entry, spec = spec, order = job.order(spec), scope = scope,
+    key = entry.run, job = entry.job, entry = entry, again = again, spec = spec, order = job.order(spec), scope = scope,
     wake = task.channel(1), feed = feed.new(entry.job, scope, self.fence, again), started_ms = task.now_ms(), progress = {}, seen = {},
-    busy = {}, told = {}, cancels = {}, stats_ms = 0, changed = false,
+    busy = {}, held = {}, told = {}, cancels = {}, stats_ms = 0, changed = false,
   }
   run.deadline_ms = spec.timeout_ms and run.started_ms + spec.timeout_ms
   self.runs[entry.run] = run
@@ -212,6 +222,7 @@ end
 
 --- Cut a workflow into parts, once; false while nobody could run it.
 function lead:split(run, name, workflow)
+  if run.again and self:young() then return false end -- Everybody there was before the restart shall have a share.
   local shares = self.options.placement.split(workflow, self.executors:list(), run.spec)
   if not shares or #shares == 0 then return false end
   local whole, why = outcome.adds_up(workflow, shares)
@@ -334,7 +345,8 @@ function lead:result(body)
     return nil, problem, word
   end
   if body.state == "cancelled" and run.entry.state == "running" then -- Nobody here asked: its executor is going away.
-    dispatching.lose(self, run, part, body.fence, "lost", body.reason, body.stats)
+    local settled, unsettled, why = dispatching.lose(self, run, part, body.fence, "lost", body.reason, body.stats)
+    if not settled then return nil, unsettled, why end
     return { accepted = true, stale = false }
   end
   local retry = body.state == "failed" and self.options.retry.again(part, run.spec.workflows[part.workflow], "failed")
@@ -368,7 +380,7 @@ function lead:tell_stats(run, now)
   if up then
     self.options.reports:progress({
       job = run.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-      leader_name = up.name, stats = outcome.totals(run),
+      leader_name = up.name, since = self.fence << 20, stats = outcome.totals(run),
     })
   else
     run.feed:push("stats", { at_ms = now - run.started_ms, parts = outcome.by_part(run) })
@@ -389,7 +401,7 @@ end
 function lead:close_run(run, result)
   local entry = run.entry
   run.over = true
-  run.progress, run.seen, run.busy, run.cancels = {}, {}, {}, {}
+  run.progress, run.seen, run.busy, run.held, run.cancels = {}, {}, {}, {}, {}
   if not entry.upstream then
     run.feed:push("result", { workflow = "", result = result })
     run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = task.now_ms() - run.started_ms })

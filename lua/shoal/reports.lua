@@ -56,10 +56,11 @@ end
 
 local function key_of(record) return record.job .. " " .. record.part end
 
---- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary).
+--- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
+--- `since`: above all numbers that an earlier life of this node gave to the same attempt.
 function reports:progress(record)
   local key = key_of(record)
-  local seq = (self.seqs[key] or 0) + 1
+  local seq = (self.seqs[key] or record.since or 0) + 1
   self.seqs[key] = seq
   record.seq = seq
   self.waiting[key] = record

@@ -92,6 +92,7 @@ end
 
 --- A leader's dispatch. The same one again is answered as the first was.
 function worker:dispatch(body)
+  if self.closing then return nil, self.node.name .. " is stopping", "REFUSED" end
   local key = key_of(body)
   local greatest, known = self.fences[key] or 0, self.runs[key]
   if known and known.body.fence == body.fence then return { state = "accepted" } end
@@ -171,6 +172,7 @@ end
 
 --- End every run, report what can be reported in time, and stop. Waits.
 function worker:close(timeout_ms)
+  self.closing = true
   for _, run in sorted(self.runs) do
     if run.state == "running" then run.handle:cancel("the worker is stopping", timeout_ms / 2) end
   end

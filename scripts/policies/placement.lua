@@ -2,7 +2,7 @@
 ---
 --- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why
 --- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait
---- `choose(part, workflow, executors)`  who runs this part now?  -> an executor's name, or nil to wait
+--- `choose(part, workflow, executors, spec)`  who runs this part now?  -> an executor's name, or nil to wait
 --- executors: { name, address, cores, free }, sorted by name, only those that are up.
 local job = require "shoal.job"
 
@@ -11,6 +11,15 @@ local function tried(part, name)
     if attempt.executor == name and attempt.state ~= "refused" then return true end
   end
   return false
+end
+
+--- How often it said no to this part, so that the others are asked first.
+local function refusals(part, name)
+  local count = 0
+  for _, attempt in ipairs(part.history) do
+    if attempt.executor == name and attempt.state == "refused" then count = count + 1 end
+  end
+  return count
 end
 
 local workers = {}
@@ -27,13 +36,14 @@ function workers.split(workflow, executors)
   return job.share(workflow, workflow.parts or workflow.command and 1 or able)
 end
 
---- Most free cores first; one that failed this part only when no other could ever hold it.
+--- Fewest refusals, then most free cores first; one that failed this part only when no other could ever hold it.
 function workers.choose(part, workflow, executors)
-  local cores, best, again, busy = workflow.cores or 1, nil, nil, false
+  local cores, best, again, busy, least = workflow.cores or 1, nil, nil, false, 0
   for _, e in ipairs(executors) do
     local failed_here = tried(part, e.name)
     if e.free >= cores and not failed_here then
-      if not best or e.free > best.free then best = e end
+      local said_no = refusals(part, e.name)
+      if not best or said_no < least or said_no == least and e.free > best.free then best, least = e, said_no end
     elseif e.free >= cores then
       again = again or e
     elseif e.cores >= cores and not failed_here then
@@ -84,15 +94,18 @@ function datacenters.split(workflow, executors, spec)
   return shares
 end
 
---- The datacenter it was cut for; the freest other when that one has lost it.
-function datacenters.choose(part, _, executors)
-  local home, other = part.share.executor, nil
+--- The datacenter it was cut for; another that the job names, the freest first, when that one has lost it or says no more often.
+function datacenters.choose(part, _, executors, spec)
+  local home, best, least = part.share.executor, nil, 0
   for _, e in ipairs(executors) do
-    if e.name == home and not tried(part, home) then return home end
-    if not tried(part, e.name) and (not other or e.free > other.free) then other = e end
+    if wanted(spec, e.name) and not tried(part, e.name) then
+      local said_no = refusals(part, e.name)
+      local better = best and (e.name == home or best.name ~= home and e.free > best.free)
+      if not best or said_no < least or said_no == least and better then best, least = e, said_no end
+    end
   end
-  if not tried(part, home) then return nil end
-  return other and other.name or home
+  if best then return best.name end
+  return tried(part, home) and home or nil
 end
 
 return { workers = workers, datacenters = datacenters }

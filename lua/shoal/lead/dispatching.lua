@@ -13,6 +13,7 @@ local dispatching = {}
 
 local TRIES_MAX = 5
 local CALL_MS = 3000
+local HOLD_MS = { 100, 5000 } -- From a refusal of a part to its next offer, and the longest.
 local LIMIT_SLACK_MS = 1000
 local CANCEL_DEADLINE_MS = 30000
 local ASK_TRIES_MAX = 20
@@ -23,10 +24,24 @@ local function current(run, part, fence)
   return not run.over and part.state == "dispatched" and part.fence == fence
 end
 
+--- A refusal costs nothing but time, so time it costs: the part is offered again after a while that doubles.
+local function hold(self, run, part)
+  local refusals = 0
+  for _, attempt in ipairs(part.history) do refusals = attempt.state == "refused" and refusals + 1 or 0 end
+  local name, hold_ms = part.part, math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(refusals - 1, 16))
+  run.held[name] = true
+  run.scope:spawn("lead.dispatch", { job = run.job, workflow = part.workflow, part = name }, function ()
+    task.sleep(hold_ms * (0.8 + 0.4 * self.node.world:unit()))
+    run.held[name] = nil
+    run.wake:push(true)
+  end)
+end
+
 --- What a lost or refused attempt means is durable before anything else follows from it.
 ---@param last? table  the attempt's last counts, when they are better known than by its progress
+---@return true? ok, string? err, string? code
 function dispatching.lose(self, run, part, fence, state, reason, last)
-  if not current(run, part, fence) then return end
+  if not current(run, part, fence) then return true end
   local executor, progress = part.executor, last or run.progress[part.part]
   local retry = self.options.retry.again(part, run.spec.workflows[part.workflow], state)
   errors.report("lead.attempt_lost", {
@@ -39,12 +54,14 @@ function dispatching.lose(self, run, part, fence, state, reason, last)
   })
   if not done then
     errors.report("lead.lost", { job = run.job, part = part.part, executor = executor }, err, code)
-    return
+    return nil, err, code
   end
   run.progress[part.part] = nil
   dispatching.release(self, run, part, executor)
+  if state == "refused" and part.state == "pending" then hold(self, run, part) end
   run.changed = true
   run.wake:push(true)
+  return true
 end
 
 --- The attempt is over: its cores are free for any run.
@@ -114,8 +131,10 @@ function dispatching.advance(self, run, part, workflow)
     self:commit_or_raise({ kind = "abandon", run = run.key, part = name, reason = run.entry.reason })
   elseif part.state == "dispatched" and run.entry.state == "cancelling" then
     dispatching.cancel(self, run, part)
-  elseif part.state == "pending" and not run.busy[name] then
-    local choice = self.options.placement.choose(part, workflow, self.executors:list())
+  elseif part.state == "pending" and not run.busy[name] and not run.held[name] then
+    local home = part.share.executor and self.executors:get(part.share.executor)
+    if run.again and part.share.executor and not (home and home.state == "up") and self:young() then return end
+    local choice = self.options.placement.choose(part, workflow, self.executors:list(), run.spec)
     if not choice then return end
     if not self.executors:get(choice) then
       error(("placement.choose for %s: there is no executor %s"):format(name, tostring(choice)))

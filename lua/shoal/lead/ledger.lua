@@ -187,6 +187,9 @@ function ledger:outcome(index)
   return o
 end
 
+--- The run that a submission's key made, while it is remembered.
+function ledger:of_key(key) return self.runs[self.keys[key] or ""] end
+
 --- Nobody waits for what was done so far.
 function ledger:forget_outcomes() self.outcomes = {} end
 
