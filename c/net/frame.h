@@ -93,11 +93,21 @@ struct frame {
   uint64_t id;
 };
 
-/* Write the header into out[FRAME_HEADER]. */
-static inline void frame_put(uint8_t *out, const struct frame *f) {
-  uint64_t head = (uint64_t)f->length << 32 | (uint64_t)f->type << 16 | (uint64_t)f->lane << 8 | f->flags;
-  uint64_t words[2] = {__builtin_bswap64(head), __builtin_bswap64(f->id)};
+/* A header as the two numbers it is on the wire, so that it travels in registers. The length is 0 until it is written. */
+struct frame_head {
+  uint64_t word, id;
+};
+static inline struct frame_head frame_head(uint16_t type, uint8_t lane, uint8_t flags, uint64_t id) {
+  return (struct frame_head){(uint64_t)type << 16 | (uint64_t)lane << 8 | flags, id};
+}
+
+/* Write a header, with this length and more flags, into out[FRAME_HEADER]. */
+static inline void frame_put_head(uint8_t *out, struct frame_head head, size_t length, uint8_t flags) {
+  uint64_t words[2] = {__builtin_bswap64((uint64_t)length << 32 | head.word | flags), __builtin_bswap64(head.id)};
   memcpy(out, words, FRAME_HEADER);
+}
+static inline void frame_put(uint8_t *out, const struct frame *f) {
+  frame_put_head(out, frame_head(f->type, f->lane, f->flags, f->id), f->length, 0);
 }
 
 /* Read the header at bytes[FRAME_HEADER], unchecked. */
@@ -115,11 +125,16 @@ static inline void frame_get(const uint8_t *bytes, struct frame *out) {
 /* Whether a header that came from outside may stand. */
 enum frame_fault frame_check(const struct frame *f);
 
-/* Whether it is of the usual kind: one small whole message of ours. Says nothing about the others. */
-static inline bool frame_is_plain(const struct frame *f) {
-  uint8_t kind = f->flags ^ FRAME_LAST; /* REQUEST, REPLY, or none of them. */
-  return f->length <= FRAME_BODY_MAX && f->lane < FRAME_LANES && f->id != 0 &&
-         (kind == FRAME_REQUEST || kind == FRAME_REPLY || kind == 0);
+/* A whole message of ours, neither refusal nor transport frame, with an id: nearly all frames are. Given the first eight
+ * bytes of a header as a number, and its id; says nothing about the frames it is false for. */
+static inline bool frame_is_plain(uint64_t head, uint64_t id) {
+  const uint32_t kinds = 1u << FRAME_LAST | 1u << (FRAME_LAST | FRAME_REQUEST) | 1u << (FRAME_LAST | FRAME_REPLY);
+  return (head & 0xfce0) == 0 && kinds >> (head & 31) & 1 && head >> 32 <= FRAME_BODY_MAX && id != 0;
+}
+static inline uint64_t frame_word(const uint8_t *bytes) { /* Eight bytes as a number. */
+  uint64_t word;
+  memcpy(&word, bytes, sizeof word);
+  return __builtin_bswap64(word);
 }
 
 struct frame_hello {

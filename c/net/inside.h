@@ -66,7 +66,7 @@ struct link {
   uint8_t *in; /* The beginning of a frame whose rest has not come. */
   size_t in_length, in_capacity;
   struct assembly parts[NET_LANES];
-  uint32_t unanswered[NET_LANES];
+  uint32_t unanswered; /* Requests of the other side's, control not counted. */
 };
 
 struct net_peer {
@@ -80,12 +80,15 @@ struct net_peer {
   struct net_peer *mark_next;
   struct link *link;        /* The current one. */
   struct queue lanes[NET_LANES];
+  uint8_t busy;             /* Bit by lane: something may wait there. */
   struct request_line sends[NET_LANES]; /* Accepted, not wholly given to the stream. */
   struct request_line written;          /* Given to the stream, not yet to the kernel. */
+  uint32_t sends_count;                 /* In all of these lines. */
   struct request outstanding;           /* The head of the ring. */
   uint64_t deadline_ns;                 /* When `deadline` is set for: the earliest deadline in the ring, or earlier. */
   bool disordered;                      /* The ring's deadlines do not rise: all of it must be looked through. */
-  uint32_t in_flight[NET_LANES];
+  uint32_t in_flight[NET_LANES], in_flight_all; /* All: control not counted. */
+  bool calm;                /* Not closing, circuit closed with nothing counted, no wait drawn: an answer changes nothing. */
   struct breaker breaker;
   enum breaker_status circuit_told;
   struct backoff backoff;
@@ -124,6 +127,8 @@ struct net {
   struct link *links;
   struct listening *listeners;
   bool closing, ending;
+  struct link *reading; /* Not NULL: this one's on_read is running, and now_ns is now. */
+  uint64_t now_ns;
   struct net_counts counts;
 };
 
@@ -131,7 +136,8 @@ struct net {
 void net_wake(struct net *n);                     /* Run the turn's end before the world waits. */
 void net_mark(struct net_peer *p);                /* With net_wake. */
 void net_set_timer(struct net *n, struct wheel_entry *e, uint64_t at_ns);
-static inline uint64_t net_now(struct net *n) { return world_now_ns(n->world); }
+/* The world's clock stands still in a callback, so it is asked once in each that brings many messages. */
+static inline uint64_t net_now(struct net *n) { return n->reading ? n->now_ns : world_now_ns(n->world); }
 void net_peer_event(struct net_peer *p, enum net_peer_event event, int code, const char *text);
 
 /* peer.c */
@@ -144,25 +150,29 @@ void peer_on_circuit(struct net_peer *p);
 /* A node that listens there came to us: what we hold against its address is looked at again, now. */
 void peer_heard(struct net *n, const char *advertise);
 void peer_failed(struct net_peer *p, bool trial); /* For the circuit. */
+void peer_answered(struct net_peer *p, bool trial); /* Likewise, and for the backoff; not when calm. */
 void peer_free(struct net_peer *p);
 int peer_overflow(struct net_peer *p, enum net_lane lane); /* No room: counted; control closes the connection. ERR_FULL. */
 
-/* Give the peer a message to carry, within the lane's bounds. 0, ERR_FULL, ERR_MEMORY. */
-static inline int peer_push(struct net_peer *p, const struct frame *head, const void *bytes, size_t length) {
-  struct net *n = p->net;
-  struct queue *q = &p->lanes[head->lane];
-  bool exempt = head->flags & FRAME_REFUSAL; /* Small, and one for each unanswered request at most. */
-  if (q->messages && !exempt) { /* An empty lane takes any one message. */
-    if (q->messages >= n->options.lane_queue_max[head->lane] ||
-        queue_bytes(q) + length > n->options.lane_queue_bytes_max[head->lane])
-      return peer_overflow(p, (enum net_lane)head->lane);
+/* This lane has something: it is written at the end of the turn. */
+static inline void peer_to_flush(struct net_peer *p, unsigned lane) {
+  p->busy |= (uint8_t)(1u << lane);
+  if (p->flush) return;
+  p->flush = true;
+  net_mark(p);
+}
+
+/* Give the peer a message to carry, within the lane's bounds. A `free` one is let through: it is small, and there is one
+ * for each unanswered request at most. 0, ERR_FULL, ERR_MEMORY. */
+static inline int peer_push(struct net_peer *p, enum net_lane lane, struct frame_head head, const void *bytes,
+                            size_t length, bool free) {
+  struct queue *q = &p->lanes[lane];
+  if (!queue_push_easily(q, head, bytes, length)) {
+    if (!free && queue_full(q, length)) return peer_overflow(p, lane);
+    int rc = queue_push(q, head, bytes, length);
+    if (rc < 0) return rc;
   }
-  int rc = queue_push(q, head, bytes, length);
-  if (rc < 0) return rc;
-  if (!p->flush) {
-    p->flush = true;
-    net_mark(p);
-  }
+  peer_to_flush(p, lane);
   return 0;
 }
 
@@ -178,7 +188,8 @@ void link_free(struct link *l);
 /* request.c */
 struct request *request_find(struct net *n, uint64_t id); /* The waiting call with this id, or NULL. */
 void request_end(struct request *r, int code);    /* Its fn hears code at the end of the turn. */
-enum frame_fault request_answered(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length);
+void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct net_result *result);
+enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length);
 void request_on_deadline(struct net_peer *p);
 void request_deliver(struct net *n);              /* Those that ended before this call. */
 bool request_drop(void *peer, const struct frame *f); /* For queue_peek: its request has ended. */

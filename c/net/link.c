@@ -103,51 +103,53 @@ static void farewell(struct link *l, const char *name, const char *text) {
   if (rc < 0) link_lose(l, rc, text, true);
 }
 
-static bool lanes_empty(const struct net_peer *p) {
-  for (int lane = 0; lane < NET_LANES; lane++)
-    if (p->lanes[lane].messages) return false;
-  return true;
-}
+/* The lanes in `set`, the highest first. */
+#define EACH_LANE(lane, set) \
+  for (unsigned left_ = (set), lane; left_ && (lane = (unsigned)__builtin_ctz(left_), true); left_ &= left_ - 1)
 
-/* taken[] comes in zeroed. At most one frame's worth of bytes a write, the highest lane first, and none before the kernel took the last write: so
- * what comes next can still overtake what waits. */
+/* At most one frame's worth of bytes a write, the highest lane first, and none before the kernel took the last write: so
+ * what comes next can still overtake what waits. taken[] is set for busy lanes. */
 static size_t gather(struct net_peer *p, struct world_buffer buffers[NET_LANES], size_t taken[NET_LANES]) {
   size_t count = 0, budget = FRAME_MAX;
-  for (int lane = 0; lane < NET_LANES; lane++) {
+  EACH_LANE(lane, p->busy) {
     struct queue *q = &p->lanes[lane];
     uint32_t dropped;
-    if (!q->messages) continue;
-    const uint8_t *bytes = queue_peek(q, budget, request_drop, p, &taken[lane], &dropped);
-    p->net->counts.drops[lane][NET_DROP_EXPIRED] += dropped;
-    if (bytes) buffers[count++] = (struct world_buffer){bytes, taken[lane]};
-    budget -= taken[lane];
-    if (queue_bytes(q) > taken[lane]) break; /* A lower lane does not slip in where this one's next frame had no room. */
+    const uint8_t *bytes = budget ? queue_peek(q, budget, request_drop, p, &taken[lane], &dropped) : NULL;
+    if (!bytes) taken[lane] = 0;
+    else buffers[count++] = (struct world_buffer){bytes, taken[lane]};
+    if (budget) p->net->counts.drops[lane][NET_DROP_EXPIRED] += dropped;
+    /* A lower lane does not slip in where this one's next frame had no room. */
+    budget = queue_bytes(q) > taken[lane] ? 0 : budget - taken[lane];
   }
   return count;
+}
+
+static void take(struct net_peer *p, const size_t taken[NET_LANES]) {
+  EACH_LANE(lane, p->busy) {
+    struct queue *q = &p->lanes[lane];
+    uint32_t before = q->messages;
+    if (taken[lane]) queue_take(q, taken[lane]);
+    p->net->counts.messages_sent += before - q->messages;
+    if (!q->messages) p->busy &= (uint8_t)~(1u << lane);
+  }
 }
 
 void link_flush(struct link *l) {
   struct net_peer *p = l->peer;
   if (!p || l->shut || (l->state != LINK_UP && l->state != LINK_DRAINING)) return;
-  while (world_stream_queued(l->stream) == 0 && !lanes_empty(p)) {
+  while (p->busy && world_stream_queued(l->stream) == 0) {
     struct world_buffer buffers[NET_LANES];
-    size_t taken[NET_LANES] = {0};
+    size_t taken[NET_LANES];
     size_t count = gather(p, buffers, taken);
-    if (!count) continue; /* All of it had ended; then the lanes are shorter now. */
-    int rc = out(l, buffers, count);
+    int rc = count ? out(l, buffers, count) : 0; /* 0: all of it had ended. */
     if (rc < 0) {
       lose(l, rc, "the connection cannot be written: %s", error_text(rc));
       return;
     }
-    for (int lane = 0; lane < NET_LANES; lane++) {
-      if (!taken[lane]) continue;
-      uint32_t before = p->lanes[lane].messages;
-      queue_take(&p->lanes[lane], taken[lane]);
-      l->net->counts.messages_sent += before - p->lanes[lane].messages;
-    }
+    take(p, taken);
   }
-  request_sent(p);
-  if (l->state == LINK_DRAINING && lanes_empty(p)) farewell(l, "CLOSED", "closed by the other side");
+  if (p->sends_count) request_sent(p);
+  if (l->state == LINK_DRAINING && !p->busy) farewell(l, "CLOSED", "closed by the other side");
 }
 
 void link_drain(struct link *l) {
@@ -236,14 +238,14 @@ static void on_bye(struct link *l, const uint8_t *body, size_t length) {
 }
 
 static void on_link_frame(struct link *l, const struct frame *f, const uint8_t *body) {
-  static const struct frame pong = {.type = FRAME_PONG, .flags = FRAME_LINK};
+  struct frame_head pong = frame_head(FRAME_PONG, NET_CONTROL, FRAME_LINK, 0);
   switch (f->type) {
   case FRAME_HELLO: on_hello(l, body, f->length); return;
   case FRAME_BYE: on_bye(l, body, f->length); return;
   case FRAME_PONG: return;
   case FRAME_PING:
     if (l->state == LINK_HELLO) bad(l, FRAME_FAULT_EARLY);
-    else if (l->state == LINK_UP) (void)peer_push(l->peer, &pong, NULL, 0); /* Full: that closed the connection. */
+    else if (l->state == LINK_UP) (void)peer_push(l->peer, NET_CONTROL, pong, NULL, 0, false); /* Full: that closed the connection. */
     return;
   default: bad(l, FRAME_FAULT_LINK);
   }
@@ -251,34 +253,37 @@ static void on_link_frame(struct link *l, const struct frame *f, const uint8_t *
 
 /* ---- bytes in ---- */
 
-static void on_message(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+static inline void on_reply(struct link *l, uint64_t id, uint8_t lane, const uint8_t *bytes, size_t length) {
+  struct net_result result = {.id = id, .name = "", .bytes = bytes, .length = length};
+  l->net->counts.messages_received++;
+  request_answered(l, id, lane, &result);
+}
+
+static inline void on_request(struct link *l, uint16_t type, uint8_t lane, bool asks, uint64_t id, const uint8_t *bytes,
+                              size_t length) {
   struct net *n = l->net;
+  struct net_request request = {.link = l->serial, .id = asks ? id : 0, .peer = l->peer->index, .type = type, .lane = lane};
   n->counts.messages_received++;
-  if (f->flags & FRAME_REPLY) {
-    enum frame_fault fault = request_answered(l, f, bytes, length);
+  bool shed = asks && lane != NET_CONTROL && l->unanswered++ >= n->options.unanswered_max;
+  if (!shed && n->events.on_request) {
+    n->events.on_request(n->data, l->peer, &request, bytes, length);
+  } else if (shed) {
+    n->counts.shed_requests++;
+    (void)net_refuse(n, &request, "OVERLOADED", "too many requests wait for their answers here"); /* It counts. */
+  } else if (asks) {
+    (void)net_refuse(n, &request, "UNHANDLED", "this node answers no requests"); /* It counts. */
+  }
+}
+
+static void on_message(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  if (f->flags & FRAME_REFUSAL) {
+    enum frame_fault fault = request_refused(l, f, bytes, length);
     if (fault) bad(l, fault);
-    return;
+  } else if (f->flags & FRAME_REPLY) {
+    on_reply(l, f->id, f->lane, bytes, length);
+  } else {
+    on_request(l, f->type, f->lane, f->flags & FRAME_REQUEST, f->id, bytes, length);
   }
-  bool asks = f->flags & FRAME_REQUEST;
-  struct net_request request = {.link = l->serial,
-                                .id = asks ? f->id : 0,
-                                .peer = l->peer->index,
-                                .type = f->type,
-                                .lane = f->lane};
-  if (asks) {
-    uint32_t all = l->unanswered[NET_DISPATCH] + l->unanswered[NET_DATA] + l->unanswered[NET_TELEMETRY];
-    l->unanswered[f->lane]++;
-    if (f->lane != NET_CONTROL && all >= n->options.unanswered_max) {
-      n->counts.shed_requests++;
-      (void)net_refuse(n, &request, "OVERLOADED", "too many requests wait for their answers here"); /* It counts. */
-      return;
-    }
-    if (!n->events.on_request) {
-      (void)net_refuse(n, &request, "UNHANDLED", "this node answers no requests"); /* It counts. */
-      return;
-    }
-  }
-  if (n->events.on_request) n->events.on_request(n->data, l->peer, &request, bytes, length);
 }
 
 /* Add a frame to its lane's unfinished message. */
@@ -339,7 +344,7 @@ static void on_frame(struct link *l, const struct frame *f, const uint8_t *body)
 static bool whole(struct link *l, const uint8_t *bytes, size_t length, struct frame *f) {
   if (length < FRAME_HEADER) return false;
   frame_get(bytes, f);
-  enum frame_fault fault = frame_is_plain(f) ? FRAME_FAULT_NONE : frame_check(f);
+  enum frame_fault fault = frame_check(f);
   if (fault) {
     bad(l, fault);
     return false;
@@ -387,24 +392,41 @@ static size_t complete(struct link *l, const uint8_t *bytes, size_t length) {
   return used;
 }
 
-static void on_read(void *data, const uint8_t *bytes, size_t length) {
-  struct link *l = data;
-  struct frame f;
-  l->heard_at_ns = net_now(l->net);
-  l->net->counts.bytes_received += length;
-  if (!l->peer) return; /* Refused: what it still says matters to nobody. So below: a lost or refused link has no peer. */
-  size_t at = l->in_length ? complete(l, bytes, length) : 0;
-  while (l->state == LINK_UP && length - at >= FRAME_HEADER) { /* The usual kind, without detours. */
-    frame_get(bytes + at, &f);
-    if (!frame_is_plain(&f) || l->parts[f.lane].open || length - at < FRAME_HEADER + f.length) break;
-    on_message(l, &f, bytes + at + FRAME_HEADER, f.length);
-    at += FRAME_HEADER + f.length;
+/* Small whole messages, of which most of the traffic is, without detours. Returns where it stopped. */
+static size_t read_plain(struct link *l, const uint8_t *bytes, size_t length) {
+  size_t at = 0;
+  while (l->state == LINK_UP && length - at >= FRAME_HEADER) {
+    uint64_t head = frame_word(bytes + at), id = frame_word(bytes + at + 8);
+    size_t body = head >> 32;
+    uint8_t lane = (uint8_t)(head >> 8);
+    if (!frame_is_plain(head, id) || length - at - FRAME_HEADER < body || l->parts[lane].open) break;
+    at += FRAME_HEADER + body;
+    if (head & FRAME_REPLY) on_reply(l, id, lane, bytes + at - body, body);
+    else on_request(l, (uint16_t)(head >> 16), lane, head & FRAME_REQUEST, id, bytes + at - body, body);
   }
+  return at;
+}
+
+static void read_bytes(struct link *l, const uint8_t *bytes, size_t length) {
+  struct frame f;
+  size_t at = l->in_length ? complete(l, bytes, length) : 0;
+  at += read_plain(l, bytes + at, length - at);
   while (l->peer && whole(l, bytes + at, length - at, &f)) {
     on_frame(l, &f, bytes + at + FRAME_HEADER);
     at += FRAME_HEADER + f.length;
   }
   if (l->peer && at < length) (void)keep(l, bytes + at, length - at); /* False: the link was lost. */
+}
+
+static void on_read(void *data, const uint8_t *bytes, size_t length) {
+  struct link *l = data;
+  struct net *n = l->net;
+  n->counts.bytes_received += length;
+  if (!l->peer) return; /* Refused: what it still says matters to nobody. So above: a lost or refused link has no peer. */
+  n->now_ns = l->heard_at_ns = net_now(n);
+  n->reading = l;
+  read_bytes(l, bytes, length);
+  n->reading = NULL; /* The net goes only when its timer's closing was told: never within this. */
 }
 
 /* ---- the stream's other events, and time ---- */
@@ -445,7 +467,7 @@ static const struct world_stream_events stream_events = {
     .on_open = on_open, .on_read = on_read, .on_end = on_end, .on_drain = on_drain, .on_closed = on_closed};
 
 void link_on_timer(struct link *l) {
-  static const struct frame ping = {.type = FRAME_PING, .flags = FRAME_LINK};
+  struct frame_head ping = frame_head(FRAME_PING, NET_CONTROL, FRAME_LINK, 0);
   struct net *n = l->net;
   uint64_t keepalive_ns = n->options.keepalive_ms * UINT64_C(1000000);
   uint64_t idle_ns = n->options.idle_timeout_ms * UINT64_C(1000000);
@@ -466,7 +488,7 @@ void link_on_timer(struct link *l) {
     } else {
       uint64_t next = now + keepalive_ns, end = l->heard_at_ns + idle_ns;
       net_set_timer(n, &l->timer, next < end ? next : end);
-      (void)peer_push(l->peer, &ping, NULL, 0); /* Full: that closed the connection. */
+      (void)peer_push(l->peer, NET_CONTROL, ping, NULL, 0, false); /* Full: that closed the connection. */
     }
   }
 }

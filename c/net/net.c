@@ -138,7 +138,7 @@ static void finish(struct net *n) {
 
 static void on_turn(void *data) {
   struct net *n = data;
-  request_deliver(n);
+  if (!line_empty(&n->ended)) request_deliver(n);
   struct net_peer *last = n->marked_last;
   for (bool end = !last; !end;) {
     struct net_peer *p = take_marked(n);

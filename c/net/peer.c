@@ -33,6 +33,10 @@ int peer_make(struct net *n, const struct shoal_address *address, bool dialled, 
   p->deadline.kind = TIMER_DEADLINE;
   p->redial.kind = TIMER_REDIAL;
   p->circuit.kind = TIMER_CIRCUIT;
+  for (int lane = 0; lane < NET_LANES; lane++) {
+    p->lanes[lane].messages_max = n->options.lane_queue_max[lane];
+    p->lanes[lane].bytes_max = n->options.lane_queue_bytes_max[lane];
+  }
   breaker_init(&p->breaker, &n->options.breaker);
   backoff_init(&p->backoff, &n->options.backoff);
   n->peers[index] = p;
@@ -72,18 +76,12 @@ int peer_overflow(struct net_peer *p, enum net_lane lane) {
   return ERR_FULL;
 }
 
-static bool has_something(const struct net_peer *p) {
-  for (int lane = 0; lane < NET_LANES; lane++)
-    if (p->lanes[lane].messages) return true;
-  return false;
-}
-
 /* ---- dialling ---- */
 
 void peer_dial(struct net_peer *p) {
   struct net *n = p->net;
   if (!p->dialled || p->closing || p->link || wheel_has(&p->redial)) return;
-  if (!p->keep && !has_something(p)) return;
+  if (!p->keep && !p->busy) return;
   if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN) {
     net_set_timer(n, &p->redial, breaker_deadline(&p->breaker));
     return;
@@ -115,10 +113,18 @@ void peer_heard(struct net *n, const char *advertise) {
 
 void peer_failed(struct net_peer *p, bool trial) {
   struct net *n = p->net;
+  p->calm = false;
   breaker_failure(&p->breaker, net_now(n), trial);
   if (p->breaker.status == p->circuit_told) return;
   if (p->breaker.status == BREAKER_OPEN) net_set_timer(n, &p->circuit, breaker_deadline(&p->breaker));
   net_mark(p);
+}
+
+void peer_answered(struct net_peer *p, bool trial) {
+  breaker_success(&p->breaker, trial);
+  if (p->breaker.status != p->circuit_told) net_mark(p);
+  backoff_reset(&p->backoff);
+  p->calm = !p->closing && p->breaker.status == BREAKER_CLOSED && p->breaker.count == 0;
 }
 
 void peer_on_circuit(struct net_peer *p) {
@@ -131,6 +137,7 @@ void peer_end_all(struct net_peer *p, int code, bool calls_only) {
   if (!calls_only) {
     for (int lane = 0; lane < NET_LANES; lane++) p->sends[lane] = (struct request_line){0};
     p->written = (struct request_line){0};
+    p->sends_count = 0;
   }
   for (struct request *r = p->outstanding.next, *next; r != &p->outstanding; r = next) {
     next = r->next;
@@ -149,6 +156,7 @@ static void clear_lanes(struct net_peer *p, enum net_drop reason) {
     p->net->counts.drops[lane][reason] += p->lanes[lane].messages;
     queue_clear(&p->lanes[lane]);
   }
+  p->busy = 0;
 }
 
 void peer_lost(struct net_peer *p, struct link *link, int code, const char *text, bool orderly) {
@@ -166,10 +174,12 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
   clear_lanes(p, p->closing ? NET_DROP_CLOSED : NET_DROP_DISCONNECTED);
   if (!p->dialled || p->closing) {
     p->closing = p->gone = true;
+    p->calm = false;
     wheel_remove(&n->wheel, &p->redial);
     wheel_remove(&n->wheel, &p->circuit);
   } else {
     if (was_up && now - link->opened_at_ns >= n->options.backoff.cap_ns) backoff_reset(&p->backoff);
+    p->calm = false;
     net_set_timer(n, &p->redial, now + backoff_next(&p->backoff, world_random(n->world)));
   }
   net_mark(p);
@@ -178,6 +188,7 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
 void net_peer_close(struct net_peer *p) {
   if (p->closing) return;
   p->closing = true;
+  p->calm = false;
   wheel_remove(&p->net->wheel, &p->redial);
   wheel_remove(&p->net->wheel, &p->circuit);
   struct link *l = p->link;
@@ -194,9 +205,9 @@ void net_peer_close(struct net_peer *p) {
 
 /* ---- what is known of it ---- */
 
-static uint32_t fill_percent(const struct net_options *o, const struct queue *q, int lane) {
-  uint64_t count = 100ull * q->messages / o->lane_queue_max[lane];
-  uint64_t bytes = 100ull * queue_bytes(q) / o->lane_queue_bytes_max[lane];
+static uint32_t fill_percent(const struct queue *q) {
+  uint64_t count = 100ull * q->messages / q->messages_max;
+  uint64_t bytes = 100ull * queue_bytes(q) / q->bytes_max;
   return (uint32_t)(count > bytes ? count : bytes);
 }
 
@@ -214,7 +225,7 @@ void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
     out->lane_in_flight[lane] = p->in_flight[lane];
     out->in_flight += p->in_flight[lane];
     out->queued_bytes += queue_bytes(&p->lanes[lane]);
-    uint32_t percent = lane == NET_CONTROL ? 0 : fill_percent(&p->net->options, &p->lanes[lane], lane);
+    uint32_t percent = lane == NET_CONTROL ? 0 : fill_percent(&p->lanes[lane]);
     if (percent > fill) fill = percent;
   }
   if (p->link && p->link->state != LINK_CONNECTING) out->queued_bytes += world_stream_queued(p->link->stream);

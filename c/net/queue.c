@@ -10,6 +10,11 @@ enum {
   KEEP_CAPACITY = 256 * 1024, /* An empty lane gives back more than this. */
 };
 
+static void set_easy(struct queue *q) {
+  size_t most = q->head + q->bytes_max;
+  q->easy = most < q->capacity ? most : q->capacity;
+}
+
 static int reserve(struct queue *q, size_t need) {
   if (q->capacity - q->tail >= need) return 0;
   size_t used = queue_bytes(q);
@@ -30,24 +35,23 @@ static int reserve(struct queue *q, size_t need) {
   return 0;
 }
 
-int queue_push_slowly(struct queue *q, const struct frame *head, const void *body, size_t length) {
+int queue_push(struct queue *q, struct frame_head head, const void *body, size_t length) {
   size_t frames = length == 0 ? 1 : (length + FRAME_BODY_MAX - 1) / FRAME_BODY_MAX;
   int rc = reserve(q, length + frames * FRAME_HEADER);
   if (rc < 0) return rc;
   const uint8_t *from = body;
   uint8_t *to = q->bytes + q->tail;
   do {
-    struct frame f = *head;
-    f.length = (uint32_t)(length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX);
-    if (f.length == length) f.flags |= FRAME_LAST;
-    frame_put(to, &f);
-    if (f.length) memcpy(to + FRAME_HEADER, from, f.length);
-    to += FRAME_HEADER + f.length;
-    from += f.length;
-    length -= f.length;
+    size_t part = length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX;
+    frame_put_head(to, head, part, part == length ? FRAME_LAST : 0);
+    if (part) memcpy(to + FRAME_HEADER, from, part);
+    to += FRAME_HEADER + part;
+    from += part;
+    length -= part;
   } while (length);
   q->tail = (size_t)(to - q->bytes);
   q->messages++;
+  set_easy(q);
   return 0;
 }
 
@@ -55,7 +59,10 @@ static void advance(struct queue *q, size_t length) {
   q->head += length;
   q->taken += length;
   assert(q->head <= q->tail);
-  if (q->head < q->tail) return;
+  if (q->head < q->tail) {
+    set_easy(q);
+    return;
+  }
   assert(q->messages == 0 && !q->inside);
   q->head = q->tail = 0;
   q->stale = false;
@@ -64,6 +71,7 @@ static void advance(struct queue *q, size_t length) {
     q->bytes = NULL;
     q->capacity = 0;
   }
+  set_easy(q);
 }
 
 /* The length of the whole message whose first frame stands at `at`. */

@@ -2,7 +2,8 @@
  *
  * The bytes lie in one buffer, so that a write takes many messages with one pointer and without a copy. It grows to
  * what the lane needed and is given back when a burst is over. Positions count all bytes that ever went in.
- * Bounds are the caller's (peer.c); it asks messages and queue_bytes() first. */
+ * Bounds are kept here and watched by the caller (peer_push): an empty lane takes any one message, otherwise at most
+ * messages_max and bytes_max of bodies and the headers before them. */
 #ifndef SHOAL_NET_QUEUE_H
 #define SHOAL_NET_QUEUE_H
 
@@ -11,8 +12,10 @@
 struct queue {
   uint8_t *bytes;
   size_t capacity, head, tail;
+  size_t easy; /* Up to here the tail may go without a look at bounds or capacity. */
   uint64_t taken;    /* Position of head. */
   uint32_t messages; /* Waiting; one that has begun to leave counts until its last frame has. */
+  uint32_t messages_max, bytes_max;
   bool inside;       /* The first frame at head is not its message's first. */
   bool stale;        /* A request that waits here may have ended: ask before it is sent. */
 };
@@ -20,21 +23,24 @@ struct queue {
 static inline size_t queue_bytes(const struct queue *q) { return q->tail - q->head; }
 static inline uint64_t queue_end(const struct queue *q) { return q->taken + queue_bytes(q); }
 
-/* Add a message: `head` without length and LAST, which are set here. 0 or ERR_MEMORY. Inline for the message that is one
- * frame and has room: that is nearly each one, and what a request costs is mostly this. */
-int queue_push_slowly(struct queue *q, const struct frame *head, const void *body, size_t length);
-static inline int queue_push(struct queue *q, const struct frame *head, const void *body, size_t length) {
-  if (length > FRAME_BODY_MAX || q->capacity - q->tail < FRAME_HEADER + length)
-    return queue_push_slowly(q, head, body, length);
+/* Whether the bounds let it in. */
+static inline bool queue_full(const struct queue *q, size_t length) {
+  return q->messages && (q->messages >= q->messages_max || queue_bytes(q) + length > q->bytes_max);
+}
+
+/* Add a message, whatever the bounds; LAST is set here. 0 or ERR_MEMORY. */
+int queue_push(struct queue *q, struct frame_head head, const void *body, size_t length);
+
+/* Nearly each message is one frame and has room, and what a request costs is mostly this: so that is inline. False: it is
+ * another kind. */
+static inline bool queue_push_easily(struct queue *q, struct frame_head head, const void *body, size_t length) {
+  if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max) return false;
   uint8_t *to = q->bytes + q->tail;
-  struct frame f = *head;
-  f.length = (uint32_t)length;
-  f.flags |= FRAME_LAST;
-  frame_put(to, &f);
+  frame_put_head(to, head, length, FRAME_LAST);
   if (length) memcpy(to + FRAME_HEADER, body, length);
   q->tail += FRAME_HEADER + length;
   q->messages++;
-  return 0;
+  return true;
 }
 
 /* The next bytes to send: whole frames, at most budget bytes, NULL when there are none (or the first does not fit).

@@ -22,6 +22,7 @@ struct request *line_take(struct request_line *line) {
 /* ---- the table ---- */
 
 #define NO_DEADLINE UINT64_MAX
+#define TIMEOUT_MAX_NS (UINT64_C(1) << 61) /* 73 years: no sum with it overflows. */
 
 static struct request *at(struct net *n, uint32_t index) {
   return &n->chunks[index / REQUESTS_A_CHUNK][index % REQUESTS_A_CHUNK];
@@ -88,33 +89,34 @@ static int drop(struct net *n, enum net_lane lane, enum net_drop reason, int cod
 
 static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, bool call, bool *trial) {
   struct net *n = p->net;
-  if (p->closing || n->closing) return drop(n, lane, NET_DROP_CLOSED, ERR_CLOSED);
+  *trial = false;
+  if (!p->calm && (p->closing || n->closing)) return drop(n, lane, NET_DROP_CLOSED, ERR_CLOSED);
   if (length > FRAME_MESSAGE_MAX) return drop(n, lane, NET_DROP_TOO_LARGE, ERR_TOO_LARGE);
   if (call && lane != NET_CONTROL) {
-    uint32_t all = p->in_flight[NET_DISPATCH] + p->in_flight[NET_DATA] + p->in_flight[NET_TELEMETRY];
-    if (all >= n->options.in_flight_max || p->in_flight[lane] >= n->options.lane_in_flight_max[lane])
+    if (p->in_flight_all >= n->options.in_flight_max || p->in_flight[lane] >= n->options.lane_in_flight_max[lane])
       return drop(n, lane, NET_DROP_IN_FLIGHT, ERR_FULL);
   }
-  *trial = false;
-  if (p->breaker.status == BREAKER_CLOSED) return 0;
+  if (p->calm || p->breaker.status == BREAKER_CLOSED) return 0;
   bool allowed = breaker_allow(&p->breaker, net_now(n), trial);
   if (p->breaker.status != p->circuit_told) net_mark(p);
   return allowed ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
 }
 
 /* Inlined into its two callers: what is constant there makes most of it go away. */
-__attribute__((always_inline)) static inline int begin(struct net_peer *p, struct frame *head, const void *bytes, size_t length, bool call,
-                 uint64_t deadline_ns, net_result_fn *fn, void *data, struct request **out, uint64_t *id) {
-  assert(head->lane < NET_LANES && fn);
+__attribute__((always_inline)) static inline int begin(struct net_peer *p, uint16_t type, enum net_lane lane, bool call,
+                                                       uint64_t key, const void *bytes, size_t length,
+                                                       uint64_t deadline_ns, net_result_fn *fn, void *data,
+                                                       struct request **out, uint64_t *id) {
+  assert(lane < NET_LANES && fn);
   struct net *n = p->net;
   bool trial;
   struct request *r;
-  int rc = admit(p, head->lane, length, call, &trial);
+  int rc = admit(p, lane, length, call, &trial);
   if (rc < 0) return rc;
   rc = take(n, &r, id);
   if (rc == 0) {
-    if (call) head->id = *id;
-    rc = peer_push(p, head, bytes, length);
+    struct frame_head head = frame_head(type, (uint8_t)lane, call ? FRAME_REQUEST : 0, call ? *id : key);
+    rc = peer_push(p, lane, head, bytes, length, false);
     if (rc < 0) give_back(n, r);
   }
   if (rc < 0) {
@@ -125,7 +127,7 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, struc
   r->peer = p;
   r->fn = fn;
   r->data = data;
-  r->lane = head->lane;
+  r->lane = (uint8_t)lane;
   r->call = call;
   r->trial = trial;
   struct request *last = p->outstanding.previous;
@@ -144,11 +146,9 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, struc
 int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length,
              uint64_t timeout_ns, net_result_fn *fn, void *data, uint64_t *id) {
   assert(timeout_ns > 0);
-  struct frame head = {.type = type, .lane = (uint8_t)lane, .flags = FRAME_REQUEST};
   struct request *r;
-  uint64_t made, now = net_now(p->net);
-  uint64_t deadline_ns = timeout_ns > UINT64_MAX / 2 - now ? UINT64_MAX / 2 : now + timeout_ns;
-  int rc = begin(p, &head, bytes, length, true, deadline_ns, fn, data, &r, &made);
+  uint64_t made, deadline_ns = net_now(p->net) + (timeout_ns < TIMEOUT_MAX_NS ? timeout_ns : TIMEOUT_MAX_NS);
+  int rc = begin(p, type, lane, true, 0, bytes, length, deadline_ns, fn, data, &r, &made);
   if (rc < 0) return rc;
   struct net *n = p->net;
   if (deadline_ns < p->deadline_ns) {
@@ -156,6 +156,7 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
     net_set_timer(n, &p->deadline, deadline_ns);
   }
   p->in_flight[lane]++;
+  p->in_flight_all += lane != NET_CONTROL;
   n->counts.requests++;
   if (id) *id = made;
   return 0;
@@ -174,17 +175,17 @@ static void merge(struct net_peer *p, enum net_lane lane, uint16_t type, uint64_
 
 int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
              net_result_fn *fn, void *data, uint64_t *id) {
-  struct frame head = {.type = type, .lane = (uint8_t)lane, .id = key};
   struct queue *q = &p->lanes[lane];
   /* Not for a message that will be refused: the elder is then the newest word there is. */
   bool taken = !p->closing && !p->net->closing && length <= FRAME_MESSAGE_MAX && p->breaker.status == BREAKER_CLOSED;
   if (key && q->messages && taken) merge(p, lane, type, key);
   struct request *r;
   uint64_t made;
-  int rc = begin(p, &head, bytes, length, false, NO_DEADLINE, fn, data, &r, &made);
+  int rc = begin(p, type, lane, false, key, bytes, length, NO_DEADLINE, fn, data, &r, &made);
   if (rc < 0) return rc;
   r->end = queue_end(q);
   line_add(&p->sends[lane], r);
+  p->sends_count++;
   if (id) *id = made;
   return 0;
 }
@@ -197,6 +198,7 @@ static void release(struct request *r) {
   if (!r->call) return;
   assert(r->peer->in_flight[r->lane] > 0);
   r->peer->in_flight[r->lane]--;
+  r->peer->in_flight_all -= r->lane != NET_CONTROL;
 }
 
 void request_end(struct request *r, int code) {
@@ -256,35 +258,42 @@ void request_deliver(struct net *n) {
   }
 }
 
-enum frame_fault request_answered(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+/* An answer to a call that is no more, or never was. */
+static void count_late(struct net *n, uint64_t id) {
+  uint32_t index = (uint32_t)id, generation = (uint32_t)(id >> 32);
+  bool was = generation && index < n->requests_count && at(n, index)->generation >= generation &&
+             !request_find(n, id); /* One that waits, for another peer or lane, is not this peer's to answer. */
+  ++*(was ? &n->counts.late_replies : &n->counts.stray_replies);
+}
+
+void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct net_result *result) {
   struct net *n = l->net;
-  struct frame_refusal refusal;
-  struct net_result result = {.id = f->id, .name = "", .bytes = bytes, .length = length};
-  if (f->flags & FRAME_REFUSAL) {
-    if (!frame_refusal_get(bytes, length, &refusal)) return FRAME_FAULT_REFUSAL;
-    int code = error_from_name(refusal.name);
-    result.code = code < 0 ? code : ERR_REFUSED;
-    result.name = refusal.name;
-    result.bytes = refusal.text;
-    result.length = refusal.text_length;
-  }
-  struct request *r = request_find(n, f->id);
-  if (!r || r->peer != l->peer || r->lane != f->lane) {
-    uint32_t index = (uint32_t)f->id, generation = (uint32_t)(f->id >> 32);
-    bool was = !r && generation && index < n->requests_count && at(n, index)->generation >= generation;
-    ++*(was ? &n->counts.late_replies : &n->counts.stray_replies);
-    return FRAME_FAULT_NONE;
+  struct net_peer *p = l->peer;
+  struct request *r = request_find(n, id);
+  if (!r || r->peer != p || r->lane != lane) {
+    count_late(n, id);
+    return;
   }
   n->counts.replies++;
-  struct net_peer *p = r->peer;
-  if (p->breaker.count || p->breaker.status != BREAKER_CLOSED) breaker_success(&p->breaker, r->trial);
-  if (p->breaker.status != p->circuit_told) net_mark(p);
-  if (p->backoff.attempts) backoff_reset(&p->backoff);
+  if (!p->calm) peer_answered(p, r->trial);
   net_result_fn *fn = r->fn;
   void *data = r->data;
   release(r);
   give_back(n, r);
-  fn(data, &result);
+  fn(data, result);
+}
+
+enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  struct frame_refusal refusal;
+  l->net->counts.messages_received++;
+  if (!frame_refusal_get(bytes, length, &refusal)) return FRAME_FAULT_REFUSAL;
+  int code = error_from_name(refusal.name);
+  struct net_result result = {.id = f->id,
+                              .code = code < 0 ? code : ERR_REFUSED,
+                              .name = refusal.name,
+                              .bytes = refusal.text,
+                              .length = refusal.text_length};
+  request_answered(l, f->id, f->lane, &result);
   return FRAME_FAULT_NONE;
 }
 
@@ -300,6 +309,7 @@ void request_sent(struct net_peer *p) {
   if (line_empty(&p->written) || world_stream_queued(p->link->stream) > 0) return;
   struct request *r;
   while ((r = line_take(&p->written))) {
+    p->sends_count--;
     if (r->trial) breaker_success(&p->breaker, true);
     request_end(r, 0);
   }
@@ -314,15 +324,15 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
-static inline int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
+static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
   struct link *l = asker(n, request);
   if (!l) {
     n->counts.unsent_replies++;
     return ERR_DISCONNECTED;
   }
-  struct frame head = {.type = request->type, .lane = request->lane, .flags = FRAME_REPLY | flags, .id = request->id};
-  int rc = peer_push(l->peer, &head, bytes, length);
-  if (rc == 0 && l->unanswered[request->lane] > 0) l->unanswered[request->lane]--;
+  struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY | flags, request->id);
+  int rc = peer_push(l->peer, (enum net_lane)request->lane, head, bytes, length, flags & FRAME_REFUSAL);
+  if (rc == 0 && request->lane != NET_CONTROL && l->unanswered > 0) l->unanswered--;
   return rc;
 }
 
@@ -334,12 +344,25 @@ int net_refuse(struct net *n, const struct net_request *request, const char *nam
   return rc;
 }
 
-int net_reply(struct net *n, const struct net_request *request, const void *bytes, size_t length) {
-  assert(request->id);
+__attribute__((noinline)) static int reply_slowly(struct net *n, const struct net_request *request, const void *bytes,
+                                                  size_t length) {
   int rc = length > FRAME_MESSAGE_MAX ? ERR_TOO_LARGE : answer(n, request, 0, bytes, length);
   if (rc == ERR_TOO_LARGE) n->counts.drops[request->lane][NET_DROP_TOO_LARGE]++;
   /* The asker learns it at once, rather than by its timeout; a refusal is let through a full queue. */
   if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
   if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
   return rc;
+}
+
+int net_reply(struct net *n, const struct net_request *request, const void *bytes, size_t length) {
+  struct link *l = n->reading;
+  assert(request->id);
+  if (!l || l->serial != request->link || l->state != LINK_UP) return reply_slowly(n, request, bytes, length);
+  /* Most answers are given while the request is still being read, and are small. */
+  struct net_peer *p = l->peer;
+  struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY, request->id);
+  if (!queue_push_easily(&p->lanes[request->lane], head, bytes, length)) return reply_slowly(n, request, bytes, length);
+  l->unanswered -= request->lane != NET_CONTROL && l->unanswered > 0;
+  peer_to_flush(p, request->lane);
+  return 0;
 }

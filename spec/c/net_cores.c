@@ -195,7 +195,7 @@ static enum frame_fault check(uint32_t length, uint8_t lane, uint8_t flags, uint
   frame_get(bytes, &back);
   MUST(back.length == length && back.type == 9 && back.lane == lane && back.flags == flags && back.id == id);
   enum frame_fault fault = frame_check(&f);
-  if (frame_is_plain(&f)) MUST(fault == FRAME_FAULT_NONE);
+  if (frame_is_plain(frame_word(bytes), id)) MUST(fault == FRAME_FAULT_NONE && flags & FRAME_LAST && !(flags & 0x18));
   return fault;
 }
 
@@ -270,7 +270,7 @@ static bool has_ended(void *data, const struct frame *f) {
 
 static void queue_keeps_order(void) {
   static uint8_t body[FRAME_MESSAGE_MAX], got[FRAME_MESSAGE_MAX];
-  struct queue q = {0};
+  struct queue q = {.messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
   struct rng rng;
   rng_seed(&rng, 11);
   for (size_t i = 0; i < sizeof body; i++) body[i] = (uint8_t)rng_next(&rng);
@@ -278,8 +278,8 @@ static void queue_keeps_order(void) {
   size_t got_length = 0;
   for (int step = 0; step < 3000; step++) {
     size_t length = rng_below(&rng, 40) == 0 ? rng_below(&rng, 400000) : rng_below(&rng, 300);
-    struct frame head = {.type = (uint16_t)pushed, .lane = 2, .flags = FRAME_REPLY, .id = length + 1};
-    MUST(queue_push(&q, &head, body, length) == 0);
+    struct frame_head head = frame_head((uint16_t)pushed, 2, FRAME_REPLY, length + 1);
+    MUST(queue_push(&q, head, body, length) == 0);
     pushed++;
     for (uint64_t n = rng_below(&rng, 4); n > 0; n--) {
       uint32_t dropped;
@@ -311,24 +311,24 @@ static void queue_keeps_order(void) {
 }
 
 static void queue_drops(void) {
-  struct queue q = {0};
-  struct frame told = {.type = 5, .id = 77}, other = {.type = 5, .id = 78}, f;
-  struct frame ask = {.type = 6, .flags = FRAME_REQUEST};
+  struct queue q = {.messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
+  struct frame_head told = frame_head(5, 0, 0, 77), other = frame_head(5, 0, 0, 78), ask = frame_head(6, 0, FRAME_REQUEST, 0);
+  struct frame f;
   uint32_t dropped;
   size_t run;
   uint64_t at;
   size_t length;
   MUST(!queue_remove(&q, 5, 77, &at, &length));
-  MUST(queue_push(&q, &told, "old", 3) == 0 && queue_push(&q, &other, "x", 1) == 0);
+  MUST(queue_push(&q, told, "old", 3) == 0 && queue_push(&q, other, "x", 1) == 0);
   MUST(!queue_remove(&q, 6, 77, &at, &length) && !queue_remove(&q, 5, 79, &at, &length)); /* Another type, another key. */
   MUST(queue_remove(&q, 5, 77, &at, &length) && at == 0 && length == FRAME_HEADER + 3);
-  MUST(queue_push(&q, &told, "new", 3) == 0 && q.messages == 2);
+  MUST(queue_push(&q, told, "new", 3) == 0 && q.messages == 2);
   const uint8_t *bytes = queue_peek(&q, FRAME_MAX, NULL, NULL, &run, &dropped);
   frame_get(bytes, &f);
   MUST(f.id == 78 && run == FRAME_HEADER + 1 + FRAME_HEADER + 3 && memcmp(bytes + run - 3, "new", 3) == 0);
   queue_take(&q, run);
   MUST(q.messages == 0);
-  for (ask.id = 1; ask.id <= 3; ask.id++) MUST(queue_push(&q, &ask, "q", 1) == 0);
+  for (ask.id = 1; ask.id <= 3; ask.id++) MUST(queue_push(&q, ask, "q", 1) == 0);
   ended = 3;
   bytes = queue_peek(&q, FRAME_MAX, has_ended, NULL, &run, &dropped);
   MUST(run == 3 * (FRAME_HEADER + 1) && dropped == 0); /* Nobody said that one of them may have ended. */
@@ -339,7 +339,7 @@ static void queue_drops(void) {
   queue_take(&q, run);
   static uint8_t big[3 * FRAME_MAX];
   ended = 1;
-  for (ask.id = 1; ask.id <= 2; ask.id++) MUST(queue_push(&q, &ask, big, sizeof big) == 0);
+  for (ask.id = 1; ask.id <= 2; ask.id++) MUST(queue_push(&q, ask, big, sizeof big) == 0);
   bytes = queue_peek(&q, FRAME_MAX, has_ended, NULL, &run, &dropped);
   queue_take(&q, run); /* The first has begun to leave: it goes on though it ended. */
   ended = 3;
