@@ -3,7 +3,7 @@
 return {
   gates = { { name = "g1", bind = "127.0.0.1:7000" } },
   datacenters = {
-    a = { managers = { {} }, workers = { { cores = 4 }, { cores = 4 } } },
-    b = { managers = { {} }, workers = { { cores = 4 }, { cores = 4 } } },
+    a = { managers = { { bind = "127.0.0.1:7001" } }, workers = { { cores = 4 }, { cores = 4 } } },
+    b = { managers = { { bind = "127.0.0.1:7002" } }, workers = { { cores = 4 }, { cores = 4 } } },
   },
 }
