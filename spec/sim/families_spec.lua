@@ -325,7 +325,7 @@ describe("dispatch and execution at workers:", function ()
       return first]] },
   } do
     it(("F37: %s: one run, right cores"):format(case[1]), function ()
-      local c <close> = simcluster.new {}
+      local c <close> = simcluster.new { set = { fence_ms = 5000 } }
       local w = c.workers[1]
       c:on(w, ([[ local real = node.rpc.handlers["part.dispatch"]
         node.rpc.handlers["part.dispatch"] = function (body, peer) %s end ]]):format(case[2]))
@@ -337,7 +337,7 @@ describe("dispatch and execution at workers:", function ()
       local again = c:on(w, "return node.spec_again")
       if again then assert.same({ taken = false, code = "STALE" }, again) end
       assert.equal(1, c.ran.one)
-      c:rest()
+      c:rest { ms = 8000 }
     end)
   end
 

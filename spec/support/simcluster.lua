@@ -88,7 +88,7 @@ function simcluster.new(options)
 end
 
 function Cluster:config(role)
-  local config = { retention_ms = RETENTION_MS }
+  local config = { retention_ms = RETENTION_MS, fence_ms = RETENTION_MS }
   for _, from in ipairs { self.options.set or {}, self.options["set_" .. role] or {} } do
     for key, value in sorted(from) do config[key] = value end
   end

@@ -7,8 +7,6 @@ local task = require "shoal.task"
 
 local probe = {}
 
---- Fences of parts that ended are remembered, so many, against late messages: they are the only names that may stay.
-local REMEMBERED = { ["state.worker.fences"] = true, ["state.worker.ended"] = true }
 --- Other nodes' or the library's business: what the transport counts, and what was logged.
 local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true }
 
@@ -67,7 +65,7 @@ function probe.named(jobs)
       if names(value) then found[#found + 1] = path .. " = " .. value:sub(1, 80) end
       return
     end
-    if type(value) ~= "table" or seen[value] or depth > 12 or REMEMBERED[path] then return end
+    if type(value) ~= "table" or seen[value] or depth > 12 then return end
     seen[value] = true
     for key, item in next, value do -- order-free: sorted below
       if type(key) == "string" then
