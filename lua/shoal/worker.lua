@@ -170,13 +170,15 @@ function worker:describe()
   return { cores = self.cores, free = self.cores - self.claimed, parts = parts, stale_refused = self.stale, reports = self.reports:counts() }
 end
 
---- End every run, report what can be reported in time, and stop. Waits.
+--- End every run, report how it ended as far as there is time, and stop. Waits.
 function worker:close(timeout_ms)
   self.closing = true
   for _, run in sorted(self.runs) do
     if run.state == "running" then run.handle:cancel("the worker is stopping", timeout_ms / 2) end
   end
-  self.reports:close(timeout_ms)
+  local deadline_ms = task.now_ms() + timeout_ms
+  while next(self.runs) and task.now_ms() < deadline_ms do task.sleep(10) end -- A run is here until its result is accepted.
+  self.reports:close(math.max(0, deadline_ms - task.now_ms()))
   self.scope:close()
 end
 

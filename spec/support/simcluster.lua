@@ -56,7 +56,7 @@ function simcluster.new(options)
   }
   local self = setmetatable({
     s = s, options = options, gates = {}, managers = {}, workers = {}, nodes = {}, hits = {}, hit_log = {}, commands = {}, ran = {},
-    last = {}, jobs = {}, idle = {}, parted = false, checked_ms = 0, delay_ms = 3,
+    probed = {}, last = {}, jobs = {}, idle = {}, parted = false, checked_ms = 0, delay_ms = 3,
   }, Cluster)
   self:outside()
   local dcs = options.dcs or { "a" }
@@ -130,14 +130,12 @@ end
 --- Call a function of the probe on a node; nil when the node is not up.
 function Cluster:ask(node, fn, ...)
   local name = type(node) == "table" and node.name or node
-  local results = table.pack(self.s.core:call(name, "spec.probe", fn, ...))
-  if results[1] == nil and results.n >= 2 and results[3] == "FAILED" then
-    -- A new process: the probe is not there yet.
-    if self.s:status(name) ~= "up" then return nil end
+  if self.s:status(name) ~= "up" then return nil end
+  if not self.probed[name] then
     assert(self.s:eval(name, "package.loaded['spec.probe'] = assert(load((...), '=spec.probe'))() return true", probe_source))
-    results = table.pack(self.s.core:call(name, "spec.probe", fn, ...))
+    self.probed[name] = true
   end
-  return table.unpack(results, 1, results.n)
+  return self.s.core:call(name, "spec.probe", fn, ...)
 end
 
 --- Run code on a node with `node`, `state` and `...` at hand. Raises when the code does.
@@ -272,7 +270,15 @@ function Cluster:crash(node)
   self.s:crash(node)
   if node.role ~= "worker" then self.parted = true end
 end
-function Cluster:restart(node) self.s:restart(node) end
+function Cluster:restart(node)
+  self.probed[node.name] = nil
+  self.s:restart(node)
+end
+--- Start again a node that ended.
+function Cluster:start(node)
+  self.probed[node.name] = nil
+  self.s:start(node)
+end
 
 -- Invariants -----------------------------------------------------------------------------------------------------------
 
