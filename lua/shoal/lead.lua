@@ -66,8 +66,26 @@ function lead:on_lead(index)
   self.fence, self.led_ms = index, task.now_ms()
   self.ledger:forget_outcomes() -- Those of a replay have no proposer.
   for _, entry in ipairs(self.ledger:list()) do
-    if ledger.FINAL[entry.state] then self:hand_over(entry) else self:start(entry, true) end
+    if ledger.FINAL[entry.state] then
+      self:hand_over(entry)
+    else -- Each by itself: one that cannot be taken up again must not keep the others.
+      local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
+      if not ok then self:give_up(entry, "it could not be taken up again: " .. incident.message) end
+    end
   end
+end
+
+--- A run that nobody can drive ends all the same, as failed.
+function lead:give_up(entry, reason)
+  self.scope:spawn("lead.run", { job = entry.job }, function ()
+    self:commit_or_raise({
+      kind = "finish", run = entry.run, state = "failed", reason = reason, result = outcome.encode({
+        job = entry.job, name = entry.name, state = "failed", reason = reason, node = self.node.name, elapsed_ms = 0, totals = {},
+        attempts = {}, incidents = {}, workflows = not entry.upstream and {} or nil, stats = not entry.upstream and outcome.nothing() or nil,
+      }),
+    })
+    self:hand_over(entry)
+  end)
 end
 
 --- Another leads now, or nobody: stop driving. The ledger stays; executors keep working for whoever leads next.
@@ -106,8 +124,8 @@ end
 --- A client's job. Answers { job, duplicate }, or a refusal.
 function lead:submit(body)
   if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
-  local spec, problems = job.decode(body.spec)
-  if not spec then return nil, problems, "CONFIG" end
+  local spec, problems, class = job.decode(body.spec)
+  if not spec then return nil, problems, class end
   local asked = self.ledger:of_key(body.key)
   if asked then return { job = asked.job, duplicate = true } end
   local reachable, why = self.options.placement.accepts(spec, self.executors:all())
@@ -190,7 +208,8 @@ end
 function lead:advance(run)
   local entry, now = run.entry, task.now_ms()
   if entry.state == "running" and run.deadline_ms and now >= run.deadline_ms then
-    self:stop_run(run, ("not done after timeout_ms = %d"):format(run.spec.timeout_ms), "timed_out")
+    local state, err, code = self:stop_run(run, ("not done after timeout_ms = %d"):format(run.spec.timeout_ms), "timed_out")
+    if not state then error(("the time limit: %s (%s)"):format(err, code)) end
   end
   local states, open = {}, false
   for _, name in ipairs(run.order) do
@@ -458,8 +477,8 @@ function lead:hear(name, address, cores, generation)
   if ask and not e.asking then
     e.asking = true
     self.scope:spawn("lead.ask", { executor = name, address = address }, function ()
+      local free <close> = setmetatable({}, { __close = function () e.asking = false end })
       dispatching.ask(self, e)
-      e.asking = false
     end)
   end
   return e
@@ -510,6 +529,7 @@ function lead:watch(key, peer, from)
   local run, entry = self.runs[key], self.ledger.runs[key]
   if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
   local on_end
+  if not run and not entry.result then return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER" end
   if not run then
     run = { scope = task.scope("replay " .. key, self.scope) }
     on_end = function () run.scope:close() end

@@ -55,6 +55,8 @@ function messages.define(message)
   if by_id[checked.id] then
     error(("messages: %s has the id %d of %s"):format(checked.name, checked.id, by_id[checked.id].name), 2)
   end
+  checked.may_send = {} -- As `from`, for who asks at every message.
+  for _, one in ipairs(checked.from) do checked.may_send[one] = true end
   by_name[checked.name], by_id[checked.id] = checked, checked
 end
 

@@ -19,13 +19,15 @@ local node = {}
 node.__index = node
 
 local LEAVE_MS = 1000 -- Then we go, heard or not.
+local WATCH_MS = 1000 -- How soon what was refused without a word is told.
 local NAME = "^[%w][%w%-_%.]*$"
+local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
 
 --- What `shoal run` takes, as options or in a config file. Every time is in milliseconds.
 node.config = schema.record({
-  name = schema.string { default = "", max = 64, doc = "the node's name; default: role and port" },
+  name = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = "the node's name; default: role and port" },
   cluster = schema.string { default = "shoal", max = 64, pattern = NAME },
-  dc = schema.string { default = "", max = 64 },
+  dc = schema.string { default = "", max = 64, pattern = NAME_OR_NONE },
   bind = schema.string { default = "127.0.0.1:0", doc = "address for streams and datagrams; loopback only while there are no keys" },
   join = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
   gates = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
@@ -132,6 +134,45 @@ local function open_transport(self)
   return true
 end
 
+--- What a member says of itself in its payload. It comes from outside: each field is taken only as what it should be.
+---@return string role, string dc, integer cores
+local function facts_of(member)
+  local payload = member.payload
+  if not payload or payload == "" then return "", "", 0 end
+  local facts, err, code = msgpack.unpack(payload)
+  if type(facts) == "table" and type(facts.role) == "string" and type(facts.dc) == "string"
+    and math.type(facts.cores) == "integer" and facts.cores >= 0 then
+    return facts.role, facts.dc, facts.cores
+  end
+  errors.report("swim.payload", { member = member.name }, err or "expected role, dc and cores", code or "MALFORMED")
+  return "", "", 0
+end
+
+--- What the transport and membership refuse from strangers has no caller who would hear of it: each look reports what
+--- became more since the last one.
+local function watch(self)
+  local told = {}
+  local function look(site, prefix, counts)
+    for what, total in sorted(counts) do
+      local name = prefix .. what
+      if type(total) == "number" and total > (told[name] or 0) then
+        errors.report(site, { what = name, more = total - (told[name] or 0), total = total }, name, "REFUSED")
+        told[name] = total
+      end
+    end
+  end
+  self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function ()
+    local c = self.rpc:counts()
+    look("net.refused", "", {
+      accept_errors = c.accept_errors, shed_requests = c.shed_requests, unsent_replies = c.unsent_replies,
+      stray_replies = c.stray_replies, control_overflows = c.control_overflows,
+    })
+    look("net.refused", "fault.", c.faults)
+    if self.swim then look("swim.refused", "", self.swim:counts().refused) end
+  end)
+  return true
+end
+
 --- Membership: everyone but a client, among the nodes of its own tier's group.
 local function open_swim(self)
   if self.role == "client" then return true end
@@ -141,9 +182,7 @@ local function open_swim(self)
     seeds = self.config.join,
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
   }, function (event)
-    local payload = event.member.payload
-    local facts = payload and payload ~= "" and msgpack.unpack(payload) or {}
-    event.member.role, event.member.dc, event.member.cores = facts.role or "", facts.dc or "", facts.cores or 0
+    event.member.role, event.member.dc, event.member.cores = facts_of(event.member)
     self.hooks:fire("swim.member", { member = event.member.name, kind = event.kind }, event)
     if event.kind == "dead" then
       local incarnation = event.member.incarnation
@@ -160,8 +199,7 @@ end
 function node:members()
   local out = {}
   for i, m in ipairs(self.swim and self.swim:members() or {}) do
-    local facts = m.payload and m.payload ~= "" and msgpack.unpack(m.payload) or {}
-    m.role, m.dc, m.cores = facts.role or "", facts.dc or "", facts.cores or 0
+    m.role, m.dc, m.cores = facts_of(m)
     out[i] = m
   end
   return out
@@ -221,7 +259,7 @@ function node.start(options)
       local ok, wired, problem, word = errors.handle("role.start", { role = self.role }, wire, self, script)
       if not ok then return nil, tostring(wired), "CONFIG" end
       return wired, problem, word
-    end }, { "membership", open_swim },
+    end }, { "membership", open_swim }, { "watch", watch },
     { "ready", function ()
       if not script.ready then return true end
       local ok, done, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.ready, self.state)

@@ -5,10 +5,14 @@
 --- failed send goes back unless a newer record is there, and is one incident (FAILURES 1.2). The ack carries the level of
 --- backpressure and who leads; it is parsed whole, then applied whole, *none* included (FAILURES 1.3).
 ---
---- Results: each is sent until its leader has accepted it. After TRIES_MAX quick tries it waits 5 s * 2^n up to 60 s.
+--- Results: each is sent until its leader has accepted it. After TRIES_MAX quick tries it waits 5 s * 2^n up to 60 s. One that
+--- can never arrive (too large for a message, or unreadable there) is sent as a failure that says so.
+---
+--- What is known of a job (its live parts, where its leader is) goes with its last part; nothing here outlives the work.
 local ack = require "shoal.ack"
 local backoff = require "shoal.backoff"
 local errors = require "shoal.errors"
+local job = require "shoal.job"
 local sorted = require "shoal.sorted"
 local task = require "shoal.task"
 
@@ -23,6 +27,7 @@ local ASK_AFTER = 2            -- Failures to one leader before another is asked
 local ASK_EVERY_MS = 1000      -- ... at most so often a job, jittered.
 local TRIES_MAX = 4
 local RESULT_MS = 5000
+local NOTHING = job.pack({})
 
 ---@param node table
 ---@param options { owner: "worker"|"manager", interval_ms: number, others: fun(): string[], unknown: fun(record: table) }
@@ -30,8 +35,8 @@ local RESULT_MS = 5000
 --- that the leader it came from knows nothing of any more.
 function reports.open(node, options)
   local self = setmetatable({
-    node = node, options = options, scope = task.scope("reports", node.scope), waiting = {}, seqs = {}, redirect = {},
-    leaders = {}, results = {}, asked = {}, level = "none", level_ms = 0, fruitless = 0,
+    node = node, options = options, scope = task.scope("reports", node.scope), waiting = {}, seqs = {}, jobs = {},
+    leaders = {}, results = {}, level = "none", level_ms = 0, fruitless = 0,
     site = {
       send = options.owner .. ".progress.send", ack = options.owner .. ".progress.ack",
       loop = options.owner .. ".progress.flush_loop", result = options.owner .. ".result.send",
@@ -56,9 +61,21 @@ end
 
 local function key_of(record) return record.job .. " " .. record.part end
 
+--- This part is live, and so is what is known of its job.
+local function live(self, record)
+  local known = self.jobs[record.job]
+  if not known then
+    known = { parts = {}, count = 0, asked_ms = 0 }
+    self.jobs[record.job] = known
+  end
+  local key = key_of(record)
+  if not known.parts[key] then known.parts[key], known.count = true, known.count + 1 end
+end
+
 --- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
 --- `since`: above all numbers that an earlier life of this node gave to the same attempt.
 function reports:progress(record)
+  live(self, record)
   local key = key_of(record)
   local seq = (self.seqs[key] or record.since or 0) + 1
   self.seqs[key] = seq
@@ -67,7 +84,16 @@ function reports:progress(record)
 end
 
 --- The leader to tell of this job: where the dispatch came from, until an ack or an answer named another.
-local function leader_of(self, record) return self.redirect[record.job] or record.leader end
+local function leader_of(self, record)
+  local known = self.jobs[record.job]
+  return known and known.redirect or record.leader
+end
+
+--- Where a job's leader is now (nil: where its dispatch came from). A word that comes after its last part left is of no use.
+local function redirect(self, record, address)
+  local known = self.jobs[record.job]
+  if known then known.redirect = address end
+end
 
 local function leader_state(self, record, address)
   local l = self.leaders[address]
@@ -96,9 +122,9 @@ local function apply_ack(self, record, address, bytes)
   if parsed.leader and parsed.leader ~= "" then leader.name = parsed.leader end
   local named = parsed.leader_address
   if parsed.known == false then
-    if address == record.leader then self.options.unknown(record) else self.redirect[record.job] = nil end
+    if address == record.leader then self.options.unknown(record) else redirect(self, record, nil) end
   elseif named and named ~= "" and named ~= address then
-    self.redirect[record.job] = named
+    redirect(self, record, named)
   end
 end
 
@@ -106,16 +132,15 @@ end
 
 --- Ask another who leads this job. Answers come as a redirect; no answer is one more incident.
 local function ask_who_leads(self, record, failed_address)
-  local now = task.now_ms()
-  if now < (self.asked[record.job] or 0) then return end
-  self.asked[record.job] = now + ASK_EVERY_MS * (1 + 0.2 * self.node.world:unit())
+  local now, known = task.now_ms(), self.jobs[record.job]
+  if not known or now < known.asked_ms then return end
+  known.asked_ms = now + ASK_EVERY_MS * (1 + 0.2 * self.node.world:unit())
   self.scope:spawn(self.site.redirect, { job = record.job, workflow = record.workflow, part = record.part }, function ()
     for _, address in ipairs(self.options.others()) do
       if address ~= failed_address then
         local reply, err, code = self.node.rpc:peer(address):call("lead.who", { job = record.job }, { timeout_ms = SEND_MS })
         if reply and reply.address ~= "" then
-          self.redirect[record.job] = reply.address
-          return
+          return redirect(self, record, reply.address)
         elseif not reply then
           errors.report(self.site.redirect, {
             job = record.job, workflow = record.workflow, part = record.part, address = address,
@@ -123,7 +148,7 @@ local function ask_who_leads(self, record, failed_address)
         end
       end
     end
-    self.redirect[record.job] = nil -- Nobody knows: where the dispatch came from is the best guess.
+    redirect(self, record, nil) -- Nobody knows: where the dispatch came from is the best guess.
   end)
 end
 
@@ -167,17 +192,27 @@ function reports:flush()
   if sent > 0 then self.fruitless = 0 elseif tried > 0 then self.fruitless = self.fruitless + 1 end
 end
 
---- A result has gone: nothing of the job is kept once nothing of it is left to send.
+--- A result has gone: what was known for its part's sake goes, and with the last part what was known of the job.
 local function forget(self, record)
-  for _, left in ipairs { self.seqs, self.results } do
-    for other in sorted(left) do
-      if other:sub(1, #record.job + 1) == record.job .. " " then return end
-    end
+  local key, known = key_of(record), self.jobs[record.job]
+  if not known or not known.parts[key] then return end
+  known.parts[key], known.count = nil, known.count - 1
+  if known.count > 0 then return end
+  self.jobs[record.job] = nil
+  if next(self.jobs) then return end
+  for address, leader in sorted(self.leaders) do -- Only what goes wrong in a row is remembered from job to job.
+    if leader.failures == 0 and leader.unreadable == 0 then self.leaders[address] = nil end
   end
-  self.redirect[record.job], self.asked[record.job] = nil, nil
 end
 
 -- Results --------------------------------------------------------------------------------------------------------------
+
+--- A result that its leader can never take becomes a failure that says why, for the part must end all the same.
+local function cut_down(record, err)
+  if record.result == NOTHING then record.stats = {} end -- Not even so.
+  record.state, record.result = "failed", NOTHING
+  record.reason = ("the part ended, but its result could not be handed over: %s"):format(err)
+end
 
 --- A final result: sent until accepted, or until the leader it came from says that it counts no more; a leader that was only
 --- named by somebody has no say in that. No progress of the part is sent from here on. `on_accepted(stale)` runs once then.
@@ -185,6 +220,7 @@ end
 ---@param on_accepted fun(stale: boolean)
 function reports:result(record, on_accepted)
   local key = ("%s %s %d"):format(record.job, record.part, record.fence)
+  live(self, record)
   self.waiting[key_of(record)], self.seqs[key_of(record)] = nil, nil
   self.results[key] = record
   self.scope:spawn(self.site.result, { job = record.job, workflow = record.workflow, part = record.part }, function ()
@@ -207,7 +243,8 @@ function reports:result(record, on_accepted)
       errors.report(self.site.result, {
         job = record.job, workflow = record.workflow, part = record.part, address = address, attempt = try, status = code or "UNKNOWN",
       }, err or "it knows nothing of the part", code or "UNKNOWN")
-      if reply then self.redirect[record.job] = nil elseif try >= ASK_AFTER then ask_who_leads(self, record, address) end
+      if code == "TOO_LARGE" or code == "MALFORMED" then cut_down(record, err) end
+      if reply then redirect(self, record, nil) elseif try >= ASK_AFTER then ask_who_leads(self, record, address) end
       task.sleep(try < TRIES_MAX and quick:next() or slow:next())
     end
   end)

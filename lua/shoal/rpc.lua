@@ -5,9 +5,11 @@
 ---
 --- Handlers run as tasks of the rpc's scope and may wait. What a handler returns goes back: a reply, or nil, err, code as a
 --- refusal that the caller gets as its own nil, err, code. A raise is one incident at `rpc.handler`, and the caller gets
---- FAILED. A body that cannot be read is one at `rpc.decode`, and the caller gets MALFORMED. Nothing is sent whose failure
---- nobody takes: a call returns it, a future carries it, a one-way send has its `on_fail`.
+--- FAILED. A body that cannot be read is one at `rpc.decode`, and the caller gets MALFORMED; a message from a role that may
+--- not send it is one at `rpc.role`, and REFUSED by name. Nothing is sent whose failure nobody takes: a call returns it, a
+--- future carries it, a one-way send has its `on_fail`.
 local errors = require "shoal.errors"
+local log = require "shoal.log"
 local messages = require "shoal.messages"
 local net = require "shoal.core.net"
 local schema = require "shoal.schema"
@@ -70,7 +72,7 @@ end
 function Peer:name()
   if self.node then return self.node end
   local info = self:info()
-  if info.node == "" then return self.given or info.address end
+  if not info.node or info.node == "" then return self.given or info.address end
   self.node = info.node -- Until the connection goes down: another process may then answer there.
   return info.node
 end
@@ -286,22 +288,42 @@ local function dispatch(self, message, request, handler, body, peer)
 end
 
 local function unhandled(self, name, peer, request)
-  local ids = { message = name, peer = peer:name() }
+  local ids = { message = name, peer = peer:name(), request = 0 }
   errors.report("rpc.unhandled", ids, "no handler for " .. name, "UNHANDLED")
   refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
+end
+
+--- As what it greeted. Kept until the connection goes down, for every request asks.
+local function role_of(peer)
+  local role = peer.role
+  if not role then
+    role = peer:info().role or ""
+    if role ~= "" then peer.role = role end
+  end
+  return role
+end
+
+--- The registry says who may send what; the rest is somebody's mistake, or worse.
+local function misplaced(self, message, peer, request)
+  local role = role_of(peer)
+  local text = ("%s comes only from a %s, not from the %s %s"):format(message.name, table.concat(message.from, " or "),
+    role ~= "" and role or "nameless", peer:name())
+  errors.report("rpc.role", { message = message.name, peer = peer:name(), role = role }, text, "REFUSED")
+  refuse(self, { message = message.name, peer = peer:name(), request = 0 }, request, "REFUSED", text)
 end
 
 local function on_request(self, core, id, request, bytes)
   local peer, message = wrap(self, core), messages.by_id(id)
   if not message then return unhandled(self, ("type %d"):format(id), peer, request) end
   local name = message.name
+  if not message.may_send[peer.role or role_of(peer)] then return misplaced(self, message, peer, request) end
   local raw = self.raw_handlers[name]
   if raw then return dispatch(self, message, request, raw, bytes, peer) end
   local handler = self.handlers[name]
   if not handler then return unhandled(self, name, peer, request) end
   local body, err, code = messages.decode(name, bytes)
   if body then return dispatch(self, message, request, handler, body, peer) end
-  local ids = { message = name, peer = peer:name(), payload_bytes = #bytes }
+  local ids = { message = name, peer = peer:name(), payload_bytes = #bytes, request = 0 }
   errors.report("rpc.decode", ids, err, code)
   refuse(self, ids, request, code, err)
 end
@@ -384,9 +406,29 @@ function Rpc:watch(fn)
   end
 end
 
+--- Codes with which a connection ends by somebody's fault; the others are of everyday life, and who waited for an answer
+--- hears them.
+local FAULTS = { MALFORMED = true, REFUSED = true, FULL = true, MEMORY = true }
+
+--- A connection that ended, or never came to be: a fault is an incident, also where no call was under way to be told.
+local function note_down(peer, err, code)
+  local info = peer:info()
+  local ids = { peer = peer:name(), address = info.address or "?", role = info.role or "" }
+  if FAULTS[code] or code == "TIMEOUT" and not info.dialled then
+    errors.report("net.connection", ids, err, code)
+  else
+    log.debug("net.down", { peer = ids.peer, address = ids.address, code = code, message = err })
+  end
+end
+
 local function tell(self, core, event, err, code)
   local peer = wrap(self, core)
-  if event == "down" then peer.node = nil end
+  if event == "down" then
+    note_down(peer, err, code)
+    peer.node, peer.role = nil, nil -- Another process may answer there next.
+  elseif event ~= "up" then
+    log.info("net.circuit", { peer = peer:name(), status = event })
+  end
   local watchers = table.move(self.watchers, 1, #self.watchers, 1, {})
   for _, watcher in ipairs(watchers) do -- One that raises is an incident; the others hear on.
     errors.run("rpc.watcher", { message = event, peer = peer:name() }, nil, watcher.fn, peer, event, err, code)

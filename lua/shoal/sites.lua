@@ -159,11 +159,20 @@ site("future.untaken", "any", "warning", { "future", "code", "scope" },
 site("rpc.handler", "any", "error", { "message", "peer", "request" },
   "a message's handler raised; the sender is answered FAILED")
 site("rpc.decode", "any", "warning", { "message", "peer", "payload_bytes" }, "a message's body could not be read")
+site("rpc.role", "any", "warning", { "message", "peer", "role" }, "a message came from a role that may not send it; it was refused")
+site("rpc.unhandled", "any", "warning", { "message", "peer" }, "a message came that nobody here answers; it was refused")
 site("rpc.reply", "any", "warning", { "message", "peer", "request" }, "a reply could not be sent")
 site("rpc.send", "any", "warning", { "message", "peer" }, "a one-way message was not sent")
 site("rpc.on_fail", "any", "error", { "message", "peer" }, "the sender's own on_fail failed")
 site("rpc.*", "any", "error", { "message", "peer" }, "another step of a remote call failed")
+site("net.connection", "any", "warning", { "peer", "address", "role" },
+  "a connection ended by a fault: bytes that are no frames, a greeting that was refused or never came, a full control queue")
+site("net.refused", "any", "warning", { "what", "more", "total" },
+  "the transport could not take connections, requests or answers; how many since the last look")
 site("net.*", "any", "error", { "peer" }, "a callback of the transport failed")
+site("swim.refused", "any", "warning", { "what", "more", "total" },
+  "datagrams that membership could not read or would not take; how many since the last look")
+site("swim.payload", "any", "warning", { "member" }, "what a member says of itself could not be read; it counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })
 site("swim.event", "any", "error", { "kind", "member" }, "the handler of a membership event failed")

@@ -46,8 +46,10 @@ local function forget_oldest(self)
   if self.fences[oldest.key] == oldest.fence and not self.runs[oldest.key] then self.fences[oldest.key] = nil end
 end
 
---- Remember the fence of a part that ended: for a bounded number of parts, and no longer than a late message may take.
+--- Remember the fence of a part that ended: for a bounded number of parts, and no longer than a late message may take. It never
+--- goes back.
 local function remember(self, key, fence)
+  fence = math.max(fence, self.fences[key] or 0)
   self.fences[key] = fence
   self.ended[#self.ended + 1] = { key = key, fence = fence, until_ms = task.now_ms() + self.node.config.fence_ms }
   if #self.ended > FENCES_MAX then forget_oldest(self) end
@@ -114,19 +116,20 @@ function worker:dispatch(body)
   local run = { body = body, cores = cores, state = "running" }
   self.claimed = self.claimed + cores
   self.fences[key], self.runs[key] = body.fence, run
-  local handle, problem, code = runner.start(self.node, self.scope, dispatch, function (summary)
+  local free <close> = setmetatable({}, { __close = function () -- Refused or raised: nothing of it stays, so that it can be sent again.
+    if run.handle then return end
+    release(self, run)
+    self.runs[key], self.fences[key] = nil, greatest > 0 and greatest or nil
+  end })
+  local problem, code
+  run.handle, problem, code = runner.start(self.node, self.scope, dispatch, function (summary)
     if run.state ~= "running" then return end
     self.reports:progress({
       job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence,
       leader = body.leader, leader_name = body.leader_name, stats = summary,
     })
   end, function (result) on_result(self, run, result) end)
-  if not handle then
-    release(self, run)
-    self.runs[key] = nil
-    return nil, problem, code
-  end
-  run.handle = handle
+  if not run.handle then return nil, problem, code end
   return { state = "accepted" }
 end
 

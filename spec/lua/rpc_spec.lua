@@ -167,6 +167,26 @@ describe("rpc", function ()
     assert.same({ "rpc.unhandled: no handler for ask", "rpc.unhandled: no handler for type 77" }, told())
   end)
 
+  it("F07: refuses by name what the sender's role may not send, and runs no handler for it", function ()
+    local ran, code, text = 0, nil, nil
+    gate:handle("empty", function () ran = ran + 1 return true end)
+    gate:raw("ask", function () ran = ran + 1 return "" end)
+    in_task(function () text, code = select(2, worker:peer("127.0.0.1:1"):call("empty", {})) end)
+    assert.same({ "REFUSED", "empty comes only from a gate, not from the worker w1" }, { code, text })
+    in_task(function () code = select(3, worker:peer("127.0.0.1:1"):call("ask", { n = 1 })) end)
+    assert.same({ "REFUSED", 0 }, { code, ran })
+    assert.same({ message = "ask", peer = "w1", role = "worker" }, errors.incidents()[2].ids)
+    assert.equal(2, errors.count("rpc.role").raised)
+  end)
+
+  it("F70: a connection that ended by a fault is an incident with a name and an address; an everyday end is none", function ()
+    local core = { info = function () return { address = "127.0.0.1:77", dialled = false } end } -- Before any greeting.
+    local hear = wire.opened[1].handlers.on_peer
+    for _, code in ipairs { "ECONNRESET", "DISCONNECTED", "MALFORMED", "REFUSED", "FULL", "TIMEOUT" } do hear(core, "down", "why", code) end
+    assert.equal(4, errors.count("net.connection").raised)
+    assert.same({ peer = "127.0.0.1:77", address = "127.0.0.1:77", role = "" }, errors.incidents()[1].ids)
+  end)
+
   it("F69: tells of a handler that returns nothing, or what its reply cannot hold", function ()
     worker:handle("ask", function (body) if body.n == 2 then return { n = "two" } end end)
     local codes = {}

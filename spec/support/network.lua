@@ -96,7 +96,8 @@ end
 
 function Peer:info()
   if self.closed then return nil, "gone", "CLOSED" end
-  return { node = self.other and self.other.options.node or "", address = self.at }
+  local who = self.other and self.other.options or {}
+  return { node = who.node or "", role = who.role or "", address = self.at }
 end
 function Peer:close() self.closed = true end
 

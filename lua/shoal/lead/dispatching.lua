@@ -16,7 +16,6 @@ local CALL_MS = 3000
 local HOLD_MS = { 100, 5000 } -- From a refusal of a part to its next offer, and the longest.
 local LIMIT_SLACK_MS = 1000
 local CANCEL_DEADLINE_MS = 30000
-local ASK_TRIES_MAX = 20
 
 local function claim_key(run, part) return run.key .. " " .. part.part end
 
@@ -70,6 +69,13 @@ function dispatching.release(self, run, part, executor)
   if executor and self.executors:release(executor, claim_key(run, part)) then self:wake_all() end
 end
 
+--- It may run there still: it is told to end, beside the attempt that takes its place.
+local function end_given_up(self, run, part, fence, executor, why)
+  self.scope:spawn("lead.cancel", { job = run.job, part = part.part, executor = executor.name }, function ()
+    dispatching.cancel_until_answered(self, run, part.part, fence, executor.address, why)
+  end)
+end
+
 -- Dispatch -------------------------------------------------------------------------------------------------------------
 
 --- Send one attempt until it is taken, refused, or no longer counts.
@@ -101,9 +107,9 @@ local function send(self, run, part, fence, executor)
     task.sleep(wait:next())
     if not current(run, part, fence) then return end
   end
-  local never_ran = code == "FULL" or code == "CONFIG" or code == "REFUSED"
+  local never_ran = code == "FULL" or code == "CONFIG" or code == "REFUSED" or code == "TOO_LARGE"
   dispatching.lose(self, run, part, fence, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(executor.name, err))
-  if not never_ran then dispatching.cancel_until_answered(self, run, part.part, fence, executor.address, "the attempt was given up") end
+  if not never_ran then end_given_up(self, run, part, fence, executor, "the attempt was given up") end
 end
 
 local function dispatch(self, run, part, executor)
@@ -143,7 +149,10 @@ function dispatching.advance(self, run, part, workflow)
     if not self.executors:claim(choice, claim_key(run, part), cores) then return end
     run.busy[name] = true
     run.scope:spawn("lead.dispatch", { job = run.job, workflow = part.workflow, part = name, executor = choice }, function ()
-      local free <close> = setmetatable({}, { __close = function () run.busy[name] = nil end })
+      local free <close> = setmetatable({}, { __close = function ()
+        run.busy[name] = nil
+        if part.state ~= "dispatched" then dispatching.release(self, run, part, choice) end -- Also when this failed half way.
+      end })
       dispatch(self, run, part, self.executors:get(choice))
       run.wake:push(true)
     end)
@@ -163,11 +172,7 @@ function dispatching.watch_silence(self, run, part)
   if silent_ms < self.options.silent_ms then return end
   local executor, fence = self.executors:get(part.executor), part.fence
   dispatching.lose(self, run, part, fence, "lost", ("no progress for %.0f ms"):format(silent_ms))
-  if executor then
-    run.scope:spawn("lead.cancel", { job = run.job, part = part.part, executor = executor.name }, function ()
-      dispatching.cancel_until_answered(self, run, part.part, fence, executor.address, "no progress")
-    end)
-  end
+  if executor then end_given_up(self, run, part, fence, executor, "no progress") end
 end
 
 -- Cancel ---------------------------------------------------------------------------------------------------------------
@@ -195,6 +200,7 @@ function dispatching.cancel(self, run, part)
   run.scope:spawn("lead.cancel", { job = run.job, part = part.part, executor = part.executor }, function ()
     local state = executor and dispatching.cancel_until_answered(self, run, part.part, fence, executor.address, run.entry.reason)
     if state == "cancelling" then task.sleep(CANCEL_DEADLINE_MS) end
+    run.cancels[part.part] = nil -- Should the loss not become durable now, the driver cancels again.
     dispatching.lose(self, run, part, fence, "lost", state == "unknown" and "it was not running there" or "no answer to the cancel")
   end)
 end
@@ -240,10 +246,11 @@ local function reconcile(self, executor, reply)
   end
 end
 
---- Tell an executor who leads, and hear what it runs; up when it answered.
+--- Tell an executor who leads, and hear what it runs; up when it answered. As long as it is not down somebody hears it, so it is
+--- asked for as long.
 function dispatching.ask(self, executor)
   local wait = backoff.new(self.node.world, { base_ms = 100, cap_ms = 5000 })
-  for _ = 1, ASK_TRIES_MAX do
+  while executor.state ~= "down" do
     local epoch = executor.epoch
     local reply, err, code = self.node.rpc:peer(executor.address):call("lead", {
       tier = self.options.tier, fence = self.fence, node = self.node.name, address = self.node.address,

@@ -145,6 +145,9 @@ end
 local function merged(details) return assert(stats.merge(details)) end
 local function summary(record) return assert(stats.summary(record)) end
 
+--- The numbers of what never ran.
+function outcome.nothing() return summary(merged({})) end
+
 --- Can a part's result be read, all of it?
 ---@param bytes string
 ---@return true? ok, string? err, string? code

@@ -36,7 +36,7 @@ return {
         { "attempt", "integer" },
         { "fence", "integer" },
         { "seq", "integer" },
-        { "stats", "map:any" }, -- flat counts: requests, ok, errors, ...
+        { "stats", "map:integer" }, -- flat counts: requests, ok, errors, ...
       },
       reply = "bytes",
     },
@@ -51,7 +51,7 @@ return {
         { "fence", "integer" },
         { "state", "enum:completed|failed|cancelled" },
         { "reason", "string?" },
-        { "stats", "map:any" },
+        { "stats", "map:integer" },
         { "result", "bytes" }, -- packed detail: stats with histograms, outputs, attempts, incidents
       },
       reply = { { "accepted", "boolean" }, { "stale", "boolean" } },
