@@ -71,7 +71,7 @@ end
 
 --- It may run there still: it is told to end, beside the attempt that takes its place.
 local function end_given_up(self, run, part, fence, executor, why)
-  self.scope:spawn("lead.cancel", { job = run.job, part = part.part, executor = executor.name }, function ()
+  run.scope:spawn("lead.cancel", { job = run.job, part = part.part, executor = executor.name }, function ()
     dispatching.cancel_until_answered(self, run, part.part, fence, executor.address, why)
   end)
 end
