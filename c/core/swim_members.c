@@ -22,7 +22,8 @@ static bool counted(const struct member *m) { return m->state == SWIM_ALIVE || m
 
 static int ids_reserve(struct ids *ids, uint32_t count) {
   if (count <= ids->capacity) return 0;
-  uint32_t capacity = ids->capacity ? ids->capacity * 2 : 16;
+  uint32_t capacity = ids->capacity + ids->capacity / 4 + 16;
+  if (capacity < count) capacity = count;
   uint32_t *at = realloc(ids->at, capacity * sizeof *at);
   if (!at) return ERR_MEMORY;
   ids->at = at;
@@ -123,21 +124,27 @@ static void link_hash(struct swim *s, uint32_t id) {
   *head = id;
 }
 
-static int grow(struct swim *s) {
-  uint32_t capacity = s->members_capacity ? s->members_capacity * 2 : 16;
+/* Slots for so many; the hash chains are as many or more, a power of two. */
+static int reserve(struct swim *s, uint32_t capacity) {
+  uint32_t buckets_count = 16;
+  while (buckets_count < capacity) buckets_count *= 2;
   struct member *members = realloc(s->members, capacity * sizeof *members);
   if (!members) return ERR_MEMORY;
   s->members = members;
   s->members_capacity = capacity;
-  uint32_t *buckets = realloc(s->buckets, capacity * sizeof *buckets);
+  if (buckets_count == s->buckets_count) return 0;
+  uint32_t *buckets = realloc(s->buckets, buckets_count * sizeof *buckets);
   if (!buckets) return ERR_MEMORY;
   s->buckets = buckets;
-  s->buckets_count = capacity;
-  memset(buckets, 0xff, capacity * sizeof *buckets);
+  s->buckets_count = buckets_count;
+  memset(buckets, 0xff, buckets_count * sizeof *buckets);
   for (uint32_t id = 0; id < s->members_count; id++)
     if (s->members[id].text) link_hash(s, id);
   return 0;
 }
+
+/* By a quarter: amortized still, and at most a fifth of the table lies idle. */
+static int grow(struct swim *s) { return reserve(s, s->members_capacity + s->members_capacity / 4 + 16); }
 
 /* A slot for this name, linked and otherwise blank; NONE when the table or the memory is full. */
 static uint32_t add(struct swim *s, const struct record *r) {
@@ -506,7 +513,42 @@ void swim_expire(struct swim *s) {
   }
 }
 
-/* ---- for specs ---- */
+/* ---- for specs and studies ---- */
+
+/* Member `at` of a table is told of the others: slot 0 is ours and ours is that of 0, all others have their own index. */
+static int preset_one(struct swim *const *all, uint32_t count, uint32_t at) {
+  struct swim *s = all[at];
+  s->digest = 0;
+  if (reserve(s, count) < 0 || ids_reserve(&s->order, count) < 0 || ids_reserve(&s->graves, count) < 0) return ERR_MEMORY;
+  for (uint32_t id = 0; id < count; id++) {
+    const struct member *other = &all[id == at ? 0 : id]->members[SELF];
+    struct member *m = &s->members[id];
+    if (id != SELF) {
+      char *text = malloc((size_t)other->name_length + other->payload_length);
+      if (!text) return ERR_MEMORY;
+      memcpy(text, other->text, (size_t)other->name_length + other->payload_length);
+      *m = *other;
+      m->text = text;
+      m->changed_ns = s->now_ns;
+      m->rumoured = m->payload_rumoured = false;
+      link_hash(s, id);
+      uint32_t place = s->order.count++, other_place = (uint32_t)rng_below(&s->rng, place + 1); /* Shuffled as it is filled. */
+      if (other_place != place) ids_set(s, &s->order, place, s->order.at[other_place]);
+      ids_set(s, &s->order, other_place, id);
+    }
+    s->digest ^= trace(m);
+  }
+  s->members_count = s->kept = count;
+  s->joined = true;
+  return 0;
+}
+
+int swim_preset(struct swim *const *all, uint32_t count) {
+  for (uint32_t at = 0; at < count; at++) swim_rumour_end(all[at], SELF);
+  for (uint32_t at = 0; at < count; at++)
+    if (preset_one(all, count, at) < 0) return ERR_MEMORY;
+  return 0;
+}
 
 static void check_rumours(const struct swim *s) {
   uint32_t rumours = 0;

@@ -287,5 +287,7 @@ bool swim_leave_over(const struct swim *s); /* Enough have heard it, or we waite
 
 /* For specs: the tables agree with each other; asserts. O(N). */
 void swim_check(const struct swim *s);
+/* For studies: these, just opened, know each other, as if all had joined long ago. O(count^2). 0, or ERR_MEMORY. */
+int swim_preset(struct swim *const *all, uint32_t count);
 
 #endif

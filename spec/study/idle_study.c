@@ -1,0 +1,48 @@
+/* What a cluster at rest costs: bytes and datagrams of each member, memory of each view, and the simulator's own speed. */
+#include "study.h"
+
+static double first_bytes;
+
+static void study(uint32_t count, uint32_t seconds) {
+  char name[64];
+  double began_s = study_cpu_s(), resident = study_resident_bytes();
+  struct study_cluster *c = study_preset(1, count);
+  double set_up_s = study_cpu_s() - began_s;
+  double view_bytes = (study_resident_bytes() - resident) / ((double)count * count);
+  study_run(c, 2 * SECOND);
+  began_s = study_cpu_s();
+  uint64_t bytes = c->bytes, datagrams = c->datagrams;
+  study_run(c, seconds * SECOND);
+  double took_s = study_cpu_s() - began_s, members = (double)count * seconds;
+  double rate = (double)(c->bytes - bytes) / members, sent = (double)(c->datagrams - datagrams) / members;
+  printf("%-7u %-8.2f %-11.3f %-13.0f %-9.2f %.1f\n", count, rate, sent, seconds / took_s, set_up_s, view_bytes);
+  (void)snprintf(name, sizeof name, "idle_bytes_%u", count);
+  study_bar(name, rate, "<=", 60);
+  (void)snprintf(name, sizeof name, "idle_datagrams_%u", count);
+  study_bar(name, sent, "<=", 2.005);
+  if (first_bytes > 0) {
+    (void)snprintf(name, sizeof name, "idle_bytes_off_flat_%u", count);
+    study_bar(name, fabs(rate / first_bytes - 1), "<=", 0.05);
+  } else {
+    first_bytes = rate;
+  }
+  if (count >= 1000) {
+    (void)snprintf(name, sizeof name, "simulator_times_real_%u", count);
+    study_bar(name, seconds / took_s, ">=", count >= 10000 ? 10 : 300);
+    (void)snprintf(name, sizeof name, "view_bytes_%u", count);
+    study_bar(name, view_bytes, "<=", 96);
+  }
+  if (count >= 10000) {
+    study_bar("simulator_set_up_s_10000", set_up_s, "<=", 10);
+    study_bar("simulator_resident_gib_10000", study_resident_bytes() / (1024.0 * 1024 * 1024), "<=", 10);
+  }
+  study_close(c);
+}
+
+int main(int argc, char **argv) {
+  struct study_option options[] = {{"largest", 10000, "members, from 100 on in decades"}, {"seconds", 60, "of virtual time"}};
+  study_options(argc, argv, options, sizeof options / sizeof *options);
+  printf("members bytes/s  datagrams/s x_real_time   set_up_s  bytes_a_view (names of 2-6 bytes)\n");
+  for (uint32_t count = 100; count <= options[0].value; count *= 10) study(count, (uint32_t)options[1].value);
+  return study_short;
+}

@@ -1,0 +1,50 @@
+/* A rumour (one member's new payload) in a large cluster: rounds of gossip until all have it, with and without loss. */
+#include "study.h"
+
+static double spread(uint64_t seed, uint32_t count, double loss, struct study_cluster **kept) {
+  struct study_cluster *c = *kept ? *kept : study_preset(seed, count);
+  *kept = c;
+  study_link(c, loss);
+  uint32_t from = (uint32_t)rng_below(&c->rng, count), missing = count - 1;
+  struct study_node *n = &c->nodes[from];
+  uint32_t version = n->swim->members[SELF].payload_version + 1;
+  STUDY_NEED(swim_set_payload(n->swim, world_now_ns(n->world), "new", 3) == 0);
+  study_settle(n);
+  uint64_t began_ns = study_now(c), step_ns = c->config.gossip_interval_ms * MILLISECOND / 4;
+  uint8_t *has = calloc(count, 1);
+  STUDY_NEED(has);
+  has[from] = 1;
+  while (missing > 0 && study_now(c) - began_ns < 60 * SECOND) {
+    study_run(c, step_ns);
+    for (uint32_t i = 0; i < count; i++) {
+      uint32_t slot = i == from ? SELF : from == 0 ? i : from; /* Where swim_preset has put it. */
+      if (!has[i] && c->nodes[i].swim->members[slot].payload_version >= version) has[i] = 1, missing--;
+    }
+  }
+  free(has);
+  double rounds = (double)(study_now(c) - began_ns) / (c->config.gossip_interval_ms * 1e6);
+  study_link(c, 0);
+  study_run(c, 8 * SECOND); /* Until nobody tells it any more. */
+  return missing ? INFINITY : rounds;
+}
+
+int main(int argc, char **argv) {
+  struct study_option options[] = {{"n", 10000, "members"}, {"rumours", 20, ""}};
+  study_options(argc, argv, options, sizeof options / sizeof *options);
+  uint32_t count = (uint32_t)options[0].value;
+  struct study_samples clear = {0}, lossy = {0};
+  struct study_cluster *c = NULL;
+  for (int i = 0; i < options[1].value; i++) {
+    study_add(&clear, spread(1, count, 0, &c));
+    study_add(&lossy, spread(1, count, 0.25, &c));
+  }
+  printf("members loss  rumours rounds_p50 rounds_max\n");
+  printf("%-7u 0     %-7zu %-10.2f %.2f\n", count, clear.count, study_quantile(&clear, 0.5), study_quantile(&clear, 1));
+  printf("%-7u 0.25  %-7zu %-10.2f %.2f\n", count, lossy.count, study_quantile(&lossy, 0.5), study_quantile(&lossy, 1));
+  study_bar("rumour_rounds_max", study_quantile(&clear, 1), "<=", 12);
+  study_bar("rumour_rounds_p50", study_quantile(&clear, 0.5), "<=", 7);
+  study_bar("rumour_loss_ratio", study_quantile(&lossy, 0.5) / study_quantile(&clear, 0.5), "<=", 1.6);
+  study_bar("rumour_loss_max_ratio", study_quantile(&lossy, 1) / study_quantile(&clear, 1), "<=", 1.6);
+  study_close(c);
+  return study_short;
+}

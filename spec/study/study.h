@@ -1,0 +1,305 @@
+/* What the studies of membership share: clusters of core/swim on the simulated world without Lua states, options, tables and bars.
+ *
+ * A study checks statistics, not invariants (spec/c/swim_net.h does those), so clusters of 10,000 run here. A run is its seed.
+ * Every field of the configuration is an option too: --suspicion_max=4. */
+#ifndef STUDY_H
+#define STUDY_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "core/errors.h"
+#include "core/rng.h"
+#include "core/swim_private.h"
+#include "world/sim.h"
+
+#define SECOND UINT64_C(1000000000)
+#define MILLISECOND UINT64_C(1000000)
+#define STUDY_NEED(condition) study_need((condition), #condition, __FILE__, __LINE__)
+
+static inline void study_need(bool held, const char *text, const char *file, int line) {
+  if (held) return;
+  printf("FAILED %s:%d: %s\n", file, line, text);
+  exit(2);
+}
+
+/* ---- options: --name=number ---- */
+
+struct study_option {
+  const char *name;
+  double value;
+  const char *doc;
+};
+static struct { uint32_t value; bool given; size_t offset; const char *name; } study_fields[] = {
+#define FIELD(name) {0, false, offsetof(struct swim_config, name), #name}
+    FIELD(probe_interval_ms), FIELD(probe_timeout_ms), FIELD(indirect_probes), FIELD(gossip_interval_ms), FIELD(gossip_fanout),
+    FIELD(retransmit_multiplier), FIELD(suspicion_multiplier), FIELD(suspicion_max), FIELD(confirmations), FIELD(sync_interval_ms),
+#undef FIELD
+};
+enum { STUDY_FIELDS = sizeof study_fields / sizeof *study_fields };
+
+static inline void study_usage(const char *program, const struct study_option *options, size_t count) {
+  printf("%s [--name=number ...]\n", program);
+  for (size_t i = 0; i < count; i++) printf("  --%s=%g  %s\n", options[i].name, options[i].value, options[i].doc);
+  printf("and any field of the configuration, such as --suspicion_max=4\n");
+  exit(2);
+}
+
+static inline void study_options(int argc, char **argv, struct study_option *options, size_t count) {
+  for (int a = 1; a < argc; a++) {
+    const char *text = argv[a], *equals = strchr(text, '=');
+    bool known = false;
+    size_t length = equals ? (size_t)(equals - text) : 0;
+    for (size_t i = 0; i < count && length > 2; i++)
+      if (strlen(options[i].name) == length - 2 && strncmp(text + 2, options[i].name, length - 2) == 0)
+        options[i].value = atof(equals + 1), known = true;
+    for (size_t i = 0; i < STUDY_FIELDS && length > 2; i++)
+      if (strlen(study_fields[i].name) == length - 2 && strncmp(text + 2, study_fields[i].name, length - 2) == 0)
+        study_fields[i].value = (uint32_t)atoi(equals + 1), study_fields[i].given = true, known = true;
+    if (!known) study_usage(argv[0], options, count);
+  }
+}
+
+/* ---- bars ---- */
+
+static int study_short;
+static inline void study_bar(const char *name, double figure, const char *relation, double bound) {
+  bool ok = strcmp(relation, "<=") == 0 ? figure <= bound : figure >= bound;
+  if (!ok) study_short = 1;
+  printf("bar %s %.4g want %s %.4g %s\n", name, figure, relation, bound, ok ? "ok" : "short");
+  fflush(stdout);
+}
+
+/* ---- samples ---- */
+
+struct study_samples {
+  double *at;
+  size_t count, capacity;
+};
+static inline void study_add(struct study_samples *s, double value) {
+  if (s->count == s->capacity) {
+    s->capacity = s->capacity ? 2 * s->capacity : 1024;
+    s->at = realloc(s->at, s->capacity * sizeof *s->at);
+    STUDY_NEED(s->at);
+  }
+  s->at[s->count++] = value;
+}
+static inline int study_compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+/* The nearest-rank quantile; sorts. */
+static inline double study_quantile(struct study_samples *s, double q) {
+  if (s->count == 0) return NAN;
+  qsort(s->at, s->count, sizeof *s->at, study_compare);
+  size_t rank = (size_t)ceil(q * (double)s->count);
+  return s->at[rank ? rank - 1 : 0];
+}
+static inline double study_mean(const struct study_samples *s) {
+  double sum = 0;
+  for (size_t i = 0; i < s->count; i++) sum += s->at[i];
+  return s->count ? sum / (double)s->count : NAN;
+}
+static inline void study_clear(struct study_samples *s) {
+  free(s->at);
+  *s = (struct study_samples){0};
+}
+
+static inline double study_cpu_s(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+/* Of this process now, from the kernel. */
+static inline double study_resident_bytes(void) {
+  FILE *f = fopen("/proc/self/statm", "r");
+  long pages = 0;
+  if (f) {
+    if (fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
+    fclose(f);
+  }
+  return (double)pages * 4096;
+}
+
+/* ---- clusters ---- */
+
+struct study_cluster;
+struct study_node {
+  struct study_cluster *cluster;
+  struct swim *swim; /* NULL while it is down. */
+  struct sim_node *machine;
+  struct shoal_world *world;
+  struct world_udp *udp;
+  struct world_timer *timer;
+  struct shoal_address address;
+  char name[12];
+  uint32_t generation;
+};
+struct study_cluster {
+  struct sim *sim;
+  struct rng rng; /* The study's own draws. */
+  struct study_node *nodes;
+  uint32_t count;
+  struct swim_config config;
+  struct sim_link link;
+  uint64_t datagrams, bytes;
+  void (*on_send)(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t type, size_t length);
+  void (*on_event)(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject);
+  void *data;
+};
+
+static inline uint64_t study_now(const struct study_cluster *c) { return sim_now_ns(c->sim); }
+
+static inline struct shoal_address study_address(uint32_t index) {
+  struct shoal_address a = {.family = 4, .port = 7000};
+  uint32_t host = index + 1;
+  a.bytes[0] = 10, a.bytes[1] = (uint8_t)(host >> 16), a.bytes[2] = (uint8_t)(host >> 8), a.bytes[3] = (uint8_t)host;
+  return a;
+}
+static inline uint32_t study_index(const struct shoal_address *a) {
+  return ((uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3]) - 1;
+}
+
+static inline void study_settle(struct study_node *n) {
+  struct study_cluster *c = n->cluster;
+  uint32_t at = (uint32_t)(n - c->nodes);
+  struct swim_action a;
+  while (swim_next(n->swim, &a)) {
+    if (a.kind == SWIM_SEND) {
+      c->datagrams++, c->bytes += a.length;
+      if (c->on_send) c->on_send(c, at, study_index(&a.to), a.bytes[2] & 15, a.length);
+      STUDY_NEED(world_udp_send(n->udp, &a.to, a.bytes, a.length) == 0);
+    } else if (a.kind == SWIM_EVENT && c->on_event) {
+      char name[12] = {0};
+      memcpy(name, a.member.name + 1, a.member.name_length - 1);
+      c->on_event(c, at, a.event, (uint32_t)atoi(name));
+    }
+  }
+  uint64_t due = swim_deadline(n->swim);
+  if (due == UINT64_MAX) world_timer_stop(n->timer);
+  else world_timer_start(n->timer, due);
+}
+
+static inline void study_on_timer(void *data) {
+  struct study_node *n = data;
+  swim_tick(n->swim, world_now_ns(n->world));
+  study_settle(n);
+}
+
+static inline void study_on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
+  struct study_node *n = data;
+  (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
+  study_settle(n);
+}
+
+static inline void study_start(struct study_cluster *c, uint32_t at) {
+  static const struct world_udp_events events = {.on_datagram = study_on_datagram};
+  struct study_node *n = &c->nodes[at];
+  if (!n->world) n->world = sim_node_restart(n->machine);
+  STUDY_NEED(n->world && world_udp_open(n->world, &n->address, &events, n, &n->udp) == 0);
+  STUDY_NEED(world_timer_open(n->world, study_on_timer, NULL, n, &n->timer) == 0);
+  struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "study", .cluster_length = 5,
+                                   .address = n->address, .generation = ++n->generation};
+  STUDY_NEED(swim_open(&c->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim) == 0);
+}
+
+static inline void study_join(struct study_cluster *c, uint32_t at, uint32_t seed) {
+  struct study_node *n = &c->nodes[at];
+  STUDY_NEED(swim_join(n->swim, world_now_ns(n->world), &c->nodes[seed].address) == 0);
+  study_settle(n);
+}
+
+static inline void study_crash(struct study_cluster *c, uint32_t at) {
+  struct study_node *n = &c->nodes[at];
+  sim_node_crash(n->machine);
+  swim_close(n->swim);
+  n->swim = NULL;
+  n->world = NULL;
+}
+
+/* `count` nodes that know nobody. */
+static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) {
+  struct study_cluster *c = calloc(1, sizeof *c);
+  STUDY_NEED(c && (c->nodes = calloc(count, sizeof *c->nodes)));
+  rng_seed(&c->rng, seed);
+  c->link = (struct sim_link){.latency_ns = 500000, .jitter_ns = 500000};
+  STUDY_NEED(sim_open(&(struct sim_config){.seed = seed, .link = c->link}, &c->sim) == 0);
+  STUDY_NEED(swim_config_profile("lan", &c->config) == 0);
+  for (size_t i = 0; i < STUDY_FIELDS; i++)
+    if (study_fields[i].given) memcpy((char *)&c->config + study_fields[i].offset, &study_fields[i].value, sizeof(uint32_t));
+  if (c->config.members_max < count + 1) c->config.members_max = count + 1;
+  const char *wrong = swim_config_check(&c->config);
+  if (wrong) printf("%s\n", wrong), exit(2);
+  c->count = count;
+  for (uint32_t i = 0; i < count; i++) {
+    struct study_node *n = &c->nodes[i];
+    n->cluster = c;
+    n->generation = 1000;
+    n->address = study_address(i);
+    (void)snprintf(n->name, sizeof n->name, "n%u", i);
+    struct shoal_address machine = n->address;
+    machine.port = 0;
+    STUDY_NEED(sim_node_add(c->sim, n->name, &machine, &n->machine) == 0);
+    n->world = sim_node_world(n->machine);
+    study_start(c, i);
+  }
+  return c;
+}
+
+/* `count` nodes, all of whom know all: nobody had to join. */
+static inline struct study_cluster *study_preset(uint64_t seed, uint32_t count) {
+  struct study_cluster *c = study_blank(seed, count);
+  struct swim **all = calloc(count, sizeof *all);
+  STUDY_NEED(all);
+  for (uint32_t i = 0; i < count; i++) all[i] = c->nodes[i].swim;
+  STUDY_NEED(swim_preset(all, count) == 0);
+  free(all);
+  for (uint32_t i = 0; i < count; i++) {
+    if (count <= 100) swim_check(c->nodes[i].swim);
+    study_settle(&c->nodes[i]);
+  }
+  return c;
+}
+
+static inline void study_close(struct study_cluster *c) {
+  for (uint32_t i = 0; i < c->count; i++)
+    if (c->nodes[i].swim) swim_close(c->nodes[i].swim);
+  sim_close(c->sim);
+  free(c->nodes);
+  free(c);
+}
+
+static inline void study_run(struct study_cluster *c, uint64_t duration_ns) { sim_run_until(c->sim, study_now(c) + duration_ns); }
+
+static inline void study_link(struct study_cluster *c, double loss) {
+  c->link.loss = loss;
+  sim_set_default_link(c->sim, &c->link);
+}
+
+/* All that are up agree on who is: themselves and nobody else. */
+static inline bool study_agree(const struct study_cluster *c) {
+  uint32_t up = 0, digest = 0;
+  bool first = true;
+  for (uint32_t i = 0; i < c->count; i++) up += c->nodes[i].swim != NULL;
+  for (uint32_t i = 0; i < c->count; i++) {
+    const struct swim *s = c->nodes[i].swim;
+    if (!s) continue;
+    if (first) digest = swim_digest(s), first = false;
+    if (swim_live(s) != up || swim_digest(s) != digest || s->suspects.count > 0) return false;
+  }
+  return true;
+}
+
+/* Run until all agree, looking each step_ns; how long it took, or limit_ns. */
+static inline uint64_t study_until_agree(struct study_cluster *c, uint64_t step_ns, uint64_t limit_ns) {
+  uint64_t began_ns = study_now(c);
+  while (!study_agree(c) && study_now(c) - began_ns < limit_ns) study_run(c, step_ns);
+  return study_now(c) - began_ns;
+}
+
+#endif
