@@ -127,6 +127,17 @@ static int push_on_request(lua_State *L, void *data) {
   return 5;
 }
 
+/* Hold on to the current request no longer: who keeps it unanswered is the handler, or nobody. Allocates nothing, so that it
+ * needs no protection. */
+static void let_go(struct lua_net *self) {
+  lua_State *L = self->handle.L;
+  if (!L || !lua_checkstack(L, 2)) return; /* Then it is held until the next request comes. */
+  lua_handle_push(L, &self->handle);
+  lua_pushnil(L);
+  lua_setiuservalue(L, -2, CURRENT);
+  lua_pop(L, 1);
+}
+
 static void on_request(void *data, struct net_peer *peer, const struct net_request *request, const uint8_t *bytes,
                        size_t length) {
   struct lua_net *self = data;
@@ -136,8 +147,10 @@ static void on_request(void *data, struct net_peer *peer, const struct net_reque
   struct lua_request *r = self->current;
   bool open = r ? !r->answered : request->id != 0;
   self->current = NULL;
-  if (ran || !open) return;
-  if (r) r->answered = true;
+  if (!open) return;
+  if (r && !ran) r->answered = true;
+  if (r) let_go(self);
+  if (ran) return;
   (void)net_refuse(self->net, request, "FAILED", "the request's handler failed"); /* Unsent ones are counted. */
 }
 

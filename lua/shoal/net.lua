@@ -106,7 +106,8 @@ end)
 ---@field reply fun(self: Net, request: Request, bytes: string): true?, string?, string?  code "DISCONNECTED", "FULL", "TOO_LARGE"
 ---@field refuse fun(self: Net, request: Request, code: string, message?: string): true?, string?, string?
 ---@field counts fun(self: Net): table  messages, bytes, timeouts, late_replies, faults by name, drops by lane and reason, ...
----@field close fun(self: Net, on_closed?: fun())  as Peer.close for every peer; more than once without harm
+---@field close fun(self: Net, on_closed?: fun())  as Peer.close for every peer; again without harm,
+---  but a second on_closed raises, for it would never run
 
 --- Open the transport of one node.
 ---@param world World
