@@ -133,7 +133,7 @@ function lead:submit(body)
     return nil, why, self:young() and "NOT_READY" or "CONFIG"
   end
   local made, err, code = self:commit({
-    kind = "create", run = "", job = "", prefix = "", key = body.key, name = spec.name,
+    kind = "create", run = "", job = "", key = body.key, name = spec.name,
     salt = ("%04x"):format(self.node.world:random(65536) - 1), spec = body.spec,
   })
   if not made then return nil, err, code end
@@ -161,7 +161,7 @@ function lead:take(body)
   local spec, err = job.of_dispatch(body)
   if not spec then return nil, err, "MALFORMED" end
   local made, problem, code = self:commit({
-    kind = "create", run = key, job = body.job, prefix = body.part, key = "", name = spec.name, salt = "",
+    kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "",
     spec = job.encode(spec), upstream = upstream,
   })
   if not made then return nil, problem, code end

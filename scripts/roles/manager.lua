@@ -53,9 +53,12 @@ function role.start(node)
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,
     reports = state.reports, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
-    -- A gate's part "warm/a" is cut into "warm/a/1", "warm/a/2"; a job of our own into "warm/1", "warm/2".
+    -- A gate's part "warm/a" is cut into "warm/a/1", "warm/a/2", its second attempt into "warm/a/2.1", "warm/a/2.2", so that no two
+    -- executions go by one name and attempt; a job of our own into "warm/1", "warm/2".
     part_name = function (run, workflow, index)
-      return ("%s/%d"):format(run.entry.prefix ~= "" and run.entry.prefix or workflow, index)
+      local up = run.entry.upstream
+      if not up then return ("%s/%d"):format(workflow, index) end
+      return up.attempt > 1 and ("%s/%d.%d"):format(up.part, up.attempt, index) or ("%s/%d"):format(up.part, index)
     end,
     keys = function (body) return { body.job .. "|" .. body.part:gsub("/[^/]*$", ""), body.job } end,
   })

@@ -40,7 +40,7 @@ end
 
 local apply = {}
 
---- create{ run, job, prefix, key, name, salt, spec, upstream? }: a job without an id gets one from this index.
+--- create{ run, job, key, name, salt, spec, upstream? }: a job without an id gets one from this index.
 function apply.create(self, index, c)
   if c.job == "" then
     c.job = ("%s-%d-%s"):format(c.name, index, c.salt)
@@ -49,7 +49,7 @@ function apply.create(self, index, c)
   local known = c.key ~= "" and self.keys[c.key] or self.runs[c.run] and c.run
   if known then return { run = known, duplicate = true } end
   self.runs[c.run] = {
-    run = c.run, job = c.job, prefix = c.prefix, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream,
+    run = c.run, job = c.job, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream,
     index = index, state = "running", parts = {}, split = {},
   }
   if c.key ~= "" then self.keys[c.key] = c.run end
