@@ -150,7 +150,7 @@ describe("backoff:", function ()
     assert.is_true(c.s:now_ms() - began < 100)
     local none
     none, err, code = c:on(c.client, "return state.client:call('job.submit', { key = 'k', spec = 'garbage' })")
-    assert.same({ nil, "CONFIG" }, { none, code }, err)
+    assert.same({ nil, "MALFORMED" }, { none, code }, err)
   end)
 end)
 
