@@ -29,6 +29,9 @@ function worker.open(node, options)
       self:cancel { job = record.job, part = record.part, fence = record.fence, reason = "its leader knows nothing of it", deadline_ms = 5000 }
     end,
   })
+  self.scope:loop("worker.forget", {}, { interval_ms = math.max(50, math.min(1000, node.config.fence_ms)) }, function ()
+    self:forget_old()
+  end)
   return self
 end
 
@@ -53,15 +56,11 @@ local function remember(self, key, fence)
   self.fences[key] = fence
   self.ended[#self.ended + 1] = { key = key, fence = fence, until_ms = task.now_ms() + self.node.config.fence_ms }
   if #self.ended > FENCES_MAX then forget_oldest(self) end
-  if self.forgetting then return end
-  self.forgetting = true
-  self.scope:spawn("worker.forget", {}, function ()
-    while self.ended[1] do
-      local left_ms = self.ended[1].until_ms - task.now_ms()
-      if left_ms > 0 then task.sleep(left_ms) else forget_oldest(self) end
-    end
-    self.forgetting = false
-  end)
+end
+
+--- Fences whose time is over.
+function worker:forget_old()
+  while self.ended[1] and self.ended[1].until_ms <= task.now_ms() do forget_oldest(self) end
 end
 
 local function on_result(self, run, result)

@@ -162,7 +162,8 @@ end
 --- Wait until a stream ("out" or "err") has said it; the captures.
 function Process:wait_for(pattern, stream, limit_ms)
   stream = stream or "err"
-  cluster.wait(("%q on %s of: %s"):format(pattern, stream, self.words), function ()
+  local function what() return ("%q on %s of: %s; it said:\n%s%s"):format(pattern, stream, self.words, self.out, self.err) end
+  cluster.wait(what, function ()
     return self[stream]:match(pattern) or self.code and error(("%s ended with %s before it said %q:\n%s%s"):format(self.words,
       self.code, pattern, self.out, self.err), 0)
   end, limit_ms)
