@@ -219,6 +219,8 @@ static int l_step(lua_State *L) {
 
 static int l_now_ns(lua_State *L) { return lua_pushinteger(L, (lua_Integer)sim_now_ns(check_sim(L)->driver.sim)), 1; }
 
+static int l_events(lua_State *L) { return lua_pushinteger(L, (lua_Integer)sim_events(check_sim(L)->driver.sim)), 1; }
+
 /* nil when nothing will ever happen. */
 static int l_next_ns(lua_State *L) {
   uint64_t next = sim_next_ns(check_sim(L)->driver.sim);
@@ -558,6 +560,7 @@ static int l_gc(lua_State *L) {
 static const luaL_Reg methods[] = {
     {"add", l_add},         {"start", l_start},         {"world", l_world},       {"call", l_call},
     {"run", l_run},         {"step", l_step},           {"now_ns", l_now_ns},     {"next_ns", l_next_ns},
+    {"events", l_events},
     {"crash", l_crash},     {"restart", l_restart},     {"signal", l_signal}, {"pause", l_pause},       {"cut", l_cut},
     {"link", l_link},       {"command", l_command},     {"log", l_log},           {"note", l_note},
     {"trace", l_trace},     {"status", l_status},       {"home", l_home},         {"interrupt", l_interrupt},

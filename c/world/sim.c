@@ -59,6 +59,8 @@ void sim_close(struct sim *s) {
 uint64_t sim_now_ns(const struct sim *s) { return s->now_ns; }
 uint64_t sim_next_ns(const struct sim *s) { return s->heap_count ? s->heap[1].at_ns : UINT64_MAX; }
 
+uint64_t sim_events(const struct sim *s) { return s->events; }
+
 static void run_deferred(struct sim *s) {
   struct sim_world *w = s->running;
   if (world_run_deferred(&w->base)) sim_event_at(s, &w->wake, s->now_ns + SIM_TURN_NS);
@@ -69,6 +71,7 @@ bool sim_step(struct sim *s) {
   assert(!s->running); /* Not from within a callback. */
   if (s->heap_count == 0) return false;
   struct sim_event *e = sim_event_take(s);
+  s->events++;
   if (e->world && e->world->node->paused) {
     sim_event_hold(e->world->node, e);
     return true;

@@ -37,6 +37,7 @@ void sim_close(struct sim *s); /* All nodes' worlds go with it; their owners mus
 uint64_t sim_now_ns(const struct sim *s); /* True time since the start; no node sees it. */
 /* Run the next event; false when there is none. */
 bool sim_step(struct sim *s);
+uint64_t sim_events(const struct sim *s); /* So many were run. */
 /* When the next event is due; UINT64_MAX when there is none. */
 uint64_t sim_next_ns(const struct sim *s);
 /* Run events up to and including at_ns, then set the clock to it. */

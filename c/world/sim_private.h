@@ -123,7 +123,7 @@ struct sim_pair {
 };
 
 struct sim {
-  uint64_t now_ns, sequence, seed;
+  uint64_t now_ns, sequence, seed, events;
   struct sim_entry *heap; /* From 1. */
   uint32_t heap_count, heap_capacity;
   struct sim_world *running; /* The world an event has called. */

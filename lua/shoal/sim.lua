@@ -225,6 +225,10 @@ end
 ---@return number ms  true time since the start; no node sees it
 function Sim:now_ms() return self.core:now_ns() / NS_PER_MS end
 
+--- How many events were run so far: each is one callback into one node.
+---@return integer
+function Sim:events() return self.core:events() end
+
 local function settle(self)
   while self.later_queue[1] do
     local queue = self.later_queue
