@@ -36,6 +36,7 @@ local made = 0
 function cluster.wait(what, fn, limit_ms)
   local late, result = false, fn()
   if result then return result end
+  uv.update_time() -- Its clock may stand where another file's specs left it, a minute ago.
   local limit = uv.new_timer()
   limit:start(math.floor((limit_ms or RUN_MS) * PATIENCE), 0, function () late = true end)
   local tick = uv.new_timer() -- For conditions that no event announces.
@@ -56,6 +57,7 @@ end
 --- Let time pass, where the subject is that nothing happens, or a signal must meet something half way.
 function cluster.pause(ms)
   local over = false
+  uv.update_time()
   local timer = uv.new_timer()
   timer:start(ms, 0, function () over = true end)
   while not over do uv.run("once") end
@@ -253,6 +255,7 @@ function cluster:assert_nothing_left(limit_ms)
     for pid, line in pairs((self:left())) do lines[#lines + 1] = pid .. ": " .. line end
     return table.concat(lines, "\n")
   end
+  uv.update_time()
   local over = uv.now() + (limit_ms or 8000) * PATIENCE
   while select(2, self:left()) > 0 do
     uv.run("nowait")
