@@ -66,6 +66,7 @@ struct link {
   uint8_t *in; /* The beginning of a frame whose rest has not come. */
   size_t in_length, in_capacity;
   struct assembly parts[NET_LANES];
+  uint32_t assembling; /* How many of them are open. */
   uint32_t unanswered; /* Requests of the other side's, control not counted. */
 };
 
@@ -154,12 +155,13 @@ void peer_answered(struct net_peer *p, bool trial); /* Likewise, and for the bac
 void peer_free(struct net_peer *p);
 int peer_overflow(struct net_peer *p, enum net_lane lane); /* No room: counted; control closes the connection. ERR_FULL. */
 
-/* This lane has something: it is written at the end of the turn. */
+/* This lane has something: it is written when the bytes now being read from this connection have been dealt with, or
+ * else at the end of the turn. */
 static inline void peer_to_flush(struct net_peer *p, unsigned lane) {
   p->busy |= (uint8_t)(1u << lane);
   if (p->flush) return;
   p->flush = true;
-  net_mark(p);
+  if (!p->link || p->link != p->net->reading) net_mark(p);
 }
 
 /* Give the peer a message to carry, within the lane's bounds. A `free` one is let through: it is small, and there is one

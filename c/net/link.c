@@ -134,19 +134,36 @@ static void take(struct net_peer *p, const size_t taken[NET_LANES]) {
   }
 }
 
+static int flush_some(struct link *l) {
+  struct world_buffer buffers[NET_LANES];
+  size_t taken[NET_LANES];
+  size_t count = gather(l->peer, buffers, taken);
+  int rc = count ? out(l, buffers, count) : 0; /* 0: all of it had ended. */
+  if (rc == 0) take(l->peer, taken);
+  return rc;
+}
+
+/* The common case of the above: one lane, and all of it in one write. */
+static int flush_one(struct link *l, struct queue *q) {
+  struct world_buffer buffer = {q->bytes + q->head, queue_bytes(q)};
+  int rc = out(l, &buffer, 1);
+  if (rc < 0) return rc;
+  l->net->counts.messages_sent += q->messages;
+  queue_take(q, buffer.length);
+  l->peer->busy = 0;
+  return 0;
+}
+
 void link_flush(struct link *l) {
   struct net_peer *p = l->peer;
   if (!p || l->shut || (l->state != LINK_UP && l->state != LINK_DRAINING)) return;
   while (p->busy && world_stream_queued(l->stream) == 0) {
-    struct world_buffer buffers[NET_LANES];
-    size_t taken[NET_LANES];
-    size_t count = gather(p, buffers, taken);
-    int rc = count ? out(l, buffers, count) : 0; /* 0: all of it had ended. */
-    if (rc < 0) {
-      lose(l, rc, "the connection cannot be written: %s", error_text(rc));
-      return;
-    }
-    take(p, taken);
+    struct queue *q = &p->lanes[__builtin_ctz(p->busy)];
+    bool one = (p->busy & (p->busy - 1)) == 0 && q->messages && !q->stale && queue_bytes(q) <= FRAME_MAX;
+    int rc = one ? flush_one(l, q) : flush_some(l);
+    if (rc >= 0) continue;
+    lose(l, rc, "the connection cannot be written: %s", error_text(rc));
+    return;
   }
   if (p->sends_count) request_sent(p);
   if (l->state == LINK_DRAINING && !p->busy) farewell(l, "CLOSED", "closed by the other side");
@@ -255,7 +272,6 @@ static void on_link_frame(struct link *l, const struct frame *f, const uint8_t *
 
 static inline void on_reply(struct link *l, uint64_t id, uint8_t lane, const uint8_t *bytes, size_t length) {
   struct net_result result = {.id = id, .name = "", .bytes = bytes, .length = length};
-  l->net->counts.messages_received++;
   request_answered(l, id, lane, &result);
 }
 
@@ -263,7 +279,6 @@ static inline void on_request(struct link *l, uint16_t type, uint8_t lane, bool 
                               size_t length) {
   struct net *n = l->net;
   struct net_request request = {.link = l->serial, .id = asks ? id : 0, .peer = l->peer->index, .type = type, .lane = lane};
-  n->counts.messages_received++;
   bool shed = asks && lane != NET_CONTROL && l->unanswered++ >= n->options.unanswered_max;
   if (!shed && n->events.on_request) {
     n->events.on_request(n->data, l->peer, &request, bytes, length);
@@ -276,6 +291,7 @@ static inline void on_request(struct link *l, uint16_t type, uint8_t lane, bool 
 }
 
 static void on_message(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  l->net->counts.messages_received++;
   if (f->flags & FRAME_REFUSAL) {
     enum frame_fault fault = request_refused(l, f, bytes, length);
     if (fault) bad(l, fault);
@@ -287,10 +303,12 @@ static void on_message(struct link *l, const struct frame *f, const uint8_t *byt
 }
 
 /* Add a frame to its lane's unfinished message. */
-static enum frame_fault assemble(struct assembly *part, const struct frame *f, const uint8_t *body) {
+static enum frame_fault assemble(struct link *l, const struct frame *f, const uint8_t *body) {
+  struct assembly *part = &l->parts[f->lane];
   uint8_t same = FRAME_FLAGS & ~FRAME_LAST;
   if (!part->open) {
     part->open = true;
+    l->assembling++;
     part->length = 0;
     part->head = *f;
   } else if (part->head.id != f->id || part->head.type != f->type || (part->head.flags ^ f->flags) & same) {
@@ -326,13 +344,14 @@ static void on_frame(struct link *l, const struct frame *f, const uint8_t *body)
     on_message(l, f, body, f->length);
     return;
   }
-  enum frame_fault fault = assemble(part, f, body);
+  enum frame_fault fault = assemble(l, f, body);
   if (fault) {
     bad(l, fault);
     return;
   }
   if (!(f->flags & FRAME_LAST)) return;
   part->open = false;
+  l->assembling--;
   on_message(l, f, part->bytes, part->length);
   if (part->capacity <= ASSEMBLY_KEEP) return;
   free(part->bytes);
@@ -395,15 +414,18 @@ static size_t complete(struct link *l, const uint8_t *bytes, size_t length) {
 /* Small whole messages, of which most of the traffic is, without detours. Returns where it stopped. */
 static size_t read_plain(struct link *l, const uint8_t *bytes, size_t length) {
   size_t at = 0;
+  uint64_t count = 0;
   while (l->state == LINK_UP && length - at >= FRAME_HEADER) {
     uint64_t head = frame_word(bytes + at), id = frame_word(bytes + at + 8);
     size_t body = head >> 32;
     uint8_t lane = (uint8_t)(head >> 8);
-    if (!frame_is_plain(head, id) || length - at - FRAME_HEADER < body || l->parts[lane].open) break;
+    if (!frame_is_plain(head, id) || length - at - FRAME_HEADER < body || l->assembling) break;
     at += FRAME_HEADER + body;
+    count++;
     if (head & FRAME_REPLY) on_reply(l, id, lane, bytes + at - body, body);
     else on_request(l, (uint16_t)(head >> 16), lane, head & FRAME_REQUEST, id, bytes + at - body, body);
   }
+  l->net->counts.messages_received += count;
   return at;
 }
 
@@ -427,6 +449,10 @@ static void on_read(void *data, const uint8_t *bytes, size_t length) {
   n->reading = l;
   read_bytes(l, bytes, length);
   n->reading = NULL; /* The net goes only when its timer's closing was told: never within this. */
+  struct net_peer *p = l->peer;
+  if (!p || !p->flush || p->marked) return; /* Marked: there is more to say of it at the turn's end. */
+  p->flush = false;
+  link_flush(l);
 }
 
 /* ---- the stream's other events, and time ---- */

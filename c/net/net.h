@@ -9,8 +9,8 @@
  *     |  +---- backoff, then dial ----+----------------------+-----------------------------------+
  *     +------------- net_peer_close: DRAINING (what is queued leaves, then BYE), closed ----------+
  *
- * The bytes are drawn in frame.h. What is sent is staged and written once per turn of the loop, the highest lane first
- * at each frame; the kernel holds at most NET_WINDOW bytes of a connection, so an urgent message waits behind little.
+ * The bytes are drawn in frame.h. What is sent is staged and written once per turn of the loop (answers: once
+ * the bytes with their requests were read), the highest lane first at each frame; the kernel holds at most NET_WINDOW bytes of a connection, so an urgent message waits behind little.
  *
  * Promises:
  *  - No function here calls back before it returns. Every accepted net_call and net_send has its callback run exactly

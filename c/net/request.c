@@ -21,7 +21,6 @@ struct request *line_take(struct request_line *line) {
 
 /* ---- the table ---- */
 
-#define NO_DEADLINE UINT64_MAX
 #define TIMEOUT_MAX_NS (UINT64_C(1) << 61) /* 73 years: no sum with it overflows. */
 
 static struct request *at(struct net *n, uint32_t index) {
@@ -131,9 +130,8 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   r->call = call;
   r->trial = trial;
   struct request *last = p->outstanding.previous;
-  if (last == &p->outstanding) p->disordered = false;
-  else if (deadline_ns == NO_DEADLINE) deadline_ns = last->deadline_ns; /* A send: it does not matter, and keeps the order. */
-  else if (deadline_ns < last->deadline_ns) p->disordered = true;
+  if (!call) deadline_ns = last->deadline_ns; /* It does not matter, and keeps the order. */
+  else if (deadline_ns < last->deadline_ns) p->disordered = true; /* The head's own is 0. */
   r->deadline_ns = deadline_ns;
   r->next = &p->outstanding;
   r->previous = last;
@@ -181,7 +179,7 @@ int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   if (key && q->messages && taken) merge(p, lane, type, key);
   struct request *r;
   uint64_t made;
-  int rc = begin(p, type, lane, false, key, bytes, length, NO_DEADLINE, fn, data, &r, &made);
+  int rc = begin(p, type, lane, false, key, bytes, length, 0, fn, data, &r, &made);
   if (rc < 0) return rc;
   r->end = queue_end(q);
   line_add(&p->sends[lane], r);
@@ -235,6 +233,7 @@ void request_on_deadline(struct net_peer *p) {
     if (!p->disordered) break;
   }
   p->deadline_ns = next_ns;
+  if (p->outstanding.next == &p->outstanding) p->disordered = false;
   if (next_ns != UINT64_MAX) net_set_timer(p->net, &p->deadline, next_ns);
 }
 
@@ -285,7 +284,6 @@ void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct ne
 
 enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
   struct frame_refusal refusal;
-  l->net->counts.messages_received++;
   if (!frame_refusal_get(bytes, length, &refusal)) return FRAME_FAULT_REFUSAL;
   int code = error_from_name(refusal.name);
   struct net_result result = {.id = f->id,

@@ -1,6 +1,6 @@
 /* The transport against a bare libuv loop that does the same with nothing around it: frames of 16 bytes and a body, an id
- * matched on return, both ends in one process and one loop. It coalesces alike: what a turn of the loop gives rise to is
- * written at its end (a check handle), in one write for each end. Echo of the body.
+ * matched on return, both ends in one process and one loop. It coalesces alike: what one read gives
+ * rise to on its own connection leaves in one write. Echo of the body.
  * What the transport adds is lanes, deadlines, limits, circuits and a world between it and libuv.
  *
  * Runs of both alternate; the figure is the median over the pairs of (bare CPU per request / ours). CPU time, not wall
@@ -51,7 +51,6 @@ struct end {
 };
 static struct end ends[2];
 static uv_tcp_t listener;
-static uv_check_t turn_end;
 static uv_connect_t connecting;
 static uint8_t read_buffer[65536];
 static struct slot {
@@ -99,12 +98,6 @@ static void flush_end(struct end *e) {
   e->out_length = 0;
 }
 
-static void bare_turn_end(uv_check_t *check) {
-  (void)check;
-  flush_end(&ends[0]);
-  flush_end(&ends[1]);
-}
-
 static void bare_ask(struct end *e, uint32_t index) {
   slots[index].busy = true;
   asked++;
@@ -116,7 +109,6 @@ static void bare_stop(void) {
   uv_close((uv_handle_t *)&ends[0].tcp, NULL);
   uv_close((uv_handle_t *)&ends[1].tcp, NULL);
   uv_close((uv_handle_t *)&listener, NULL);
-  uv_close((uv_handle_t *)&turn_end, NULL);
 }
 
 static void bare_frame(struct end *e, uint64_t id, const uint8_t *bytes, size_t length) {
@@ -159,6 +151,7 @@ static void bare_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
     memcpy(e->in + e->in_length, bytes + at, length - at);
     e->in_length += length - at;
   }
+  flush_end(e);
   if (e->client && answered == wanted) bare_stop();
 }
 
@@ -176,6 +169,7 @@ static void bare_connected(uv_connect_t *c, int status) {
   uv_read_start((uv_stream_t *)&ends[0].tcp, bare_alloc, bare_read);
   started_ns = cpu_ns();
   for (uint32_t i = 0; i < in_flight; i++) bare_ask(&ends[0], i);
+  flush_end(&ends[0]);
 }
 
 static double run_bare(void) {
@@ -188,8 +182,6 @@ static double run_bare(void) {
     uint8_t *in = ends[i].in ? ends[i].in : malloc(BUFFER);
     ends[i] = (struct end){.client = i == 0, .out = out, .flying = flying, .in = in};
   }
-  uv_check_init(&loop, &turn_end);
-  uv_check_start(&turn_end, bare_turn_end);
   uv_tcp_init(&loop, &listener);
   uv_ip4_addr("127.0.0.1", 0, (struct sockaddr_in *)&name);
   MUST(uv_tcp_bind(&listener, (struct sockaddr *)&name, 0) == 0);
