@@ -20,6 +20,7 @@ node.__index = node
 
 local LEAVE_MS = 1000 -- Then we go, heard or not.
 local WATCH_MS = 1000 -- How soon what was refused without a word is told.
+local SWEEP_CYCLES = 30 -- Twice that long a peer that is gone is kept.
 local NAME = "^[%w][%w%-_%.]*$"
 local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
 
@@ -161,7 +162,7 @@ local function watch(self)
       end
     end
   end
-  self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function ()
+  self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
     local c = self.rpc:counts()
     look("net.refused", "", {
       accept_errors = c.accept_errors, shed_requests = c.shed_requests, unsent_replies = c.unsent_replies,
@@ -169,6 +170,7 @@ local function watch(self)
     })
     look("net.refused", "fault.", c.faults)
     if self.swim then look("swim.refused", "", self.swim:counts().refused) end
+    if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end
   end)
   return true
 end

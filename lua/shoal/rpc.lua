@@ -13,6 +13,7 @@ local log = require "shoal.log"
 local messages = require "shoal.messages"
 local net = require "shoal.core.net"
 local schema = require "shoal.schema"
+local sorted = require "shoal.sorted"
 local task = require "shoal.task"
 
 local rpc = {}
@@ -45,13 +46,26 @@ end
 ---@return RpcPeer
 function Rpc:peer(address)
   local known = self.by_address[address]
-  if known then return known end
+  if known then
+    known.unused = nil
+    return known
+  end
   local core, err, code = self.net:peer(address)
   if not core then return setmetatable({ rpc = self, refusal = err, code = code, given = tostring(address) }, Peer) end
   local peer = wrap(self, core)
   peer.given = address
   self.by_address[address] = peer
   return peer
+end
+
+--- Let go of the peers that cannot be reached and that nobody has asked for since the last call of this: nodes that are gone
+--- would be dialled for ever. Whoever asks for one again gets it anew.
+function Rpc:sweep()
+  for _, peer in sorted(self.by_address) do
+    local info = peer:info()
+    if peer.unused and not info.up and (info.in_flight or 0) == 0 and (info.queued_bytes or 0) == 0 then peer:close() end
+    peer.unused = true
+  end
 end
 
 --- Facts of now: node, role, dc, address, circuit, in_flight, queued_bytes.

@@ -179,6 +179,19 @@ describe("rpc", function ()
     assert.equal(2, errors.count("rpc.role").raised)
   end)
 
+  it("F11: lets go of a peer that is gone and that nobody asks for, and makes it anew for who does", function ()
+    local gone, up = gate:peer "127.0.0.1:8", gate:peer "127.0.0.1:9"
+    up.core.info = function () return { address = "127.0.0.1:9", up = true } end
+    gate:sweep()
+    assert.is_true(gone == gate:peer "127.0.0.1:8") -- Asked for in time.
+    gate:sweep()
+    assert.is_nil(gone.core.closed)
+    gate:sweep()
+    assert.is_true(gone.core.closed)
+    assert.is_nil(gate.by_address["127.0.0.1:8"])
+    assert.is_true(up == gate:peer "127.0.0.1:9" and not up.core.closed)
+  end)
+
   it("F70: a connection that ended by a fault is an incident with a name and an address; an everyday end is none", function ()
     local core = { info = function () return { address = "127.0.0.1:77", dialled = false } end } -- Before any greeting.
     local hear = wire.opened[1].handlers.on_peer

@@ -265,7 +265,8 @@ function cluster:assert_nothing_left(limit_ms)
   end
 end
 
---- Kill what is left, close all, and remove the folder. Raises when a sanitizer of any process complained.
+--- Kill what is left, close all, and remove the folder. Raises when a sanitizer of any process complained, or when any node wrote
+--- an incident that lacks an id which its site promises.
 function cluster:close()
   for _ = 1, 50 do
     local left, count = self:left()
@@ -285,8 +286,10 @@ function cluster:close()
     complaint = complaint or (p.err .. p.out):match("[^\n]*%w+Sanitizer:.*") or (p.err .. p.out):match("[^\n]*: runtime error: .*")
   end
   for _ = 1, 5 do uv.run("nowait") end
+  local missing = io.popen(("grep -rhs --include='*.log' '\"missing\":' '%s' | head -3"):format(self.dir)):read "a"
+  if missing ~= "" then complaint = complaint or "incidents without their ids:\n" .. missing end
   os.execute("rm -rf '" .. self.dir .. "'")
-  if complaint then error("a sanitizer complained:\n" .. complaint, 2) end
+  if complaint then error("a process complained:\n" .. complaint, 2) end
 end
 
 return cluster
