@@ -156,7 +156,13 @@ function lead:take(body)
     if body.fence < known.upstream.fence then
       return nil, ("fence %d is older than %d"):format(body.fence, known.upstream.fence), "STALE"
     end
-    return nil, "an earlier attempt of this part is still being ended here", "OVERLOADED"
+    if not ledger.FINAL[known.state] then
+      local _, err, code = self:cancel(key, "a newer attempt was dispatched")
+      return nil, "an earlier attempt of this part is still being ended here" .. (err and ": " .. err or ""), code or "OVERLOADED"
+    end
+    -- It has ended, and who dispatched it has given it up: its result counts nowhere any more.
+    local gone, err, code = self:let_go(known)
+    if not gone then return nil, err, code end
   end
   local spec, err = job.of_dispatch(body)
   if not spec then return nil, err, "MALFORMED" end
@@ -446,20 +452,27 @@ function lead:hand_over(entry)
   }, function () self:forget(entry) end)
 end
 
+--- Nothing of a finished run is kept. It is named by its index too: the same part's next attempt may be here already.
+---@return true? ok, string? err, string? code
+function lead:let_go(entry)
+  local done, err, code = self:commit({ kind = "forget", run = entry.run, index = entry.index })
+  if not done then return nil, err, code end
+  local run = self.runs[entry.run]
+  if run and run.entry == entry then
+    self.runs[entry.run] = nil
+    run.scope:close()
+  end
+  return true
+end
+
 function lead:forget(entry)
   self.scope:spawn("lead.forget", { job = entry.job }, function ()
     local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
     while true do
-      local done, err, code = self:commit({ kind = "forget", run = entry.run })
-      if done then break end
-      if code == "NOT_LEADER" then return end -- Whoever leads next hands it over again.
+      local done, err, code = self:let_go(entry)
+      if done or code == "NOT_LEADER" then return end -- Whoever leads next hands it over again.
       errors.report("lead.forget", { job = entry.job }, err, code)
       task.sleep(wait:next())
-    end
-    local run = self.runs[entry.run]
-    if run and run.entry == entry then
-      self.runs[entry.run] = nil
-      run.scope:close()
     end
   end)
 end

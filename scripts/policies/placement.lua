@@ -96,8 +96,9 @@ end
 
 --- The datacenter it was cut for; another that the job names, the freest first, when that one has lost it or says no more often.
 function datacenters.choose(part, _, executors, spec)
-  local home, best, least = part.share.executor, nil, 0
+  local home, home_up, best, least = part.share.executor, false, nil, 0
   for _, e in ipairs(executors) do
+    home_up = home_up or e.name == home
     if wanted(spec, e.name) and not tried(part, e.name) then
       local said_no = refusals(part, e.name)
       local better = best and (e.name == home or best.name ~= home and e.free > best.free)
@@ -105,7 +106,7 @@ function datacenters.choose(part, _, executors, spec)
     end
   end
   if best then return best.name end
-  return tried(part, home) and home or nil
+  return home_up and home or nil -- It had it before, and there is no other.
 end
 
 return { workers = workers, datacenters = datacenters }

@@ -139,6 +139,52 @@ describe("intake and dispatch:", function ()
     c:rest()
   end)
 
+  it("F28, F74: a gate that restarts splits nothing among those that were the first to come back", function ()
+    local c <close> = t3 { workers = 1, set = { retention_ms = 30000 } }
+    local id = submitted(c, c:job { first = { work = "first 3000" }, second = { after = { "first" }, vus = 2, iterations = 20 } })
+    c:run(1500)
+    c:crash(c.gates[1])
+    c:cut(c.gates[1], c.managers[2])
+    c:run(2500) -- `first` has ended.
+    c:restart(c.gates[1])
+    c:run(1500)
+    c:heal(c.gates[1], c.managers[2])
+    local final, dcs = ended(c, id), {}
+    for _, a in ipairs(final.result.attempts) do
+      if a.workflow == "second" then dcs[#dcs + 1] = a.dc end
+    end
+    table.sort(dcs)
+    assert.same({ "a", "b" }, dcs)
+    c:rest()
+  end)
+
+  it("F28, F31: a job submitted the moment a gate is back is not refused for datacenters that had no time to register", function ()
+    local c <close> = t3 { workers = 1 }
+    c:crash(c.gates[1])
+    c:run(500)
+    c:restart(c.gates[1])
+    local id = submitted(c, c:job({ load = { vus = 2, iterations = 20 } }, { datacenters = { "a", "b" } }))
+    assert.equal(20, ended(c, id).result.stats.requests)
+    c:rest()
+  end)
+
+  it("F29, F42: a part that comes back to its datacenter after a cut goes by a name of its own: the target's log tells them apart", function ()
+    local c <close> = t3 { dcs = { "a" }, workers = 1, set = { fence_ms = 10000 } }
+    local id = submitted(c, c:job { load = { vus = 2, iterations = 300 } })
+    c:run(1500)
+    c:cut(c.gates[1], c.managers[1])
+    c:run(14000) -- The gate has given the datacenter up, and its worker works on.
+    c:heal(c.gates[1], c.managers[1])
+    local final = ended(c, id)
+    local done = attempts(final, "completed")
+    assert.equal(1, #done)
+    assert.truthy(done[1].part:find "^load/a/%d+%.1$", done[1].part)
+    assert.equal("load/a", attempts(final, "lost")[1].part)
+    assert.equal(300, final.result.stats.requests)
+    assert.same({ 300, true }, { c.hits[id][done[1].part .. " 1"], c.hits[id]["load/a/1 1"] > 0 })
+    c:rest { ms = 60000 }
+  end)
+
   it("F29: a manager that refuses: the part runs elsewhere, once", function ()
     local c <close> = t3 { workers = 1 }
     c:on(c.managers[1], [[ node.rpc.handlers["part.dispatch"] = function () return nil, "closed today", "REFUSED" end ]])
@@ -269,6 +315,25 @@ describe("dispatch and execution at workers:", function ()
       assert.equal("completed", c:final(id).state, c:final(id).reason)
       assert.equal(1, c.ran["j" .. i])
     end
+    c:rest()
+  end)
+
+  it("F35: two leaders share a worker: it refuses what it has no cores for, and that waits for its turn", function ()
+    local c <close> = simcluster.new { managers = 2, workers = 1 }
+    local id = submitted(c, c:job { long = { work = "long 3000", cores = 3 } })
+    c:run(500)
+    local other = c:on(c.client, "return node.rpc:peer(...):call('job.submit', { key = 'other', spec = (select(2, ...)) }).job",
+      c.managers[2].address, c:job { short = { work = "short 200", cores = 3 } })
+    c.jobs[other] = {}
+    c:run(1000)
+    assert.equal(3, c:ask(c.workers[1], "look").worker.claimed)
+    assert.is_nil(c.ran.short)
+    local refused = c:incidents(c.managers[2], "lead.dispatch")
+    assert.equal("FULL", refused[1].code)
+    ended(c, id)
+    assert.truthy(c:until_true(function () return c.ran.short end, 20000))
+    c:run(2000)
+    assert.same({ 1, 1 }, { c.ran.long, c.ran.short })
     c:rest()
   end)
 
@@ -444,8 +509,8 @@ describe("progress and results:", function ()
 
   it("F44, F57: after a manager's restart its progress still counts at the gate, which does not take it for silent", function ()
     local c <close> = t3 { dcs = { "a" }, workers = 1, set_gate = { gate_silent_ms = 6000 } }
-    local id = submitted(c, c:job { load = { code = USERS, vus = 2, duration_ms = 20000 } })
-    c:run(3000)
+    local id = submitted(c, c:job { load = { code = USERS, vus = 2, duration_ms = 25000 } })
+    c:run(9000) -- Numbers from 1 again would take as long to count.
     c:crash(c.managers[1])
     c:run(1000)
     c:restart(c.managers[1])

@@ -21,13 +21,14 @@ end
 local function lead_of(l)
   local out = { fence = l.fence, parts = {}, executors = {}, states = {} }
   for _, run in sorted(l.ledger.runs) do
-    out.states[run.run] = run.state
+    local key = ("%s #%d"):format(run.run, run.index) -- A higher tier's part may come back as another run.
+    out.states[key] = run.state
     for _, part in sorted(run.parts) do
       local executed = 0
       for _, attempt in ipairs(part.history) do
         if attempt.state ~= "refused" then executed = executed + 1 end
       end
-      out.parts[run.run .. " " .. part.part] = {
+      out.parts[key .. " " .. part.part] = {
         fence = part.fence, state = part.state, executor = part.executor, attempt = part.attempt, executed = executed,
       }
     end

@@ -89,7 +89,7 @@ local function send(self, run, part, fence, executor)
     body.timeout_ms = math.ceil(math.max(0, run.deadline_ms - task.now_ms())) + LIMIT_SLACK_MS
   end
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 3000 })
-  local err, code
+  local err, code, unsure -- unsure: a try may have been heard, and its answer lost.
   for try = 1, TRIES_MAX do
     local peer = self.node.rpc:peer(executor.address)
     local reply
@@ -104,10 +104,12 @@ local function send(self, run, part, fence, executor)
       job = run.job, workflow = part.workflow, part = part.part, executor = executor.name, fence = fence, attempt = try,
     }, err, code)
     if code == "FULL" or code == "STALE" or code == "MALFORMED" or code == "REFUSED" or code == "CONFIG" then break end
+    unsure = unsure or code ~= "OVERLOADED"
     task.sleep(wait:next())
     if not current(run, part, fence) then return end
   end
   local never_ran = code == "FULL" or code == "CONFIG" or code == "REFUSED" or code == "TOO_LARGE"
+    or code == "OVERLOADED" and not unsure
   dispatching.lose(self, run, part, fence, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(executor.name, err))
   if not never_ran then end_given_up(self, run, part, fence, executor, "the attempt was given up") end
 end

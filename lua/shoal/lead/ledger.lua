@@ -149,10 +149,10 @@ function apply.finish(self, _, c)
   return { state = c.state }
 end
 
---- forget{ run }: the higher tier has its answer; keep nothing.
+--- forget{ run, index }: the higher tier has its answer; keep nothing.
 function apply.forget(self, _, c)
   local run = self.runs[c.run]
-  if not run or not ledger.FINAL[run.state] then return { stale = true } end
+  if not run or not ledger.FINAL[run.state] or c.index and c.index ~= run.index then return { stale = true } end
   self.runs[c.run], self.keys[run.key] = nil, nil
   for i, key in ipairs(self.finished) do
     if key == c.run then
