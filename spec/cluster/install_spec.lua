@@ -34,7 +34,7 @@ describe("an installed tree", function ()
   it("runs a cluster and a job, all of it from itself", function ()
     c:file("topology.lua", "return { datacenters = { a = { managers = { {} }, workers = { {} } } } }")
     local up = installed { "up", "topology.lua", open_stdin = true }
-    up:wait_for("ready: ", "err", 30000)
+    up:wait_for('"connect"', "out", 30000)
     local connect = up.out:match '"connect":"([^"]+)"'
     local r = installed({ "submit", prefix .. "/share/shoal/examples/batch.json", "--connect", connect }):wait()
     assert.equal(0, r.code, r.out .. r.err)

@@ -207,8 +207,8 @@ function up.run(args)
     common.talk("shoal: up: %s", err)
     return code == "INTERRUPTED" and common.EXIT.interrupted or common.EXIT.failed
   end
-  common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
   common.data(('{"connect":"%s","nodes":%d,"data":"%s"}'):format(self.front, #self.children, args.data))
+  common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
   stopped:await() -- dropped: it is only ever set
   stop_all(self)
   return 0
