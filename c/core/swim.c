@@ -354,8 +354,13 @@ void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
   *out = (struct swim_member){
       .name = m->text, .name_length = m->name_length, .address = m->address, .state = m->state, .incarnation = m->incarnation,
       .payload = (const uint8_t *)m->text + m->name_length, .payload_length = m->payload_length,
-      .payload_version = m->payload_version, .changed_ns = m->changed_ns,
+      .payload_version = m->payload_version, .changed_ns = m->changed_ns, .suspected_ms = m->suspected_ms,
+      .confirmations = m->confirmed,
   };
+  if (m->suspicion == NONE) return;
+  const struct suspicion *now = &s->suspicions[m->suspicion];
+  out->suspected_ms = (uint32_t)((s->now_ns - now->started_ns) / NS_PER_MS);
+  out->confirmations = now->confirmed;
 }
 
 bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) {

@@ -191,6 +191,8 @@ struct swim_member {
   size_t payload_length;
   uint32_t payload_version; /* 0: not known yet. */
   uint64_t changed_ns;      /* When its state last changed here. */
+  /* Of the suspicion it is under here, or of the one that its last change of state ended; 0 without one (by hearsay). */
+  uint32_t suspected_ms, confirmations;
 };
 enum swim_action_kind { SWIM_SEND, SWIM_EVENT, SWIM_LEFT_DONE };
 struct swim_action {

@@ -246,7 +246,11 @@ int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t
 /* ---- moves: every change of state or incarnation goes through move() ---- */
 
 static void suspicion_end(struct swim *s, struct member *m) {
+  m->suspected_ms = m->confirmed = 0;
   if (m->suspicion == NONE) return;
+  const struct suspicion *was = &s->suspicions[m->suspicion];
+  m->suspected_ms = (uint32_t)((s->now_ns - was->started_ns) / NS_PER_MS);
+  m->confirmed = was->confirmed;
   heap_remove(&s->suspects, m->suspicion);
   m->suspicion = NONE;
 }

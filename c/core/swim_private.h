@@ -90,10 +90,12 @@ struct member {
   char *text;          /* The name, then the payload. NULL: the slot is free. */
   uint32_t place;      /* Index in `order` while alive or suspect, in `graves` while dead; NONE for left and for ourselves. */
   uint32_t suspicion;  /* Handle in `suspicions`; NONE unless suspect. */
+  uint32_t suspected_ms; /* How long the suspicion lasted that the last move ended; 0: there was none. */
   uint32_t rumour_next, rumour_previous;
   uint16_t payload_length;
   uint8_t name_length;
   uint8_t state;
+  uint8_t confirmed;     /* And its confirmations. */
   uint8_t sent;          /* Transmissions of its rumour so far; the index of the list it is in. */
   bool rumoured;         /* It is in a list. */
   bool payload_rumoured; /* The rumour carries the payload. */

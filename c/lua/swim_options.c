@@ -105,7 +105,7 @@ int swim_check_options(lua_State *L, int index, struct swim_options *out) {
 /* ---- members and counts out ---- */
 
 void swim_push_member(lua_State *L, const struct swim_member *m) {
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 8);
   lua_pushlstring(L, m->name, m->name_length);
   lua_setfield(L, -2, "name");
   lua_push_address(L, &m->address);
@@ -123,6 +123,10 @@ void swim_push_member(lua_State *L, const struct swim_member *m) {
   lua_setfield(L, -2, "payload");
   lua_pushinteger(L, m->payload_version);
   lua_setfield(L, -2, "payload_version");
+  lua_pushinteger(L, m->suspected_ms);
+  lua_setfield(L, -2, "suspected_ms");
+  lua_pushinteger(L, m->confirmations);
+  lua_setfield(L, -2, "confirmations");
 }
 
 static int by_name(const void *left, const void *right) {

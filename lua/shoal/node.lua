@@ -185,11 +185,17 @@ local function open_swim(self)
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
   }, function (event)
     event.member.role, event.member.dc, event.member.cores = facts_of(event.member)
+    if event.kind == "join" then -- It is back: what its death still asks for is no longer true.
+      errors.withdraw("detector.global_death", event.member.name)
+    end
     self.hooks:fire("swim.member", { member = event.member.name, kind = event.kind }, event)
     if event.kind == "dead" then
       local incarnation = event.member.incarnation
       local text = ("%d.%d"):format(incarnation.generation, incarnation.version)
-      self.hooks:fire("detector.global_death", { node = event.member.name, incarnation = text }, event.member.name, text)
+      self.hooks:deliver("detector.global_death", {
+        node = event.member.name, job = "none", incarnation = text, suspicion_age_ms = event.member.suspected_ms,
+        confirmations = event.member.confirmations,
+      }, event.member.name, event.member.name, text)
     end
   end)
   if not opened then return nil, err, code end

@@ -412,6 +412,25 @@ describe("scripts as a source of faults:", function ()
     assert.equal(2, c:counts(m, "detector.global_death").raised)
     assert.equal("w-a1", told[1].ids.node)
     assert.truthy(told[1].ids.incarnation)
+    assert.truthy(told[1].ids.suspicion_age_ms > 0 and told[1].ids.confirmations >= 0)
+    assert.equal("none", told[1].ids.job)
     c:rest()
+  end)
+
+  it("F11: a death whose hook fails is no longer told once the member is back, which stays in use", function ()
+    local c <close> = simcluster.new { workers = 2 }
+    local m = c.managers[1]
+    c:on(m, [[ state.lead.gone = function () node.spec_gone = (node.spec_gone or 0) + 1 error "the hook is broken" end ]])
+    c:crash(c.workers[1])
+    assert.truthy(c:until_true(function () return (c:on(m, "return node.spec_gone") or 0) >= 3 end, 20000))
+    c:restart(c.workers[1])
+    assert.truthy(c:until_true(function ()
+      return c:on(m, "local m = node.swim:member('w-a1') return m and m.state") == "alive"
+    end, 20000))
+    c:run(200)
+    local tries = c:on(m, "state.lead.gone = nil return node.spec_gone")
+    c:run(20000)
+    assert.equal(tries, c:on(m, "return node.spec_gone"))
+    for _, e in ipairs(c:on(m, "return state.lead.executors:all()")) do assert.equal("up", e.state, e.name) end
   end)
 end)

@@ -420,7 +420,12 @@ function Cluster:rest(options)
   end
 end
 
-function Cluster:close() self.s:close() end
+--- The end; raises when any node wrote an incident that lacks an id which its site promises.
+function Cluster:close(already)
+  local missing = not already and self.s:log():match '[^\n]*"missing":[^\n]*'
+  self.s:close()
+  if missing then error("an incident without its ids: " .. missing, 2) end
+end
 Cluster.__close = Cluster.close
 
 return simcluster
