@@ -235,11 +235,12 @@ function cluster:left()
     local f = tonumber(pid) ~= own and io.open("/proc/" .. pid .. "/environ")
     local text = f and f:read("a")
     if f then f:close() end
-    if text and text:find(wanted, 1, true) then
-      local c = io.open("/proc/" .. pid .. "/cmdline")
-      local words = c and c:read("a")
-      if c then c:close() end
-      if words and words ~= "" then
+    local cmdline = text and io.open("/proc/" .. pid .. "/cmdline")
+    local words = cmdline and cmdline:read("a") or ""
+    if cmdline then cmdline:close() end
+    -- nginx writes its title over its environment, but names its folder there.
+    if text and (text:find(wanted, 1, true) or words:find(self.dir, 1, true)) then
+      if words ~= "" then
         out[math.tointeger(tonumber(pid))] = (words:gsub("%z", " "))
         count = count + 1
       end
