@@ -142,12 +142,12 @@ describe("intake and dispatch:", function ()
   it("F28, F74: a gate that restarts splits nothing among those that were the first to come back", function ()
     local c <close> = t3 { workers = 1, set = { retention_ms = 30000 } }
     local id = submitted(c, c:job { first = { work = "first 3000" }, second = { after = { "first" }, vus = 2, iterations = 20 } })
-    c:run(1500)
+    c:run(2900)
     c:crash(c.gates[1])
     c:cut(c.gates[1], c.managers[2])
-    c:run(2500) -- `first` has ended.
+    c:run(300) -- `first` has ended.
     c:restart(c.gates[1])
-    c:run(1500)
+    c:run(1200)
     c:heal(c.gates[1], c.managers[2])
     local final, dcs = ended(c, id), {}
     for _, a in ipairs(final.result.attempts) do
@@ -500,6 +500,8 @@ describe("progress and results:", function ()
       return out
     ]], id, m.address)
     assert.same({ true, true, true, "unknown" }, answers)
+    local seen = c:on(m, "local run = state.lead.runs[...] return { run.progress['load/1'].requests, run.seen['load/1'].seq }", id)
+    assert.is_true(seen[1] < 1000000 and seen[2] < 1000, "it counted")
     local final = ended(c, id)
     assert.equal(200, final.result.totals.requests)
     c:check_counts(id, final)
