@@ -117,6 +117,14 @@ static void lanes_by_rank(void) {
   MUST(send(p, NET_TELEMETRY, "T", 1, 0, &outcomes[4]) == 0 && send(p, NET_CONTROL, "C", 1, 0, &outcomes[5]) == 0);
   run_ms(10);
   MUST(strncmp(b->order, "cCsdtT", 6) == 0); /* By rank, and in order within a lane. */
+  /* Nor does a small one slip in where the next frame of a higher lane had no room in the write. */
+  memset(b->order, 0, sizeof b->order);
+  b->told = 0;
+  memset(body, 'B', sizeof body);
+  MUST(send(p, NET_TELEMETRY, "t", 1, 0, &outcomes[60]) == 0);
+  for (int i = 0; i < 2; i++) MUST(send(p, NET_DISPATCH, body, 40000, 0, &outcomes[61 + i]) == 0);
+  run_ms(100);
+  MUST(strcmp(b->order, "BBt") == 0);
   /* While 3 MiB of results leave, a cancel goes past them. */
   memset(body, 'R', sizeof body);
   memset(b->order, 0, sizeof b->order);

@@ -37,6 +37,28 @@ static void answers_and_lateness(void) {
   printf("ok a late answer is counted and dropped, a stray one too, and one timeout harms no other call\n");
 }
 
+static void nobody_else_answers(void) {
+  begin_sim(41, 3);
+  struct node *a = open_node(0, NULL), *b = open_node(1, NULL), *c = open_node(2, NULL);
+  struct outcome of_b = {0}, of_c = {0};
+  b->mode = c->mode = HOLD;
+  MUST(call(peer_of(a, b), NET_DATA, "b", 1000, &of_b) == 0 && call(peer_of(a, c), NET_DATA, "c", 1000, &of_c) == 0);
+  run_ms(100);
+  struct net_request forged = c->held[0];
+  forged.id = b->held[0].id; /* c answers what b was asked. */
+  MUST(net_reply(c->net, &forged, "?", 1) == 0);
+  forged = b->held[0];
+  forged.lane = NET_CONTROL; /* b answers in another lane. */
+  MUST(net_reply(b->net, &forged, "?", 1) == 0);
+  run_ms(100);
+  MUST(of_b.count == 0 && of_c.count == 0 && net_counts(a->net)->stray_replies == 2 && net_counts(a->net)->late_replies == 0);
+  MUST(net_reply(b->net, &b->held[0], "b", 1) == 0 && net_reply(c->net, &c->held[0], "c", 1) == 0);
+  run_ms(100);
+  MUST(of_b.code == 0 && of_b.count == 1 && of_c.code == 0 && of_c.count == 1);
+  end_sim();
+  printf("ok only who was asked answers, in the lane it was asked in\n");
+}
+
 static void deadlines_in_any_order(void) {
   static struct outcome outcomes[300];
   begin_sim(2, 2);
@@ -277,6 +299,54 @@ static void frozen_peer_is_found(void) {
   printf("ok a connection from which nothing is heard for 30 s is lost, and not sooner\n");
 }
 
+static uint64_t ms_until_up(struct node *n, int ups) {
+  uint64_t start_ns = sim_now_ns(sim);
+  while (n->ups < ups) run_ms(1);
+  return (sim_now_ns(sim) - start_ns) / 1000000;
+}
+
+static void backoff_starts_again(void) {
+  struct net_options steep = {.backoff = {ms(10), ms(5000), 1000}};
+  for (int way = 0; way < 3; way++) {
+    uint64_t longest = 0;
+    for (uint64_t seed = 50; seed < 60; seed++) {
+      begin_sim(seed, 2);
+      struct node *a = open_node(0, &steep), *b = open_node(1, NULL);
+      struct outcome o[2] = {0};
+      MUST(call(peer_of(a, b), NET_DATA, "1", 1000, &o[0]) == 0);
+      run_ms(100);
+      net_peer_close(b->inbound); /* Waits at most 10 ms; what comes next may wait 5 s. */
+      MUST(ms_until_up(a, 2) <= 20);
+      if (way == 1) MUST(call(peer_of(a, b), NET_DATA, "2", 1000, &o[1]) == 0); /* An answer starts it again; */
+      run_ms(way == 2 ? 5001 : 100);                                           /* so does having been up for the cap. */
+      net_peer_close(b->inbound);
+      uint64_t waited = ms_until_up(a, 3);
+      if (waited > longest) longest = waited;
+      run_ms(10);
+      net_peer_close(b->inbound);
+      run_ms(10);
+      MUST(a->circuits[BREAKER_OPEN] == 0); /* Orderly ends with nobody waiting are no failures. */
+      end_sim();
+    }
+    MUST(way == 0 ? longest > 1000 : longest <= 20);
+  }
+  begin_sim(60, 2);
+  struct node *a = open_node(0, &steep), *b = open_node(1, NULL);
+  struct outcome o[3] = {0};
+  b->mode = HOLD;
+  for (int i = 0; i < 3; i++) { /* With somebody waiting they are. */
+    MUST(call(peer_of(a, b), NET_DATA, "?", 60000, &o[i]) == 0);
+    run_ms(6000);
+    MUST(b->held_count == i + 1);
+    net_peer_close(b->inbound);
+    run_ms(10);
+    MUST(o[i].code == ERR_DISCONNECTED);
+  }
+  MUST(a->circuits[BREAKER_OPEN] == 1);
+  end_sim();
+  printf("ok F61 an answer, or a connection that lasted, starts the backoff again; an orderly end counts if somebody waited\n");
+}
+
 static void circuit_and_backoff(void) {
   begin_sim(8, 2);
   struct node *a = open_node(0, NULL), *b = &nodes[1];
@@ -476,6 +546,7 @@ static void chaos(void) {
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   answers_and_lateness();
+  nobody_else_answers();
   deadlines_in_any_order();
   refused_greetings();
   another_version();
@@ -483,6 +554,7 @@ int main(void) {
   silent_listener();
   reconnects();
   frozen_peer_is_found();
+  backoff_starts_again();
   circuit_and_backoff();
   graceful_close();
   closes_from_callbacks();
