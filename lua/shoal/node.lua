@@ -175,6 +175,20 @@ local function watch(self)
   return true
 end
 
+--- What membership says goes to the role's hooks.
+local function on_member(self, event)
+  local m = event.member
+  m.role, m.dc, m.cores = facts_of(m)
+  if event.kind == "join" then errors.withdraw("detector.global_death", m.name) end -- Its death is no longer true.
+  self.hooks:fire("swim.member", { member = m.name, kind = event.kind }, event)
+  if event.kind == "dead" then
+    local text = ("%d.%d"):format(m.incarnation.generation, m.incarnation.version)
+    self.hooks:deliver("detector.global_death", {
+      node = m.name, job = "none", incarnation = text, suspicion_age_ms = m.suspected_ms, confirmations = m.confirmations,
+    }, m.name, m.name, text)
+  end
+end
+
 --- Membership: everyone but a client, among the nodes of its own tier's group.
 local function open_swim(self)
   if self.role == "client" then return true end
@@ -184,19 +198,7 @@ local function open_swim(self)
     seeds = self.config.join,
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
   }, function (event)
-    event.member.role, event.member.dc, event.member.cores = facts_of(event.member)
-    if event.kind == "join" then -- It is back: what its death still asks for is no longer true.
-      errors.withdraw("detector.global_death", event.member.name)
-    end
-    self.hooks:fire("swim.member", { member = event.member.name, kind = event.kind }, event)
-    if event.kind == "dead" then
-      local incarnation = event.member.incarnation
-      local text = ("%d.%d"):format(incarnation.generation, incarnation.version)
-      self.hooks:deliver("detector.global_death", {
-        node = event.member.name, job = "none", incarnation = text, suspicion_age_ms = event.member.suspected_ms,
-        confirmations = event.member.confirmations,
-      }, event.member.name, event.member.name, text)
-    end
+    errors.call("swim.event", { kind = event.kind, member = event.member.name }, on_member, self, event)
   end)
   if not opened then return nil, err, code end
   self.swim = opened
