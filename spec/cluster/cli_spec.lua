@@ -257,6 +257,32 @@ describe("the command line", function ()
       assert.is_truthy(shown.out:find("repl.eval", 1, true), shown.out)
     end)
 
+    it("reads on in the REPL while a line is not complete; an empty line or the end sends it as it is", function ()
+      local r = c:shoal { "repl", "--connect", up.connect, stdin = "for i = 1, 2 do\n\tprint(i)\nend\n1 +\n\n3\nif" }
+      assert.equal("1\n2\n3\n", r.out)
+      assert.is_truthy(r.err:find("repl:1: unexpected symbol near '1'", 1, true), r.err)
+      assert.is_truthy(r.err:find("near <eof>", 1, true), r.err)
+    end)
+
+    it("ends a REPL line that computes without end, and one that would end the node; the node stays", function ()
+      for line, says in pairs {
+        ["while true do end"] = "still running after 20000000 steps",
+        ["while true do pcall(function () while true do end end) end"] = "still running after 20000000 steps",
+        ["os.exit(3)"] = "node:stop(",
+      } do
+        local r = c:shoal { "repl", "--connect", up.connect, "--eval", line }
+        assert.equal(1, r.code, r.err)
+        assert.is_truthy(r.err:find(says, 1, true), r.err)
+      end
+      local r = c:shoal { "repl", "--connect", up.connect, stdin = "for i = 1, 1e6 do end\nos.time() > 0, node.name\n" }
+      assert.equal("true\tm-a1\n", r.out)
+    end)
+
+    it("says how much of a REPL answer it left out", function ()
+      local r = c:shoal { "repl", "--connect", up.connect, "--eval", "('.'):rep(70000)" }
+      assert.equal("..\n... and 4464 bytes more\n", r.out:sub(65535))
+    end)
+
     it("overrides the job's env with --env", function ()
       local r = c:shoal {
         "submit", c:file("e.lua", "return { name = 'e', env = { WHO = 'file' }, workflows = { w = { command = 'echo $WHO' } } }"),

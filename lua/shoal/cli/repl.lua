@@ -1,4 +1,5 @@
---- shoal repl: lines of Lua to a live node, one answer each. Plain lines, so that it works in a pipe too.
+--- shoal repl: lines of Lua to a live node, one answer each. Plain lines, so that it works in a pipe too. A line that is not
+--- complete waits for the next ones; an empty line sends it as it is.
 local common = require "shoal.cli.common"
 local task = require "shoal.task"
 local world = require "shoal.core.world"
@@ -10,6 +11,7 @@ function repl.words(command)
   command:option("--eval", "run this one line and leave"):argname("LINE")
   command:epilog([[
 Each line runs on the node as a task. A line sees `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`.
+A line that is not complete waits for the next ones; an empty line sends it as it is.
 Examples:
   shoal repl --connect 127.0.0.1:7000
   shoal repl --connect 127.0.0.1:7001 --eval 'members()'
@@ -36,6 +38,13 @@ local function lines()
     end,
   })
   return function () return queue:pop() end
+end
+
+--- Whether Lua would read on: the mistake is where the text ends.
+local function incomplete(text)
+  if load("return " .. text, "=repl", "t", {}) then return false end
+  local chunk, err = load(text, "=repl", "t", {})
+  return not chunk and err:find("<eof>", -5, true) ~= nil
 end
 
 local function eval(client, line)
@@ -67,14 +76,19 @@ function repl.run(args)
   local next_line, problem, word = lines()
   if not next_line then return common.refused("stdin", problem, word) end
   io.stderr:write(info.node, "> ")
-  local worst = 0
-  for line in next_line do
-    if line:match("%S") then
-      local one = eval(client, line)
-      if one == common.EXIT.unreachable then worst = one end
-    end
-    io.stderr:write(info.node, "> ")
+  local worst, held = 0, nil
+  local function run(text)
+    if not text:match("%S") then return end
+    local one = eval(client, text)
+    if one == common.EXIT.unreachable then worst = one end
   end
+  for line in next_line do
+    local text = held and held .. "\n" .. line or line
+    held = line:match("%S") and incomplete(text) and text or nil
+    if not held then run(text) end
+    io.stderr:write(held and (" "):rep(#info.node - 1) .. ".." or info.node, "> ")
+  end
+  if held then run(held) end
   io.stderr:write("\n")
   made:stop("done")
   return worst
