@@ -14,6 +14,7 @@ local executors = require "shoal.lead.executors"
 local feed = require "shoal.lead.feed"
 local job = require "shoal.job"
 local ledger = require "shoal.lead.ledger"
+local log = require "shoal.log"
 local outcome = require "shoal.lead.outcome"
 local sorted = require "shoal.sorted"
 local task = require "shoal.task"
@@ -57,6 +58,12 @@ function lead.open(node, options)
   })
   if not opened then return nil, err, code end
   self.tier = opened
+  self.unwatch = node.rpc:watch(function (peer, event)
+    if event ~= "down" then return end
+    for _, run in sorted(self.runs) do
+      if run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
+    end
+  end)
   self.scope:loop("lead.level_loop", {}, { interval_ms = LOOK_MS }, function () self:measure() end)
   return self
 end
@@ -564,6 +571,7 @@ function lead:events(key, from, max)
 end
 
 function lead:close()
+  self.unwatch()
   self.scope:close()
   self.tier:close()
 end

@@ -232,19 +232,6 @@ local function on_timer()
   turn()
 end
 
---- A callback from the world: call fn protected, at `site`, then run what became ready, so that it need not wait for the
---- next turn of the loop. Inside a turn it only calls.
----@param site string
----@param ids table | (fun(): table) | nil
----@param fn function
-function task.enter(site, ids, fn, ...)
-  if turning or not timer then return errors.call(site, ids, fn, ...) end
-  turning = true
-  local ok, incident = errors.call(site, ids, fn, ...)
-  turn()
-  return ok, incident
-end
-
 --- Run what is ready now instead of in the next turn of the loop: for the end of a callback from the world. In a task,
 --- or inside a turn, it does nothing.
 function task.flush()

@@ -117,4 +117,18 @@ describe("rough edges:", function ()
     c:run(3000)
     assert.truthy(#c:on(m, "return node:members()") >= 3)
   end)
+
+  it("F53: a watcher whose connection ended is let go, though its job has nothing to say", function ()
+    local c <close> = simcluster.new {}
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 400000" } })
+    c:run(3000)
+    local watchers = "local run = state.lead.runs[...] return #run.feed.watchers"
+    assert.equal(1, c:on(m, watchers, id))
+    c:crash(c.client)
+    assert.truthy(c:until_true(function () return c:on(m, watchers, id) == 0 end, 60000, 500))
+    local told = c:counts(m, "lead.push").raised
+    c:run(20000)
+    assert.equal(told, c:counts(m, "lead.push").raised) -- Nobody is there, and nobody is pushed to.
+  end)
 end)

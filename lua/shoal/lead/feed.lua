@@ -98,13 +98,7 @@ end
 ---@param on_end? fun()
 function feed:watch(peer, from, on_end)
   local name = peer:name()
-  for _, w in ipairs(self.watchers) do
-    if w.peer == peer then
-      w.task:cancel()
-      forget(self, w)
-      break
-    end
-  end
+  self:leave(peer)
   local watcher = { peer = peer, name = name, next = math.max(1, from), wake = task.channel(1) }
   self.watchers[#self.watchers + 1] = watcher
   watcher.task = self.scope:spawn("lead.watch", { job = self.job, watcher = name }, function ()
@@ -112,6 +106,19 @@ function feed:watch(peer, from, on_end)
     forget(self, watcher)
     if on_end then on_end() end
   end)
+end
+
+--- This peer's connection has ended: nobody is there to push to. It asks again when it is back.
+---@return boolean found
+function feed:leave(peer)
+  for _, w in ipairs(self.watchers) do
+    if w.peer == peer then
+      w.task:cancel()
+      forget(self, w)
+      return true
+    end
+  end
+  return false
 end
 
 --- No event will follow; watchers end when they have had the last.

@@ -21,7 +21,6 @@ local ledger = {}
 ledger.__index = ledger
 
 ledger.FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
-local PART_FINAL = { completed = true, failed = true, cancelled = true }
 
 --- An answered key is kept this many finished runs long: by count, for apply() takes no clock.
 local FINISHED_MAX = 1000
@@ -212,7 +211,5 @@ function ledger:list()
   table.sort(out, function (a, b) return a.index < b.index end)
   return out
 end
-
-function ledger.part_final(part) return PART_FINAL[part.state] == true end
 
 return ledger
