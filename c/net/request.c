@@ -129,6 +129,8 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   r->lane = (uint8_t)lane;
   r->call = call;
   r->trial = trial;
+  /* The trial shall tell now whether the peer answers, not wait behind a dial that was put off for other reasons. */
+  if (trial && wheel_has(&p->redial)) net_set_timer(n, &p->redial, net_now(n));
   struct request *last = p->outstanding.previous;
   if (!call) deadline_ns = last->deadline_ns; /* It does not matter, and keeps the order. */
   else if (deadline_ns < last->deadline_ns) p->disordered = true; /* The head's own is 0. */

@@ -400,6 +400,7 @@ function lead:tell_workflow(run, name, state)
   run.told[name] = state
   run.feed:push("status", {
     state = run.entry.state, workflow = name, workflow_state = state, at_ms = task.now_ms() - run.started_ms,
+    reason = state == "queued" and outcome.why_queued(run.spec.workflows[name], self.executors:all()) or nil,
   })
   if not outcome.OPEN[state] and not run.entry.upstream then
     run.feed:push("result", { workflow = name, result = outcome.workflow(run, name, state) })

@@ -108,9 +108,15 @@ local function take(self, m)
     if self.on_progress then errors.call("exec.progress", self.ids, self.on_progress, m.record.counts, m.record) end
   elseif m.type == "log" then
     self.lines[#self.lines + 1] = tostring(m.text)
-    if #self.lines > LOG_KEEP then table.remove(self.lines, 1) end
+    if #self.lines > LOG_KEEP then
+      table.remove(self.lines, 1)
+      self.lines_cut = (self.lines_cut or 0) + 1
+    end
   elseif m.type == "result" and valid_result(m) then
     self.said = m
+    local unsent = math.tointeger(m.log_lines_dropped) or 0
+    if unsent > 0 then self.lines[#self.lines + 1] = ("(%d later lines were not sent by the child)"):format(unsent) end
+    if self.lines_cut then table.insert(self.lines, 1, ("(%d earlier lines are not kept)"):format(self.lines_cut)) end
     after(self, EXIT_MS, function () kill(self, "it did not exit after its result") end)
   else
     self:garbage(("a %q that it has no business to send"):format(m.type))

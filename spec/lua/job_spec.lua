@@ -288,4 +288,10 @@ describe("a share", function ()
     dispatch.share = "\193"
     assert.equal("MALFORMED", (select(3, job.of_dispatch(dispatch))))
   end)
+
+  it("reads a file as JSON when its name says so", function ()
+    local none, err = job.parse("[1", "list.json", function () end)
+    assert.is_nil(none)
+    assert.is_truthy(err:find("list.json:1: JSON", 1, true), err)
+  end)
 end)

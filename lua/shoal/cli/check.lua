@@ -46,7 +46,7 @@ local function verify(path)
   local bytes, err = world.current():read_file(path)
   if not bytes then return nil, "cannot " .. err end
   -- A job file has words of its own (minutes, getenv), so it is told by its text, not by running it.
-  if bytes:find("^%s*{") or bytes:find("%f[%w]workflows%s*=") and not bytes:find("%f[%w]require%f[%W]") then
+  if (path:find("%.json$") or bytes:find("^%s*{")) or bytes:find("%f[%w]workflows%s*=") and not bytes:find("%f[%w]require%f[%W]") then
     local spec, problems = job.load(world.current(), path, os.getenv)
     if not spec then return nil, problems end
     return "job " .. spec.name

@@ -81,6 +81,9 @@ function render.result(result)
   local lost, retried = {}, 0
   for _, a in ipairs(result.attempts or {}) do
     if a.state == "lost" then lost[#lost + 1] = a end
+    if (a.state == "failed" or a.state == "cancelled") and a.reason and a.reason ~= "" then
+      put("%s attempt %d on %s %s: %s", a.part, a.attempt, a.executor or "?", a.state, a.reason)
+    end
     if a.attempt > 1 then retried = retried + 1 end
   end
   put("lost: %d attempts, retried: %d", #lost, retried)

@@ -93,7 +93,9 @@ local function follow(args, made, id)
   local following = made.scope:spawn("cli.submit", { command = "submit" }, function ()
     local final, err, code = client:follow(id, {
       status = function (s)
-        if s.workflow and not args.quiet then common.talk("          %s is %s", s.workflow, s.workflow_state) end
+        if s.workflow and not args.quiet then
+          common.talk("          %s is %s%s", s.workflow, s.workflow_state, s.reason and ": " .. s.reason or "")
+        end
       end,
       stats = not args.quiet and show or nil,
     }, args.timeout and args.timeout * 1000)

@@ -165,7 +165,7 @@ local function load_json(bytes, name)
   return nil, ("%s:%d: JSON: %s"):format(name, breaks + 1, (tostring(value):gsub(" at character %d+", "")))
 end
 
---- Read the text of a job file. A first character that is a brace makes it JSON, whatever its name.
+--- Read the text of a job file. It is JSON when its name ends so, or its first character is a brace.
 ---@param bytes string
 ---@param name string  for messages
 ---@param getenv? fun(name: string): string?
@@ -174,7 +174,7 @@ function source.read(bytes, name, getenv)
   if #bytes > FILE_BYTES_MAX then
     return nil, ("%s: %d bytes; a job file has at most %d"):format(name, #bytes, FILE_BYTES_MAX)
   end
-  local is_json = bytes:find("^%s*{") ~= nil
+  local is_json = name:find("%.json$") ~= nil or bytes:find("^%s*{") ~= nil
   local data, err
   if is_json then data, err = load_json(bytes, name) else data, err = load_lua(bytes, name, getenv) end
   if data == nil and err then return nil, err end

@@ -37,6 +37,20 @@ function outcome.adds_up(workflow, shares)
   return true
 end
 
+--- Why nobody takes a workflow now, for people.
+---@param executors { state: string, cores: integer }[]  all that the leader knows
+function outcome.why_queued(workflow, executors)
+  local wanted, up, largest = workflow.cores or 1, 0, 0
+  for _, e in ipairs(executors) do
+    if e.state == "up" then up, largest = up + 1, math.max(largest, e.cores) end
+  end
+  if up == 0 then return "no executor is up" end
+  if largest < wanted then
+    return ("a part asks for %d cores, and the largest executor that is up offers %d"):format(wanted, largest)
+  end
+  return "it waits for executors"
+end
+
 --- `states` holds those of the workflows before it in the graph's order.
 function outcome.workflow_state(entry, workflow, name, states)
   local parts = entry.split[name]
