@@ -42,7 +42,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
    * members in about 10 rounds, 2 s: within the least suspicion time. A seed is retried at most as seldom as a person waits. */
   static const struct swim_config lan = {
       .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3, .gossip_interval_ms = 200, .gossip_fanout = 3,
-      .retransmit_multiplier = 4, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
+      .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
   };
@@ -55,7 +55,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
     return 0;
   }
   if (strcmp(name, "local") == 0) { /* One machine: scheduling is what is slow there, not the network. */
-    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->sync_interval_ms = 2000;
+    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->sync_interval_ms = 2000;
     out->suspicion_multiplier = 3, out->join_retry_ms = 100, out->join_retry_max_ms = 1000, out->leave_timeout_ms = 1000;
     return 0;
   }
@@ -71,6 +71,7 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->gossip_interval_ms < 5 || c->gossip_interval_ms > 60000) return "gossip_interval_ms must lie within 5 .. 60000";
   if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
   if (c->retransmit_multiplier < 1 || c->retransmit_multiplier > 8) return "retransmit_multiplier must lie within 1 .. 8";
+  if (c->gossip_bytes_per_s < 300 || c->gossip_bytes_per_s > 10000000) return "gossip_bytes_per_s must lie within 300 .. 10000000";
   if (c->suspicion_multiplier < 1 || c->suspicion_multiplier > 16) return "suspicion_multiplier must lie within 1 .. 16";
   if (c->suspicion_max < 1 || c->suspicion_max > 16) return "suspicion_max must lie within 1 .. 16";
   if (c->confirmations > SUSPICION_CONFIRMATIONS_MAX) return "confirmations must lie within 0 .. 7";
@@ -108,9 +109,12 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->now_ns = now_ns;
   s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
   s->gossip_ns = s->leave_ns = UINT64_MAX;
+  s->budget_bytes = config->datagram_max;
+  s->budget_ns = now_ns;
+  s->young_ns = now_ns + YOUNG * ms(config->probe_interval_ms);
   s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
   s->sync_wait_ns = ms(config->probe_interval_ms);
-  s->sync_ns = now_ns + s->sync_wait_ns;
+  s->sync_ns = now_ns + s->sync_wait_ns / 4;
   for (int i = 0; i < SENT_MAX; i++) s->rumours[i] = (struct list){NONE, NONE};
   rc = swim_members_open(s, identity);
   if (rc < 0) {

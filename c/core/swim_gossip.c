@@ -66,29 +66,45 @@ static void sent(struct swim *s, uint32_t id) {
 }
 
 /* Write this member's record if it fits. */
-static bool tell(struct swim *s, struct writer *w, uint32_t id) {
+static bool tell(struct swim *s, struct writer *w, uint32_t id, size_t *size) {
   struct record r = swim_members_record(s, id, s->members[id].payload_rumoured);
-  if (swim_wire_record_size(&r) > writer_room(w)) return false;
+  *size = swim_wire_record_size(&r);
+  if (*size > writer_room(w)) return false;
   swim_wire_write_record(w, &r);
   return true;
 }
 
+/* At most a datagram is saved up; what the last record went over is paid back first. The young may use four times as much, for
+ * a burst of joins is a burst of the young. */
+static void refill(struct swim *s) {
+  uint64_t rate = s->config.gossip_bytes_per_s * (s->now_ns < s->young_ns ? UINT64_C(4) : 1);
+  uint64_t bytes = (s->now_ns - s->budget_ns) / 1000 * rate / 1000000;
+  if (bytes == 0) return; /* Not lost: budget_ns stays. */
+  s->budget_ns = s->now_ns;
+  s->budget_bytes += (int64_t)earlier(bytes, s->config.datagram_max);
+  if (s->budget_bytes > (int64_t)s->config.datagram_max) s->budget_bytes = s->config.datagram_max;
+}
+
 static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
-  if (!tell(s, w, id)) return 0;
+  size_t size; /* Not counted: somebody's life hangs on it. */
+  if (!tell(s, w, id, &size)) return 0;
   if (s->members[id].rumoured) sent(s, id);
   return 1;
 }
 
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first) {
   uint32_t told[SWIM_DATAGRAM_MAX / 14], count = 0, first = 0, misfits = 0;
+  refill(s);
   if (self_first) first += tell_first(s, w, SELF);
   if (about != NONE && about != SELF) first += tell_first(s, w, about);
   for (uint32_t n = 0; n < SENT_MAX && s->rumours_count > 0 && misfits < MISFITS_MAX; n++) {
-    for (uint32_t id = s->rumours[n].head; id != NONE && misfits < MISFITS_MAX; id = s->members[id].rumour_next) {
+    for (uint32_t id = s->rumours[n].head; id != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0;
+         id = s->members[id].rumour_next) {
       bool already = (self_first && id == SELF) || (about != NONE && id == about);
       if (already) continue;
       assert(count < sizeof told / sizeof *told);
-      if (tell(s, w, id)) told[count++] = id;
+      size_t size;
+      if (tell(s, w, id, &size)) told[count++] = id, s->budget_bytes -= (int64_t)size;
       else misfits++; /* Not sent, so not counted: it comes first again next time. */
     }
   }

@@ -544,6 +544,7 @@ static int preset_one(struct swim *const *all, uint32_t count, uint32_t at) {
   }
   s->members_count = s->kept = count;
   s->joined = true;
+  s->young_ns = s->now_ns; /* Nor are they young. */
   return 0;
 }
 

@@ -29,6 +29,8 @@ enum {
   STREAM_GAP_MS = 10,   /* then a pause, so that no receiver's buffer overflows. */
   SENT_MAX = 48,        /* Most transmissions of a rumour: 8 * ceil(log10(10^6)). */
   WITNESSES = 3,        /* That must have heard of our leaving. */
+  YOUNG = 10,           /* Periods in which a new member may gossip more. */
+  BULK = 16,            /* Rumours that may be too many for gossip. */
   SWEEP = 8,            /* Table slots looked at for reaping each period. */
   FANOUT_MAX = 8,
 };
@@ -119,7 +121,8 @@ struct probe {
   uint32_t target, key; /* Id, and key: the slot may have been reaped and filled anew. */
   struct swim_incarnation incarnation; /* Of the target when we began: a newer one is a sign of life. */
   uint32_t sequence;
-  uint64_t sent_ns, indirect_ns, end_ns;
+  uint64_t sent_ns, again_ns, indirect_ns, end_ns; /* again: the next repetition of the ping. */
+  bool repeated;
 };
 struct relay {
   uint32_t sequence; /* Of our ping; 0: free. */
@@ -185,6 +188,9 @@ struct swim {
 
   struct list rumours[SENT_MAX];
   uint32_t rumours_count;
+  int64_t budget_bytes; /* What rumours may still use of the network, */
+  uint64_t budget_ns;   /* as of when, */
+  uint64_t young_ns;    /* and until when they may use more. */
   uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to tell. */
 
   uint64_t probe_ns;  /* Next period; UINT64_MAX once we left. */

@@ -15,7 +15,8 @@ static const struct {
 } tunables[] = {
 #define TUNABLE(name) {#name, offsetof(struct swim_config, name)}
     TUNABLE(probe_interval_ms),  TUNABLE(probe_timeout_ms),      TUNABLE(indirect_probes),      TUNABLE(gossip_interval_ms),
-    TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(suspicion_multiplier), TUNABLE(suspicion_max),
+    TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(gossip_bytes_per_s),   TUNABLE(suspicion_multiplier),
+    TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),
     TUNABLE(leave_timeout_ms),   TUNABLE(tombstone_ms),          TUNABLE(datagram_max),         TUNABLE(members_max),
 };

@@ -37,6 +37,7 @@ swim.config = schema.record {
   gossip_interval_ms = tuning(5, 60000, "between two rounds of gossip, while there is news"),
   gossip_fanout = tuning(1, 8, "members told in a round"),
   retransmit_multiplier = tuning(1, 8, "news is sent this many times ceil(log10(N + 1))"),
+  gossip_bytes_per_s = tuning(300, 10000000, "of news, on whatever datagram, at most"),
   suspicion_multiplier = tuning(1, 16, "least time to refute, in periods, times log10 N"),
   suspicion_max = tuning(1, 16, "most time to refute, in least times"),
   confirmations = tuning(0, 7, "further accusers that bring it down to the least"),

@@ -111,6 +111,56 @@ static void suspicion_comes_after_exactly_k_indirect_probes(uint64_t seed) {
   }
 }
 
+struct pings { /* Of one prober to one victim, since the crash. */
+  uint32_t victim, prober, count;
+  uint64_t at_ns[8];
+};
+
+static void watch_pings(struct net *net, uint32_t from, uint32_t to, uint8_t type, const uint8_t *bytes, size_t length) {
+  struct pings *p = net->data;
+  (void)bytes, (void)length;
+  if (type != PING || to != p->victim) return;
+  if (p->count == 0) p->prober = from;
+  if (from == p->prober && p->count < 8) p->at_ns[p->count++] = now_ns(net);
+}
+
+static void an_unanswered_ping_is_sent_again_each_half_timeout_until_the_probe_ends(uint64_t seed) {
+  struct net *net = cluster(seed, 20, "lan");
+  struct pings p = {.victim = 5};
+  run(net, 3 * SECOND);
+  net->on_send = watch_pings, net->data = &p;
+  crash(net, 5);
+  while (p.count == 0) run(net, 10 * MILLISECOND);
+  uint64_t first_ns = p.at_ns[0];
+  run(net, first_ns + SECOND - 1 - now_ns(net));
+  MUST(p.count == 4);
+  for (uint32_t i = 1; i < 4; i++) MUST(p.at_ns[i] - first_ns == i * 250 * MILLISECOND);
+  net_close(net);
+}
+
+static void tally_rumours(struct net *net, uint32_t from, uint32_t to, uint8_t type, const uint8_t *bytes, size_t length) {
+  uint64_t *told = net->data;
+  (void)to, (void)bytes;
+  if (type == GOSSIP || type == PING || type == ACK || type == PING_REQ) told[from] += length;
+}
+
+static void a_storm_of_deaths_keeps_to_its_budget_of_bytes(uint64_t seed) {
+  struct net *net = cluster(seed, 100, "lan");
+  uint64_t told[NODES] = {0};
+  run(net, 15 * SECOND); /* Past its youth. */
+  for (uint32_t i = 0; i < 40; i++) crash(net, i);
+  net->on_send = tally_rumours, net->data = told;
+  for (int second = 0; second < 20; second++) {
+    memset(told, 0, sizeof told);
+    run(net, SECOND);
+    /* The rate, a bucket saved up, and what a second's probes and refutations may cost beside. */
+    for (uint32_t i = 40; i < 100; i++) MUST(told[i] < net->config.gossip_bytes_per_s + net->config.datagram_max + 2000);
+  }
+  net->on_send = NULL;
+  until_converged(net, 40 * SECOND);
+  net_close(net);
+}
+
 static void F12_indirect_probes_see_past_a_one_way_cut(uint64_t seed) {
   for (int direction = 0; direction < 2; direction++) {
     struct net *net = cluster(seed, 10, "lan");
@@ -497,6 +547,8 @@ static const struct {
     SPEC(joins_while_datagrams_are_lost, 10),
     SPEC(F12_a_crash_is_found_by_all, 20),
     SPEC(suspicion_comes_after_exactly_k_indirect_probes, 3),
+    SPEC(an_unanswered_ping_is_sent_again_each_half_timeout_until_the_probe_ends, 5),
+    SPEC(a_storm_of_deaths_keeps_to_its_budget_of_bytes, 2),
     SPEC(F12_indirect_probes_see_past_a_one_way_cut, 5),
     SPEC(without_indirect_probes_the_same_cut_raises_suspicions_that_are_refuted, 3),
     SPEC(F12_no_false_death_under_loss, 4),
