@@ -115,7 +115,8 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
   s->sync_wait_ns = ms(config->probe_interval_ms);
   s->sync_ns = now_ns + s->sync_wait_ns / 4;
-  for (int i = 0; i < SENT_MAX; i++) s->rumours[i] = (struct list){NONE, NONE};
+  for (int i = 0; i < SENT_MAX; i++) s->lists[i] = (struct list){NONE, NONE};
+  s->rumours_free = NONE;
   rc = swim_members_open(s, identity);
   if (rc < 0) {
     swim_close(s);
@@ -135,8 +136,6 @@ int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation 
   if (a.generation != b.generation) return a.generation < b.generation ? -1 : 1;
   return (a.version > b.version) - (a.version < b.version);
 }
-
-bool swim_lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
 
 uint32_t swim_next_sequence(struct swim *s) {
   if (++s->sequence == 0) s->sequence = 1;
@@ -268,7 +267,8 @@ bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_le
 /* ---- actions out ---- */
 
 void swim_post(struct swim *s, const struct send *send) {
-  if (address_equal(&send->to, &s->members[SELF].address))
+  struct shoal_address ours = swim_address(s, &s->members[SELF]);
+  if (address_equal(&send->to, &ours))
     return; /* A name that lived here before us, or a claim that is wrong. */
   if (s->sends_count == SENDS_MAX) {
     s->counts.dropped++;
@@ -279,7 +279,11 @@ void swim_post(struct swim *s, const struct send *send) {
 
 void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
   assert(s->events_count < EVENTS_MAX);
-  s->events[(s->events_head + s->events_count++) % EVENTS_MAX] = (struct event){kind, id, incarnation, state};
+  s->events[(s->events_head + s->events_count++) % EVENTS_MAX] = 
+      (struct event){.kind = kind, .id = id, .incarnation = incarnation, .state = state};
+  struct event *e = &s->events[(s->events_head + s->events_count - 1) % EVENTS_MAX];
+  bool ends = kind == SWIM_EVENT_ALIVE || kind == SWIM_EVENT_DEAD || kind == SWIM_EVENT_LEFT; /* The move just made. */
+  if (ends) e->suspected_ms = s->ended_ms, e->confirmations = s->ended_confirmations;
 }
 
 static void write_start(struct swim *s, struct writer *w, enum type type) {
@@ -310,7 +314,7 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
   if (send->type == SYNC) write_u8(&w, send->flags);
   if (send->type == ACK || send->type == SYNC) write_u32(&w, s->digest);
   if (send->type != SYNC && send->type != NACK) {
-    bool known = send->about != NONE && s->members[send->about].text; /* It may have been reaped since. */
+    bool known = send->about != NONE && s->members[send->about].name_length; /* It may have been reaped since. */
     uint32_t told = swim_piggyback(s, &w, known ? send->about : NONE, send->self_first);
     if (send->type == GOSSIP && told == 0) return false;
   }
@@ -339,6 +343,9 @@ static bool next_event(struct swim *s, struct swim_action *out) {
   swim_view(s, e.id, &out->member);
   out->member.incarnation = e.incarnation;
   out->member.state = e.state;
+  if (e.kind == SWIM_EVENT_SUSPECT) return true;
+  out->member.suspected_ms = e.suspected_ms;
+  out->member.confirmations = e.confirmations;
   return true;
 }
 
@@ -356,19 +363,18 @@ bool swim_next(struct swim *s, struct swim_action *out) {
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
   const struct member *m = &s->members[id];
   *out = (struct swim_member){
-      .name = m->text, .name_length = m->name_length, .address = m->address, .state = m->state, .incarnation = m->incarnation,
-      .payload = (const uint8_t *)m->text + m->name_length, .payload_length = m->payload_length,
-      .payload_version = m->payload_version, .changed_ns = m->changed_ns, .suspected_ms = m->suspected_ms,
-      .confirmations = m->confirmed,
+      .name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m), .state = m->state,
+      .incarnation = m->incarnation, .payload = swim_payload(s, m), .payload_length = m->payload_length,
+      .payload_version = m->payload_version, .changed_ns = swim_changed_ns(m),
   };
   if (m->suspicion == NONE) return;
-  const struct suspicion *now = &s->suspicions[m->suspicion];
+  const struct suspicion *now = &s->suspicions[m->suspicion].of;
   out->suspected_ms = (uint32_t)((s->now_ns - now->started_ns) / NS_PER_MS);
   out->confirmations = now->confirmed;
 }
 
 bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) {
-  while (*cursor < s->members_count && !s->members[*cursor].text) ++*cursor;
+  while (*cursor < s->members_count && !s->members[*cursor].name_length) ++*cursor;
   if (*cursor >= s->members_count) return false;
   swim_view(s, (*cursor)++, out);
   return true;
@@ -381,7 +387,7 @@ bool swim_find(const struct swim *s, const char *name, size_t name_length, struc
 }
 
 void swim_self(const struct swim *s, struct swim_member *out) { swim_view(s, SELF, out); }
-uint32_t swim_live(const struct swim *s) { return s->order.count + swim_lives(&s->members[SELF]); }
+uint32_t swim_live(const struct swim *s) { return s->living + swim_lives(&s->members[SELF]); }
 uint32_t swim_records(const struct swim *s) { return s->kept; }
 uint32_t swim_digest(const struct swim *s) { return s->digest; }
 

@@ -82,8 +82,8 @@
  * reason. Unsealed, the checksum guards against accidents only.
  *
  * Limits: config.members_max records (one more is refused and counted); SWIM_SEEDS_MAX seeds. Pick and update are O(1), a suspicion
- * O(log suspects). All memory is the table's own: about 100 bytes a member and its name and payload; nothing is
- * allocated once it has grown. */
+ * O(log suspects). All memory is the table's own: 64 bytes a member, 9 for finding and choosing it, its name and payload in steps of 8,
+ * and at most a sixteenth more; nothing is allocated once it has grown. */
 #ifndef SHOAL_SWIM_H
 #define SHOAL_SWIM_H
 
@@ -198,7 +198,7 @@ struct swim_member {
   size_t payload_length;
   uint32_t payload_version; /* 0: not known yet. */
   uint64_t changed_ns;      /* When its state last changed here. */
-  /* Of the suspicion it is under here, or of the one that its last change of state ended; 0 without one (by hearsay). */
+  /* Of the suspicion it is under here; of an event, the one that it ended. 0 without one (by hearsay). */
   uint32_t suspected_ms, confirmations;
 };
 enum swim_action_kind { SWIM_SEND, SWIM_EVENT, SWIM_LEFT_DONE };

@@ -1,6 +1,7 @@
 /* Rumours: what is to be told about a member, at most one each, for what is told is the newest of the table. A rumour stands in
  * the list of those sent as often as itself, so the least-sent is found at once, and of those the oldest. */
 #include <assert.h>
+#include <stdlib.h>
 
 #include "core/swim_private.h"
 
@@ -13,61 +14,87 @@ uint32_t swim_rumour_limit(const struct swim *s) {
   return limit < SENT_MAX ? limit : SENT_MAX;
 }
 
-static void unlink_rumour(struct swim *s, uint32_t id) {
-  struct member *m = &s->members[id];
-  struct list *list = &s->rumours[m->sent];
-  if (m->rumour_previous != NONE) s->members[m->rumour_previous].rumour_next = m->rumour_next;
-  else list->head = m->rumour_next;
-  if (m->rumour_next != NONE) s->members[m->rumour_next].rumour_previous = m->rumour_previous;
-  else list->tail = m->rumour_previous;
-  m->rumour_next = m->rumour_previous = NONE;
+static void unlink_rumour(struct swim *s, uint32_t at) {
+  struct rumour *r = &s->rumours[at];
+  struct list *list = &s->lists[r->sent];
+  if (r->previous != NONE) s->rumours[r->previous].next = r->next;
+  else list->head = r->next;
+  if (r->next != NONE) s->rumours[r->next].previous = r->previous;
+  else list->tail = r->previous;
 }
 
-static void link_rumour(struct swim *s, uint32_t id) {
-  struct member *m = &s->members[id];
-  struct list *list = &s->rumours[m->sent];
-  m->rumour_previous = list->tail;
-  m->rumour_next = NONE;
-  if (list->tail != NONE) s->members[list->tail].rumour_next = id;
-  else list->head = id;
-  list->tail = id;
+static void link_rumour(struct swim *s, uint32_t at) {
+  struct rumour *r = &s->rumours[at];
+  struct list *list = &s->lists[r->sent];
+  r->previous = list->tail;
+  r->next = NONE;
+  if (list->tail != NONE) s->rumours[list->tail].next = at;
+  else list->head = at;
+  list->tail = at;
 }
 
 void swim_rumour_end(struct swim *s, uint32_t id) {
-  struct member *m = &s->members[id];
-  if (!m->rumoured) return;
-  unlink_rumour(s, id);
-  m->rumoured = m->payload_rumoured = false;
+  uint32_t at = s->members[id].rumour;
+  if (at == NONE) return;
+  unlink_rumour(s, at);
+  s->rumours[at].next = s->rumours_free;
+  s->rumours_free = at;
+  s->members[id].rumour = NONE;
   s->counts.rumours = --s->rumours_count;
 }
 
+/* A free one; NONE when there is no memory. */
+static uint32_t take(struct swim *s) {
+  if (s->rumours_free == NONE) {
+    uint32_t capacity = s->rumours_capacity ? s->rumours_capacity * 2 : 16;
+    struct rumour *grown = realloc(s->rumours, capacity * sizeof *grown);
+    if (!grown) return NONE;
+    s->rumours = grown;
+    for (uint32_t at = s->rumours_capacity; at < capacity; at++) grown[at].next = at + 1 < capacity ? at + 1 : NONE;
+    s->rumours_free = s->rumours_capacity;
+    s->rumours_capacity = capacity;
+  }
+  uint32_t at = s->rumours_free;
+  s->rumours_free = s->rumours[at].next;
+  return at;
+}
+
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
-  struct member *m = &s->members[id];
-  if (m->rumoured) unlink_rumour(s, id);
-  else s->counts.rumours = ++s->rumours_count;
-  m->rumoured = true;
-  m->payload_rumoured |= with_payload; /* A payload that was being told goes on being told. */
-  m->sent = 0;
-  link_rumour(s, id);
+  uint32_t at = s->members[id].rumour;
+  bool payload = with_payload || (at != NONE && s->rumours[at].payload); /* A payload that was being told goes on being told. */
+  if (at != NONE) {
+    unlink_rumour(s, at);
+  } else {
+    at = take(s);
+    if (at == NONE) { /* No memory: our table differs from others' then, and the digests will show it. */
+      s->counts.dropped++;
+      return;
+    }
+    s->members[id].rumour = at;
+    s->counts.rumours = ++s->rumours_count;
+  }
+  s->rumours[at] = (struct rumour){.id = id, .payload = payload};
+  link_rumour(s, at);
   if (s->gossip_ns == UINT64_MAX) /* A random phase, so that what all learn at once is not told by all at once. */
     s->gossip_ns = s->now_ns + rng_below(&s->rng, ms(s->config.gossip_interval_ms));
 }
 
 static void sent(struct swim *s, uint32_t id) {
-  struct member *m = &s->members[id];
-  assert(m->rumoured);
-  if (m->sent + 1u >= swim_rumour_limit(s)) {
+  uint32_t at = s->members[id].rumour;
+  assert(at != NONE);
+  if (s->rumours[at].sent + 1u >= swim_rumour_limit(s)) {
     swim_rumour_end(s, id);
     return;
   }
-  unlink_rumour(s, id);
-  m->sent++;
-  link_rumour(s, id);
+  unlink_rumour(s, at);
+  s->rumours[at].sent++;
+  link_rumour(s, at);
 }
 
 /* Write this member's record if it fits. */
 static bool tell(struct swim *s, struct writer *w, uint32_t id, size_t *size) {
-  struct record r = swim_members_record(s, id, s->members[id].payload_rumoured);
+  uint32_t at = s->members[id].rumour;
+  struct record r = swim_members_record(s, id, at != NONE && s->rumours[at].payload);
   *size = swim_wire_record_size(&r);
   if (*size > writer_room(w)) return false;
   swim_wire_write_record(w, &r);
@@ -88,7 +115,7 @@ static void refill(struct swim *s) {
 static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
   size_t size; /* Not counted: somebody's life hangs on it. */
   if (!tell(s, w, id, &size)) return 0;
-  if (s->members[id].rumoured) sent(s, id);
+  if (s->members[id].rumour != NONE) sent(s, id);
   return 1;
 }
 
@@ -98,8 +125,8 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
   if (self_first) first += tell_first(s, w, SELF);
   if (about != NONE && about != SELF) first += tell_first(s, w, about);
   for (uint32_t n = 0; n < SENT_MAX && s->rumours_count > 0 && misfits < MISFITS_MAX; n++) {
-    for (uint32_t id = s->rumours[n].head; id != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0;
-         id = s->members[id].rumour_next) {
+    for (uint32_t at = s->lists[n].head; at != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0; at = s->rumours[at].next) {
+      uint32_t id = s->rumours[at].id;
       bool already = (self_first && id == SELF) || (about != NONE && id == about);
       if (already) continue;
       assert(count < sizeof told / sizeof *told);
@@ -115,13 +142,13 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
 void swim_gossip_tick(struct swim *s) {
   if (s->now_ns < s->gossip_ns) return;
   if (s->rumours_count == 0) {
-    s->gossip_ns = UINT64_MAX; /* swim_swim_rumour() wakes it. */
+    s->gossip_ns = UINT64_MAX; /* swim_rumour() wakes it. */
     return;
   }
   s->gossip_ns = s->now_ns + ms(s->config.gossip_interval_ms);
   uint32_t ids[FANOUT_MAX], count = swim_choose(s, ids, s->config.gossip_fanout, NONE);
   for (uint32_t i = 0; i < count; i++)
-    swim_post(s, &(struct send){.type = GOSSIP, .to = s->members[ids[i]].address, .about = NONE});
-  if (s->order.count == 0 && s->config.gossip_fanout > 0)
+    swim_post(s, &(struct send){.type = GOSSIP, .to = swim_address(s, &s->members[ids[i]]), .about = NONE});
+  if (s->living == 0 && s->config.gossip_fanout > 0)
     s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* Alone: nobody to tell. */
 }

@@ -15,7 +15,8 @@ static struct seed *seed_find(struct swim *s, const struct shoal_address *addres
 int swim_join(struct swim *s, uint64_t now_ns, const struct shoal_address *seed) {
   assert(now_ns >= s->now_ns);
   s->now_ns = now_ns;
-  if (address_equal(seed, &s->members[SELF].address)) return 0; /* We need nobody to tell us about ourselves. */
+  struct shoal_address ours = swim_address(s, &s->members[SELF]);
+  if (address_equal(seed, &ours)) return 0; /* We need nobody to tell us about ourselves. */
   struct seed *known = seed_find(s, seed);
   if (!known && s->seeds_count == SWIM_SEEDS_MAX) return ERR_FULL;
   if (!known) known = &s->seeds[s->seeds_count++];
@@ -59,25 +60,30 @@ uint64_t swim_join_deadline(const struct swim *s) {
 /* The member that answered at this seed lives there still. */
 static bool seed_lives(const struct swim *s, const struct seed *seed) {
   uint32_t id = seed->member ? swim_members_by_key(s, seed->member, 0) : NONE;
-  return id != NONE && swim_lives(&s->members[id]) && address_equal(&s->members[id].address, &seed->address);
+  if (id == NONE || !swim_lives(&s->members[id])) return false;
+  struct shoal_address known = swim_address(s, &s->members[id]);
+  return address_equal(&known, &seed->address);
 }
 
 void swim_retry_dead_or_seed(struct swim *s) {
   if (s->leaving || rng_below(&s->rng, swim_live(s)) != 0) return;
-  uint64_t choices = (uint64_t)s->graves.count + s->seeds_count;
+  uint64_t choices = (uint64_t)s->dead + s->seeds_count;
   if (choices == 0) return;
   uint64_t pick = rng_below(&s->rng, choices);
-  if (pick < s->graves.count) {
-    swim_send_ping(s, s->graves.at[pick], 0);
+  if (pick < s->dead) {
+    swim_send_ping(s, swim_grave(s, (uint32_t)pick), 0);
     return;
   }
-  struct seed *seed = &s->seeds[pick - s->graves.count];
+  struct seed *seed = &s->seeds[pick - s->dead];
   if (seed->next_ns == UINT64_MAX && !seed_lives(s, seed)) seed->sequence = send_sync(s, &seed->address);
 }
 
 /* ---- tables ---- */
 
-void swim_sync_with(struct swim *s, uint32_t id) { s->syncing = send_sync(s, &s->members[id].address); }
+void swim_sync_with(struct swim *s, uint32_t id) {
+  struct shoal_address to = swim_address(s, &s->members[id]);
+  s->syncing = send_sync(s, &to);
+}
 
 void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   if (digest == s->digest) s->sync_wait_ns = ms(s->config.probe_interval_ms);
@@ -146,7 +152,7 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
 static bool worth_sending(const struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
   /* Old tombstones are kept but not handed on, or they would go round for ever. */
-  return m->text && (id == SELF || swim_lives(m) || s->now_ns - m->changed_ns < ms(s->config.tombstone_ms) / 2);
+  return m->name_length && (id == SELF || swim_lives(m) || s->now_ns - swim_changed_ns(m) < ms(s->config.tombstone_ms) / 2);
 }
 
 /* The next record if it fits; false when it does not. */
@@ -163,7 +169,7 @@ static void write_piece(struct swim *s, struct stream *stream, struct writer *w)
   uint8_t *flags = w->at;
   write_u8(w, 0);
   write_u32(w, s->digest);
-  if (stream->first != NONE && stream->first < s->members_count && s->members[stream->first].text)
+  if (stream->first != NONE && stream->first < s->members_count && s->members[stream->first].name_length)
     write_one(s, w, stream->first);
   stream->first = NONE;
   while (stream->cursor < s->members_count && write_one(s, w, stream->cursor)) stream->cursor++;
@@ -197,7 +203,7 @@ void swim_leave(struct swim *s, uint64_t now_ns) {
   s->leaving = true;
   s->probe_ns = UINT64_MAX;
   s->leave_ns = now_ns + ms(s->config.leave_timeout_ms);
-  s->witnesses_wanted = s->order.count < WITNESSES ? s->order.count : WITNESSES;
+  s->witnesses_wanted = s->living < WITNESSES ? s->living : WITNESSES;
   swim_self_left(s);
   swim_leave_tick(s);
 }

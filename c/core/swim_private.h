@@ -1,4 +1,4 @@
-/* What the parts of swim share. swim.c: events and actions · swim_members.c: the table and merging · swim_gossip.c: rumours ·
+/* What the parts of swim share. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging · swim_gossip.c: rumours ·
  * swim_probe.c: probes and relays · swim_join.c: seeds, tables, leaving · swim_wire.c: bytes.
  *
  * A member is known by its id, its index in the table, which never changes while it is kept; the table moves when it grows, so
@@ -7,6 +7,7 @@
 #define SHOAL_SWIM_PRIVATE_H
 
 #include "core/backoff.h"
+#include "core/blobs.h"
 #include "core/bytes.h"
 #include "core/heap.h"
 #include "core/rng.h"
@@ -33,6 +34,7 @@ enum {
   BULK = 16,            /* Rumours that may be too many for gossip. */
   SWEEP = 8,            /* Table slots looked at for reaping each period. */
   FANOUT_MAX = 8,
+  IPV6_BYTES = 16,
 };
 
 enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE };
@@ -82,35 +84,36 @@ uint32_t swim_wire_key(const char *name, size_t name_length);
 
 /* ---- state ---- */
 
-struct member {
+struct member { /* 64 bytes: a table is mostly these. */
   uint32_t key;
   struct swim_incarnation incarnation;
   uint32_t payload_version;
-  struct shoal_address address;
-  uint32_t next;       /* In its hash chain, or among the free. */
-  uint64_t changed_ns;
-  char *text;          /* The name, then the payload. NULL: the slot is free. */
-  uint32_t place;      /* Index in `order` while alive or suspect, in `graves` while dead; NONE for left and for ourselves. */
-  uint32_t suspicion;  /* Handle in `suspicions`; NONE unless suspect. */
-  uint32_t suspected_ms; /* How long the suspicion lasted that the last move ended; 0: there was none. */
-  uint32_t rumour_next, rumour_previous;
+  uint32_t blob;      /* The name, 16 bytes of address when it is IPv6, the payload. */
+  uint32_t place;     /* Among the living or the dead; NONE for left and for ourselves. Of a free slot: the next free one. */
+  uint32_t suspicion; /* Handle in `suspicions`; NONE unless suspect. */
+  uint32_t rumour;    /* Index in `rumours`; NONE while nothing is to be told. */
+  uint8_t host[4];    /* When it is IPv4. */
+  uint16_t port;
   uint16_t payload_length;
-  uint8_t name_length;
-  uint8_t state;
-  uint8_t confirmed;     /* And its confirmations. */
-  uint8_t sent;          /* Transmissions of its rumour so far; the index of the list it is in. */
-  bool rumoured;         /* It is in a list. */
-  bool payload_rumoured; /* The rumour carries the payload. */
-  bool asked;            /* While suspect by hearsay: the deadline passed, and we have pinged it ourselves. */
+  uint8_t name_length; /* 0: the slot is free. */
+  uint8_t state : 2, ipv6 : 1;
+  uint16_t changed_high; /* When the state last changed, in milliseconds. */
+  uint32_t changed_low;
 };
 
-struct list { /* Of rumours, by id; in at the tail, out at the head. */
+struct suspect { /* What is kept of a member under suspicion. */
+  struct suspicion of;
+  bool asked; /* It was known from hearsay; the deadline passed, and we have pinged it ourselves. */
+};
+
+struct rumour { /* Something to tell about a member; in the list of those told as often. Free ones hang together by `next`. */
+  uint32_t id, next, previous;
+  uint8_t sent;    /* Transmissions so far; the index of its list. */
+  bool payload;    /* Its record carries the payload. */
+};
+
+struct list { /* Of rumours; in at the tail, out at the head. */
   uint32_t head, tail;
-};
-
-struct ids { /* A growing array of ids. */
-  uint32_t *at;
-  uint32_t count, capacity;
 };
 
 enum stage { PROBE_FREE, PROBE_DIRECT, PROBE_INDIRECT };
@@ -163,6 +166,8 @@ struct event {
   uint32_t id;
   struct swim_incarnation incarnation;
   uint8_t state;
+  uint8_t confirmations; /* Of the suspicion that it ended, and how long that was. */
+  uint32_t suspected_ms;
 };
 
 struct swim {
@@ -176,18 +181,22 @@ struct swim {
   uint32_t members_count; /* Slots in use or free; members[SELF] is ours. */
   uint32_t members_capacity;
   uint32_t free_head, kept; /* kept: slots in use. */
-  uint32_t *buckets, buckets_count; /* Heads of hash chains; a power of two. */
-  struct ids order;      /* The living but us: [0, cursor) were probed in this round. */
-  uint32_t cursor;
-  struct ids graves;     /* The dead. */
+  struct blobs blobs;
+  uint32_t *index, index_count; /* Ids by the hash of their names; NONE where there is none. */
+  uint32_t *order;     /* members_capacity ids: the living but us from the front, the dead from the back. */
+  uint32_t living, dead;
+  uint32_t cursor;     /* Of the living, [0, cursor) were probed in this round. */
   uint32_t sweep_at;
   uint32_t digest;
-  struct heap suspects;  /* Deadlines; key: id. */
-  struct suspicion *suspicions; /* By handle of `suspects`. */
+  struct heap suspects; /* Deadlines; key: id. */
+  struct suspect *suspicions; /* By handle of `suspects`. */
   uint32_t suspicions_capacity;
+  uint32_t ended_ms;   /* The suspicion that the last move ended: how long it was, and its confirmations. */
+  uint8_t ended_confirmations;
 
-  struct list rumours[SENT_MAX];
-  uint32_t rumours_count;
+  struct rumour *rumours;
+  uint32_t rumours_capacity, rumours_count, rumours_free;
+  struct list lists[SENT_MAX];
   int64_t budget_bytes; /* What rumours may still use of the network, */
   uint64_t budget_ns;   /* as of when, */
   uint64_t young_ns;    /* and until when they may use more. */
@@ -228,16 +237,52 @@ int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation 
 void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
 void swim_post(struct swim *s, const struct send *send);
 uint32_t swim_next_sequence(struct swim *s); /* Never 0. */
-bool swim_lives(const struct member *m);
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out);
 
-/* swim_members.c */
+/* swim_table.c */
 int swim_members_open(struct swim *s, const struct swim_identity *identity);
 void swim_members_close(struct swim *s);
 uint32_t swim_members_find(const struct swim *s, const char *name, size_t name_length);
 /* The member with this key; when several share it, the one of this generation. NONE. */
 uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
+/* A slot for this name, left for the moment; NONE when the table or the memory is full. */
+uint32_t swim_members_add(struct swim *s, const struct record *record);
 struct record swim_members_record(const struct swim *s, uint32_t id, bool with_payload);
+struct shoal_address swim_address(const struct swim *s, const struct member *m);
+int swim_set_address(struct swim *s, uint32_t id, const struct shoal_address *address); /* 0, or ERR_MEMORY. */
+int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
+uint32_t swim_trace(const struct member *m); /* What one living member adds to the digest. */
+/* A new member falls on any place of the round alike: with luck it is among those still to be probed. */
+void swim_order_add(struct swim *s, uint32_t id);
+void swim_order_remove(struct swim *s, uint32_t id);
+void swim_graves_add(struct swim *s, uint32_t id);
+void swim_graves_remove(struct swim *s, uint32_t id);
+uint32_t swim_grave(const struct swim *s, uint32_t place); /* The id of one of the dead; place < s->dead. */
+/* A random one of the living but us, alive rather than suspect where that is found quickly; up to `count` distinct ones, none of them
+ * `except`. Returns how many. */
+uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
+/* The next of the round; NONE when nobody lives but us. */
+uint32_t swim_round_next(struct swim *s);
+void swim_sweep(struct swim *s);
+
+static inline const char *swim_name(const struct swim *s, const struct member *m) {
+  return (const char *)blobs_at(&s->blobs, m->blob);
+}
+static inline size_t swim_payload_at(const struct member *m) { return (size_t)m->name_length + (m->ipv6 ? IPV6_BYTES : 0u); }
+static inline const uint8_t *swim_payload(const struct swim *s, const struct member *m) {
+  return blobs_at(&s->blobs, m->blob) + swim_payload_at(m);
+}
+static inline bool swim_lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
+static inline uint64_t swim_changed_ns(const struct member *m) {
+  return ((uint64_t)m->changed_high << 32 | m->changed_low) * NS_PER_MS;
+}
+static inline void swim_changed(struct swim *s, uint32_t id) { /* Its state did, now. */
+  uint64_t at_ms = s->now_ns / NS_PER_MS;
+  s->members[id].changed_low = (uint32_t)at_ms;
+  s->members[id].changed_high = (uint16_t)(at_ms >> 32);
+}
+
+/* swim_members.c */
 /* Merge one claim; `table` when it came in a TABLE, `quiet` when others know it already. */
 void swim_merge(struct swim *s, const struct record *record, bool table, bool quiet);
 /* The claim that a datagram's header makes about its sender; returns the sender's id or NONE. */
@@ -246,15 +291,8 @@ uint32_t swim_merge_sender(struct swim *s, const struct header *header);
 bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
 void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
 void swim_expire(struct swim *s);
-void swim_sweep(struct swim *s);
 void swim_self_left(struct swim *s);
 void swim_raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
-int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
-/* A random one of the living but us, alive rather than suspect where that is found quickly; up to `count` distinct ones, none of them
- * `except`. Returns how many. */
-uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
-/* The next of the round; NONE when nobody lives but us. */
-uint32_t swim_round_next(struct swim *s);
 
 /* swim_gossip.c */
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload);
@@ -293,7 +331,7 @@ void swim_leave_heard(struct swim *s, uint32_t id);
 void swim_leave_tick(struct swim *s);
 bool swim_leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */
 
-/* For specs: the tables agree with each other; asserts. O(N). */
+/* swim_table.c, for specs: the tables agree with each other; asserts. O(N). */
 void swim_check(const struct swim *s);
 /* For studies: these, just opened, know each other, as if all had joined long ago. O(count^2). 0, or ERR_MEMORY. */
 int swim_preset(struct swim *const *all, uint32_t count);

@@ -7,12 +7,12 @@ static struct claim claim_of(const struct member *m) {
 }
 
 static bool still(const struct swim *s, const struct probe *p) {
-  return p->target < s->members_count && s->members[p->target].text && s->members[p->target].key == p->key;
+  return p->target < s->members_count && s->members[p->target].name_length && s->members[p->target].key == p->key;
 }
 
 void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence) {
   const struct member *m = &s->members[id];
-  swim_post(s, &(struct send){.type = PING, .to = m->address, .about = m->state == SWIM_ALIVE ? NONE : id, .sequence = sequence,
+  swim_post(s, &(struct send){.type = PING, .to = swim_address(s, m), .about = m->state == SWIM_ALIVE ? NONE : id, .sequence = sequence,
                          .claim = claim_of(m), .self_first = s->leaving});
 }
 
@@ -47,8 +47,8 @@ static void ask_others(struct swim *s, struct probe *p) {
   p->stage = PROBE_INDIRECT;
   if (count > 0) s->counts.indirect++;
   for (uint32_t i = 0; i < count; i++)
-    swim_post(s, &(struct send){.type = PING_REQ, .to = s->members[ids[i]].address, .about = NONE, .sequence = p->sequence,
-                           .claim = claim_of(target), .target = target->address});
+    swim_post(s, &(struct send){.type = PING_REQ, .to = swim_address(s, &s->members[ids[i]]), .about = NONE, .sequence = p->sequence,
+                           .claim = claim_of(target), .target = swim_address(s, target)});
 }
 
 /* A probe fails only when all its pings are lost, and they are lost alone or in pairs: at 20 % loss four tries instead of one

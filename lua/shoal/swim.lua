@@ -71,7 +71,7 @@ swim.config = schema.record {
 ---@field incarnation { generation: integer, version: integer }
 ---@field payload string?
 ---@field payload_version integer  0 until the payload has been heard
----@field suspected_ms integer    how long it is suspected here, or was until its last change; 0: not suspected, dead by hearsay
+---@field suspected_ms integer    how long it is suspected here; of an event: the suspicion it ended. 0: none, or dead by hearsay
 ---@field confirmations integer   of that suspicion, by others
 
 ---@class SwimEvent

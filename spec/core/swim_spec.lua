@@ -25,6 +25,13 @@ describe("core/swim", function()
     assert.equal(14, properties, output)
   end)
 
+  it("keeps names and payloads packed (core/blobs)", function()
+    local ok, output = run "blobs_spec"
+    assert(ok, output)
+    local _, properties = output:gsub("ok ", "ok ")
+    assert.equal(3, properties, output)
+  end)
+
   it("takes any bytes: 10^5 mutated datagrams, every refusal counted", function()
     local ok, output = run "swim_fuzz 100000"
     assert(ok, output)
