@@ -41,7 +41,8 @@ int swim_config_profile(const char *name, struct swim_config *out) {
   /* A probe's timeout leaves the indirect ones the other half of the period. Gossip of 0.2 s with fanout 3 reaches 10,000
    * members in about 10 rounds, 2 s: within the least suspicion time. A seed is retried at most as seldom as a person waits. */
   static const struct swim_config lan = {
-      .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3, .gossip_interval_ms = 200, .gossip_fanout = 3,
+      .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3,
+      .ping_repeats = 3, .health_max = 8, .buddy = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
       .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
@@ -68,6 +69,9 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->probe_timeout_ms < 1 || c->probe_timeout_ms >= c->probe_interval_ms)
     return "probe_timeout_ms must be at least 1 and less than probe_interval_ms";
   if (c->indirect_probes > FANOUT_MAX) return "indirect_probes must lie within 0 .. 8";
+  if (c->ping_repeats > 8) return "ping_repeats must lie within 0 .. 8";
+  if (c->health_max > 8) return "health_max must lie within 0 .. 8";
+  if (c->buddy > 1) return "buddy must be 0 or 1";
   if (c->gossip_interval_ms < 5 || c->gossip_interval_ms > 60000) return "gossip_interval_ms must lie within 5 .. 60000";
   if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
   if (c->retransmit_multiplier < 1 || c->retransmit_multiplier > 8) return "retransmit_multiplier must lie within 1 .. 8";
@@ -108,7 +112,7 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   rng_seed(&s->rng, seed);
   s->now_ns = now_ns;
   s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
-  s->gossip_ns = s->leave_ns = UINT64_MAX;
+  s->gossip_ns = s->leave_ns = s->relay_ns = UINT64_MAX;
   s->budget_bytes = config->datagram_max;
   s->budget_ns = now_ns;
   s->young_ns = now_ns + YOUNG * ms(config->probe_interval_ms);
@@ -153,6 +157,7 @@ static void advance_clock(struct swim *s, uint64_t now_ns) {
  * has passed. */
 static void excuse_stall(struct swim *s) {
   s->counts.stalls++;
+  swim_ail(s, 1);
   swim_probe_forgive(s);
   heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms));
 }
@@ -161,7 +166,8 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   uint64_t due = swim_deadline(s);
   advance_clock(s, now_ns);
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) return; /* swim_next() first. */
-  if (now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms)) excuse_stall(s);
+  bool late = now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms);
+  if (late && s->config.health_max > 0) excuse_stall(s);
   swim_probe_tick(s);
   swim_expire(s);
   swim_join_tick(s);
@@ -176,7 +182,7 @@ uint64_t swim_deadline(const struct swim *s) {
 }
 
 struct body { /* What stands between header and records; which fields count, the type says. */
-  uint32_t sequence, digest;
+  uint32_t sequence, digest, window_ms;
   uint8_t flags;
   struct claim claim;
   struct shoal_address target;
@@ -185,7 +191,8 @@ struct body { /* What stands between header and records; which fields count, the
 static void read_body(struct reader *r, enum type type, struct body *b) {
   if (type != GOSSIP) b->sequence = read_u32(r);
   if (type == PING || type == PING_REQ) swim_wire_read_claim(r, &b->claim);
-  if (type == PING_REQ) swim_wire_read_address(r, &b->target);
+  if (type == PING_REQ) swim_wire_read_address(r, &b->target), b->window_ms = read_varint32(r);
+  if (b->window_ms > WINDOW_MAX_MS) r->failed = true;
   if (type == SYNC || type == TABLE) b->flags = read_u8(r);
   if (type == ACK || type == SYNC || type == TABLE) b->digest = read_u32(r);
   if (b->flags > 1) r->failed = true;
@@ -213,10 +220,11 @@ static void dispatch(struct swim *s, const struct shoal_address *from, const str
   switch (header->type) {
     case PING: swim_on_ping(s, from, sender, b->sequence, &b->claim); break;
     case ACK: swim_on_ack(s, header->key, sender, b->sequence, b->digest); break;
-    case PING_REQ: swim_on_ping_req(s, from, b->sequence, &b->claim, &b->target); break;
+    case PING_REQ: swim_on_ping_req(s, from, b->sequence, &b->claim, &b->target, b->window_ms); break;
+    case NACK: swim_on_nack(s, b->sequence); break;
     case SYNC: swim_on_sync(s, from, sender, b->sequence, b->flags, b->digest); break;
     case TABLE: swim_on_table(s, from, header->key, b->sequence, b->flags, b->digest); break;
-    default: break; /* GOSSIP was all records; a NACK tells us nothing yet. */
+    default: break; /* GOSSIP was all records. */
   }
 }
 
@@ -310,7 +318,7 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
   out->to = send->to;
   if (send->type != GOSSIP) write_u32(&w, send->sequence);
   if (send->type == PING || send->type == PING_REQ) swim_wire_write_claim(&w, &send->claim);
-  if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target);
+  if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target), write_varint(&w, send->window_ms);
   if (send->type == SYNC) write_u8(&w, send->flags);
   if (send->type == ACK || send->type == SYNC) write_u32(&w, s->digest);
   if (send->type != SYNC && send->type != NACK) {

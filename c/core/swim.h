@@ -26,8 +26,8 @@
  * is merged apart, by (generation, payload version). An address goes with its (generation, version).
  *
  * Where this departs from the papers, and why:
- *  - A ping that is not answered within half of probe_timeout is sent again, and so on each half until the probe ends: where
- *    nothing is lost this costs nothing, and at 20 % loss it makes a false suspicion twenty times as rare.
+ *  - A ping that is not answered is sent again, ping_repeats times, evenly until the probe ends: where nothing is lost this costs
+ *    nothing, and at 20 % loss it makes a false suspicion twenty times as rare.
  *  - Rumours have a budget of bytes a second over all datagrams (gossip_bytes_per_s), spent on the least-sent first, so that a
  *    storm of deaths takes a little longer instead of drowning the network; a refutation is never held back. When there is more to
  *    tell than a quarter of the table, as in a burst of joins, whole tables are exchanged: they are cheaper then.
@@ -45,8 +45,10 @@
  *    and gone without a death (swim_forget). Only packets confirm; only what was confirmed is gossiped.
  *  - Who knows a suspicion from hearsay only pings the suspect itself before it calls it dead, for it may have missed the
  *    refutation: one small datagram a death and member, and half a period more where the news of the death is slower.
- *  - A node whose own timers ran late accuses nobody until it has caught up.
- *  Not yet: nacks (the type is reserved), local health, coordinates, tables over streams, events of users.
+ *  - A node whose own timers ran late accuses nobody until it has caught up, and counts it against its local health.
+ *  - A nack is sent after four fifths of the time that the prober says it still waits, not of the relay's own timeout: late nacks
+ *    cost a healthy prober its health at each true death. And a failed probe whose relays all answered costs none: it is the target.
+ *  Not yet: coordinates, tables over streams, events of users.
  *
  * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
  *
@@ -59,8 +61,8 @@
  *            varint  sender's version
  *   1 PING       u32 sequence · claim about the target · records to the end
  *   2 ACK        u32 sequence of the ping or ping_req · u32 digest of the sender's table · records
- *   3 PING_REQ   u32 sequence · claim about the target · address of the target · records
- *   4 NACK       u32 sequence (reserved: counted, never sent by this version)
+ *   3 PING_REQ   u32 sequence · claim about the target · address of the target · varint ms that the answer is waited for · records
+ *   4 NACK       u32 sequence of the ping_req: the target has not answered, but we have
  *   5 GOSSIP     records
  *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks what is remembered of it · u32 digest of its table
  *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece · u32 digest of the sender's table · records
@@ -74,7 +76,7 @@
  *            u32     generation < 2^32 - 1, varint version < 2^32 - 1
  *            4 or 16 bytes of address, u16 port > 0
  *            u32     key of the accuser, when the state is suspect
- *            varint  version of the payload > 0, varint its length, its bytes: when it follows
+ *            varint  version of the payload, 0 < it < 2^32 - 1, varint its length, its bytes: when it follows
  *
  * A PING with nothing to tell is 32 bytes, its ACK 26: two small datagrams a period for each member.
  *
@@ -115,6 +117,10 @@ struct swim_config {
   uint32_t probe_interval_ms;    /* A period: between two probes of ours. */
   uint32_t probe_timeout_ms;     /* Without an answer for so long, ask indirectly; < probe_interval_ms. */
   uint32_t indirect_probes;      /* k: how many are asked. 0 .. 8 */
+  uint32_t ping_repeats;         /* An unanswered ping is repeated so often within its probe. 0 .. 8; the papers: 0 */
+  uint32_t health_max;           /* Local health: probes of a node in bad health take up to 1 + this times as long. 0 .. 8; 0: off,
+                                  * and late timers are not excused either. */
+  uint32_t buddy;                /* 1: a suspect is told so first of all, by whoever pings it. 0 or 1 */
   uint32_t gossip_interval_ms;   /* Between two rounds of gossip, while there are rumours. */
   uint32_t gossip_fanout;        /* Members told in a round. 1 .. 8 */
   uint32_t retransmit_multiplier;/* A rumour is sent this many times ceil(log10(N + 1)). 1 .. 8 */
@@ -262,6 +268,7 @@ struct swim_counts {
   uint64_t stalls;                 /* Times that our own timers ran late. */
   uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
   uint64_t dropped;                /* Datagrams given up unsent because actions were not taken in time. */
+  uint64_t health;                 /* Local health now: 0 is well, up to config.health_max. */
   uint64_t rumours;                /* Waiting now. */
   uint64_t rtt_ns;                 /* Smoothed round trip of direct probes; 0: none yet. */
 };

@@ -117,9 +117,22 @@ bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t st
   if (claim_compare(incarnation, state, self->incarnation, self->state) <= 0) return false;
   if (incarnation.generation > self->incarnation.generation) answer = (struct swim_incarnation){incarnation.generation + 1, 0};
   if (answer.generation == UINT32_MAX) return false; /* Only a liar leads here; nobody would take our answer. */
-  if (state == SWIM_SUSPECT || state == SWIM_DEAD) s->counts.refuted++;
+  if (state == SWIM_SUSPECT || state == SWIM_DEAD) { /* Somebody missed our answers: perhaps it is we who are slow. */
+    s->counts.refuted++;
+    swim_ail(s, 1);
+  }
   set_self_incarnation(s, answer);
   return true;
+}
+
+/* They remember a payload of this generation that others will prefer to ours: an earlier life's of this very second, or a
+ * namesake's. */
+static bool outdoes_payload(const struct swim *s, const struct record *r) {
+  const struct member *self = &s->members[SELF];
+  if (r->incarnation.generation != self->incarnation.generation || r->payload_version < self->payload_version ||
+      r->payload_version + 1 == UINT32_MAX) return false; /* Past that only a liar leads. */
+  if (r->payload_version > self->payload_version) return true;
+  return r->payload_length != self->payload_length || memcmp(r->payload, swim_payload(s, self), r->payload_length) != 0;
 }
 
 static void merge_self(struct swim *s, const struct record *r) {
@@ -131,6 +144,13 @@ static void merge_self(struct swim *s, const struct record *r) {
     /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
     swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
     return;
+  }
+  if (r->payload_version > 0 && outdoes_payload(s, r)) {
+    s->counts.conflicts++;
+    s->digest ^= swim_lives(self) ? swim_trace(self) : 0;
+    self->payload_version = r->payload_version + 1;
+    s->digest ^= swim_lives(self) ? swim_trace(self) : 0;
+    swim_raise_self(s);
   }
   swim_refute(s, r->incarnation, r->state);
 }

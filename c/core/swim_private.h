@@ -35,6 +35,7 @@ enum {
   SWEEP = 8,            /* Table slots looked at for reaping each period. */
   FANOUT_MAX = 8,
   IPV6_BYTES = 16,
+  WINDOW_MAX_MS = 600000 * 9, /* Of a probe: the longest interval in the worst health. */
 };
 
 enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE };
@@ -125,14 +126,16 @@ struct probe {
   struct swim_incarnation incarnation; /* Of the target when we began: a newer one is a sign of life. */
   uint32_t sequence;
   uint64_t sent_ns, again_ns, indirect_ns, end_ns; /* again: the next repetition of the ping. */
-  bool repeated;
+  uint8_t repeats;       /* So many were sent. */
+  uint8_t asked, nacks;  /* Members asked for an indirect probe, and those of them that have said they got no answer. */
 };
 struct relay {
   uint32_t sequence; /* Of our ping; 0: free. */
   uint32_t key;      /* Of its target. */
   uint32_t asked;    /* The sequence of who asked us, */
   struct shoal_address asker;
-  uint64_t until_ns;
+  uint64_t nack_ns;  /* Then the asker hears that there was no answer; UINT64_MAX: it has. */
+  uint64_t until_ns; /* After this an answer helps nobody. */
 };
 struct seed {
   struct shoal_address address;
@@ -158,7 +161,8 @@ struct send { /* A datagram to be written when it is taken. */
   uint32_t about;    /* Id of the recipient, or NONE: it is told first what we believe of it. */
   uint32_t sequence;
   struct claim claim;
-  struct shoal_address target; /* PING_REQ */
+  struct shoal_address target; /* PING_REQ, */
+  uint32_t window_ms;          /* and how long the answer is waited for. */
   bool self_first;   /* Our own record goes first. */
 };
 struct event {
@@ -206,6 +210,8 @@ struct swim {
   struct probe probes[PROBES_MAX];
   struct relay relays[RELAYS_MAX];
   uint32_t relay_next;
+  uint64_t relay_ns;  /* When the first nack may be due; UINT64_MAX: none. */
+  uint32_t health;    /* Lifeguard's local health multiplier less one: 0 well .. config.health_max. */
   uint32_t sequence;
 
   struct seed seeds[SWIM_SEEDS_MAX];
@@ -312,7 +318,11 @@ void swim_probe_forgive(struct swim *s);              /* We were not there to he
 void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim);
 void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest);
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
-                 const struct shoal_address *target);
+                 const struct shoal_address *target, uint32_t window_ms);
+void swim_on_nack(struct swim *s, uint32_t sequence);
+void swim_ail(struct swim *s, int by); /* Our own health worsens by so much, or betters. */
+/* What a probe takes: all of it in our present health. */
+uint64_t swim_window_ns(const struct swim *s);
 
 /* swim_join.c */
 void swim_join_tick(struct swim *s);

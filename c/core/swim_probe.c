@@ -1,6 +1,9 @@
 #include "core/swim_private.h"
 
-enum { PROBES_FOR_HINTS = PROBES_MAX - 4 }; /* The round and our leaving always find a free one. */
+enum {
+  PROBES_FOR_HINTS = PROBES_MAX - 4, /* The round and our leaving always find a free one. */
+  CHECKERS = 3, /* With 2, one suspicion in seven is checked by nobody, and the latest deaths come a second and a half later. */
+};
 
 static struct claim claim_of(const struct member *m) {
   return (struct claim){.key = m->key, .incarnation = m->incarnation, .state = m->state};
@@ -12,9 +15,22 @@ static bool still(const struct swim *s, const struct probe *p) {
 
 void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence) {
   const struct member *m = &s->members[id];
-  swim_post(s, &(struct send){.type = PING, .to = swim_address(s, m), .about = m->state == SWIM_ALIVE ? NONE : id, .sequence = sequence,
-                         .claim = claim_of(m), .self_first = s->leaving});
+  struct claim claim = claim_of(m);
+  bool doubted = m->state != SWIM_ALIVE;
+  if (!s->config.buddy && doubted) claim.state = SWIM_ALIVE, doubted = false; /* It hears of it from others, in time or not. */
+  swim_post(s, &(struct send){.type = PING, .to = swim_address(s, m), .about = doubted ? id : NONE, .sequence = sequence,
+                         .claim = claim, .self_first = s->leaving});
 }
+
+/* ---- local health (Lifeguard, section 3.A) ---- */
+
+void swim_ail(struct swim *s, int by) {
+  int health = (int)s->health + by, most = (int)s->config.health_max;
+  s->health = (uint32_t)(health < 0 ? 0 : health > most ? most : health);
+  s->counts.health = s->health;
+}
+
+uint64_t swim_window_ns(const struct swim *s) { return ms(s->config.probe_interval_ms) * (s->health + 1); }
 
 bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   struct probe *free = NULL;
@@ -26,14 +42,13 @@ bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   }
   if (!free || (purpose == FOR_HINT && used >= PROBES_FOR_HINTS)) return false;
   const struct member *m = &s->members[id];
+  uint64_t direct_ns = ms(s->config.probe_timeout_ms) * (s->health + 1), window_ns = swim_window_ns(s);
   *free = (struct probe){
       .stage = PROBE_DIRECT, .purpose = purpose, .target = id, .key = m->key, .incarnation = m->incarnation,
-      .sequence = swim_next_sequence(s), .sent_ns = s->now_ns,
-      .indirect_ns = s->now_ns + ms(s->config.probe_timeout_ms),
-      .end_ns = s->now_ns + ms(purpose == FOR_LEAVE ? s->config.probe_timeout_ms : s->config.probe_interval_ms),
+      .sequence = swim_next_sequence(s), .sent_ns = s->now_ns, .indirect_ns = s->now_ns + direct_ns, .end_ns = s->now_ns + window_ns,
+      .again_ns = s->now_ns + (s->config.ping_repeats ? window_ns / (s->config.ping_repeats + 1) : window_ns),
   };
-  free->again_ns = s->now_ns + ms(s->config.probe_timeout_ms) / 2;
-  if (purpose == FOR_LEAVE) free->indirect_ns = free->again_ns = free->end_ns; /* Who does not answer is replaced, not chased. */
+  if (purpose == FOR_LEAVE) free->end_ns = free->indirect_ns, free->again_ns = free->end_ns; /* Who does not answer is replaced. */
   else s->counts.probes++;
   swim_send_ping(s, id, free->sequence);
   return true;
@@ -45,95 +60,62 @@ static void ask_others(struct swim *s, struct probe *p) {
   uint32_t ids[FANOUT_MAX], count = swim_choose(s, ids, s->config.indirect_probes, p->target);
   const struct member *target = &s->members[p->target];
   p->stage = PROBE_INDIRECT;
+  p->asked = (uint8_t)count;
   if (count > 0) s->counts.indirect++;
   for (uint32_t i = 0; i < count; i++)
     swim_post(s, &(struct send){.type = PING_REQ, .to = swim_address(s, &s->members[ids[i]]), .about = NONE, .sequence = p->sequence,
-                           .claim = claim_of(target), .target = swim_address(s, target)});
+                           .claim = claim_of(target), .target = swim_address(s, target),
+                           .window_ms = (uint32_t)((p->end_ns - s->now_ns) / NS_PER_MS)});
 }
 
 /* A probe fails only when all its pings are lost, and they are lost alone or in pairs: at 20 % loss four tries instead of one
  * make a false suspicion twenty times as rare, and where nothing is lost they are never sent. */
 static void ping_again(struct swim *s, struct probe *p) {
   if (s->sends_count == SENDS_MAX) return; /* It stays due. */
-  p->again_ns += ms(s->config.probe_timeout_ms) / 2;
-  if (p->again_ns <= s->now_ns) p->again_ns = p->end_ns; /* A timeout of 1 ms, or a pause: enough of it. */
-  p->repeated = true;
+  p->repeats++;
+  p->again_ns += (p->end_ns - p->sent_ns) / (s->config.ping_repeats + 1);
+  if (p->again_ns <= s->now_ns || p->repeats >= s->config.ping_repeats) p->again_ns = p->end_ns; /* A pause, or enough of it. */
   swim_send_ping(s, p->target, p->sequence);
 }
 
 static void fail(struct swim *s, struct probe *p) {
   const struct member *target = &s->members[p->target];
   p->stage = PROBE_FREE;
-  if (p->purpose == FOR_LEAVE) return; /* swim_swim_leave_tick() asks another. */
+  if (p->purpose == FOR_LEAVE) return; /* swim_leave_tick() asks another. */
   s->counts.probes_failed++;
+  /* Who was asked for an indirect probe answers in any case, with a nack if need be. Those who do not tell us that it is we who
+   * hear badly; when all do, our health is not in doubt, and neither is that the target is silent. */
+  swim_ail(s, p->asked - p->nacks);
+  if (p->asked == 0) swim_ail(s, 1);
   /* A greater incarnation since we began is a sign of life. */
   if (swim_lives(target) && swim_incarnation_compare(target->incarnation, p->incarnation) == 0)
     swim_suspect(s, p->target, target->incarnation, s->members[SELF].key);
 }
 
-void swim_probe_tick(struct swim *s) {
-  for (int i = 0; i < PROBES_MAX; i++) {
-    struct probe *p = &s->probes[i];
-    if (p->stage == PROBE_FREE) continue;
-    if (!still(s, p)) p->stage = PROBE_FREE;
-    else if (s->now_ns >= p->end_ns) fail(s, p);
-    else {
-      if (p->stage == PROBE_DIRECT && s->now_ns >= p->indirect_ns) ask_others(s, p);
-      if (s->now_ns >= p->again_ns) ping_again(s, p);
-    }
-  }
-  if (s->now_ns < s->probe_ns) return;
-  uint64_t interval = ms(s->config.probe_interval_ms);
-  s->probe_ns += interval;
-  if (s->probe_ns <= s->now_ns) s->probe_ns = s->now_ns + interval; /* One, after any pause. */
-  uint32_t id = swim_round_next(s);
-  if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
-  swim_retry_dead_or_seed(s);
-  swim_sweep(s);
-}
-
-uint64_t swim_probe_deadline(const struct swim *s) {
-  uint64_t at = s->probe_ns;
-  for (int i = 0; i < PROBES_MAX; i++) {
-    const struct probe *p = &s->probes[i];
-    if (p->stage == PROBE_FREE) continue;
-    at = earlier(at, earlier(p->again_ns, p->end_ns));
-    if (p->stage == PROBE_DIRECT) at = earlier(at, p->indirect_ns);
-  }
-  return at;
-}
-
-void swim_probe_forgive(struct swim *s) {
-  for (int i = 0; i < PROBES_MAX; i++)
-    if (s->probes[i].purpose != FOR_LEAVE) s->probes[i].stage = PROBE_FREE;
-}
-
-/* About two members, told apart by a hash so that no word between them is needed, check a suspicion that they hear of:
- * the confirmations that a true one needs come within one period, and do not rise with N. */
-void swim_probe_suspect(struct swim *s, uint32_t id) {
-  const struct member *m = &s->members[id];
-  uint32_t hash =
-      (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
-  hash = (hash ^ hash >> 15) * 0xc2b2ae35u;
-  if (hash % swim_live(s) < 2 && !s->leaving) swim_probe_start(s, id, FOR_HINT);
-}
-
-void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {
-  swim_refute(s, claim->incarnation, claim->state);
-  bool unsure = claim->state != SWIM_ALIVE || swim_incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
-                s->members[SELF].state == SWIM_LEFT;
-  /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
-  bool doubted = sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
-  swim_post(s, &(struct send){
-              .type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
-}
+/* ---- pings for others ---- */
 
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
-                 const struct shoal_address *target) {
+                 const struct shoal_address *target, uint32_t window_ms) {
   struct relay *relay = &s->relays[s->relay_next++ % RELAYS_MAX];
+  /* The nack leaves after four fifths of the time that the asker still waits, so that it is there before that ends. */
   *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
-                          .until_ns = s->now_ns + ms(s->config.probe_interval_ms)};
+                          .nack_ns = s->now_ns + ms(window_ms) * 4 / 5, .until_ns = s->now_ns + ms(window_ms)};
+  s->relay_ns = earlier(s->relay_ns, relay->nack_ns);
   swim_post(s, &(struct send){.type = PING, .to = *target, .about = NONE, .sequence = relay->sequence, .claim = *claim});
+}
+
+static void nack_tick(struct swim *s) {
+  if (s->now_ns < s->relay_ns) return;
+  s->relay_ns = UINT64_MAX;
+  for (int i = 0; i < RELAYS_MAX; i++) {
+    struct relay *relay = &s->relays[i];
+    if (relay->sequence == 0 || relay->nack_ns == UINT64_MAX) continue;
+    if (s->now_ns >= relay->nack_ns && s->sends_count < SENDS_MAX) { /* Else it stays due. */
+      relay->nack_ns = UINT64_MAX;
+      swim_post(s, &(struct send){.type = NACK, .to = relay->asker, .about = NONE, .sequence = relay->asked});
+    }
+    s->relay_ns = earlier(s->relay_ns, relay->nack_ns);
+  }
 }
 
 static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
@@ -148,6 +130,76 @@ static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
   return false;
 }
 
+void swim_on_nack(struct swim *s, uint32_t sequence) {
+  for (int i = 0; i < PROBES_MAX; i++) {
+    struct probe *p = &s->probes[i];
+    if (p->stage != PROBE_INDIRECT || p->sequence != sequence) continue;
+    if (p->nacks < p->asked) p->nacks++; /* One that comes twice hides one that was lost: no harm. */
+    return;
+  }
+  s->counts.late_acks++;
+}
+
+/* ---- the period ---- */
+
+void swim_probe_tick(struct swim *s) {
+  nack_tick(s);
+  for (int i = 0; i < PROBES_MAX; i++) {
+    struct probe *p = &s->probes[i];
+    if (p->stage == PROBE_FREE) continue;
+    if (!still(s, p)) p->stage = PROBE_FREE;
+    else if (s->now_ns >= p->end_ns) fail(s, p);
+    else {
+      if (p->stage == PROBE_DIRECT && s->now_ns >= p->indirect_ns) ask_others(s, p);
+      if (s->now_ns >= p->again_ns) ping_again(s, p);
+    }
+  }
+  if (s->now_ns < s->probe_ns) return;
+  uint64_t interval = swim_window_ns(s);
+  s->probe_ns += interval;
+  if (s->probe_ns <= s->now_ns) s->probe_ns = s->now_ns + interval; /* One, after any pause. */
+  uint32_t id = swim_round_next(s);
+  if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
+  swim_retry_dead_or_seed(s);
+  swim_sweep(s);
+}
+
+uint64_t swim_probe_deadline(const struct swim *s) {
+  uint64_t at = earlier(s->probe_ns, s->relay_ns);
+  for (int i = 0; i < PROBES_MAX; i++) {
+    const struct probe *p = &s->probes[i];
+    if (p->stage == PROBE_FREE) continue;
+    at = earlier(at, earlier(p->again_ns, p->end_ns));
+    if (p->stage == PROBE_DIRECT) at = earlier(at, p->indirect_ns);
+  }
+  return at;
+}
+
+void swim_probe_forgive(struct swim *s) {
+  for (int i = 0; i < PROBES_MAX; i++)
+    if (s->probes[i].purpose != FOR_LEAVE) s->probes[i].stage = PROBE_FREE;
+}
+
+/* About CHECKERS members, told apart by a hash so that no word between them is needed, check a suspicion that they hear of:
+ * the confirmations that a true one needs come within one period, and do not rise with N. */
+void swim_probe_suspect(struct swim *s, uint32_t id) {
+  const struct member *m = &s->members[id];
+  uint32_t hash =
+      (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
+  hash = (hash ^ hash >> 15) * 0xc2b2ae35u;
+  if (hash % swim_live(s) < CHECKERS && !s->leaving) swim_probe_start(s, id, FOR_HINT);
+}
+
+void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {
+  swim_refute(s, claim->incarnation, claim->state);
+  bool unsure = claim->state != SWIM_ALIVE || swim_incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
+                s->members[SELF].state == SWIM_LEFT;
+  /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
+  bool doubted = s->config.buddy && sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
+  swim_post(s, &(struct send){
+              .type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
+}
+
 static void measure(struct swim *s, uint64_t rtt_ns) {
   uint64_t known = s->counts.rtt_ns;
   s->counts.rtt_ns = known ? known - known / 8 + rtt_ns / 8 : rtt_ns; /* RFC 6298's gain. */
@@ -160,9 +212,10 @@ void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t 
     struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE || p->sequence != sequence) continue;
     if (p->stage == PROBE_DIRECT && sender != p->target) break; /* Nobody was asked yet: a forger, or a reused address. */
-    if (sender == p->target && p->stage == PROBE_DIRECT && !p->repeated) measure(s, s->now_ns - p->sent_ns);
+    if (sender == p->target && p->stage == PROBE_DIRECT && p->repeats == 0) measure(s, s->now_ns - p->sent_ns);
     p->stage = PROBE_FREE;
     if (p->purpose == FOR_LEAVE) swim_leave_heard(s, p->target);
+    else swim_ail(s, -1);
     return;
   }
   s->counts.late_acks++;

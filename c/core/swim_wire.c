@@ -125,7 +125,7 @@ void swim_wire_write_record(struct writer *w, const struct record *record) {
 static void read_payload(struct reader *r, struct record *out) {
   out->payload_version = read_varint32(r);
   uint64_t length = read_varint(r);
-  if (out->payload_version == 0 || length > SWIM_PAYLOAD_MAX) r->failed = true;
+  if (out->payload_version == 0 || out->payload_version == UINT32_MAX || length > SWIM_PAYLOAD_MAX) r->failed = true;
   if (r->failed) return;
   out->payload_length = (size_t)length;
   out->payload = read_bytes(r, out->payload_length);

@@ -15,6 +15,7 @@ static const struct {
 } tunables[] = {
 #define TUNABLE(name) {#name, offsetof(struct swim_config, name)}
     TUNABLE(probe_interval_ms),  TUNABLE(probe_timeout_ms),      TUNABLE(indirect_probes),      TUNABLE(gossip_interval_ms),
+    TUNABLE(ping_repeats),       TUNABLE(health_max),            TUNABLE(buddy),
     TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(gossip_bytes_per_s),   TUNABLE(suspicion_multiplier),
     TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),
@@ -173,7 +174,7 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
 #define COUNT(name) set_count(L, #name, c->name)
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
   COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(stalls), COUNT(conflicts), COUNT(dropped);
-  COUNT(rumours), COUNT(rtt_ns);
+  COUNT(rumours), COUNT(rtt_ns), COUNT(health);
 #undef COUNT
   set_count(L, "live", swim_live(s));
   set_count(L, "records", swim_records(s));

@@ -174,6 +174,68 @@ static void F12_indirect_probes_see_past_a_one_way_cut(uint64_t seed) {
   }
 }
 
+/* ---- local health ---- */
+
+static void a_true_death_costs_no_healthy_prober_its_health(uint64_t seed) {
+  struct net *net = cluster(seed, 20, "lan");
+  run(net, 3 * SECOND);
+  crash(net, 7);
+  for (int i = 0; i < 150; i++) {
+    run(net, 100 * MILLISECOND);
+    for (uint32_t at = 0; at < 20; at++)
+      if (at != 7) MUST(net->nodes[at].swim->health == 0);
+  }
+  MUST(net->sent[NACK] > 0 && net->sent[NACK] == net->sent[PING_REQ]); /* Each in time, or health would have gone. */
+  net_close(net);
+}
+
+static void a_node_that_hears_badly_probes_slowly_and_recovers(uint64_t seed) {
+  struct net *net = cluster(seed, 20, "lan");
+  for (uint32_t i = 1; i < 20; i++) cut_one(net, i, 0, true); /* It speaks, and hears nobody. */
+  run(net, 30 * SECOND);
+  const struct swim *s = net->nodes[0].swim;
+  MUST(s->health == 8);
+  uint64_t before = s->counts.probes;
+  run(net, 90 * SECOND);
+  MUST(s->counts.probes - before <= 2 + 90 / 9 + 19 * 3); /* A probe takes nine periods; hints come on top. */
+  for (uint32_t i = 1; i < 20; i++) cut_one(net, i, 0, false);
+  run(net, 60 * SECOND);
+  MUST(s->health == 0 && converged(net));
+  net_close(net);
+}
+
+static void a_suspicion_that_one_must_refute_costs_health_and_a_probe_answered_gives_it_back(uint64_t seed) {
+  struct net *net = cluster(seed, 5, "lan");
+  run(net, 5 * SECOND);
+  struct swim *s = net->nodes[1].swim;
+  uint32_t id = swim_members_find(s, "n2", 2);
+  swim_suspect(s, id, s->members[id].incarnation, s->members[SELF].key);
+  settle(net, 1);
+  for (int i = 0; i < 500 && net->nodes[2].swim->counts.refuted == 0; i++) run(net, MILLISECOND);
+  MUST(net->nodes[2].swim->counts.refuted == 1 && net->nodes[2].swim->health == 1);
+  run(net, 4 * SECOND);
+  MUST(net->nodes[2].swim->health == 0);
+  net_close(net);
+}
+
+static void a_restart_within_the_second_takes_its_payload_with_it(uint64_t seed) {
+  struct net *net = cluster(seed, 8, "lan");
+  for (uint32_t i = 0; i < 3; i++)
+    MUST(swim_set_payload(net->nodes[4].swim, local_ns(net, &net->nodes[4]), "old, much louder", 16) == 0), settle(net, 4);
+  run(net, 10 * SECOND);
+  crash(net, 4);
+  start(net, 4, 1000); /* The same generation, a payload of version 1: what others remember outdoes it. */
+  for (uint32_t i = 0; i < 8; i++)
+    if (i != 4) join(net, i, 4); /* It is asked for its table before it has heard one. */
+  run(net, 30 * SECOND);
+  MUST(converged(net));
+  for (uint32_t i = 0; i < 8; i++) {
+    struct swim_member m;
+    MUST(swim_find(net->nodes[i].swim, "n4", 2, &m) && m.payload_length == 2 && memcmp(m.payload, "n4", 2) == 0);
+  }
+  net_close(net);
+}
+
 static void without_indirect_probes_the_same_cut_raises_suspicions_that_are_refuted(uint64_t seed) {
   struct net *net = cluster(seed, 10, "lan");
   for (uint32_t i = 0; i < 10; i++) net->nodes[i].swim->config.indirect_probes = 0;
@@ -550,6 +612,10 @@ static const struct {
     SPEC(an_unanswered_ping_is_sent_again_each_half_timeout_until_the_probe_ends, 5),
     SPEC(a_storm_of_deaths_keeps_to_its_budget_of_bytes, 2),
     SPEC(F12_indirect_probes_see_past_a_one_way_cut, 5),
+    SPEC(a_true_death_costs_no_healthy_prober_its_health, 10),
+    SPEC(a_node_that_hears_badly_probes_slowly_and_recovers, 3),
+    SPEC(a_suspicion_that_one_must_refute_costs_health_and_a_probe_answered_gives_it_back, 5),
+    SPEC(a_restart_within_the_second_takes_its_payload_with_it, 5),
     SPEC(without_indirect_probes_the_same_cut_raises_suspicions_that_are_refuted, 3),
     SPEC(F12_no_false_death_under_loss, 4),
     SPEC(F12_no_false_death_in_jitter_or_a_blackout, 3),

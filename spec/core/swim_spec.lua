@@ -15,7 +15,7 @@ describe("core/swim", function()
     assert(ok, output)
     assert.is_nil(output:find "FAILED", output)
     local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(29, behaviours, output)
+    assert.equal(33, behaviours, output)
   end)
 
   it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
