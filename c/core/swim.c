@@ -15,12 +15,12 @@ const char *swim_state_name(enum swim_state state) {
 }
 
 const char *swim_event_name(enum swim_event event) {
-  static const char *const names[] = {"join", "suspect", "alive", "dead", "left", "update"};
+  static const char *const names[] = {"join", "suspect", "alive", "dead", "left", "update", "user"};
   return names[event];
 }
 
 const char *swim_type_name(unsigned type) {
-  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table"};
+  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table", "ack_at"};
   return type < SWIM_TYPES ? names[type] : NULL;
 }
 
@@ -43,7 +43,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
   static const struct swim_config lan = {
       .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3,
       .ping_repeats = 3, .health_max = 8, .buddy = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
-      .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
+      .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 1300, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
   };
@@ -56,7 +56,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
     return 0;
   }
   if (strcmp(name, "local") == 0) { /* One machine: scheduling is what is slow there, not the network. */
-    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->sync_interval_ms = 2000;
+    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->user_bytes_per_s = 7500, out->sync_interval_ms = 2000;
     out->suspicion_multiplier = 3, out->join_retry_ms = 100, out->join_retry_max_ms = 1000, out->leave_timeout_ms = 1000;
     return 0;
   }
@@ -76,6 +76,7 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
   if (c->retransmit_multiplier < 1 || c->retransmit_multiplier > 8) return "retransmit_multiplier must lie within 1 .. 8";
   if (c->gossip_bytes_per_s < 300 || c->gossip_bytes_per_s > 10000000) return "gossip_bytes_per_s must lie within 300 .. 10000000";
+  if (c->user_bytes_per_s < 300 || c->user_bytes_per_s > 10000000) return "user_bytes_per_s must lie within 300 .. 10000000";
   if (c->suspicion_multiplier < 1 || c->suspicion_multiplier > 16) return "suspicion_multiplier must lie within 1 .. 16";
   if (c->suspicion_max < 1 || c->suspicion_max > 16) return "suspicion_max must lie within 1 .. 16";
   if (c->confirmations > SUSPICION_CONFIRMATIONS_MAX) return "confirmations must lie within 0 .. 7";
@@ -113,7 +114,8 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->now_ns = now_ns;
   s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
   s->gossip_ns = s->leave_ns = s->relay_ns = UINT64_MAX;
-  s->budget_bytes = config->datagram_max;
+  s->budget_bytes = s->user_budget_bytes = config->datagram_max;
+  vivaldi_open(&s->place);
   s->budget_ns = now_ns;
   s->young_ns = now_ns + YOUNG * ms(config->probe_interval_ms);
   s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
@@ -133,6 +135,8 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
 
 void swim_close(struct swim *s) {
   swim_members_close(s);
+  free(s->users);
+  free(s->facts);
   free(s);
 }
 
@@ -142,7 +146,7 @@ int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation 
 }
 
 uint32_t swim_next_sequence(struct swim *s) {
-  if (++s->sequence == 0) s->sequence = 1;
+  if (++s->sequence > UINT32_MAX - 2 * FANOUT_MAX) s->sequence = 1; /* A probe takes the next few too. */
   return s->sequence;
 }
 
@@ -158,6 +162,7 @@ static void advance_clock(struct swim *s, uint64_t now_ns) {
 static void excuse_stall(struct swim *s) {
   s->counts.stalls++;
   swim_ail(s, 1);
+  swim_fact(s, SWIM_FACT_EXCUSED, SELF, 0, 0);
   swim_probe_forgive(s);
   heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms));
 }
@@ -186,6 +191,7 @@ struct body { /* What stands between header and records; which fields count, the
   uint8_t flags;
   struct claim claim;
   struct shoal_address target;
+  struct place place;
 };
 
 static void read_body(struct reader *r, enum type type, struct body *b) {
@@ -194,7 +200,8 @@ static void read_body(struct reader *r, enum type type, struct body *b) {
   if (type == PING_REQ) swim_wire_read_address(r, &b->target), b->window_ms = read_varint32(r);
   if (b->window_ms > WINDOW_MAX_MS) r->failed = true;
   if (type == SYNC || type == TABLE) b->flags = read_u8(r);
-  if (type == ACK || type == SYNC || type == TABLE) b->digest = read_u32(r);
+  if (type == ACK || type == ACK_AT || type == SYNC || type == TABLE) b->digest = read_u32(r);
+  if (type == ACK_AT) swim_wire_read_place(r, &b->place);
   if (b->flags > 1) r->failed = true;
 }
 
@@ -210,8 +217,9 @@ static int check(struct swim *s, const uint8_t *bytes, size_t length, struct hea
   if ((header->type == NACK || header->type == SYNC) && reader_left(r) > 0) return -1 - SWIM_REFUSED_BODY;
   if (header->type == PING && body->claim.key != self->key) return -1 - SWIM_REFUSED_MISDIRECTED;
   struct record record;
+  struct user_event user;
   struct reader records = *r;
-  while (swim_wire_read_record(&records, &record)) continue;
+  while (swim_wire_read_record(&records, &record, &user)) continue;
   return records.failed ? -1 - SWIM_REFUSED_RECORD : 0;
 }
 
@@ -219,6 +227,10 @@ static void dispatch(struct swim *s, const struct shoal_address *from, const str
                      const struct body *b) {
   switch (header->type) {
     case PING: swim_on_ping(s, from, sender, b->sequence, &b->claim); break;
+    case ACK_AT:
+      if (sender != NONE && s->members[sender].incarnation.generation == header->incarnation.generation)
+        swim_merge_place(s, sender, &b->place);
+      /* fall through */
     case ACK: swim_on_ack(s, header->key, sender, b->sequence, b->digest); break;
     case PING_REQ: swim_on_ping_req(s, from, b->sequence, &b->claim, &b->target, b->window_ms); break;
     case NACK: swim_on_nack(s, b->sequence); break;
@@ -232,6 +244,7 @@ int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *fr
   struct header header;
   struct body body = {0};
   struct record record;
+  struct user_event user;
   struct reader r;
   advance_clock(s, now_ns);
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) { /* swim_next() first; a datagram more that is lost. */
@@ -248,7 +261,10 @@ int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *fr
   struct swim_incarnation before = s->members[SELF].incarnation;
   bool table = header.type == TABLE, quiet = table && swim_table_quiet(s, body.sequence);
   uint32_t sender = swim_merge_sender(s, &header);
-  while (swim_wire_read_record(&r, &record)) swim_merge(s, &record, table, quiet);
+  while (swim_wire_read_record(&r, &record, &user)) {
+    if (record.name) swim_merge(s, &record, table, quiet);
+    else swim_merge_user(s, &user);
+  }
   if (sender == NONE) sender = swim_members_by_key(s, header.key, header.incarnation.generation); /* Perhaps it has just told. */
   if (sender == SELF) sender = NONE; /* An earlier life of ours, or a namesake. */
   dispatch(s, from, &header, sender, &body);
@@ -264,6 +280,18 @@ int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t 
   int rc = swim_store_payload(s, SELF, bytes, length, s->members[SELF].payload_version + 1);
   if (rc == 0) swim_raise_self(s);
   return rc;
+}
+
+int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *config) {
+  advance_clock(s, now_ns);
+  if (swim_config_check(config)) return ERR_CONFIG;
+  if (config->members_max < s->kept) return ERR_FULL;
+  s->config = *config;
+  swim_ail(s, 0); /* The worst health may be another now. */
+  if (s->probe_ns != UINT64_MAX) s->probe_ns = earlier(s->probe_ns, now_ns + swim_window_ns(s));
+  if (s->gossip_ns != UINT64_MAX) s->gossip_ns = earlier(s->gossip_ns, now_ns + ms(config->gossip_interval_ms));
+  s->sync_wait_ns = ms(config->probe_interval_ms);
+  return 0;
 }
 
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
@@ -320,7 +348,11 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
   if (send->type == PING || send->type == PING_REQ) swim_wire_write_claim(&w, &send->claim);
   if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target), write_varint(&w, send->window_ms);
   if (send->type == SYNC) write_u8(&w, send->flags);
-  if (send->type == ACK || send->type == SYNC) write_u32(&w, s->digest);
+  if (send->type == ACK || send->type == ACK_AT || send->type == SYNC) write_u32(&w, s->digest);
+  if (send->type == ACK_AT) {
+    struct place ours = swim_place(&s->members[SELF]);
+    swim_wire_write_place(&w, &ours);
+  }
   if (send->type != SYNC && send->type != NACK) {
     bool known = send->about != NONE && s->members[send->about].name_length; /* It may have been reaped since. */
     uint32_t told = swim_piggyback(s, &w, known ? send->about : NONE, send->self_first);
@@ -348,6 +380,11 @@ static bool next_event(struct swim *s, struct swim_action *out) {
   s->events_count--;
   out->kind = SWIM_EVENT;
   out->event = e.kind;
+  if (e.kind == SWIM_EVENT_USER) {
+    struct user *user = &s->users->at[e.user];
+    user->waiting = false;
+    out->told = user->bytes, out->told_length = user->length, out->told_number = user->number;
+  }
   swim_view(s, e.id, &out->member);
   out->member.incarnation = e.incarnation;
   out->member.state = e.state;
@@ -374,6 +411,7 @@ void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
       .name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m), .state = m->state,
       .incarnation = m->incarnation, .payload = swim_payload(s, m), .payload_length = m->payload_length,
       .payload_version = m->payload_version, .changed_ns = swim_changed_ns(m),
+      .rtt_ns = swim_rtt_ns(m->rtt),
   };
   if (m->suspicion == NONE) return;
   const struct suspicion *now = &s->suspicions[m->suspicion].of;

@@ -48,7 +48,9 @@
  *  - A node whose own timers ran late accuses nobody until it has caught up, and counts it against its local health.
  *  - A nack is sent after four fifths of the time that the prober says it still waits, not of the relay's own timeout: late nacks
  *    cost a healthy prober its health at each true death. And a failed probe whose relays all answered costs none: it is the target.
- *  Not yet: coordinates, tables over streams, events of users.
+ *  - A ping says which version of the target's coordinates is known, in bits that were free, and the ack carries them only when there
+ *    is a newer one: at rest they cost nothing.
+ *  - Events of users have a budget and a quarter of each datagram of their own, so that neither they nor membership starve.
  *
  * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
  *
@@ -65,18 +67,26 @@
  *   4 NACK       u32 sequence of the ping_req: the target has not answered, but we have
  *   5 GOSSIP     records
  *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks what is remembered of it · u32 digest of its table
+ *   8 ACK_AT     an ACK of which the coordinates of the sender stand between digest and records
  *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece · u32 digest of the sender's table · records
  *
  *   claim    u32     key of the target
- *            u32     generation, varint version, u8 state: what the sender believes of it
+ *            u32     generation, varint version: what the sender believes of it
+ *            u8      bits 0-1 its state; 2-7 the low bits of the version of its coordinates that the sender knows
+ *   place    varint  version of the coordinates, 0 < it < 2^24; u8 their error, 255 for 1
+ *            3 i16   where, u16 the height < 2^15, in 32nds of a millisecond (core/vivaldi.h)
  *   address  u8 family 4 or 6 · 4 or 16 bytes · u16 port
- *   record   u8      bits 0-1 state (0 alive, 1 suspect, 2 dead, 3 left) · 2 address is IPv6 · 3 payload follows;
- *                    the rest 0
+ *   record   u8      bits 0-1 state (0 alive, 1 suspect, 2 dead, 3 left) · 2 address is IPv6 · 3 payload follows ·
+ *                    4 place follows; the rest 0. 128: an event of a user's
  *            u8      length of the name, 1 .. SWIM_NAME_MAX, and the name
  *            u32     generation < 2^32 - 1, varint version < 2^32 - 1
  *            4 or 16 bytes of address, u16 port > 0
  *            u32     key of the accuser, when the state is suspect
  *            varint  version of the payload, 0 < it < 2^32 - 1, varint its length, its bytes: when it follows
+ *
+ *            place:  when it follows (in tables; else an ACK_AT tells it to who does not know it)
+ *   event    u8 128 · u32 key and u32 generation of whose it is · varint its number in that life > 0
+ *            varint length 1 .. SWIM_USER_MAX, the bytes
  *
  * A PING with nothing to tell is 32 bytes, its ACK 26: two small datagrams a period for each member.
  *
@@ -102,6 +112,7 @@ enum {
   SWIM_CLUSTER_MAX = 64,    /* Bytes. */
   SWIM_PAYLOAD_MAX = 512,   /* Bytes. */
   SWIM_SEEDS_MAX = 32,
+  SWIM_USER_MAX = 256,      /* Bytes of an event of a user's. */
 };
 
 struct swim;
@@ -126,6 +137,7 @@ struct swim_config {
   uint32_t retransmit_multiplier;/* A rumour is sent this many times ceil(log10(N + 1)). 1 .. 8 */
   uint32_t gossip_bytes_per_s;   /* Of rumours, on whatever datagram, at most; four times that in the first ten
                                   * periods. A datagram's worth may be saved up. 300 .. 10^7 */
+  uint32_t user_bytes_per_s;     /* Of events of users, likewise, on top. 300 .. 10^7 */
   uint32_t suspicion_multiplier; /* Least time to refute, in periods; times max(1, log10 N). 1 .. 16 */
   uint32_t suspicion_max;        /* Most time to refute, in least times. 1 .. 16 */
   uint32_t confirmations;        /* K: further accusers that bring the time down to the least. 0 .. 7 */
@@ -177,6 +189,13 @@ void swim_leave(struct swim *s, uint64_t now_ns);
 bool swim_is_leaving(const struct swim *s); /* Or has left. */
 /* Replace our payload; a version higher goes out. Returns 0, ERR_TOO_LARGE or ERR_MEMORY. */
 int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
+/* Tell every member something, once each while they live and hear us, in no order, by gossip: at most user_bytes_per_s. It comes out
+ * elsewhere as SWIM_EVENT_USER, not here. Returns 0, ERR_TOO_LARGE, ERR_MEMORY, or ERR_FULL: so many are being told that one of
+ * ours that nobody has heard would have to go. */
+int swim_tell(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
+/* Other values while it runs; what has begun keeps its deadline. Returns 0; ERR_CONFIG, or ERR_FULL when more records are kept than
+ * members_max: nothing changed then. */
+int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *config);
 /* Something speaks against this member (a connection reset, a process's exit): probe it at once. It decides nothing
  * alone. False when it is not one of the living, or too many such probes run. */
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length);
@@ -190,6 +209,7 @@ enum swim_event {
   SWIM_EVENT_DEAD,    /* It was a member, and its incarnation shown is over. */
   SWIM_EVENT_LEFT,    /* It said so itself. */
   SWIM_EVENT_UPDATE,  /* Its payload or address changed. */
+  SWIM_EVENT_USER,    /* It tells something: swim_action.told. */
 };
 const char *swim_event_name(enum swim_event event); /* "join", ... */
 
@@ -206,6 +226,7 @@ struct swim_member {
   uint64_t changed_ns;      /* When its state last changed here. */
   /* Of the suspicion it is under here; of an event, the one that it ended. 0 without one (by hearsay). */
   uint32_t suspected_ms, confirmations;
+  uint64_t rtt_ns; /* Smoothed round trip of our direct probes of it; 0: none was answered. Within 1/2048. */
 };
 enum swim_action_kind { SWIM_SEND, SWIM_EVENT, SWIM_LEFT_DONE };
 struct swim_action {
@@ -215,6 +236,9 @@ struct swim_action {
   size_t length;
   enum swim_event event; /* SWIM_EVENT. The member is as it is now, its incarnation and state those of the event. */
   struct swim_member member;
+  const uint8_t *told; /* SWIM_EVENT_USER: what, and which of its events it is, from 1 in each life. */
+  size_t told_length;
+  uint32_t told_number;
   uint32_t heard; /* SWIM_LEFT_DONE: how many answered that they heard it. */
 };
 /* Take one; false when none is left. Datagrams come first, then events in the order they happened. */
@@ -226,6 +250,58 @@ bool swim_next(struct swim *s, struct swim_action *out);
 bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out);
 bool swim_find(const struct swim *s, const char *name, size_t name_length, struct swim_member *out);
 void swim_self(const struct swim *s, struct swim_member *out);
+/* The round trip between two members that their coordinates foretell, in nanoseconds; 0 when one of them has not told any (none do
+ * while all are within a millisecond or two of each other). */
+uint64_t swim_distance_ns(const struct swim *s, const char *a, size_t a_length, const char *b, size_t b_length);
+
+/* Why a member is believed to be what it is: the newest evidence first. */
+#define SWIM_FACTS(X)                                                      \
+  X(JOINED, "joined")                                                      \
+  X(UNANSWERED, "probe unanswered: direct, repeated and indirect pings")   \
+  X(SUSPECTED, "suspected")                                                \
+  X(CONFIRMED, "suspicion confirmed")                                      \
+  X(CHECKED, "suspicion ran out by hearsay: asked it ourselves")           \
+  X(REFUTED, "refuted, or was heard again")                                \
+  X(TIMED_OUT, "suspicion ran out")                                        \
+  X(DEAD, "dead by hearsay")                                               \
+  X(LEFT, "left")                                                          \
+  X(RESTARTED, "began a new life")                                         \
+  X(EXCUSED, "our own timers ran late: all running probes were forgiven")
+enum swim_fact_kind {
+#define SWIM_FACT_ENUM(name, text) SWIM_FACT_##name,
+  SWIM_FACTS(SWIM_FACT_ENUM)
+#undef SWIM_FACT_ENUM
+  SWIM_FACTS_COUNT
+};
+const char *swim_fact_name(enum swim_fact_kind kind); /* "joined", "unanswered", ... */
+const char *swim_fact_text(enum swim_fact_kind kind);
+enum { SWIM_WHY_FACTS = 32, SWIM_WHY_ACCUSERS = 8 };
+struct swim_why {
+  struct swim_member member;
+  bool answered;           /* It has answered us in the last 18 hours, and */
+  uint32_t heard_s;        /* so long ago. */
+  bool probing;            /* A probe of ours is waiting, since probe_ns, until probe_end_ns. */
+  uint64_t probe_ns, probe_end_ns;
+  uint32_t health;         /* Our own. */
+  /* While it is suspect: since when, and when that ends if nothing else is heard, at least and at most; who accuses it, by name
+   * (NULL: nobody that we know), the first one first. */
+  uint64_t suspected_ns, deadline_ns, least_ns, most_ns;
+  uint32_t accusers_count, wanted;
+  const char *accusers[SWIM_WHY_ACCUSERS];
+  size_t accusers_length[SWIM_WHY_ACCUSERS];
+  uint32_t facts_count;
+  struct {
+    enum swim_fact_kind kind;
+    uint64_t at_ns;
+    struct swim_incarnation incarnation;
+    const char *other; /* Who said so; NULL: we, or somebody we do not know. */
+    size_t other_length;
+    uint32_t value;    /* UNANSWERED: members asked * 256 + nacks heard. TIMED_OUT: confirmations. Else 0. */
+  } facts[SWIM_WHY_FACTS];
+};
+/* False when it is not in the table. Pointers are valid until the next call into this swim. */
+bool swim_why(const struct swim *s, const char *name, size_t name_length, struct swim_why *out);
+
 uint32_t swim_live(const struct swim *s);    /* Alive or suspect, ourselves included until we leave. */
 uint32_t swim_records(const struct swim *s); /* All that are kept, tombstones too. */
 /* A digest of the living: equal tables have equal ones. */
@@ -252,7 +328,7 @@ enum swim_refusal {
 const char *swim_refusal_name(enum swim_refusal reason); /* "SHORT", ... */
 const char *swim_refusal_text(enum swim_refusal reason);
 
-enum { SWIM_TYPES = 8 }; /* By type number, 0 unused. */
+enum { SWIM_TYPES = 9 }; /* By type number, 0 unused. */
 const char *swim_type_name(unsigned type); /* "ping", ...; NULL for a number that is none. */
 
 struct swim_counts {
@@ -267,6 +343,8 @@ struct swim_counts {
   uint64_t syncs;                  /* Tables asked for. */
   uint64_t stalls;                 /* Times that our own timers ran late. */
   uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
+  uint64_t user_sent, user_heard;  /* Events of users: of ours, and delivered here. */
+  uint64_t user_dropped;           /* Made room for newer ones while still to be told, or came too late to be told from a repetition. */
   uint64_t dropped;                /* Datagrams given up unsent because actions were not taken in time. */
   uint64_t health;                 /* Local health now: 0 is well, up to config.health_max. */
   uint64_t rumours;                /* Waiting now. */

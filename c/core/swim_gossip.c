@@ -75,6 +75,10 @@ void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
   }
   s->rumours[at] = (struct rumour){.id = id, .payload = payload};
   link_rumour(s, at);
+  swim_gossip_wake(s);
+}
+
+void swim_gossip_wake(struct swim *s) {
   if (s->gossip_ns == UINT64_MAX) /* A random phase, so that what all learn at once is not told by all at once. */
     s->gossip_ns = s->now_ns + rng_below(&s->rng, ms(s->config.gossip_interval_ms));
 }
@@ -108,6 +112,9 @@ static void refill(struct swim *s) {
   uint64_t bytes = (s->now_ns - s->budget_ns) / 1000 * rate / 1000000;
   if (bytes == 0) return; /* Not lost: budget_ns stays. */
   s->budget_ns = s->now_ns;
+  uint64_t user_bytes = bytes * s->config.user_bytes_per_s / rate;
+  s->user_budget_bytes += (int64_t)earlier(user_bytes, s->config.datagram_max);
+  if (s->user_budget_bytes > (int64_t)s->config.datagram_max) s->user_budget_bytes = s->config.datagram_max;
   s->budget_bytes += (int64_t)earlier(bytes, s->config.datagram_max);
   if (s->budget_bytes > (int64_t)s->config.datagram_max) s->budget_bytes = s->config.datagram_max;
 }
@@ -122,8 +129,11 @@ static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first) {
   uint32_t told[SWIM_DATAGRAM_MAX / 14], count = 0, first = 0, misfits = 0;
   refill(s);
+  size_t reserved = swim_users_waiting(s) ? s->config.datagram_max / 4 : 0; /* Theirs, until all records are told. */
   if (self_first) first += tell_first(s, w, SELF);
   if (about != NONE && about != SELF) first += tell_first(s, w, about);
+  uint8_t *end = w->end;
+  if (writer_room(w) > reserved) w->end -= reserved;
   for (uint32_t n = 0; n < SENT_MAX && s->rumours_count > 0 && misfits < MISFITS_MAX; n++) {
     for (uint32_t at = s->lists[n].head; at != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0; at = s->rumours[at].next) {
       uint32_t id = s->rumours[at].id;
@@ -136,12 +146,13 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
     }
   }
   for (uint32_t i = 0; i < count; i++) sent(s, told[i]); /* Only now: it moves them between the lists walked above. */
-  return first + count;
+  w->end = end;
+  return first + count + swim_tell_users(s, w);
 }
 
 void swim_gossip_tick(struct swim *s) {
   if (s->now_ns < s->gossip_ns) return;
-  if (s->rumours_count == 0) {
+  if (s->rumours_count == 0 && !swim_users_waiting(s)) {
     s->gossip_ns = UINT64_MAX; /* swim_rumour() wakes it. */
     return;
   }

@@ -165,6 +165,7 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
     if (order == 0) s->counts.conflicts++;
     news = swim_set_address(s, id, &r->address) == 0;
   }
+  if (r->place.version > 0) swim_merge_place(s, id, &r->place);
   if (r->payload_version == 0 || r->payload_version < m->payload_version) return news;
   if (r->payload_version ==
       m->payload_version) { /* Equal versions with different bytes: two nodes with one name. The greater wins. */
@@ -181,11 +182,13 @@ static void begin(struct swim *s, uint32_t id, const struct record *r, bool quie
   struct member *m = &s->members[id];
   bool living = r->state == SWIM_ALIVE || r->state == SWIM_SUSPECT;
   assert(!swim_lives(m)); /* So no digest knows its payload. Another life's is none of this one's. */
+  m->place_version = 0, m->rtt = 0, m->heard = 0;
   (void)swim_store_payload(s, id, NULL, 0, 0); /* A shorter one always fits. */
   (void)swim_set_address(s, id, &r->address);  /* Without memory the old one stays, and its own datagrams tell. */
   move(s, id, living ? SWIM_ALIVE : r->state, r->incarnation, 0);
   merge_details(s, id, r);
   if (living) swim_emit(s, SWIM_EVENT_JOIN, id, r->incarnation, SWIM_ALIVE);
+  if (living && !quiet) swim_fact(s, SWIM_FACT_JOINED, id, 0, 0);
   if (living && !quiet) swim_rumour(s, id, true);
   if (r->state == SWIM_SUSPECT) swim_suspect(s, id, r->incarnation, r->accuser);
 }
@@ -194,6 +197,7 @@ static void begin(struct swim *s, uint32_t id, const struct record *r, bool quie
 static void end_life(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
   if (!swim_lives(m)) return;
+  swim_fact(s, SWIM_FACT_RESTARTED, id, 0, 0);
   move(s, id, SWIM_DEAD, m->incarnation, 0);
   swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
 }
@@ -205,6 +209,7 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
   if (order == 0 && m->state == SWIM_SUSPECT) { /* One more accuser. */
     struct suspicion *known = &s->suspicions[m->suspicion].of;
     if (!suspicion_confirm(known, accuser)) return;
+    swim_fact(s, SWIM_FACT_CONFIRMED, id, accuser, 0);
     heap_move(&s->suspects, m->suspicion, earlier(heap_at(&s->suspects, m->suspicion), suspicion_deadline(known)));
     swim_rumour(s, id, false);
     return;
@@ -215,6 +220,7 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
   if (!lived) swim_emit(s, SWIM_EVENT_JOIN, id, incarnation, SWIM_ALIVE);
   if (!suspected) swim_emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
   if (!suspected) s->counts.suspicions++;
+  swim_fact(s, SWIM_FACT_SUSPECTED, id, accuser, 0);
   swim_rumour(s, id, false);
   if (accuser != s->members[SELF].key) swim_probe_suspect(s, id);
 }
@@ -223,10 +229,13 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
 static void advance(struct swim *s, uint32_t id, const struct record *r, bool quiet) {
   static const enum swim_event events[] = {
       [SWIM_ALIVE] = SWIM_EVENT_ALIVE, [SWIM_DEAD] = SWIM_EVENT_DEAD, [SWIM_LEFT] = SWIM_EVENT_LEFT};
+  static const enum swim_fact_kind facts[] = {
+      [SWIM_ALIVE] = SWIM_FACT_REFUTED, [SWIM_DEAD] = SWIM_FACT_DEAD, [SWIM_LEFT] = SWIM_FACT_LEFT};
   struct member *m = &s->members[id];
   enum swim_state before = m->state;
   bool lived = swim_lives(m);
   move(s, id, r->state, r->incarnation, 0);
+  if (before != r->state) swim_fact(s, facts[r->state], id, 0, 0);
   if (lived ? before != r->state : r->state == SWIM_ALIVE) {
     enum swim_event kind = lived ? events[r->state] : SWIM_EVENT_JOIN;
     swim_emit(s, kind, id, r->incarnation, r->state);
@@ -290,10 +299,12 @@ void swim_expire(struct swim *s) {
       /* We know it from hearsay only, and may have missed that it refuted: ask it ourselves before we call it dead. */
       if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due: after these are taken. */
       suspect->asked = true;
+      swim_fact(s, SWIM_FACT_CHECKED, id, 0, 0);
       swim_send_ping(s, id, 0);
       heap_move(&s->suspects, m->suspicion, s->now_ns + ms(s->config.probe_timeout_ms));
       continue;
     }
+    swim_fact(s, SWIM_FACT_TIMED_OUT, id, 0, suspect->of.confirmed);
     move(s, id, SWIM_DEAD, m->incarnation, 0);
     s->counts.deaths++;
     swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);

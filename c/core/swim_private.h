@@ -13,6 +13,7 @@
 #include "core/rng.h"
 #include "core/suspicion.h"
 #include "core/swim.h"
+#include "core/vivaldi.h"
 
 #define NONE UINT32_MAX
 #define NS_PER_MS UINT64_C(1000000)
@@ -32,13 +33,18 @@ enum {
   WITNESSES = 3,        /* That must have heard of our leaving. */
   YOUNG = 10,           /* Periods in which a new member may gossip more. */
   BULK = 16,            /* Rumours that may be too many for gossip. */
+  USERS_MAX = 64,       /* Events of users told at once; past it the most told makes room. */
+  ORIGINS_MAX = 256,    /* Members whose events are told apart. */
+  FACTS_MAX = 256,      /* Of evidence, about whomever. */
+  PLACE_VERSION_MAX = (1 << 24) - 1,
+  PLACE_PERIODS = 10,   /* Between two versions of our coordinates, at least. */
   SWEEP = 8,            /* Table slots looked at for reaping each period. */
   FANOUT_MAX = 8,
   IPV6_BYTES = 16,
   WINDOW_MAX_MS = 600000 * 9, /* Of a probe: the longest interval in the worst health. */
 };
 
-enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE };
+enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT };
 enum { SYNC_NEW = 1, TABLE_LAST = 1 };
 
 /* ---- wire ---- */
@@ -52,6 +58,12 @@ struct claim {
   uint32_t key;
   struct swim_incarnation incarnation;
   uint8_t state;
+  uint8_t place; /* The low 6 bits of the version of its coordinates that is known. */
+};
+struct place { /* Coordinates. */
+  struct vivaldi at;
+  uint32_t version; /* 1 .. PLACE_VERSION_MAX; 0: not known. */
+  uint8_t error;
 };
 struct record { /* The bytes belong to the datagram. */
   const char *name;
@@ -63,6 +75,12 @@ struct record { /* The bytes belong to the datagram. */
   const uint8_t *payload;
   size_t payload_length;
   uint32_t payload_version; /* 0: none follows. */
+  struct place place;       /* Version 0: none follows. */
+};
+struct user_event { /* The bytes belong to the datagram. */
+  uint32_t key, generation, number; /* Whose, and which of its life's, from 1. */
+  const uint8_t *bytes;
+  size_t length;
 };
 struct cluster { /* What a datagram of our cluster is known by. */
   uint32_t crc;
@@ -79,8 +97,12 @@ void swim_wire_write_address(struct writer *w, const struct shoal_address *addre
 void swim_wire_read_address(struct reader *r, struct shoal_address *out);
 size_t swim_wire_record_size(const struct record *record);
 void swim_wire_write_record(struct writer *w, const struct record *record);
-/* False: no more (at the end, or r->failed). */
-bool swim_wire_read_record(struct reader *r, struct record *out);
+/* False: no more (at the end, or r->failed). An event of a user's has no name, and stands in *user then. */
+bool swim_wire_read_record(struct reader *r, struct record *out, struct user_event *user);
+size_t swim_wire_user_size(const struct user_event *user);
+void swim_wire_write_user(struct writer *w, const struct user_event *user);
+void swim_wire_write_place(struct writer *w, const struct place *place);
+void swim_wire_read_place(struct reader *r, struct place *out);
 uint32_t swim_wire_key(const char *name, size_t name_length);
 
 /* ---- state ---- */
@@ -100,6 +122,10 @@ struct member { /* 64 bytes: a table is mostly these. */
   uint8_t state : 2, ipv6 : 1;
   uint16_t changed_high; /* When the state last changed, in milliseconds. */
   uint32_t changed_low;
+  uint16_t rtt;   /* Smoothed round trip of direct probes, as swim_rtt_ns() reads it; 0: not known. */
+  uint16_t heard; /* The second, counted from any and modulo 2^16, in which it last answered us; 0: it has not. */
+  uint32_t place_version : 24, place_error : 8;
+  struct vivaldi at;
 };
 
 struct suspect { /* What is kept of a member under suspicion. */
@@ -126,6 +152,7 @@ struct probe {
   struct swim_incarnation incarnation; /* Of the target when we began: a newer one is a sign of life. */
   uint32_t sequence;
   uint64_t sent_ns, again_ns, indirect_ns, end_ns; /* again: the next repetition of the ping. */
+  uint64_t first_ns, step_ns; /* The first repetition, and from each to the next. Each has a sequence of its own, one higher. */
   uint8_t repeats;       /* So many were sent. */
   uint8_t asked, nacks;  /* Members asked for an indirect probe, and those of them that have said they got no answer. */
 };
@@ -172,6 +199,37 @@ struct event {
   uint8_t state;
   uint8_t confirmations; /* Of the suspicion that it ended, and how long that was. */
   uint32_t suspected_ms;
+  uint32_t user; /* SWIM_EVENT_USER: its index in `users`. */
+};
+
+struct user { /* An event of a user's that is being told. */
+  uint32_t key, generation, number;
+  uint16_t length;
+  uint8_t sent;
+  bool waiting; /* It is to be delivered here yet. */
+  uint8_t bytes[SWIM_USER_MAX];
+};
+struct origin { /* Whose events have been seen: those up to 63 below the newest, by bits. */
+  uint32_t key, generation, newest;
+  uint64_t seen;
+};
+struct users { /* Allocated with the first event. */
+  struct user at[USERS_MAX];
+  uint32_t count; /* They are at the front; the oldest first. */
+  struct origin origins[ORIGINS_MAX];
+  uint32_t origins_count, origins_next; /* Next to be overwritten when all are taken. */
+};
+
+struct fact {
+  uint64_t at_ns;
+  uint32_t key, other;
+  struct swim_incarnation incarnation;
+  uint32_t value;
+  uint8_t kind;
+};
+struct facts { /* Allocated with the first fact. */
+  struct fact at[FACTS_MAX];
+  uint64_t count; /* Ever; the last FACTS_MAX are kept. */
 };
 
 struct swim {
@@ -204,6 +262,12 @@ struct swim {
   int64_t budget_bytes; /* What rumours may still use of the network, */
   uint64_t budget_ns;   /* as of when, */
   uint64_t young_ns;    /* and until when they may use more. */
+  int64_t user_budget_bytes; /* What events of users may still use, as of budget_ns. */
+  struct users *users;
+  uint32_t user_number;      /* Of our last event. */
+  struct facts *facts;
+  struct vivaldi_self place; /* Ours, */
+  uint64_t place_ns;         /* and before this no new version of it. */
   uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to tell. */
 
   uint64_t probe_ns;  /* Next period; UINT64_MAX once we left. */
@@ -242,7 +306,7 @@ int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation 
 /* swim.c */
 void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
 void swim_post(struct swim *s, const struct send *send);
-uint32_t swim_next_sequence(struct swim *s); /* Never 0. */
+uint32_t swim_next_sequence(struct swim *s); /* Never 0, and with room for FANOUT_MAX more. */
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out);
 
 /* swim_table.c */
@@ -253,7 +317,8 @@ uint32_t swim_members_find(const struct swim *s, const char *name, size_t name_l
 uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
 /* A slot for this name, left for the moment; NONE when the table or the memory is full. */
 uint32_t swim_members_add(struct swim *s, const struct record *record);
-struct record swim_members_record(const struct swim *s, uint32_t id, bool with_payload);
+/* `whole`: with its payload and coordinates. */
+struct record swim_members_record(const struct swim *s, uint32_t id, bool whole);
 struct shoal_address swim_address(const struct swim *s, const struct member *m);
 int swim_set_address(struct swim *s, uint32_t id, const struct shoal_address *address); /* 0, or ERR_MEMORY. */
 int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
@@ -300,12 +365,29 @@ void swim_expire(struct swim *s);
 void swim_self_left(struct swim *s);
 void swim_raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
 
+/* swim_why.c: evidence */
+void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t other, uint32_t value);
+
+/* swim_place.c: round trips and coordinates */
+uint64_t swim_rtt_ns(uint16_t kept);
+/* The member answered a ping of ours, after so long; 0: that cannot be told. */
+void swim_heard(struct swim *s, uint32_t id, uint64_t rtt_ns);
+struct place swim_place(const struct member *m);
+void swim_merge_place(struct swim *s, uint32_t id, const struct place *place);
+
+/* swim_user.c: events of users */
+void swim_merge_user(struct swim *s, const struct user_event *user);
+bool swim_users_waiting(const struct swim *s);
+/* Fill what is left of a datagram; how many. */
+uint32_t swim_tell_users(struct swim *s, struct writer *w);
+
 /* swim_gossip.c */
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload);
 void swim_rumour_end(struct swim *s, uint32_t id);
 uint32_t swim_rumour_limit(const struct swim *s);
 /* Fill the rest of a datagram: `about` first (NONE: nobody is), ourselves first if asked. Returns how many records. */
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
+void swim_gossip_wake(struct swim *s); /* There is something to tell. */
 void swim_gossip_tick(struct swim *s);
 
 /* swim_probe.c */

@@ -6,7 +6,7 @@ enum {
 };
 
 static struct claim claim_of(const struct member *m) {
-  return (struct claim){.key = m->key, .incarnation = m->incarnation, .state = m->state};
+  return (struct claim){.key = m->key, .incarnation = m->incarnation, .state = m->state, .place = m->place_version & 63};
 }
 
 static bool still(const struct swim *s, const struct probe *p) {
@@ -43,11 +43,17 @@ bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   if (!free || (purpose == FOR_HINT && used >= PROBES_FOR_HINTS)) return false;
   const struct member *m = &s->members[id];
   uint64_t direct_ns = ms(s->config.probe_timeout_ms) * (s->health + 1), window_ns = swim_window_ns(s);
+  uint64_t far_ns = earlier(3 * swim_rtt_ns(m->rtt), window_ns * 4 / 5); /* One that is far away is given the time its answers take. */
+  if (far_ns > direct_ns) direct_ns = far_ns;
   *free = (struct probe){
       .stage = PROBE_DIRECT, .purpose = purpose, .target = id, .key = m->key, .incarnation = m->incarnation,
       .sequence = swim_next_sequence(s), .sent_ns = s->now_ns, .indirect_ns = s->now_ns + direct_ns, .end_ns = s->now_ns + window_ns,
-      .again_ns = s->now_ns + (s->config.ping_repeats ? window_ns / (s->config.ping_repeats + 1) : window_ns),
+      .step_ns = window_ns / (s->config.ping_repeats + 1),
   };
+  s->sequence += s->config.ping_repeats;
+  uint64_t first_ns = 2 * swim_rtt_ns(m->rtt); /* Before that no answer is missing. */
+  free->first_ns = s->now_ns + (first_ns < free->step_ns ? free->step_ns : earlier(first_ns, window_ns));
+  free->again_ns = s->config.ping_repeats ? free->first_ns : free->end_ns;
   if (purpose == FOR_LEAVE) free->end_ns = free->indirect_ns, free->again_ns = free->end_ns; /* Who does not answer is replaced. */
   else s->counts.probes++;
   swim_send_ping(s, id, free->sequence);
@@ -73,9 +79,9 @@ static void ask_others(struct swim *s, struct probe *p) {
 static void ping_again(struct swim *s, struct probe *p) {
   if (s->sends_count == SENDS_MAX) return; /* It stays due. */
   p->repeats++;
-  p->again_ns += (p->end_ns - p->sent_ns) / (s->config.ping_repeats + 1);
+  p->again_ns += p->step_ns;
   if (p->again_ns <= s->now_ns || p->repeats >= s->config.ping_repeats) p->again_ns = p->end_ns; /* A pause, or enough of it. */
-  swim_send_ping(s, p->target, p->sequence);
+  swim_send_ping(s, p->target, p->sequence + p->repeats);
 }
 
 static void fail(struct swim *s, struct probe *p) {
@@ -86,6 +92,7 @@ static void fail(struct swim *s, struct probe *p) {
   /* Who was asked for an indirect probe answers in any case, with a nack if need be. Those who do not tell us that it is we who
    * hear badly; when all do, our health is not in doubt, and neither is that the target is silent. */
   swim_ail(s, p->asked - p->nacks);
+  swim_fact(s, SWIM_FACT_UNANSWERED, p->target, 0, p->asked * 256u + p->nacks);
   if (p->asked == 0) swim_ail(s, 1);
   /* A greater incarnation since we began is a sign of life. */
   if (swim_lives(target) && swim_incarnation_compare(target->incarnation, p->incarnation) == 0)
@@ -196,13 +203,9 @@ void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sen
                 s->members[SELF].state == SWIM_LEFT;
   /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
   bool doubted = s->config.buddy && sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
-  swim_post(s, &(struct send){
-              .type = ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence, .self_first = unsure});
-}
-
-static void measure(struct swim *s, uint64_t rtt_ns) {
-  uint64_t known = s->counts.rtt_ns;
-  s->counts.rtt_ns = known ? known - known / 8 + rtt_ns / 8 : rtt_ns; /* RFC 6298's gain. */
+  bool moved = s->members[SELF].place_version > 0 && claim->place != (s->members[SELF].place_version & 63);
+  swim_post(s, &(struct send){.type = moved ? ACK_AT : ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence,
+                              .self_first = unsure});
 }
 
 void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest) {
@@ -210,9 +213,10 @@ void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t 
   if (sequence == 0 || relayed(s, sender_key, sequence)) return; /* 0: a dead member's, that swim_retry_dead_or_seed() woke. */
   for (int i = 0; i < PROBES_MAX; i++) {
     struct probe *p = &s->probes[i];
-    if (p->stage == PROBE_FREE || p->sequence != sequence) continue;
+    uint32_t repeat = sequence - p->sequence;
+    if (p->stage == PROBE_FREE || repeat > p->repeats) continue;
     if (p->stage == PROBE_DIRECT && sender != p->target) break; /* Nobody was asked yet: a forger, or a reused address. */
-    if (sender == p->target && p->stage == PROBE_DIRECT && p->repeats == 0) measure(s, s->now_ns - p->sent_ns);
+    if (sender == p->target) swim_heard(s, sender, s->now_ns - (repeat ? p->first_ns + (repeat - 1) * p->step_ns : p->sent_ns));
     p->stage = PROBE_FREE;
     if (p->purpose == FOR_LEAVE) swim_leave_heard(s, p->target);
     else swim_ail(s, -1);

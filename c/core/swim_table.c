@@ -67,12 +67,13 @@ int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t
   return 0;
 }
 
-struct record swim_members_record(const struct swim *s, uint32_t id, bool with_payload) {
+struct record swim_members_record(const struct swim *s, uint32_t id, bool whole) {
   const struct member *m = &s->members[id];
   struct record r = {.name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m),
                      .incarnation = m->incarnation, .state = m->state};
   if (m->state == SWIM_SUSPECT) r.accuser = suspicion_last_accuser(&s->suspicions[m->suspicion].of);
-  if (with_payload && m->payload_version > 0) {
+  if (whole) r.place = swim_place(m);
+  if (whole && m->payload_version > 0) {
     r.payload = swim_payload(s, m);
     r.payload_length = m->payload_length;
     r.payload_version = m->payload_version;

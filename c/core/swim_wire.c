@@ -4,7 +4,7 @@
 #include "core/swim_private.h"
 
 enum { MAGIC = 0x5377, VERSION = 1, CHECKSUM_AT = 5, CHECKSUM_END = 9, HEADER_MIN = CHECKSUM_END + 4 + 4 + 1 };
-enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_KNOWN = 15 };
+enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_PLACE = 16, RECORD_KNOWN = 31, USER_EVENT = 128 };
 
 uint32_t swim_wire_key(const char *name, size_t name_length) {
   uint32_t key = crc32c(0, name, name_length);
@@ -54,7 +54,7 @@ int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t l
   if (read_u16(r) != (uint16_t)cluster->crc) return -1 - SWIM_REFUSED_CLUSTER;
   if (read_u32(r) != checksum(bytes, length, cluster)) return -1 - SWIM_REFUSED_CHECKSUM;
   out->type = kind & 15;
-  if (out->type < PING || out->type > TABLE) return -1 - SWIM_REFUSED_TYPE;
+  if (out->type < PING || out->type > ACK_AT) return -1 - SWIM_REFUSED_TYPE;
   out->key = read_u32(r);
   out->incarnation = read_incarnation(r);
   return r->failed || out->key == 0 ? -1 - SWIM_REFUSED_BODY : 0;
@@ -63,14 +63,31 @@ int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t l
 void swim_wire_write_claim(struct writer *w, const struct claim *claim) {
   write_u32(w, claim->key);
   write_incarnation(w, claim->incarnation);
-  write_u8(w, claim->state);
+  write_u8(w, (uint8_t)(claim->state | claim->place << 2));
 }
 
 void swim_wire_read_claim(struct reader *r, struct claim *out) {
   out->key = read_u32(r);
   out->incarnation = read_incarnation(r);
-  out->state = read_u8(r);
-  if (out->state > SWIM_LEFT || out->key == 0) r->failed = true;
+  uint8_t last = read_u8(r);
+  out->state = last & 3;
+  out->place = last >> 2;
+  if (out->key == 0) r->failed = true;
+}
+
+void swim_wire_write_place(struct writer *w, const struct place *place) {
+  write_varint(w, place->version);
+  write_u8(w, place->error);
+  for (int i = 0; i < VIVALDI_DIMENSIONS; i++) write_u16(w, (uint16_t)place->at.at[i]);
+  write_u16(w, place->at.height);
+}
+
+void swim_wire_read_place(struct reader *r, struct place *out) {
+  *out = (struct place){.version = read_varint32(r)};
+  out->error = read_u8(r);
+  for (int i = 0; i < VIVALDI_DIMENSIONS; i++) out->at.at[i] = (int16_t)read_u16(r);
+  out->at.height = read_u16(r);
+  if (out->version == 0 || out->version > PLACE_VERSION_MAX || out->at.height > INT16_MAX) r->failed = true;
 }
 
 static size_t address_size(uint8_t family) { return family == 6 ? 16 : 4; }
@@ -104,22 +121,47 @@ size_t swim_wire_record_size(const struct record *record) {
                 address_size(record->address.family) + 2 + (record->state == SWIM_SUSPECT ? 4 : 0);
   if (record->payload_version > 0)
     size += varint_size(record->payload_version) + varint_size(record->payload_length) + record->payload_length;
+  if (record->place.version > 0) size += varint_size(record->place.version) + 1 + 2 * VIVALDI_DIMENSIONS + 2;
   return size;
 }
 
 void swim_wire_write_record(struct writer *w, const struct record *record) {
   assert(record->name_length >= 1 && record->name_length <= SWIM_NAME_MAX);
   write_u8(w, (uint8_t)(record->state | (record->address.family == 6 ? RECORD_IPV6 : 0) |
-                        (record->payload_version > 0 ? RECORD_PAYLOAD : 0)));
+                        (record->payload_version > 0 ? RECORD_PAYLOAD : 0) | (record->place.version > 0 ? RECORD_PLACE : 0)));
   write_u8(w, (uint8_t)record->name_length);
   write_bytes(w, record->name, record->name_length);
   write_incarnation(w, record->incarnation);
   write_host(w, &record->address);
   if (record->state == SWIM_SUSPECT) write_u32(w, record->accuser);
-  if (record->payload_version == 0) return;
-  write_varint(w, record->payload_version);
-  write_varint(w, record->payload_length);
-  write_bytes(w, record->payload, record->payload_length);
+  if (record->payload_version > 0) {
+    write_varint(w, record->payload_version);
+    write_varint(w, record->payload_length);
+    write_bytes(w, record->payload, record->payload_length);
+  }
+  if (record->place.version > 0) swim_wire_write_place(w, &record->place);
+}
+
+size_t swim_wire_user_size(const struct user_event *user) {
+  return 1 + 4 + 4 + varint_size(user->number) + varint_size(user->length) + user->length;
+}
+
+void swim_wire_write_user(struct writer *w, const struct user_event *user) {
+  write_u8(w, USER_EVENT);
+  write_u32(w, user->key);
+  write_u32(w, user->generation);
+  write_varint(w, user->number);
+  write_varint(w, user->length);
+  write_bytes(w, user->bytes, user->length);
+}
+
+static void read_user(struct reader *r, struct user_event *out) {
+  *out = (struct user_event){.key = read_u32(r), .generation = read_u32(r), .number = read_varint32(r)};
+  uint64_t length = read_varint(r);
+  if (out->key == 0 || out->number == 0 || length == 0 || length > SWIM_USER_MAX) r->failed = true;
+  if (r->failed) return;
+  out->length = (size_t)length;
+  out->bytes = read_bytes(r, out->length);
 }
 
 static void read_payload(struct reader *r, struct record *out) {
@@ -131,10 +173,11 @@ static void read_payload(struct reader *r, struct record *out) {
   out->payload = read_bytes(r, out->payload_length);
 }
 
-bool swim_wire_read_record(struct reader *r, struct record *out) {
+bool swim_wire_read_record(struct reader *r, struct record *out, struct user_event *user) {
   if (reader_left(r) == 0) return false;
   *out = (struct record){0};
   uint8_t head = read_u8(r);
+  if (head == USER_EVENT) return read_user(r, user), !r->failed;
   if (head & ~RECORD_KNOWN) r->failed = true;
   out->state = head & RECORD_STATE;
   out->name_length = read_u8(r);
@@ -144,5 +187,6 @@ bool swim_wire_read_record(struct reader *r, struct record *out) {
   read_host(r, head & RECORD_IPV6 ? 6 : 4, &out->address);
   if (out->state == SWIM_SUSPECT) out->accuser = read_u32(r);
   if (head & RECORD_PAYLOAD) read_payload(r, out);
+  if (head & RECORD_PLACE) swim_wire_read_place(r, &out->place);
   return !r->failed;
 }

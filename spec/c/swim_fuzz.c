@@ -97,7 +97,7 @@ static void must_still_answer(uint64_t now_ns) {
   swim_self(target, &self);
   swim_wire_header(&w, &target->cluster, &(struct header){PING, 0x12345678, {7, 0}});
   write_u32(&w, 99);
-  swim_wire_write_claim(&w, &(struct claim){swim_wire_key("n7", 2), self.incarnation, SWIM_ALIVE});
+  swim_wire_write_claim(&w, &(struct claim){swim_wire_key("n7", 2), self.incarnation, SWIM_ALIVE, 0});
   swim_wire_seal(bytes, (size_t)(w.at - bytes), &target->cluster);
   MUST(swim_receive(target, now_ns, &(struct shoal_address){.family = 4, .bytes = {10, 0, 0, 2}, .port = 7000}, bytes,
                     (size_t)(w.at - bytes)) == 0);

@@ -42,7 +42,7 @@ struct node {
   bool left_done;
   uint32_t heard;
   struct belief beliefs[NODES];
-  uint64_t events[6]; /* By kind, about anybody. */
+  uint64_t events[7]; /* By kind, about anybody. */
   struct swim_incarnation highest; /* The greatest it ever had, over all its lives. */
 };
 struct net {

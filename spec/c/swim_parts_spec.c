@@ -172,7 +172,7 @@ static uint32_t count_told(struct swim *s, struct tally *tallies, uint32_t count
     MUST(swim_wire_open(&s->cluster, a.bytes, a.length, &header, &r) == 0);
     datagrams++;
     uint32_t in_this[256] = {0};
-    while (swim_wire_read_record(&r, &record)) {
+    while (swim_wire_read_record(&r, &record, &(struct user_event){0})) {
       if (record.name[0] != 'm') continue;
       uint32_t who = (uint32_t)strtoul(record.name + 1, NULL, 10);
       MUST(who < count && in_this[who]++ == 0); /* Not twice in one datagram. */
@@ -353,7 +353,7 @@ static bool next_of(struct swim *s, enum type type, struct swim_action *a, struc
 
 static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
   static const struct claim doubts[] = {
-      {0, {10, 0}, SWIM_SUSPECT}, {0, {10, 4}, SWIM_DEAD}, {0, {12, 7}, SWIM_DEAD}, {0, {10, 0}, SWIM_ALIVE}};
+      {0, {10, 0}, SWIM_SUSPECT, 0}, {0, {10, 4}, SWIM_DEAD, 0}, {0, {12, 7}, SWIM_DEAD, 0}, {0, {10, 0}, SWIM_ALIVE, 0}};
   static const struct swim_incarnation answers[] = {{10, 1}, {10, 5}, {13, 0}, {10, 0}};
   for (int i = 0; i < 4; i++) {
     struct swim *s = open_swim("self", 0);
@@ -372,7 +372,7 @@ static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
     swim_wire_write_claim(&w, &claim);
     MUST(deliver(s, 2000, bytes, &w) == 0);
     MUST(next_of(s, ACK, &a, &header, &r));
-    bool told = swim_wire_read_record(&r, &record);
+    bool told = swim_wire_read_record(&r, &record, &(struct user_event){0});
     MUST(told == (i < 3)); /* Who believes the truth needs no record. */
     if (told)
       MUST(record.name_length == 4 && swim_incarnation_compare(record.incarnation, answers[i]) == 0 &&
@@ -492,7 +492,7 @@ static void a_payload_outlives_the_rumour_that_replaces_it(void) {
   quieten(s);
   swim_tick(s, swim_deadline(s));
   MUST(next_of(s, GOSSIP, &a, &header, &r));
-  while (swim_wire_read_record(&r, &record))
+  while (swim_wire_read_record(&r, &record, &(struct user_event){0}))
     if (memcmp(record.name, "m1", 2) == 0) payload = record.state == SWIM_SUSPECT && record.payload_length == 40;
   MUST(payload);
   ignore_actions(s);
@@ -521,10 +521,10 @@ static void a_new_node_hears_first_what_is_remembered_of_it(void) {
     uint32_t burst = 0;
     while (next_of(s, TABLE, &a, &header, &r)) {
       if (pieces++ == 0) {
-        MUST(swim_wire_read_record(&r, &record) && record.name_length == 3 && memcmp(record.name, "m77", 3) == 0);
+        MUST(swim_wire_read_record(&r, &record, &(struct user_event){0}) && record.name_length == 3 && memcmp(record.name, "m77", 3) == 0);
         records++;
       }
-      while (swim_wire_read_record(&r, &record)) records++;
+      while (swim_wire_read_record(&r, &record, &(struct user_event){0})) records++;
       MUST(++burst <= STREAM_BURST);
     }
     quieten(s);

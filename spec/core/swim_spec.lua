@@ -25,6 +25,13 @@ describe("core/swim", function()
     assert.equal(14, properties, output)
   end)
 
+  it("tells distances, what users tell, and why it believes what it does; other values are taken while it runs", function()
+    local ok, output = run "swim_more_spec"
+    assert(ok, output)
+    local _, behaviours = output:gsub("ok ", "ok ")
+    assert.equal(8, behaviours, output)
+  end)
+
   it("keeps names and payloads packed (core/blobs)", function()
     local ok, output = run "blobs_spec"
     assert(ok, output)
