@@ -294,6 +294,8 @@ int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *
   return 0;
 }
 
+const struct swim_config *swim_config_now(const struct swim *s) { return &s->config; }
+
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
   advance_clock(s, now_ns);
   uint32_t id = swim_members_find(s, name, name_length);

@@ -196,6 +196,7 @@ int swim_tell(struct swim *s, uint64_t now_ns, const void *bytes, size_t length)
 /* Other values while it runs; what has begun keeps its deadline. Returns 0; ERR_CONFIG, or ERR_FULL when more records are kept than
  * members_max: nothing changed then. */
 int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *config);
+const struct swim_config *swim_config_now(const struct swim *s);
 /* Something speaks against this member (a connection reset, a process's exit): probe it at once. It decides nothing
  * alone. False when it is not one of the living, or too many such probes run. */
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length);

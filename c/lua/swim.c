@@ -2,6 +2,7 @@
  *
  *   core.open(world, options, on_event) -> swim | nil, message, code
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)
+ *   swim:tell(bytes)  swim:why(name)  swim:distance_ns(a, b)  swim:reconfigure(options)
  *   swim:payload(bytes)  swim:hint(name)  swim:address()  swim:counts()  swim:close() */
 #include <lauxlib.h>
 #include <lua.h>
@@ -61,6 +62,12 @@ static int push_event(lua_State *L, void *data) {
   lua_setfield(L, -2, "kind");
   swim_push_member(L, &b->action.member);
   lua_setfield(L, -2, "member");
+  if (b->action.event == SWIM_EVENT_USER) {
+    lua_pushlstring(L, (const char *)b->action.told, b->action.told_length);
+    lua_setfield(L, -2, "told");
+    lua_pushinteger(L, b->action.told_number);
+    lua_setfield(L, -2, "number");
+  }
   return 1;
 }
 
@@ -268,6 +275,45 @@ static int l_hint(lua_State *L) {
   return 1;
 }
 
+static int l_tell(lua_State *L) {
+  struct binding *b = check(L);
+  size_t length;
+  const char *bytes = luaL_checklstring(L, 2, &length);
+  int rc = swim_tell(b->core, now_ns(b), bytes, length);
+  wake(b);
+  return error_or_true(L, "swim: tell", rc);
+}
+
+static int l_why(lua_State *L) {
+  struct binding *b = check(L);
+  size_t length;
+  struct swim_why why;
+  const char *name = luaL_checklstring(L, 2, &length);
+  if (swim_why(b->core, name, length, &why)) swim_push_why(L, &why, now_ns(b));
+  else lua_pushnil(L);
+  return 1;
+}
+
+static int l_distance(lua_State *L) {
+  struct binding *b = check(L);
+  size_t a_length, b_length;
+  const char *one = luaL_checklstring(L, 2, &a_length), *other = luaL_checklstring(L, 3, &b_length);
+  uint64_t ns = swim_distance_ns(b->core, one, a_length, other, b_length);
+  if (ns > 0) lua_pushinteger(L, (lua_Integer)ns);
+  else lua_pushnil(L);
+  return 1;
+}
+
+static int l_reconfigure(lua_State *L) {
+  struct binding *b = check(L);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  struct swim_config config = *swim_config_now(b->core);
+  if (swim_check_only_tunables(L, 2) || swim_check_config(L, 2, &config)) return 3;
+  int rc = swim_reconfigure(b->core, now_ns(b), &config);
+  wake(b);
+  return error_or_true(L, "swim: reconfigure", rc);
+}
+
 static int l_address(lua_State *L) { return lua_push_address(L, &check(L)->bound), 1; }
 
 static int l_counts(lua_State *L) {
@@ -285,7 +331,8 @@ int luaopen_shoal_core_swim(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"members", l_members}, {"member", l_member},   {"self", l_self},       {"join", l_join},
       {"forget", l_forget},   {"leave", l_leave},     {"payload", l_payload}, {"hint", l_hint},
-      {"address", l_address}, {"counts", l_counts},   {"close", l_close},     {NULL, NULL},
+      {"address", l_address}, {"counts", l_counts},   {"close", l_close},     {"tell", l_tell},
+      {"why", l_why},         {"distance_ns", l_distance}, {"reconfigure", l_reconfigure}, {NULL, NULL},
   };
   lua_handle_type(L, &type, methods);
   luaL_newlib(L, functions);

@@ -16,8 +16,8 @@ static const struct {
 #define TUNABLE(name) {#name, offsetof(struct swim_config, name)}
     TUNABLE(probe_interval_ms),  TUNABLE(probe_timeout_ms),      TUNABLE(indirect_probes),      TUNABLE(gossip_interval_ms),
     TUNABLE(ping_repeats),       TUNABLE(health_max),            TUNABLE(buddy),
-    TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(gossip_bytes_per_s),   TUNABLE(suspicion_multiplier),
-    TUNABLE(suspicion_max),
+    TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(gossip_bytes_per_s),   TUNABLE(user_bytes_per_s),
+    TUNABLE(suspicion_multiplier), TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),
     TUNABLE(leave_timeout_ms),   TUNABLE(tombstone_ms),          TUNABLE(datagram_max),         TUNABLE(members_max),
 };
@@ -74,17 +74,32 @@ int swim_check_addresses(lua_State *L, int index, const char *what, struct shoal
   return 0;
 }
 
-int swim_check_options(lua_State *L, int index, struct swim_options *out) {
+int swim_check_config(lua_State *L, int index, struct swim_config *out) {
   size_t profile_length;
-  luaL_checktype(L, index, LUA_TTABLE);
-  *out = (struct swim_options){0};
   const char *profile = text_field(L, index, "profile", &profile_length);
-  if (swim_config_profile(profile ? profile : "lan", &out->config) < 0)
+  if (profile && swim_config_profile(profile, out) < 0)
     return refuse(L, lua_pushfstring(L, "profile: expected lan, wan or local, found \"%s\"", profile));
   for (size_t i = 0; i < sizeof tunables / sizeof *tunables; i++)
-    number_field(L, index, tunables[i].name, (uint32_t *)((char *)&out->config + tunables[i].offset));
-  const char *problem = swim_config_check(&out->config);
-  if (problem) return refuse(L, problem);
+    number_field(L, index, tunables[i].name, (uint32_t *)((char *)out + tunables[i].offset));
+  const char *problem = swim_config_check(out);
+  return problem ? refuse(L, problem) : 0;
+}
+
+int swim_check_only_tunables(lua_State *L, int index) {
+  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "(not a name)";
+    bool known = strcmp(key, "profile") == 0;
+    for (size_t i = 0; i < sizeof tunables / sizeof *tunables; i++) known |= strcmp(key, tunables[i].name) == 0;
+    if (!known) return refuse(L, lua_pushfstring(L, "%s: cannot be changed while it runs; what can are profile, probe_interval_ms and the like", key));
+  }
+  return 0;
+}
+
+int swim_check_options(lua_State *L, int index, struct swim_options *out) {
+  luaL_checktype(L, index, LUA_TTABLE);
+  *out = (struct swim_options){0};
+  (void)swim_config_profile("lan", &out->config); /* It is there. */
+  if (swim_check_config(L, index, &out->config)) return 3;
   struct swim_identity *id = &out->identity;
   id->name = text_field(L, index, "node", &id->name_length);
   id->cluster = text_field(L, index, "cluster", &id->cluster_length);
@@ -129,6 +144,76 @@ void swim_push_member(lua_State *L, const struct swim_member *m) {
   lua_setfield(L, -2, "suspected_ms");
   lua_pushinteger(L, m->confirmations);
   lua_setfield(L, -2, "confirmations");
+  if (m->rtt_ns > 0) lua_pushinteger(L, (lua_Integer)m->rtt_ns), lua_setfield(L, -2, "rtt_ns");
+}
+
+static void set_ago(lua_State *L, const char *name, uint64_t now_ns, uint64_t at_ns) { /* Whole ms; below 0 is yet to come. */
+  lua_pushinteger(L, (lua_Integer)(now_ns / 1000000) - (lua_Integer)(at_ns / 1000000));
+  lua_setfield(L, -2, name);
+}
+
+static void set_name(lua_State *L, const char *field, const char *name, size_t length) {
+  if (!name) return;
+  lua_pushlstring(L, name, length);
+  lua_setfield(L, -2, field);
+}
+
+static void push_suspicion(lua_State *L, const struct swim_why *why, uint64_t now_ns) {
+  lua_createtable(L, 0, 6);
+  set_ago(L, "since_ms", now_ns, why->suspected_ns);
+  set_ago(L, "ends_ms", why->deadline_ns, now_ns);
+  set_ago(L, "least_ms", why->least_ns, why->suspected_ns);
+  set_ago(L, "most_ms", why->most_ns, why->suspected_ns);
+  lua_pushinteger(L, why->wanted);
+  lua_setfield(L, -2, "wanted");
+  lua_createtable(L, (int)why->accusers_count, 0);
+  for (uint32_t i = 0; i < why->accusers_count; i++) {
+    if (why->accusers[i]) lua_pushlstring(L, why->accusers[i], why->accusers_length[i]);
+    else lua_pushliteral(L, "?");
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_setfield(L, -2, "accusers");
+}
+
+static void push_facts(lua_State *L, const struct swim_why *why, uint64_t now_ns) {
+  lua_createtable(L, (int)why->facts_count, 0);
+  for (uint32_t i = 0; i < why->facts_count; i++) {
+    enum swim_fact_kind kind = why->facts[i].kind;
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, swim_fact_name(kind));
+    lua_setfield(L, -2, "kind");
+    lua_pushstring(L, swim_fact_text(kind));
+    lua_setfield(L, -2, "text");
+    set_ago(L, "ago_ms", now_ns, why->facts[i].at_ns);
+    lua_pushfstring(L, "%I.%I", (LUAI_UACINT)why->facts[i].incarnation.generation, (LUAI_UACINT)why->facts[i].incarnation.version);
+    lua_setfield(L, -2, "incarnation");
+    set_name(L, "by", why->facts[i].other, why->facts[i].other_length);
+    if (kind == SWIM_FACT_UNANSWERED) {
+      lua_pushinteger(L, why->facts[i].value / 256);
+      lua_setfield(L, -2, "asked");
+      lua_pushinteger(L, why->facts[i].value % 256);
+      lua_setfield(L, -2, "nacks");
+    }
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+}
+
+void swim_push_why(lua_State *L, const struct swim_why *why, uint64_t now_ns) {
+  lua_createtable(L, 0, 6);
+  swim_push_member(L, &why->member);
+  lua_setfield(L, -2, "member");
+  lua_pushinteger(L, why->health);
+  lua_setfield(L, -2, "health");
+  if (why->answered) lua_pushinteger(L, why->heard_s), lua_setfield(L, -2, "heard_s");
+  if (why->probing) {
+    lua_createtable(L, 0, 2);
+    set_ago(L, "since_ms", now_ns, why->probe_ns);
+    set_ago(L, "ends_ms", why->probe_end_ns, now_ns);
+    lua_setfield(L, -2, "probe");
+  }
+  if (why->accusers_count > 0) push_suspicion(L, why, now_ns), lua_setfield(L, -2, "suspicion");
+  push_facts(L, why, now_ns);
+  lua_setfield(L, -2, "facts");
 }
 
 static int by_name(const void *left, const void *right) {
@@ -174,7 +259,7 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
 #define COUNT(name) set_count(L, #name, c->name)
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
   COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(stalls), COUNT(conflicts), COUNT(dropped);
-  COUNT(rumours), COUNT(rtt_ns), COUNT(health);
+  COUNT(rumours), COUNT(rtt_ns), COUNT(health), COUNT(user_sent), COUNT(user_heard), COUNT(user_dropped);
 #undef COUNT
   set_count(L, "live", swim_live(s));
   set_count(L, "records", swim_records(s));

@@ -16,6 +16,10 @@ struct swim_options { /* Strings belong to the table at the index given. */
 
 /* Read the table at `index`. Returns 0; or 3 with `nil, message, "CONFIG"` pushed. Raises on wrong types. */
 int swim_check_options(lua_State *L, int index, struct swim_options *out);
+/* The tunables and `profile` of the table at `index` over what *out holds. Returns 0, or 3 as above. */
+int swim_check_config(lua_State *L, int index, struct swim_config *out);
+/* Refuse what is no tunable. Returns 0, or 3 as above. */
+int swim_check_only_tunables(lua_State *L, int index);
 /* An array of "ip:port" at `index`. Returns 0, or 3 as above. */
 int swim_check_addresses(lua_State *L, int index, const char *what, struct shoal_address *out, size_t max, size_t *count);
 
@@ -24,5 +28,7 @@ void swim_push_member(lua_State *L, const struct swim_member *m);
 /* All of them, by rising name. */
 void swim_push_members(lua_State *L, const struct swim *s);
 void swim_push_counts(lua_State *L, const struct swim *s);
+/* What lua/shoal/swim.lua calls SwimWhy. */
+void swim_push_why(lua_State *L, const struct swim_why *why, uint64_t now_ns);
 
 #endif

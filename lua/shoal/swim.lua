@@ -41,6 +41,7 @@ swim.config = schema.record {
   gossip_fanout = tuning(1, 8, "members told in a round"),
   retransmit_multiplier = tuning(1, 8, "news is sent this many times ceil(log10(N + 1))"),
   gossip_bytes_per_s = tuning(300, 10000000, "of news, on whatever datagram, at most"),
+  user_bytes_per_s = tuning(300, 10000000, "of what users tell, likewise, on top"),
   suspicion_multiplier = tuning(1, 16, "least time to refute, in periods, times log10 N"),
   suspicion_max = tuning(1, 16, "most time to refute, in least times"),
   confirmations = tuning(0, 7, "further accusers that bring it down to the least"),
@@ -63,6 +64,13 @@ swim.config = schema.record {
 ---  tell the others that we go; on_done says how many answered that they heard it. Then `close`. A second call: code "EXISTS".
 ---@field payload fun(self: Swim, bytes: string): true?, string?, string?  a new payload; code "TOO_LARGE" past 512 bytes
 ---@field hint fun(self: Swim, name: string): boolean  something speaks against this member: probe it now. It decides nothing.
+---@field tell fun(self: Swim, bytes: string): true?, string?, string?  tell every member 1 to 256 bytes, once each while it lives and
+---  hears us, in no order: it sees an event `user`. Codes "TOO_LARGE", "FULL" (too many are being told: try again later).
+---@field why fun(self: Swim, name: string): SwimWhy?  the evidence for what is believed of a member; `swim.explain` makes it text
+---@field distance_ns fun(self: Swim, a: string, b: string): integer?  the round trip between two members that their network
+---  coordinates foretell; nil while one of them has told none (near nodes never do)
+---@field reconfigure fun(self: Swim, options: table): true?, string?, string?  other times and counts while it runs; those of a
+---  `profile` first, where one is given. Codes "CONFIG", "FULL" (members_max below what is kept): nothing changed then.
 ---@field address fun(self: Swim): string  where it is bound
 ---@field counts fun(self: Swim): table  datagrams by type, refusals by reason, probes, suspicions, deaths, rtt_ns, live, ...
 ---@field close fun(self: Swim)  at once, telling nobody; more than once without harm. Other methods then raise.
@@ -76,10 +84,46 @@ swim.config = schema.record {
 ---@field payload_version integer  0 until the payload has been heard
 ---@field suspected_ms integer    how long it is suspected here; of an event: the suspicion it ended. 0: none, or dead by hearsay
 ---@field confirmations integer   of that suspicion, by others
+---@field rtt_ns integer?          smoothed round trip of our probes of it
 
 ---@class SwimEvent
----@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"
+---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
 ---@field member SwimMember  state and incarnation are those of the event, the rest is of now
+
+---@field told string?     of `user`: what the member tells,
+---@field number integer?  and which of its life's events it is, from 1
+
+---@class SwimWhy  times are whole milliseconds; facts come newest first
+---@field member SwimMember
+---@field heard_s integer?  seconds since it answered us; nil: it never has, or not for 18 hours
+---@field health integer    our own: 0 is well; in bad health we give others more time
+---@field probe { since_ms: integer, ends_ms: integer }?  a probe of ours that waits
+---@field suspicion { since_ms: integer, ends_ms: integer, least_ms: integer, most_ms: integer, wanted: integer, accusers: string[] }?
+---@field facts { kind: string, text: string, ago_ms: integer, incarnation: string, by: string?, asked: integer?, nacks: integer? }[]
+
+--- A SwimWhy as text, for people.
+---@param why SwimWhy
+---@return string
+function swim.explain(why)
+  local m = why.member
+  local lines = { ("%s at %s is %s, incarnation %d.%d"):format(m.name, m.address, m.state, m.incarnation.generation, m.incarnation.version) }
+  local function say(...) lines[#lines + 1] = "  " .. string.format(...) end
+  if why.heard_s then say("it answered us %d s ago%s", why.heard_s, m.rtt_ns and (", round trip %.3f ms"):format(m.rtt_ns / 1e6) or "")
+  else say("it has not answered us") end
+  if why.probe then say("a probe waits for %d ms, and for %d ms more", why.probe.since_ms, why.probe.ends_ms) end
+  local s = why.suspicion
+  if s then
+    say("suspected for %d ms by %s (%d of %d confirmations); dead in %d ms unless it refutes", s.since_ms,
+      table.concat(s.accusers, ", "), #s.accusers - 1, s.wanted, s.ends_ms)
+  end
+  if why.health > 0 then say("our own health is %d, 0 being well: our probes take %d times as long", why.health, why.health + 1) end
+  for _, fact in ipairs(why.facts) do
+    local by = fact.by and " by " .. fact.by or ""
+    if fact.asked then by = (" (%d asked, %d of them said they had no answer either)"):format(fact.asked, fact.nacks) end
+    say("%9.1f s ago  %s%s [%s]", fact.ago_ms / 1000, fact.text, by, fact.incarnation)
+  end
+  return table.concat(lines, "\n")
+end
 
 ---@param world World  `require "shoal.core.world".current()`
 ---@param config table  see `swim.config`

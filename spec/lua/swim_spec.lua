@@ -77,6 +77,62 @@ describe("shoal.swim", function ()
     assert.equal(2, a:self().payload_version)
   end)
 
+  it("tells what a user tells, once, with whose it is; and refuses too much", function ()
+    local a, seen_a = open "a"
+    local told = {}
+    local _, seen_b = open("b", { seeds = { a:address() } }, function (event)
+      if event.kind == "user" then told[#told + 1] = event.member.name .. event.number .. event.told end
+    end)
+    run_until(saw(seen_b, "join a"), seen_b)
+    assert.is_true(a:tell "hello")
+    assert.is_true(a:tell(("x"):rep(256)))
+    run_until(function () return #told == 2 end)
+    table.sort(told)
+    assert.same({ "a1hello", "a2" .. ("x"):rep(256) }, told)
+    assert.is_false(saw(seen_a, "user a")()) -- not to oneself
+    for _, bytes in ipairs { "", ("x"):rep(257) } do
+      local ok, message, code = a:tell(bytes)
+      assert.is_nil(ok)
+      assert.is_string(message)
+      assert.equal("TOO_LARGE", code)
+    end
+    assert.equal(2, a:counts().user_sent)
+  end)
+
+  it("says why it believes what it does, also as text", function ()
+    local a, seen_a = open "a"
+    local b = open("b", { seeds = { a:address() } })
+    run_until(saw(seen_a, "join b"), seen_a)
+    run_until(function () return a:why "b".heard_s ~= nil end)
+    assert.is_true(a:why "b".member.rtt_ns > 0)
+    assert.is_nil(a:why "nobody")
+    b:close()
+    run_until(saw(seen_a, "suspect b"), seen_a)
+    local why = a:why "b"
+    assert.same({ "a" }, why.suspicion.accusers)
+    assert.is_true(why.suspicion.ends_ms > 0 and why.suspicion.since_ms >= 0)
+    assert.equal("SUSPECTED", why.facts[1].kind)
+    assert.equal("a", why.facts[1].by)
+    local text = swim.explain(why)
+    assert.is_truthy(text:find("b at 127.0.0.1:%d+ is suspect, incarnation %d+.0\n"), text)
+    assert.is_truthy(text:find("suspected for %d+ ms by a %(0 of 0 confirmations%); dead in %d+ ms unless it refutes"), text)
+    run_until(saw(seen_a, "dead b"), seen_a)
+    assert.equal("TIMED_OUT", a:why "b".facts[1].kind)
+  end)
+
+  it("takes other times while it runs, and refuses what cannot be", function ()
+    local a = open "a"
+    assert.is_true(a:reconfigure { probe_interval_ms = 100, probe_timeout_ms = 40 })
+    assert.is_true(a:reconfigure { profile = "lan" })
+    for _, bad in ipairs { { probe_timeout_ms = 5000 }, { node = "z" }, { gossip_fanuot = 2 }, { profile = "moon" } } do
+      local ok, message, code = a:reconfigure(bad)
+      assert.is_nil(ok)
+      assert.is_string(message)
+      assert.equal("CONFIG", code)
+    end
+    assert.is_nil(a:distance_ns("a", "nobody"))
+  end)
+
   it("leaves, and says who heard it; a second time is refused", function ()
     local a, seen_a = open "a"
     local b = open("b", { seeds = { a:address() } })
