@@ -1,6 +1,6 @@
 /* shoal.core.swim: core/swim over the world's datagrams and one timer. lua/shoal/swim.lua is its face and its manual.
  *
- *   core.open(world, options, on_event) -> swim | nil, message, code
+ *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_recording.h
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)
  *   swim:tell(bytes)  swim:why(name)  swim:distance_ns(a, b)  swim:reconfigure(options)
  *   swim:payload(bytes)  swim:hint(name)  swim:address()  swim:counts()  swim:close() */
@@ -15,6 +15,7 @@
 #include "lua/lua_world.h"
 #include "lua/modules.h"
 #include "lua/swim_options.h"
+#include "lua/swim_recording.h"
 
 enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
 
@@ -25,6 +26,7 @@ struct binding {
   struct world_timer *timer;
   struct shoal_address bound;
   struct swim_action action;
+  struct swim_recording *recording; /* NULL: none is made. */
   uint64_t send_failed; /* Datagrams that the network did not take: lost, as any can be. */
   int parts;            /* Things of the world that will still say they closed. */
   bool draining;
@@ -40,6 +42,8 @@ static void free_core(struct lua_handle *h) {
   struct binding *b = (struct binding *)h;
   if (b->core) swim_close(b->core);
   b->core = NULL;
+  swim_recording_close(b->recording);
+  b->recording = NULL;
 }
 
 static const struct lua_handle_type type = {"shoal.swim", close_binding, free_core};
@@ -89,24 +93,34 @@ static void deliver(struct binding *b) {
   }
 }
 
+static uint64_t now_ns(const struct binding *b) { return world_now_ns(b->handle.world); }
 static bool usable(const struct binding *b) { return b->handle.L && !b->handle.closing; }
 
 static void drain(struct binding *b) {
   if (b->draining) return; /* Called from a handler: the outer drain delivers it, in order. */
   b->draining = true;
-  while (usable(b) && swim_next(b->core, &b->action)) deliver(b);
+  while (usable(b) && swim_next(b->core, &b->action)) {
+    swim_recording_action(b->recording, &b->action);
+    deliver(b);
+  }
   b->draining = false;
   if (!usable(b)) return;
+  int trouble = swim_recording_trouble(b->recording);
+  if (trouble < 0) door_report(b->handle.L, "swim.record", error_text(trouble));
   uint64_t deadline_ns = swim_deadline(b->core);
   if (deadline_ns == UINT64_MAX) world_timer_stop(b->timer);
   else world_timer_start(b->timer, deadline_ns);
 }
 
-static uint64_t now_ns(const struct binding *b) { return world_now_ns(b->handle.world); }
+/* Before each input. */
+static void record(struct binding *b, enum swim_input input, const struct shoal_address *address, const void *bytes, size_t length) {
+  swim_recording_step(b->recording, input, now_ns(b), address, bytes, length, NULL);
+}
 
 static void on_timer(void *data) {
   struct binding *b = data;
   if (!usable(b)) return;
+  record(b, SWIM_INPUT_TICK, NULL, NULL, 0);
   swim_tick(b->core, now_ns(b));
   drain(b);
 }
@@ -114,6 +128,7 @@ static void on_timer(void *data) {
 static void on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
   struct binding *b = data;
   if (!usable(b)) return;
+  record(b, SWIM_INPUT_RECEIVE, from, bytes, length);
   (void)swim_receive(b->core, now_ns(b), from, bytes, length); /* A refusal is counted by its reason. */
   drain(b);
 }
@@ -151,6 +166,11 @@ static const char *why_not(struct shoal_world *world, const struct swim_options 
   return NULL;
 }
 
+static int join(struct binding *b, const struct shoal_address *seed) {
+  record(b, SWIM_INPUT_JOIN, seed, NULL, 0);
+  return swim_join(b->core, now_ns(b), seed);
+}
+
 static const struct world_udp_events udp_events = {on_datagram, on_error, on_part_closed};
 
 static int start(struct binding *b, struct swim_options *o) {
@@ -160,12 +180,15 @@ static int start(struct binding *b, struct swim_options *o) {
   if (o->identity.address.family == 0) o->identity.address = b->bound;
   uint64_t wall_s = (uint64_t)(world_wall_ns(world) / 1000000000);
   if (wall_s > o->identity.generation) o->identity.generation = (uint32_t)(wall_s < UINT32_MAX ? wall_s : UINT32_MAX);
-  int rc = swim_open(&o->config, &o->identity, world_random(world), now_ns(b), &b->core);
+  uint64_t seed = world_random(world);
+  int rc = swim_open(&o->config, &o->identity, seed, now_ns(b), &b->core);
+  if (rc < 0) return rc;
+  if (o->record) rc = swim_recording_open(world, o->record, &o->config, &o->identity, seed, now_ns(b), &b->recording);
   if (rc < 0) return rc;
   rc = world_timer_open(world, on_timer, on_part_closed, b, &b->timer);
   if (rc < 0) return rc;
   b->parts = 2;
-  for (size_t i = 0; i < o->seeds_count && rc == 0; i++) rc = swim_join(b->core, now_ns(b), &o->seeds[i]);
+  for (size_t i = 0; i < o->seeds_count && rc == 0; i++) rc = join(b, &o->seeds[i]);
   return rc;
 }
 
@@ -228,7 +251,7 @@ static int l_join(lua_State *L) {
   size_t count;
   if (swim_check_addresses(L, 2, "join", seeds, SWIM_SEEDS_MAX, &count)) return 3;
   int rc = 0;
-  for (size_t i = 0; i < count && rc == 0; i++) rc = swim_join(b->core, now_ns(b), &seeds[i]);
+  for (size_t i = 0; i < count && rc == 0; i++) rc = join(b, &seeds[i]);
   wake(b);
   return error_or_true(L, "swim: join", rc);
 }
@@ -237,6 +260,7 @@ static int l_forget(lua_State *L) {
   struct binding *b = check(L);
   struct shoal_address address;
   if (!lua_check_address(L, 2, "swim: forget", &address)) return 3;
+  record(b, SWIM_INPUT_FORGET, &address, NULL, 0);
   lua_pushboolean(L, swim_forget(b->core, &address));
   return 1;
 }
@@ -251,6 +275,7 @@ static int l_leave(lua_State *L) {
   if (lua_gettop(L) < 2) lua_pushcfunction(L, nobody_asks);
   lua_settop(L, 2);
   lua_setiuservalue(L, 1, ON_LEFT);
+  record(b, SWIM_INPUT_LEAVE, NULL, NULL, 0);
   swim_leave(b->core, now_ns(b));
   wake(b);
   lua_pushboolean(L, 1);
@@ -261,6 +286,7 @@ static int l_payload(lua_State *L) {
   struct binding *b = check(L);
   size_t length;
   const char *bytes = luaL_checklstring(L, 2, &length);
+  record(b, SWIM_INPUT_PAYLOAD, NULL, bytes, length);
   int rc = swim_set_payload(b->core, now_ns(b), bytes, length);
   wake(b);
   return error_or_true(L, "swim: payload", rc);
@@ -270,6 +296,7 @@ static int l_hint(lua_State *L) {
   struct binding *b = check(L);
   size_t length;
   const char *name = luaL_checklstring(L, 2, &length);
+  record(b, SWIM_INPUT_HINT, NULL, name, length);
   lua_pushboolean(L, swim_hint(b->core, now_ns(b), name, length));
   wake(b);
   return 1;
@@ -279,6 +306,7 @@ static int l_tell(lua_State *L) {
   struct binding *b = check(L);
   size_t length;
   const char *bytes = luaL_checklstring(L, 2, &length);
+  record(b, SWIM_INPUT_TELL, NULL, bytes, length);
   int rc = swim_tell(b->core, now_ns(b), bytes, length);
   wake(b);
   return error_or_true(L, "swim: tell", rc);
@@ -309,6 +337,7 @@ static int l_reconfigure(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   struct swim_config config = *swim_config_now(b->core);
   if (swim_check_only_tunables(L, 2) || swim_check_config(L, 2, &config)) return 3;
+  swim_recording_step(b->recording, SWIM_INPUT_RECONFIGURE, now_ns(b), NULL, NULL, 0, &config);
   int rc = swim_reconfigure(b->core, now_ns(b), &config);
   wake(b);
   return error_or_true(L, "swim: reconfigure", rc);
@@ -327,7 +356,7 @@ static int l_counts(lua_State *L) {
 static int l_close(lua_State *L) { return lua_handle_close(lua_handle_check(L, 1, &type, false)), 0; }
 
 int luaopen_shoal_core_swim(lua_State *L) {
-  static const luaL_Reg functions[] = {{"open", l_open}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"open", l_open}, {"replay", swim_l_replay}, {NULL, NULL}};
   static const luaL_Reg methods[] = {
       {"members", l_members}, {"member", l_member},   {"self", l_self},       {"join", l_join},
       {"forget", l_forget},   {"leave", l_leave},     {"payload", l_payload}, {"hint", l_hint},

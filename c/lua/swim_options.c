@@ -109,6 +109,9 @@ int swim_check_options(lua_State *L, int index, struct swim_options *out) {
   if (id->cluster_length > SWIM_CLUSTER_MAX) return refuse(L, "cluster: expected a name of at most 64 bytes");
   if (id->payload_length > SWIM_PAYLOAD_MAX)
     return refuse(L, lua_pushfstring(L, "payload: at most 512 bytes, found %I", (LUAI_UACINT)id->payload_length));
+  size_t record_length;
+  out->record = text_field(L, index, "record", &record_length);
+  if (record_length == 0) out->record = NULL;
   if (address_field(L, index, "bind", &out->bind) || address_field(L, index, "advertise", &id->address)) return 3;
   if (out->bind.family == 0) return refuse(L, "bind: expected ip:port, found nothing");
   if (id->address.family && id->address.port == 0) return refuse(L, "advertise: needs a port");

@@ -12,6 +12,7 @@ struct swim_options { /* Strings belong to the table at the index given. */
   struct shoal_address bind;
   struct shoal_address seeds[SWIM_SEEDS_MAX];
   size_t seeds_count;
+  const char *record; /* Where to, or NULL. */
 };
 
 /* Read the table at `index`. Returns 0; or 3 with `nil, message, "CONFIG"` pushed. Raises on wrong types. */

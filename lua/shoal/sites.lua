@@ -176,6 +176,7 @@ site("swim.payload", "any", "warning", { "member" }, "what a member says of itse
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })
 site("swim.event", "any", "error", { "kind", "member" }, "the handler of a membership event failed")
+site("swim.record", "any", "error", {}, "a member's recording could not be written on; it ends there, membership goes on")
 site("swim.*", "any", "error", {}, "a callback of membership failed, or its socket; C knows no ids")
 site("world.*", "any", "error", {}, "a callback of a timer, stream, process or file failed")
 site("luv.callback", "any", "error", {}, "a callback of luv failed (only what never runs simulated uses luv)")

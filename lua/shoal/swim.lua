@@ -31,6 +31,7 @@ swim.config = schema.record {
   profile = schema.enum { "lan", "wan", "local", default = "lan" },
   seeds = schema.array(schema.string { pattern = ADDRESS }, { max = 32, default = {} }),
   generation = tuning(0, 2 ^ 32 - 2 | 0, "at least this; a stored one + 1 rises above it whatever the clock says"),
+  record = schema.string { max = 1024, default = "", doc = "a file for all that this member is told, to be replayed; about 150 B a second" },
   probe_interval_ms = tuning(10, 600000, "a period: between two probes of ours"),
   probe_timeout_ms = tuning(1, 599999, "without an answer for so long, others are asked to probe; below probe_interval_ms"),
   indirect_probes = tuning(0, 8, "how many are asked"),
@@ -123,6 +124,35 @@ function swim.explain(why)
     say("%9.1f s ago  %s%s [%s]", fact.ago_ms / 1000, fact.text, by, fact.incarnation)
   end
   return table.concat(lines, "\n")
+end
+
+---@class SwimReplay
+---@field steps integer  inputs that it was given; `ms` after its beginning, `sent` datagrams
+---@field ms integer
+---@field sent integer
+---@field same boolean    it did at each step what the recorded node did; else `diverged` is the step before which it did not
+---@field diverged integer?
+---@field cut_at integer?  the recording ends within a step, at this byte: its node was killed
+---@field events { at_ms: integer, kind: string, name: string, step: integer }[]  the first 100,000
+---@field members SwimMember[]  at the end
+---@field counts table
+---@field why table<string, SwimWhy>  of the names asked for, at the end; `swim.explain` makes text of one
+
+--- Go through a member's recording (its option `record`) offline: the same inputs, hence the same decisions. With `until_ms` stop
+--- after the first input past it, and ask `why` of members there.
+---@param world World
+---@param path string
+---@param options? { until_ms: integer?, why: string[]? }
+---@return SwimReplay? result
+---@return string? err
+---@return string? code  "MALFORMED", or the system's, such as "ENOENT"
+function swim.replay(world, path, options)
+  local bytes, err, code = world:read_file(path)
+  if not bytes then return nil, err, code end
+  local result
+  result, err, code = core.replay(bytes, options or {})
+  if not result then return nil, ("%s: %s"):format(path, err), code end
+  return result
 end
 
 ---@param world World  `require "shoal.core.world".current()`

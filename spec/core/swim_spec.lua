@@ -32,6 +32,13 @@ describe("core/swim", function()
     assert.equal(8, behaviours, output)
   end)
 
+  it("is recorded and replayed to the same decisions; a recording may be cut, or be any bytes", function ()
+    local ok, output = run "swim_record_spec"
+    assert(ok, output)
+    local _, behaviours = output:gsub("ok ", "ok ")
+    assert.equal(4, behaviours, output)
+  end)
+
   it("keeps names and payloads packed (core/blobs)", function()
     local ok, output = run "blobs_spec"
     assert(ok, output)

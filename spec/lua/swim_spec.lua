@@ -133,6 +133,45 @@ describe("shoal.swim", function ()
     assert.is_nil(a:distance_ns("a", "nobody"))
   end)
 
+  it("records what it is told, and a replay offline decides the same and can be asked why", function ()
+    local path = os.tmpname()
+    os.remove(path)
+    local a, seen_a = open("a", { record = path })
+    local b = open("b", { seeds = { a:address() } })
+    run_until(saw(seen_a, "join b"), seen_a)
+    a:tell "hello"
+    b:close()
+    run_until(saw(seen_a, "suspect b"), seen_a)
+    run_until(saw(seen_a, "dead b"), seen_a)
+    a:close()
+    luv.run()
+    local replayed = assert(swim.replay(world, path, { why = { "b" } }))
+    assert.is_true(replayed.same)
+    assert.is_nil(replayed.cut_at)
+    local seen = {}
+    for _, event in ipairs(replayed.events) do seen[#seen + 1] = event.kind .. " " .. event.name end
+    assert.same(seen_a, seen)
+    assert.equal("dead", replayed.members[2].state)
+    assert.equal("TIMED_OUT", replayed.why.b.facts[1].kind)
+    local at_ms
+    for _, event in ipairs(replayed.events) do if event.kind == "suspect" then at_ms = event.at_ms end end
+    local earlier = assert(swim.replay(world, path, { until_ms = at_ms, why = { "b" } }))
+    assert.equal("suspect", earlier.why.b.member.state)
+    assert.is_true(earlier.steps < replayed.steps)
+    local again = open("a", { record = path }) -- the one before is kept beside it
+    again:close()
+    luv.run()
+    assert.equal(replayed.steps, assert(swim.replay(world, path .. ".1")).steps)
+    for _, case in ipairs { { "no such file", "ENOENT" }, { "README.md", "MALFORMED" } } do
+      local none, message, code = swim.replay(world, case[1])
+      assert.is_nil(none)
+      assert.is_string(message)
+      assert.equal(case[2], code)
+    end
+    os.remove(path)
+    os.remove(path .. ".1")
+  end)
+
   it("leaves, and says who heard it; a second time is refused", function ()
     local a, seen_a = open "a"
     local b = open("b", { seeds = { a:address() } })

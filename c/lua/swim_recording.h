@@ -1,0 +1,27 @@
+/* swim_recording: a member's recording (core/swim_record.h) on its way to a file, and back from one. */
+#ifndef SHOAL_LUA_SWIM_RECORDING_H
+#define SHOAL_LUA_SWIM_RECORDING_H
+
+#include <lua.h>
+
+#include "core/swim_record.h"
+#include "world/world.h"
+
+struct swim_recording;
+
+/* Begin one at `path`; a file that is there is moved to `path`.1 first, replacing what was. 0 or a code. */
+int swim_recording_open(struct shoal_world *world, const char *path, const struct swim_config *config,
+                        const struct swim_identity *identity, uint64_t seed, uint64_t now_ns, struct swim_recording **out);
+/* As swim_record_step() and swim_record_action(). Bytes reach the file each second, each 32 KiB, and at the close. After a failure
+ * to write nothing more is recorded. Harmless with NULL. */
+void swim_recording_step(struct swim_recording *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,
+                         const void *bytes, size_t length, const struct swim_config *config);
+void swim_recording_action(struct swim_recording *r, const struct swim_action *action);
+/* 0, or why writing failed, told once. */
+int swim_recording_trouble(struct swim_recording *r);
+void swim_recording_close(struct swim_recording *r);
+
+/* core.replay(bytes, { until_ms = n | nil, why = { name, ... } | nil }) -> result | nil, message, code */
+int swim_l_replay(lua_State *L);
+
+#endif
