@@ -15,6 +15,7 @@
 #include "lua/lua_world.h"
 #include "lua/modules.h"
 #include "lua/swim_options.h"
+#include "lua/swim_predict.h"
 #include "lua/swim_recording.h"
 
 enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
@@ -356,7 +357,7 @@ static int l_counts(lua_State *L) {
 static int l_close(lua_State *L) { return lua_handle_close(lua_handle_check(L, 1, &type, false)), 0; }
 
 int luaopen_shoal_core_swim(lua_State *L) {
-  static const luaL_Reg functions[] = {{"open", l_open}, {"replay", swim_l_replay}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"open", l_open}, {"replay", swim_l_replay}, {"predict", swim_l_predict}, {NULL, NULL}};
   static const luaL_Reg methods[] = {
       {"members", l_members}, {"member", l_member},   {"self", l_self},       {"join", l_join},
       {"forget", l_forget},   {"leave", l_leave},     {"payload", l_payload}, {"hint", l_hint},

@@ -13,6 +13,7 @@
 --- Datagrams are not sealed yet: without keys only loopback addresses are bound.
 local core = require "shoal.core.swim"
 local schema = require "shoal.schema"
+local sorted = require "shoal.sorted"
 
 local swim = {}
 
@@ -153,6 +154,53 @@ function swim.replay(world, path, options)
   result, err, code = core.replay(bytes, options or {})
   if not result then return nil, ("%s: %s"):format(path, err), code end
   return result
+end
+
+local tunables = { profile = swim.config.fields.profile } -- what is about behaviour, not about who and where
+for name, field in sorted(swim.config.fields) do
+  if field.kind == "optional" and name ~= "advertise" and name ~= "generation" then tunables[name] = field end
+end
+
+--- The question of `swim.predict`. Times of the network are one way.
+swim.question = schema.record({
+  n = schema.integer { min = 3, max = 5000, doc = "members" },
+  crashes = schema.integer { min = 0, max = 1000, default = 20, doc = "so many die, one at a time; fewer than half" },
+  rest_s = schema.integer { min = 1, max = 3600, default = 30, doc = "virtual seconds at rest, before" },
+  latency_ms = schema.number { min = 0, max = 10000, default = 0.5, doc = "of each datagram, at least" },
+  jitter_ms = schema.number { min = 0, max = 10000, default = 0.5, doc = "mean of the exponential added to it" },
+  loss = schema.number { min = 0, max = 0.9, default = 0, doc = "share of datagrams" },
+  seed = schema.integer { min = 0, max = 2 ^ 53 | 0, default = 1 },
+  config = schema.optional(schema.record(tunables)),
+}, function (q)
+  if 2 * q.crashes >= q.n then return ("crashes must be fewer than half of n = %d"):format(q.n) end
+end)
+
+---@class SwimPrediction  seconds are since a crash; nil without crashes
+---@field bytes_per_s number      that each member sends at rest, of UDP payload
+---@field datagrams_per_s number
+---@field false_suspicions_per_hour number  in the whole cluster at rest
+---@field false_deaths integer    members that somebody called dead, though they lived, over the whole run
+---@field suspected_s { p50: number, p99: number, max: number }?   at the first who does
+---@field first_dead_s { p50: number, p99: number, max: number }?  at the first who calls it dead
+---@field all_dead_s { p50: number, p99: number, max: number }?    at the last
+---@field undecided integer  crashes that some never noticed
+---@field virtual_s number
+
+--- What a configuration will do in a cluster of that size on such a network: the members are run, in virtual time, at rest and
+--- through crashes. A prediction is its question: asked again it says the same. It blocks: some ten seconds for 2,000 members and
+--- 20 crashes, so not on a node that has other things to do.
+---
+---     local p = assert(swim.predict { n = 2000, loss = 0.02, config = { profile = "wan" } })
+---     print(p.all_dead_s.p99, p.bytes_per_s)
+---@param question table  see `swim.question`; `config` holds what differs from the lan profile
+---@return SwimPrediction? prediction
+---@return string? err  every problem of the question at once
+---@return string? code  "CONFIG"
+function swim.predict(question)
+  local checked, err = swim.question(question)
+  if not checked then return nil, "swim: predict: " .. err, "CONFIG" end
+  checked.config = checked.config or {}
+  return core.predict(checked)
 end
 
 ---@param world World  `require "shoal.core.world".current()`

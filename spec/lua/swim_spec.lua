@@ -172,6 +172,28 @@ describe("shoal.swim", function ()
     os.remove(path .. ".1")
   end)
 
+  it("predicts what a configuration will do, the same each time it is asked", function ()
+    local question = { n = 50, crashes = 10, rest_s = 20 }
+    local p = assert(swim.predict(question))
+    assert.is_true(p.bytes_per_s > 50 and p.bytes_per_s < 62 and p.datagrams_per_s > 1.9 and p.datagrams_per_s < 2.1)
+    assert.equal(0, p.false_deaths)
+    assert.equal(0, p.undecided)
+    assert.is_true(p.suspected_s.p50 > 1 and p.suspected_s.p50 <= p.first_dead_s.p50 and p.first_dead_s.p50 <= p.all_dead_s.p50)
+    assert.is_true(p.all_dead_s.p99 <= p.all_dead_s.max and p.all_dead_s.max < 15)
+    assert.same(p, swim.predict(question))
+    local slow = assert(swim.predict { n = 50, crashes = 10, rest_s = 20, config = { probe_interval_ms = 3000 } })
+    assert.is_true(slow.suspected_s.p50 > 2 * p.suspected_s.p50 and slow.bytes_per_s < p.bytes_per_s / 2)
+    local lossy = assert(swim.predict { n = 50, crashes = 2, rest_s = 60, loss = 0.4, config = { ping_repeats = 0 } })
+    assert.is_true(lossy.false_suspicions_per_hour > 0)
+    for _, bad in ipairs { {}, { n = 2 }, { n = 10, crashes = 5 }, { n = 10, los = 1 }, { n = 10, crashes = 1, config = { node = "x" } },
+      { n = 10, crashes = 1, config = { probe_timeout_ms = 5000 } } } do
+      local none, message, code = swim.predict(bad)
+      assert.is_nil(none)
+      assert.is_string(message)
+      assert.equal("CONFIG", code)
+    end
+  end)
+
   it("leaves, and says who heard it; a second time is refused", function ()
     local a, seen_a = open "a"
     local b = open("b", { seeds = { a:address() } })

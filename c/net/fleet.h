@@ -1,0 +1,50 @@
+/* fleet: many members of core/swim on one simulated world, without a Lua state: what swim.predict and the studies run.
+ *
+ * Each member is a machine of the simulator's with a datagram socket and one timer, driven as a binding drives one on a real world.
+ * Their names are n0, n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
+#ifndef SHOAL_NET_FLEET_H
+#define SHOAL_NET_FLEET_H
+
+#include "core/swim.h"
+#include "world/sim.h"
+
+struct fleet;
+struct fleet_node {
+  struct fleet *fleet;
+  struct swim *swim; /* NULL while it is down. */
+  struct sim_node *machine;
+  struct shoal_world *world;
+  struct world_udp *udp;
+  struct world_timer *timer;
+  struct shoal_address address;
+  char name[12];
+  uint32_t generation;
+};
+struct fleet {
+  struct sim *sim;
+  struct fleet_node *nodes;
+  uint32_t count;
+  struct swim_config config;
+  uint64_t datagrams, bytes; /* Sent so far, by all. */
+  int error;                 /* The first that a socket or a start met; 0 as long as all is well. */
+  /* Told of each datagram as it is sent, and of each event: about whom. Both may be NULL. */
+  void (*on_send)(struct fleet *f, uint32_t from, uint32_t to, const uint8_t *bytes, size_t length);
+  void (*on_event)(struct fleet *f, uint32_t at, const struct swim_action *action, uint32_t subject);
+  void *data;
+};
+
+enum { FLEET_MAX = 1 << 20 };
+
+/* `count` members that know nobody, or with `acquainted` all, as if they had joined long ago. members_max is raised to fit.
+ * 0, ERR_CONFIG or ERR_MEMORY. */
+int fleet_open(uint64_t seed, uint32_t count, const struct swim_config *config, const struct sim_link *link, bool acquainted,
+               struct fleet **out);
+void fleet_close(struct fleet *f);
+void fleet_run(struct fleet *f, uint64_t duration_ns);
+void fleet_crash(struct fleet *f, uint32_t at);
+int fleet_restart(struct fleet *f, uint32_t at);                /* Its memory lost, its generation one more. */
+int fleet_join(struct fleet *f, uint32_t at, uint32_t seed);
+void fleet_settle(struct fleet *f, uint32_t at);                /* After a call into its swim: take all it has to say. */
+uint32_t fleet_index(const struct shoal_address *address);      /* Whose address it is. */
+
+#endif
