@@ -356,3 +356,23 @@ describe("examples/membership.lua", function ()
     end
   end)
 end)
+
+describe("examples of foresight and evidence", function ()
+  local function run(example)
+    local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 60 lua5.4 examples/" .. example .. " 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    return output
+  end
+
+  it("predict.lua compares configurations before they are deployed", function ()
+    local output = run "predict.lua 30"
+    assert.is_truthy(output:find("\nlan +%d+%.%d+ s +%d+%.%d+ s, +%d+%.%d+ s +%d+%.%d +0\n"), output)
+    assert.is_truthy(output:find "\nlocal ", output)
+  end)
+
+  it("evidence.lua asks a live member why, and then its recording", function ()
+    local output = run "evidence.lua"
+    assert.is_truthy(output:find("is suspect.*suspected by ada.*replayed to the same decisions.*is dead.*suspicion ran out"), output)
+  end)
+end)
