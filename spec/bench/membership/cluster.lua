@@ -1,0 +1,267 @@
+--- One cluster of `scripts/bench membership`, in a network namespace of its own: bring it up, measure it at rest, kill members.
+---
+---   cluster.lua --program=WORDS --form=one|each --n=16 --interval=1000 --timeout=500 --kills=20 --idle=20000 --port=20000
+---
+--- The members are one process, or one each; what they speak is told in spec/bench/membership_bench.c. This says on stdout
+---   ready                                  all know all, and the news of that has died down
+---   idle CPU_NS PACKETS BYTES NS           of all members together, between "go" on stdin and NS later; of the loopback device
+---   memory ABOVE_EMPTY_RSS PSS             bytes a member
+---   kill SUSPECT_MS DEAD_MS AGREE_MS       from the kill to the first suspicion, the first death, the last member's
+---   false SUSPICIONS DEATHS                of members that lived
+---   fail TEXT                              and ends
+--- and ends with the end of its stdin, as its members do with theirs.
+local errors = require "shoal.errors"
+local node = require "shoal.core.node"
+local task = require "shoal.task"
+local world = require("shoal.core.world").current()
+
+local options = {}
+for _, word in ipairs { ... } do
+  local name, value = word:match "^%-%-(%w+)=(.*)$"
+  options[name] = tonumber(value) or value
+end
+local N, PERIOD_MS = options.n, options.interval
+local LIMIT_MS = 60000 + 60 * PERIOD_MS
+
+local function must(value, err) return value or error(tostring(err), 2) end
+
+local function tell(...)
+  io.write(table.concat({ ... }, " "), "\n")
+  io.flush()
+end
+
+-- ---- processes ----
+
+local hosts, host_of, up = {}, {}, {}           -- Members by index.
+local known, known_count, false_suspicions, false_deaths = {}, {}, 0, 0
+local kill                                      -- The one under way.
+local waiter
+local go = task.future("go", nil)
+
+local function see(ns, at, what, about)
+  if what == "up" then
+    up[at] = true
+    return
+  elseif what == "killed" then
+    if kill and kill.victim == at then kill.at_ns = ns end
+    return
+  end
+  if at == about or not up[at] then return end -- Some tell of themselves; some after they were killed.
+  local of = known[at]
+  if what == "join" or what == "alive" then
+    if not of[about] then of[about], known_count[at] = true, known_count[at] + 1 end
+  elseif what == "suspect" then
+    if not kill or about ~= kill.victim then false_suspicions = false_suspicions + 1
+    elseif not kill.suspect_ns or ns < kill.suspect_ns then kill.suspect_ns = ns end
+  elseif what == "dead" and of[about] then
+    of[about], known_count[at] = nil, known_count[at] - 1
+    if not kill or about ~= kill.victim then
+      false_deaths = false_deaths + 1
+      return
+    end
+    kill.heard = kill.heard + 1
+    if not kill.dead_ns or ns < kill.dead_ns then kill.dead_ns = ns end
+    if not kill.agree_ns or ns > kill.agree_ns then kill.agree_ns = ns end
+  end
+end
+
+local function hear(host, bytes)
+  host.rest = host.rest .. bytes
+  local from = 1
+  while true do
+    local to = host.rest:find("\n", from, true)
+    if not to then break end
+    local ns, at, what, about = host.rest:match("^(%d+) (%S+) (%a+) (%S+)", from)
+    if what == "ready" then host.ready = true
+    elseif what then see(math.tointeger(tonumber(ns)), math.tointeger(tonumber(at)), what, math.tointeger(tonumber(about))) end
+    from = to + 1
+  end
+  host.rest = host.rest:sub(from)
+  if waiter then waiter:set(true) end
+end
+
+--- A process without members.
+local function spawn()
+  local argv, host = {}, { rest = "" }
+  for word in options.program:gmatch "%S+" do argv[#argv + 1] = word end
+  for _, name in ipairs { "port", "interval", "timeout", "n" } do
+    argv[#argv + 1] = ("--%s=%d"):format(name, options[name])
+  end
+  host.process = must(world:spawn { argv = argv, pipe = { stdin = true, stdout = true }, on_exit = function (status, signal)
+    if host.killed then return end
+    tell("fail", ("%s ended by itself: status %s, signal %s"):format(argv[1], status, signal))
+    node.exit(1)
+  end })
+  host.pid = host.process:pid()
+  host.stdin = host.process:stream(0)
+  host.stdin:attach { on_end = function () end } -- Its exit is heard.
+  host.process:stream(1):attach { on_read = function (_, bytes) hear(host, bytes) end, on_end = function () end }
+  return host
+end
+
+--- True once held() is; false after so long.
+local function wait(held, limit_ms)
+  local ends_ms = task.now_ms() + limit_ms
+  while not held() do
+    local left_ms = ends_ms - task.now_ms()
+    if left_ms <= 0 then return false end
+    waiter = task.future "news"
+    local _ = waiter:await(math.min(left_ms, 1000)) -- dropped: held() decides
+    waiter = nil
+  end
+  return true
+end
+
+local function agreed()
+  for at = 0, N - 1 do
+    if not up[at] or known_count[at] ~= N - 1 then return false end
+  end
+  return true
+end
+
+--- Members that live, drawn; `but` is not among them.
+local function seeds(count, but)
+  local words = {}
+  for _ = 1, count do
+    local at = world:random(N) - 1
+    if at ~= but and up[at] then words[#words + 1] = at end
+  end
+  return table.concat(words, " ")
+end
+
+--- Until all know all. Whoever is lonely is told again whom to join.
+local function converge()
+  local began_ms = task.now_ms()
+  while not wait(agreed, math.max(5000, 5 * PERIOD_MS)) do
+    if task.now_ms() - began_ms > LIMIT_MS then
+      local lonely = {}
+      for at = 0, N - 1 do if known_count[at] ~= N - 1 then lonely[#lonely + 1] = at .. ":" .. known_count[at] end end
+      error(("no agreement within %d s; who knows how many: %s"):format(LIMIT_MS // 1000, table.concat(lonely, " ")), 0)
+    end
+    for at = 0, N - 1 do
+      if up[at] and known_count[at] ~= N - 1 then host_of[at].stdin:write(("join %d %s\n"):format(at, seeds(2, at))) end
+    end
+  end
+end
+
+local function start(at, friends)
+  known[at], known_count[at] = {}, 0
+  host_of[at].stdin:write(("start %d %s\n"):format(at, friends))
+end
+
+-- ---- what the kernel counted ----
+
+local function text_of(path)
+  local file = must(io.open(path))
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
+--- Ns on a core of all threads of all members' processes.
+local function cpu_ns()
+  local sum = 0
+  for _, host in ipairs(hosts) do
+    for _, thread in ipairs(must(world:list(("/proc/%d/task"):format(host.pid)))) do
+      sum = sum + tonumber(text_of(("/proc/%d/task/%s/schedstat"):format(host.pid, thread)):match "^%d+")
+    end
+  end
+  return sum
+end
+
+--- What the loopback device sent: IP bytes, packets.
+local function traffic()
+  local fields = {}
+  for word in text_of("/proc/self/net/dev"):match("lo:([^\n]*)"):gmatch "%d+" do fields[#fields + 1] = tonumber(word) end
+  return fields[1], fields[2]
+end
+
+--- Resident and proportional bytes of all members' processes.
+local function memory()
+  local rss, pss = 0, 0
+  for _, host in ipairs(hosts) do
+    local text = text_of(("/proc/%d/smaps_rollup"):format(host.pid))
+    rss = rss + 1024 * tonumber(text:match "Rss:%s*(%d+)")
+    pss = pss + 1024 * tonumber(text:match "Pss:%s*(%d+)")
+  end
+  return rss, pss
+end
+
+-- ---- the course ----
+
+local function rest(empty_rss)
+  local cpu, at_ns, bytes, packets = cpu_ns(), world:fresh_ns(), traffic()
+  task.sleep(options.idle)
+  local later_bytes, later_packets = traffic()
+  tell("idle", cpu_ns() - cpu, later_packets - packets, later_bytes - bytes, world:fresh_ns() - at_ns)
+  local rss, pss = memory()
+  tell("memory", (rss - empty_rss) // N, pss // N)
+end
+
+local function put_to_death(victim)
+  kill = { victim = victim, heard = 0 }
+  up[victim] = nil
+  local host = host_of[victim]
+  if options.form == "one" then
+    host.stdin:write(("kill %d\n"):format(victim))
+  else
+    kill.at_ns, host.killed = world:fresh_ns(), true
+    must(host.process:kill "KILL")
+    host.stdin:close()
+  end
+  if not wait(function () return kill.heard == N - 1 end, LIMIT_MS) then
+    error(("member %d was killed, and %d of %d know after %d s"):format(victim, kill.heard, N - 1, LIMIT_MS // 1000), 0)
+  end
+  local function since(ns) return ns and ("%.3f"):format((ns - kill.at_ns) / 1e6) or "nan" end
+  tell("kill", since(kill.suspect_ns), since(kill.dead_ns), since(kill.agree_ns))
+end
+
+local function bring_back(victim)
+  if options.form == "each" then
+    local host = spawn()
+    for i, old in ipairs(hosts) do if old == host_of[victim] then hosts[i] = host end end
+    host_of[victim] = host
+  end
+  start(victim, seeds(4, victim))
+  converge()
+  kill = nil
+end
+
+local function main()
+  for i = 1, options.form == "one" and 1 or N do hosts[i] = spawn() end
+  for at = 0, N - 1 do host_of[at] = hosts[options.form == "one" and 1 or at + 1] end
+  if not wait(function ()
+    for _, host in ipairs(hosts) do if not host.ready then return false end end
+    return true
+  end, LIMIT_MS) then error("its processes do not start", 0) end
+  task.sleep(200)
+  local empty_rss = memory()
+  for at = 0, N - 1 do
+    start(at, at > 0 and options.join ~= "none" and "0" or "")
+    if at == 0 then wait(function () return up[0] end, LIMIT_MS) end
+  end
+  if options.join ~= "none" then converge() end
+  task.sleep(3000 + 5 * PERIOD_MS)
+  tell "ready"
+  go:await()
+  rest(empty_rss)
+  for _ = 1, options.kills do
+    task.sleep(1.5 * PERIOD_MS + world:random(PERIOD_MS))
+    converge() -- Lest one was suspected falsely meanwhile.
+    local victim = world:random(N) - 1
+    put_to_death(victim)
+    bring_back(victim)
+  end
+  tell("false", false_suspicions, false_deaths)
+end
+
+task.start(world)
+must(world:stdio(0)):attach {
+  on_read = function (_, bytes) if bytes:find "go" then go:set(true) end end,
+  on_end = function () node.exit(3) end,
+}
+task.root():spawn("cli.bench", { command = "bench membership" }, function ()
+  local ok, incident = errors.call("cli.bench", { command = "bench membership" }, main)
+  if not ok then tell("fail", (tostring(incident.error or incident):gsub("\n.*", ""))) end
+  node.exit(ok and 0 or 1)
+end)

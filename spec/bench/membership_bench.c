@@ -1,0 +1,212 @@
+/* The members that `scripts/bench membership` kills: core/swim over the real world on loopback, or a bare loop beside it.
+ *
+ *   membership_bench ours|bare [--port=20000] [--interval=1000] [--timeout=500] [--n=64]
+ *
+ * A process holds none, one or many members, as it is told on stdin; member 7 is named n7 and has port + 7. With the end of
+ * stdin it ends. All three programs of the bench (this one, membership/memberlist.go, membership/tarantool.lua) speak so:
+ *
+ *   start 7 0 3     open member 7 and join it to members 0 and 3
+ *   join 7 0        try again
+ *   kill 7          close its socket and forget it, without a word to anybody
+ *
+ * and say what happened, each line begun with CLOCK_MONOTONIC in ns, which all processes of a machine share:
+ *
+ *   ready           NS - ready -
+ *   member 7 up     NS 7 up 7
+ *   killed          NS 7 killed 7
+ *   7 thinks of 3   NS 7 join|alive|suspect|dead 3
+ *
+ * Ours is the profile "lan" as shipped. With another interval every duration of it is scaled alike, and the budget of bytes a
+ * second inversely, so that it is the same protocol run faster. */
+#include "membership_bench/membership_bench.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/swim.h"
+#include "world/uv.h"
+
+struct bench_options bench = {.port = 20000, .interval_ms = 1000, .timeout_ms = 500, .n = 64};
+static uv_loop_t *loop;
+
+/* ---- what is said ---- */
+
+void bench_say(uint32_t at, const char *what, uint32_t about) {
+  printf("%llu %u %s %u\n", (unsigned long long)uv_hrtime(), at, what, about);
+  fflush(stdout);
+}
+
+struct shoal_address bench_address(uint32_t index) {
+  return (struct shoal_address){.family = 4, .bytes = {127, 0, 0, 1}, .port = (uint16_t)(bench.port + index)};
+}
+
+/* ---- a member of ours ---- */
+
+struct one {
+  uint32_t index;
+  struct swim *swim; /* NULL once killed. */
+  struct world_udp *udp;
+  struct world_timer *timer;
+  int parts;
+};
+static struct shoal_world *world;
+static struct swim_config config;
+static struct one *ours[BENCH_MEMBERS_MAX];
+
+static void drain(struct one *m) {
+  struct swim_action a;
+  while (swim_next(m->swim, &a)) {
+    switch (a.kind) {
+      case SWIM_SEND:
+        (void)world_udp_send(m->udp, &a.to, a.bytes, a.length); /* What the network does not take is lost, as any can be. */
+        break;
+      case SWIM_EVENT:
+        if (a.event <= SWIM_EVENT_DEAD)
+          bench_say(m->index, swim_event_name(a.event), (uint32_t)strtoul(a.member.name + 1, NULL, 10));
+        break;
+      default: break; /* Nothing that membership needs. */
+    }
+  }
+  uint64_t due_ns = swim_deadline(m->swim);
+  if (due_ns == UINT64_MAX) world_timer_stop(m->timer);
+  else world_timer_start(m->timer, due_ns);
+}
+
+static void on_timer(void *data) {
+  struct one *m = data;
+  if (!m->swim) return;
+  swim_tick(m->swim, world_now_ns(world));
+  drain(m);
+}
+
+static void on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
+  struct one *m = data;
+  if (!m->swim) return;
+  (void)swim_receive(m->swim, world_now_ns(world), from, bytes, length); /* Counted there. */
+  drain(m);
+}
+
+static void on_closed(void *data) {
+  struct one *m = data;
+  if (--m->parts == 0) free(m);
+}
+
+static void ours_open(void) {
+  struct world_uv_options options = {.loop = loop, .seed = uv_hrtime() ^ (uint64_t)getpid() << 32};
+  BENCH_MUST(world_uv_open(&options, &world) == 0);
+  BENCH_MUST(swim_config_profile("lan", &config) == 0);
+  double scale = bench.interval_ms / (double)config.probe_interval_ms;
+  uint32_t *durations[] = {&config.gossip_interval_ms, &config.sync_interval_ms,    &config.join_retry_ms,
+                           &config.join_retry_max_ms,  &config.leave_timeout_ms, &config.tombstone_ms};
+  for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) *durations[i] = (uint32_t)(*durations[i] * scale);
+  config.gossip_bytes_per_s = (uint32_t)(config.gossip_bytes_per_s / scale);
+  config.probe_interval_ms = bench.interval_ms;
+  config.probe_timeout_ms = bench.timeout_ms;
+  const char *wrong = swim_config_check(&config);
+  if (wrong) fprintf(stderr, "membership_bench: %s\n", wrong), exit(2);
+}
+
+static void ours_join(uint32_t index, uint32_t seed) {
+  struct shoal_address address = bench_address(seed);
+  BENCH_MUST(ours[index] && swim_join(ours[index]->swim, world_now_ns(world), &address) == 0);
+  drain(ours[index]);
+}
+
+static void ours_start(uint32_t index) {
+  static const struct world_udp_events events = {.on_datagram = on_datagram, .on_closed = on_closed};
+  struct one *m = calloc(1, sizeof *m);
+  BENCH_MUST(m && !ours[index]);
+  m->index = index;
+  m->parts = 2;
+  struct shoal_address address = bench_address(index);
+  char name[16];
+  int length = snprintf(name, sizeof name, "n%u", index);
+  BENCH_MUST(world_udp_open(world, &address, &events, m, &m->udp) == 0);
+  BENCH_MUST(world_timer_open(world, on_timer, on_closed, m, &m->timer) == 0);
+  struct swim_identity identity = {.name = name, .name_length = (size_t)length, .cluster = "bench", .cluster_length = 5,
+                                   .address = address, .generation = (uint32_t)(world_wall_ns(world) / 1000000000)};
+  BENCH_MUST(swim_open(&config, &identity, world_random(world), world_now_ns(world), &m->swim) == 0);
+  ours[index] = m;
+  drain(m);
+  bench_say(index, "up", index);
+}
+
+static void ours_kill(uint32_t index) {
+  struct one *m = ours[index];
+  BENCH_MUST(m);
+  ours[index] = NULL;
+  swim_close(m->swim);
+  m->swim = NULL;
+  world_udp_close(m->udp);
+  world_timer_close(m->timer);
+  bench_say(index, "killed", index);
+}
+
+static const struct bench_kind kinds[] = {
+    {"ours", ours_open, ours_start, ours_join, ours_kill},
+    {"bare", NULL, bare_start, NULL, bare_kill},
+};
+static const struct bench_kind *kind;
+
+/* ---- what is heard ---- */
+
+static void obey(char *line) {
+  char *save = NULL, *verb = strtok_r(line, " ", &save), *word = strtok_r(NULL, " ", &save);
+  BENCH_MUST(verb && word);
+  uint32_t index = (uint32_t)strtoul(word, NULL, 10);
+  BENCH_MUST(index < BENCH_MEMBERS_MAX);
+  if (strcmp(verb, "kill") == 0) kind->kill(index);
+  else if (strcmp(verb, "start") == 0) kind->start(index);
+  else BENCH_MUST(strcmp(verb, "join") == 0);
+  while (kind->join && (word = strtok_r(NULL, " ", &save)) != NULL) kind->join(index, (uint32_t)strtoul(word, NULL, 10));
+}
+
+static void on_stdin(uv_poll_t *handle, int status, int events) {
+  static char buffer[65536];
+  static size_t held;
+  (void)handle, (void)events;
+  ssize_t n = status < 0 ? 0 : read(0, buffer + held, sizeof buffer - 1 - held);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n <= 0) exit(0); /* Whoever told us what to do has gone. */
+  held += (size_t)n;
+  buffer[held] = 0;
+  char *from = buffer, *end;
+  for (; (end = strchr(from, '\n')) != NULL; from = end + 1) {
+    *end = 0;
+    obey(from);
+  }
+  held -= (size_t)(from - buffer);
+  memmove(buffer, from, held);
+}
+
+static void take_option(const char *text) {
+  static const struct { const char *name; uint32_t *value; } known[] = {
+      {"--port=", &bench.port}, {"--interval=", &bench.interval_ms}, {"--timeout=", &bench.timeout_ms}, {"--n=", &bench.n}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    size_t length = strlen(known[i].name);
+    if (strncmp(text, known[i].name, length) != 0) continue;
+    *known[i].value = (uint32_t)strtoul(text + length, NULL, 10);
+    return;
+  }
+  fprintf(stderr, "membership_bench: unknown option %s\n", text);
+  exit(2);
+}
+
+int main(int argc, char **argv) {
+  for (size_t i = 0; argc > 1 && i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(argv[1], kinds[i].name) == 0) kind = &kinds[i];
+  if (!kind) return fprintf(stderr, "usage: membership_bench ours|bare [--port=N] [--interval=MS] [--timeout=MS] [--n=N]\n"), 2;
+  for (int i = 2; i < argc; i++) take_option(argv[i]);
+  BENCH_MUST(bench.n <= BENCH_MEMBERS_MAX && bench.port + bench.n <= 65535 && bench.interval_ms > 0);
+  loop = uv_default_loop();
+  if (kind->open) kind->open();
+  uv_poll_t input;
+  BENCH_MUST(uv_poll_init(loop, &input, 0) == 0 && uv_poll_start(&input, UV_READABLE, on_stdin) == 0);
+  printf("%llu - ready -\n", (unsigned long long)uv_hrtime());
+  fflush(stdout);
+  return uv_run(loop, UV_RUN_DEFAULT);
+}
