@@ -130,7 +130,10 @@ static void wake(struct real_world *w) {
   if (!w->closing && !uv_is_active((uv_handle_t *)&w->idle)) uv_idle_start(&w->idle, on_idle);
 }
 
-/* Set the clock to the next alarm. It may stand earlier than needed: then it rings for nobody and is set again. */
+/* On the loop's clock. Rounded up: never early. */
+static uint64_t due_ms(const struct alarm *a) { return a->at_ns / 1000000 + (a->at_ns % 1000000 != 0); }
+
+/* Set the clock to the next alarm. It may stand earlier than needed, until the end of the turn: see put_clock_off. */
 static void set_clock(struct real_world *w) {
   if (w->closing) return;
   if (w->alarms_count == 0) {
@@ -144,9 +147,19 @@ static void set_clock(struct real_world *w) {
     wake(w);
     return;
   }
-  uint64_t loop_ms = uv_now(w->loop), at_ms = at_ns / 1000000 + (at_ns % 1000000 != 0); /* Rounded up: never early. */
+  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w->alarms[1]);
   if (w->clock_ms != 0 && w->clock_ms <= at_ms && w->clock_ms > loop_ms) return;
   uv_timer_start(&w->clock, on_clock, at_ms > loop_ms ? at_ms - loop_ms : 1, 0);
+  w->clock_ms = at_ms;
+}
+
+/* Before the loop waits: what the clock was set to may have been stopped or put off since, as happens to each deadline that is
+ * met. Waking up for nobody costs more than all that was done in the turn. */
+static void put_clock_off(struct real_world *w) {
+  if (w->clock_ms == 0 || w->alarms_count == 0 || w->closing) return;
+  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w->alarms[1]);
+  if (at_ms <= w->clock_ms || at_ms <= loop_ms) return;
+  uv_timer_start(&w->clock, on_clock, at_ms - loop_ms, 0);
   w->clock_ms = at_ms;
 }
 
@@ -216,6 +229,7 @@ static void on_prepare(uv_prepare_t *handle) {
   struct real_world *w = CONTAINER(handle, struct real_world, prepare);
   if (w->alarm_soon) ring(w);
   settle(w, world_run_deferred(&w->base));
+  put_clock_off(w);
 }
 
 static void on_check(uv_check_t *handle) {
