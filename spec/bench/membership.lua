@@ -25,6 +25,7 @@ local world = require("shoal.core.world").current()
 local BUILD = os.getenv "SHOAL_BUILD" or "build/release"
 local MEMBERLIST = BUILD .. "/spec/membership_memberlist"
 local SYSTEMS = { "ours", "memberlist", "tarantool", "bare" }
+local STARTING = 6
 local PEERS = { "memberlist", "tarantool" }
 local PROGRAMS = {
   ours = BUILD .. "/spec/membership_bench ours", bare = BUILD .. "/spec/membership_bench bare",
@@ -91,7 +92,8 @@ local function take(cluster, line)
   local r, words = cluster.result, {}
   for word in line:gmatch "%S+" do words[#words + 1] = tonumber(word) or word end
   local what = words[1]
-  if what == "ready" then cluster.ready:set(true)
+  if what == "together" then cluster.together:set(true)
+  elseif what == "ready" then cluster.ready:set(true)
   elseif what == "idle" then
     r.cpu_ns, r.packets, r.bytes = r.cpu_ns + words[2], r.packets + words[3], r.bytes + words[4]
     r.member_ns = r.member_ns + words[5] * cluster.n
@@ -125,11 +127,12 @@ local function launch(cluster)
   for _, name in ipairs { "form", "n", "interval", "timeout", "kills", "idle", "join" } do
     argv[#argv + 1] = ("--%s=%s"):format(name, cluster[name])
   end
-  cluster.ready, cluster.done = task.future "ready", task.future "done"
+  cluster.together, cluster.ready, cluster.done = task.future "together", task.future "ready", task.future "done"
   local process, err = world:spawn { argv = argv, pipe = { stdin = true, stdout = true, stderr = true }, on_exit = function (status)
     if status ~= 0 or not cluster.finished then
       table.insert(cluster.result.failures, ("its driver ended with %s"):format(status))
     end
+    cluster.together:set(false)
     cluster.ready:set(false)
     cluster.done:set(true)
   end }
@@ -153,7 +156,7 @@ local function cell(clusters, interval, n, form, kills)
     if chosen[system] and not missing[system] and (kills or system == "ours" or system == "bare") then
       local r, ours = result(), system == "ours"
       results[title][system] = r
-      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 3 or 1) * (ours and 2 or 1)
+      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 2 or 1) * (ours and 2 or 1)
       local all = not kills and 0 or system == "bare" and 0 or math.tointeger(options[ours and "kills-ours" or "kills"]) or 60
       for i = 1, count do
         clusters[#clusters + 1] = { system = system, result = r, title = title .. " " .. system, interval = interval,
@@ -167,7 +170,8 @@ end
 local function run_batch(name, clusters)
   if #clusters == 0 then return end
   local began_ms, members = task.now_ms(), 0
-  for _, c in ipairs(clusters) do
+  for i, c in ipairs(clusters) do -- A few at a time: some thousand processes that start at once are no cluster that joins.
+    if i > STARTING then clusters[i - STARTING].together:await() end
     launch(c)
     members = members + c.n
   end

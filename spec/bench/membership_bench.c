@@ -7,6 +7,7 @@
  *
  *   start 7 0 3     open member 7 and join it to members 0 and 3
  *   join 7 0        try again
+ *   table 7         say all it holds to live (ours only), to find out why it is not all
  *   kill 7          close its socket and forget it, without a word to anybody
  *
  * and say what happened, each line begun with CLOCK_MONOTONIC in ns, which all processes of a machine share:
@@ -15,6 +16,7 @@
  *   member 7 up     NS 7 up 7
  *   killed          NS 7 killed 7
  *   7 thinks of 3   NS 7 join|alive|suspect|dead 3
+ *   table           NS 7 holds 3
  *
  * Ours is the profile "lan" as shipped. With another interval every duration of it is scaled alike, and the budget of bytes a
  * second inversely, so that it is the same protocol run faster. */
@@ -57,6 +59,12 @@ static struct shoal_world *world;
 static struct swim_config config;
 static struct one *ours[BENCH_MEMBERS_MAX];
 
+static uint32_t index_of(const struct swim_member *m) {
+  uint32_t index = 0;
+  for (size_t i = 1; i < m->name_length; i++) index = 10 * index + (uint32_t)(m->name[i] - '0');
+  return index;
+}
+
 static void drain(struct one *m) {
   struct swim_action a;
   while (swim_next(m->swim, &a)) {
@@ -65,8 +73,7 @@ static void drain(struct one *m) {
         (void)world_udp_send(m->udp, &a.to, a.bytes, a.length); /* What the network does not take is lost, as any can be. */
         break;
       case SWIM_EVENT:
-        if (a.event <= SWIM_EVENT_DEAD)
-          bench_say(m->index, swim_event_name(a.event), (uint32_t)strtoul(a.member.name + 1, NULL, 10));
+        if (a.event <= SWIM_EVENT_DEAD) bench_say(m->index, swim_event_name(a.event), index_of(&a.member));
         break;
       default: break; /* Nothing that membership needs. */
     }
@@ -112,7 +119,9 @@ static void ours_open(void) {
 
 static void ours_join(uint32_t index, uint32_t seed) {
   struct shoal_address address = bench_address(seed);
-  BENCH_MUST(ours[index] && swim_join(ours[index]->swim, world_now_ns(world), &address) == 0);
+  BENCH_MUST(ours[index]);
+  int rc = swim_join(ours[index]->swim, world_now_ns(world), &address);
+  BENCH_MUST(rc == 0 || rc == ERR_FULL); /* It has enough to try. */
   drain(ours[index]);
 }
 
@@ -146,9 +155,16 @@ static void ours_kill(uint32_t index) {
   bench_say(index, "killed", index);
 }
 
+static void ours_table(uint32_t index) {
+  BENCH_MUST(ours[index]);
+  struct swim_member m;
+  for (uint32_t cursor = 0; swim_each(ours[index]->swim, &cursor, &m);)
+    if (m.state <= SWIM_SUSPECT) bench_say(index, "holds", index_of(&m));
+}
+
 static const struct bench_kind kinds[] = {
-    {"ours", ours_open, ours_start, ours_join, ours_kill},
-    {"bare", NULL, bare_start, NULL, bare_kill},
+    {"ours", ours_open, ours_start, ours_join, ours_kill, ours_table},
+    {"bare", NULL, bare_start, NULL, bare_kill, NULL},
 };
 static const struct bench_kind *kind;
 
@@ -161,6 +177,7 @@ static void obey(char *line) {
   BENCH_MUST(index < BENCH_MEMBERS_MAX);
   if (strcmp(verb, "kill") == 0) kind->kill(index);
   else if (strcmp(verb, "start") == 0) kind->start(index);
+  else if (strcmp(verb, "table") == 0 && kind->table) kind->table(index);
   else BENCH_MUST(strcmp(verb, "join") == 0);
   while (kind->join && (word = strtok_r(NULL, " ", &save)) != NULL) kind->join(index, (uint32_t)strtoul(word, NULL, 10));
 }

@@ -3,7 +3,8 @@
 ---   cluster.lua --program=WORDS --form=one|each --n=16 --interval=1000 --timeout=500 --kills=20 --idle=20000 --port=20000
 ---
 --- The members are one process, or one each; what they speak is told in spec/bench/membership_bench.c. This says on stdout
----   ready                                  all know all, and the news of that has died down
+---   together                               all know all
+---   ready                                  and the news of that has died down
 ---   idle CPU_NS PACKETS BYTES NS           of all members together, between "go" on stdin and NS later; of the loopback device
 ---   memory ABOVE_EMPTY_RSS PSS             bytes a member
 ---   kill SUSPECT_MS DEAD_MS AGREE_MS       from the kill to the first suspicion, the first death, the last member's
@@ -34,6 +35,7 @@ end
 
 local hosts, host_of, up = {}, {}, {}           -- Members by index.
 local known, known_count, false_suspicions, false_deaths = {}, {}, 0, 0
+local holds = {}                                -- What members said they hold, when asked.
 local kill                                      -- The one under way.
 local waiter
 local go = task.future("go", nil)
@@ -41,6 +43,9 @@ local go = task.future("go", nil)
 local function see(ns, at, what, about)
   if what == "up" then
     up[at] = true
+    return
+  elseif what == "holds" then
+    holds[at] = (holds[at] or "") .. " " .. about
     return
   elseif what == "killed" then
     if kill and kill.victim == at then kill.at_ns = ns end
@@ -132,10 +137,16 @@ end
 --- Until all know all. Whoever is lonely is told again whom to join.
 local function converge()
   local began_ms = task.now_ms()
-  while not wait(agreed, math.max(5000, 5 * PERIOD_MS)) do
+  while not wait(agreed, 10000 + 5 * PERIOD_MS) do
     if task.now_ms() - began_ms > LIMIT_MS then
       local lonely = {}
-      for at = 0, N - 1 do if known_count[at] ~= N - 1 then lonely[#lonely + 1] = at .. ":" .. known_count[at] end end
+      for at = 0, N - 1 do
+        if known_count[at] ~= N - 1 then
+          if options.program:find "ours" then host_of[at].stdin:write(("table %d\n"):format(at)) end
+          task.sleep(500)
+          lonely[#lonely + 1] = ("%d: told %d, holds%s;"):format(at, known_count[at], holds[at] or "?")
+        end
+      end
       error(("no agreement within %d s; who knows how many: %s"):format(LIMIT_MS // 1000, table.concat(lonely, " ")), 0)
     end
     for at = 0, N - 1 do
@@ -241,6 +252,7 @@ local function main()
     if at == 0 then wait(function () return up[0] end, LIMIT_MS) end
   end
   if options.join ~= "none" then converge() end
+  tell "together"
   task.sleep(3000 + 5 * PERIOD_MS)
   tell "ready"
   go:await()

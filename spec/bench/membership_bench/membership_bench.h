@@ -31,6 +31,7 @@ struct bench_kind {
   void (*start)(uint32_t index);
   void (*join)(uint32_t index, uint32_t seed); /* NULL: nobody joins. */
   void (*kill)(uint32_t index);
+  void (*table)(uint32_t index); /* NULL: it has none. */
 };
 
 void bench_say(uint32_t at, const char *what, uint32_t about);
