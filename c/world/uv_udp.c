@@ -20,7 +20,7 @@ enum {
   RECEIVE_BYTES = 1024 * 1024, /* With the kernel's default a quarter of 190,000 small datagrams a second was lost. */
 };
 
-/* A polled socket, not libuv's uv_udp_t: that asks once more after each batch, in vain, which is a sixth of all system calls of a
+/* A polled socket, not libuv's uv_udp_t: that asks once more after each batch, in vain, which is a fifth of all system calls of a
  * member that is sent a datagram now and then. */
 struct real_udp {
   struct world_udp base;

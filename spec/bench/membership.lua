@@ -4,6 +4,10 @@
 ---   scripts/bench membership [--n=16,32,64] [--interval=1000,200] [--form=one,each] [--only=ours,memberlist,tarantool,bare]
 ---                            [--kills=60] [--kills-ours=240] [--thousand=1000] [--quick]
 ---
+--- memberlist itself and not serf, which is built on it: serf's agent cannot be given other times than its profiles', nor be many
+--- in one process. All systems run as shipped, but for the two times of the cell; ours and memberlist's other durations are
+--- scaled with the interval (by 5 where it is 200 ms; ours: the profile "lan"), Tarantool has no others.
+---
 --- A cell is an interval between probes (the timeout is half of it), a size, and whether the members are one process or one
 --- each. In a cell each system has clusters of its own, each in its own network and process namespace: what its loopback device
 --- counted is this cluster's traffic and nobody else's, and nothing survives its end. All clusters of a batch come up together,
@@ -148,7 +152,7 @@ end
 local results = {} -- By cell's title and system.
 
 --- The clusters of a cell. How many share the kills: as many as make the batch end in some minutes, for a kill with all that
---- belongs to it takes the peers 12 periods and ours 7.
+--- belongs to it takes the peers 12 periods and ours 7. Returns the title.
 local function cell(clusters, interval, n, form, kills)
   local title = ("%s_%s_%s"):format(interval, form, n)
   results[title] = { interval = interval, n = n, form = form, title = title }
@@ -156,7 +160,7 @@ local function cell(clusters, interval, n, form, kills)
     if chosen[system] and not missing[system] and (kills or system == "ours" or system == "bare") then
       local r, ours = result(), system == "ours"
       results[title][system] = r
-      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 2 or 1) * (ours and 2 or 1)
+      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 3 or 1) * (ours and 2 or 1)
       local all = not kills and 0 or system == "bare" and 0 or math.tointeger(options[ours and "kills-ours" or "kills"]) or 60
       for i = 1, count do
         clusters[#clusters + 1] = { system = system, result = r, title = title .. " " .. system, interval = interval,
@@ -165,22 +169,7 @@ local function cell(clusters, interval, n, form, kills)
       end
     end
   end
-end
-
-local function run_batch(name, clusters)
-  if #clusters == 0 then return end
-  local began_ms, members = task.now_ms(), 0
-  for i, c in ipairs(clusters) do -- A few at a time: some thousand processes that start at once are no cluster that joins.
-    if i > STARTING then clusters[i - STARTING].together:await() end
-    launch(c)
-    members = members + c.n
-  end
-  io.stderr:write(("# %s: %d clusters, %d members\n"):format(name, #clusters, members))
-  for _, c in ipairs(clusters) do c.ready:await() end
-  io.stderr:write(("# %s: at rest after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))
-  for _, c in ipairs(clusters) do c.stdin:write "go\n" end
-  for _, c in ipairs(clusters) do c.done:await() end
-  io.stderr:write(("# %s: ended after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))
+  return title
 end
 
 -- ---- figures ----
@@ -221,6 +210,24 @@ local function print_cell(c)
       for _, text in ipairs(r.failures) do print(("FAILED %s %s: %s"):format(c.title, system, text)) end
     end
   end
+end
+
+local function run_batch(name, titles, clusters)
+  if #clusters == 0 then return end
+  local began_ms, members = task.now_ms(), 0
+  for i, c in ipairs(clusters) do -- A few at a time: some thousand processes that start at once are no cluster that joins.
+    if i > STARTING then clusters[i - STARTING].together:await() end
+    launch(c)
+    members = members + c.n
+  end
+  io.stderr:write(("# %s: %d clusters, %d members\n"):format(name, #clusters, members))
+  for _, c in ipairs(clusters) do c.ready:await() end
+  io.stderr:write(("# %s: at rest after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))
+  for _, c in ipairs(clusters) do c.stdin:write "go\n" end
+  for _, c in ipairs(clusters) do c.done:await() end
+  for _, title in ipairs(titles) do print_cell(results[title]) end
+  io.stdout:flush()
+  io.stderr:write(("# %s: ended after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))
 end
 
 local short = 0
@@ -270,30 +277,29 @@ end
 local function main()
   prepare()
   local titles, sizes, forms = {}, list(options.n), list(options.form)
-  local function add(clusters, interval, n, form, kills)
-    cell(clusters, interval, n, form, kills)
-    titles[#titles + 1] = ("%s_%s_%s"):format(interval, form, n)
-  end
+  print "# times in ms from the kill, CPU us and IP bytes and packets a member and second at rest, KB a member; false suspicions, deaths"
+  print(HEAD:format("cell", "system", "kills", "suspect", "theory", "median", "p99", "death", "p99", "agree", "p99", "CPU us/s", "B/s",
+    "pkt/s", "RSS KB", "PSS KB", "false"))
   table.sort(sizes)
   for _, interval in ipairs(list(options.interval)) do
     -- Five times as fast, all at once would keep two cores busy, and a busy machine is another question: the largest apart.
     local largest = interval < 1000 and #sizes > 1 and table.remove(sizes) or nil
     for _, some in ipairs(largest and { sizes, { largest } } or { sizes }) do
-      local clusters = {}
+      local clusters, added = {}, {}
+      local function add(ms, n, form, kills)
+        added[#added + 1] = cell(clusters, ms, n, form, kills)
+      end
       for _, n in ipairs(some) do
-        for _, form in ipairs(forms) do add(clusters, interval, n, form, true) end
+        for _, form in ipairs(forms) do add(interval, n, form, true) end
       end
       if largest and some == sizes and options.thousand ~= "0" then
-        add(clusters, 1000, math.tointeger(options.thousand), "one", false)
+        add(1000, math.tointeger(options.thousand), "one", false)
       end
-      run_batch(("%d ms, N = %s"):format(interval, table.concat(some, ", ")), clusters)
+      run_batch(("%d ms, N = %s"):format(interval, table.concat(some, ", ")), added, clusters)
+      table.move(added, 1, #added, #titles + 1, titles)
     end
     sizes[#sizes + 1] = largest
   end
-  print "# times in ms from the kill, CPU us and IP bytes and packets a member and second at rest, KB a member; false suspicions, deaths"
-  print(HEAD:format("cell", "system", "kills", "suspect", "theory", "median", "p99", "death", "p99", "agree", "p99", "CPU us/s", "B/s",
-    "pkt/s", "RSS KB", "PSS KB", "false"))
-  for _, title in ipairs(titles) do print_cell(results[title]) end
   for _, title in ipairs(titles) do bars(results[title]) end
   for _, peer in ipairs(PEERS) do
     if missing[peer] and chosen[peer] then print(("MISSING %s: %s"):format(peer, missing[peer])) end

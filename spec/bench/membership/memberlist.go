@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -41,17 +42,26 @@ func say(at string, what string, about string) {
 	fmt.Printf("%d %s %s %s\n", monotonic(), at, what, about)
 }
 
-type observer struct{ index string }
+type observer struct {
+	index string
+	gone  atomic.Bool // Its timers outlive a Shutdown: what they think is not what the next life of its name thinks.
+}
 
-func (o *observer) NotifyJoin(n *memberlist.Node)   { say(o.index, "join", n.Name[1:]) }
-func (o *observer) NotifyLeave(n *memberlist.Node)  { say(o.index, "dead", n.Name[1:]) }
+func (o *observer) say(what string, about string) {
+	if !o.gone.Load() {
+		say(o.index, what, about)
+	}
+}
+
+func (o *observer) NotifyJoin(n *memberlist.Node)   { o.say("join", n.Name[1:]) }
+func (o *observer) NotifyLeave(n *memberlist.Node)  { o.say("dead", n.Name[1:]) }
 func (o *observer) NotifyUpdate(n *memberlist.Node) {}
 
 var suspects = []byte("memberlist: Suspect n")
 
 func (o *observer) Write(line []byte) (int, error) {
 	if at := bytes.Index(line, suspects); at >= 0 {
-		say(o.index, "suspect", string(bytes.Fields(line[at+len(suspects):])[0]))
+		o.say("suspect", string(bytes.Fields(line[at+len(suspects):])[0]))
 	}
 	return len(line), nil
 }
@@ -63,8 +73,13 @@ func must(err error) {
 	}
 }
 
-func start(index int) *memberlist.Memberlist {
-	o := &observer{strconv.Itoa(index)}
+type member struct {
+	list     *memberlist.Memberlist
+	observer *observer
+}
+
+func start(index int) member {
+	o := &observer{index: strconv.Itoa(index)}
 	c := memberlist.DefaultLANConfig()
 	scale := func(d time.Duration) time.Duration { return d * time.Duration(*interval) / 1000 }
 	c.GossipInterval, c.PushPullInterval = scale(c.GossipInterval), scale(c.PushPullInterval)
@@ -79,10 +94,10 @@ func start(index int) *memberlist.Memberlist {
 	m, err := memberlist.Create(c)
 	must(err)
 	say(o.index, "up", o.index)
-	return m
+	return member{m, o}
 }
 
-func join(m *memberlist.Memberlist, seeds []string) {
+func join(m member, seeds []string) {
 	var names []string
 	for _, s := range seeds {
 		i, err := strconv.Atoi(s)
@@ -90,13 +105,13 @@ func join(m *memberlist.Memberlist, seeds []string) {
 		names = append(names, fmt.Sprintf("127.0.0.1:%d", *port+i))
 	}
 	if len(names) > 0 {
-		m.Join(names) // The bench looks whether it knows the others, and tells it again.
+		m.list.Join(names) // The bench looks whether it knows the others, and tells it again.
 	}
 }
 
 func main() {
 	flag.Parse()
-	members := map[int]*memberlist.Memberlist{}
+	members := map[int]member{}
 	say("-", "ready", "-")
 	input := bufio.NewScanner(os.Stdin)
 	for input.Scan() {
@@ -110,7 +125,8 @@ func main() {
 		case "join":
 			go join(members[index], words[2:])
 		case "kill":
-			must(members[index].Shutdown()) // "A leave message will not be broadcasted prior."
+			members[index].observer.gone.Store(true)
+			must(members[index].list.Shutdown()) // "A leave message will not be broadcasted prior."
 			delete(members, index)
 			say(words[1], "killed", words[1])
 		}
