@@ -89,7 +89,7 @@ end
 --- What a system did in a cell, all of its clusters together.
 local function result()
   return { suspect = {}, dead = {}, agree = {}, cpu_ns = 0, packets = 0, bytes = 0, member_ns = 0, rss = 0, pss = 0, clusters = 0,
-    false_suspicions = 0, false_deaths = 0, failures = {} }
+    false_suspicions = 0, false_deaths = 0, failures = {}, anew = {} }
 end
 
 local function take(cluster, line)
@@ -104,10 +104,11 @@ local function take(cluster, line)
   elseif what == "memory" then
     r.rss, r.pss, r.clusters = r.rss + words[2], r.pss + words[3], r.clusters + 1
   elseif what == "kill" then
-    for i, name in ipairs { "suspect", "dead", "agree" } do table.insert(r[name], tonumber(words[i + 1]) or 0 / 0) end
+    for i, name in ipairs { "suspect", "dead", "agree" } do table.insert(r[name], tonumber(words[i + 1]) or math.huge) end
   elseif what == "false" then
     r.false_suspicions, r.false_deaths = r.false_suspicions + words[2], r.false_deaths + words[3]
     cluster.finished = true
+  elseif what == "anew" then table.insert(r.anew, line)
   elseif what == "fail" then table.insert(r.failures, line)
   end
 end
@@ -207,6 +208,7 @@ local function print_cell(c)
         quantile(r.suspect, 0.99), quantile(r.dead, 0.5), quantile(r.dead, 0.99), quantile(r.agree, 0.5), quantile(r.agree, 0.99),
         figures.cpu(r), figures.bytes(r), r.packets / r.member_ns * 1e9, r.rss / r.clusters / 1024, r.pss / r.clusters / 1024,
         r.false_suspicions, r.false_deaths):gsub("%-?nan", "  -")))
+      for _, text in ipairs(r.anew) do print(("# %s %s: begun %s"):format(c.title, system, text)) end
       for _, text in ipairs(r.failures) do print(("FAILED %s %s: %s"):format(c.title, system, text)) end
     end
   end

@@ -9,6 +9,7 @@
 ---   memory ABOVE_EMPTY_RSS PSS             bytes a member
 ---   kill SUSPECT_MS DEAD_MS AGREE_MS       from the kill to the first suspicion, the first death, the last member's
 ---   false SUSPICIONS DEATHS                of members that lived
+---   anew TEXT                              it did not come to agree, and was begun anew; such a kill's times are inf
 ---   fail TEXT                              and ends
 --- and ends with the end of its stdin, as its members do with theirs.
 local errors = require "shoal.errors"
@@ -22,7 +23,7 @@ for _, word in ipairs { ... } do
   options[name] = tonumber(value) or value
 end
 local N, PERIOD_MS = options.n, options.interval
-local LIMIT_MS = 60000 + 60 * PERIOD_MS
+local LIMIT_MS = 30000 + 30 * PERIOD_MS
 
 local function must(value, err) return value or error(tostring(err), 2) end
 
@@ -71,6 +72,7 @@ local function see(ns, at, what, about)
 end
 
 local function hear(host, bytes)
+  if host.forgotten then return end
   host.rest = host.rest .. bytes
   local from = 1
   while true do
@@ -134,7 +136,7 @@ local function seeds(count, but)
   return table.concat(words, " ")
 end
 
---- Until all know all. Whoever is lonely is told again whom to join.
+--- Until all know all: true, or false and who does not. Whoever is lonely is told again whom to join.
 local function converge()
   local began_ms = task.now_ms()
   while not wait(agreed, 10000 + 5 * PERIOD_MS) do
@@ -147,12 +149,14 @@ local function converge()
           lonely[#lonely + 1] = ("%d: told %d, holds%s;"):format(at, known_count[at], holds[at] or "?")
         end
       end
-      error(("no agreement within %d s; who knows how many: %s"):format(LIMIT_MS // 1000, table.concat(lonely, " ")), 0)
+      local said = table.concat(lonely, " ")
+      return false, ("no agreement within %d s; who knows how many: %s"):format(LIMIT_MS // 1000, said:sub(1, 300))
     end
     for at = 0, N - 1 do
       if up[at] and known_count[at] ~= N - 1 then host_of[at].stdin:write(("join %d %s\n"):format(at, seeds(2, at))) end
     end
   end
+  return true
 end
 
 local function start(at, friends)
@@ -209,6 +213,7 @@ local function rest(empty_rss)
   tell("memory", (rss - empty_rss) // N, pss // N)
 end
 
+--- True when all know it, else false and how many do.
 local function put_to_death(victim)
   kill = { victim = victim, heard = 0 }
   up[victim] = nil
@@ -220,11 +225,10 @@ local function put_to_death(victim)
     must(host.process:kill "KILL")
     host.stdin:close()
   end
-  if not wait(function () return kill.heard == N - 1 end, LIMIT_MS) then
-    error(("member %d was killed, and %d of %d know after %d s"):format(victim, kill.heard, N - 1, LIMIT_MS // 1000), 0)
-  end
-  local function since(ns) return ns and ("%.3f"):format((ns - kill.at_ns) / 1e6) or "nan" end
-  tell("kill", since(kill.suspect_ns), since(kill.dead_ns), since(kill.agree_ns))
+  local all = wait(function () return kill.heard == N - 1 end, LIMIT_MS)
+  local function since(ns) return ns and ("%.3f"):format((ns - kill.at_ns) / 1e6) or "inf" end
+  tell("kill", since(kill.suspect_ns), since(kill.dead_ns), all and since(kill.agree_ns) or "inf")
+  return all, ("member %d was killed, and %d of %d know after %d s"):format(victim, kill.heard, N - 1, LIMIT_MS // 1000)
 end
 
 local function bring_back(victim)
@@ -234,11 +238,13 @@ local function bring_back(victim)
     host_of[victim] = host
   end
   start(victim, seeds(4, victim))
-  converge()
+  local ok, why = converge()
   kill = nil
+  return ok, why
 end
 
-local function main()
+--- Processes, members, agreement. Returns what the processes had resident before their first members.
+local function begin()
   for i = 1, options.form == "one" and 1 or N do hosts[i] = spawn() end
   for at = 0, N - 1 do host_of[at] = hosts[options.form == "one" and 1 or at + 1] end
   if not wait(function ()
@@ -251,18 +257,46 @@ local function main()
     start(at, at > 0 and options.join ~= "none" and "0" or "")
     if at == 0 then wait(function () return up[0] end, LIMIT_MS) end
   end
-  if options.join ~= "none" then converge() end
+  if options.join ~= "none" then
+    local ok, why = converge()
+    if not ok then error(why, 0) end
+  end
+  return empty_rss
+end
+
+local function begin_anew(why)
+  tell("anew", why)
+  for _, host in ipairs(hosts) do
+    host.killed, host.forgotten = true, true
+    local _ = host.process:kill "KILL" -- dropped: it may be the one that was killed
+  end
+  kill, up, known, known_count = nil, {}, {}, {}
+  task.sleep(500)
+  begin()
+end
+
+--- Lose one member and have it back.
+local function lose_one()
+  local ok, why = converge() -- Lest one was suspected falsely meanwhile.
+  if not ok then return begin_anew(why) end
+  local victim = world:random(N) - 1
+  ok, why = put_to_death(victim)
+  if ok then ok, why = bring_back(victim) end
+  if not ok then begin_anew(why) end
+  return true
+end
+
+local function main()
+  local empty_rss = begin()
   tell "together"
   task.sleep(3000 + 5 * PERIOD_MS)
   tell "ready"
   go:await()
   rest(empty_rss)
-  for _ = 1, options.kills do
+  local lost = 0
+  while lost < options.kills do
     task.sleep(1.5 * PERIOD_MS + world:random(PERIOD_MS))
-    converge() -- Lest one was suspected falsely meanwhile.
-    local victim = world:random(N) - 1
-    put_to_death(victim)
-    bring_back(victim)
+    if lose_one() then lost = lost + 1 end
   end
   tell("false", false_suspicions, false_deaths)
 end
