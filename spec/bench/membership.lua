@@ -29,7 +29,8 @@ local world = require("shoal.core.world").current()
 local BUILD = os.getenv "SHOAL_BUILD" or "build/release"
 local MEMBERLIST = BUILD .. "/spec/membership_memberlist"
 local SYSTEMS = { "ours", "memberlist", "tarantool", "bare" }
-local STARTING = 6
+local STARTING = 6 -- Clusters at a time.
+local SAID_MAX = 3 -- Lines of a cluster's complaints that are shown.
 local PEERS = { "memberlist", "tarantool" }
 local PROGRAMS = {
   ours = BUILD .. "/spec/membership_bench ours", bare = BUILD .. "/spec/membership_bench bare",
@@ -146,7 +147,9 @@ local function launch(cluster)
   cluster.stdin:attach { on_end = function () end } -- Its exit is heard.
   lines_of(process:stream(1), function (line) take(cluster, line) end)
   lines_of(process:stream(2), function (line)
-    if line ~= "entering the event loop" then io.stderr:write(cluster.title, ": ", line, "\n") end -- Tarantool's greeting.
+    if line == "entering the event loop" then return end -- Tarantool's greeting.
+    cluster.said = (cluster.said or 0) + 1
+    if cluster.said <= SAID_MAX then io.stderr:write(cluster.title, ": ", line, "\n") end
   end)
 end
 
@@ -226,7 +229,10 @@ local function run_batch(name, titles, clusters)
   for _, c in ipairs(clusters) do c.ready:await() end
   io.stderr:write(("# %s: at rest after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))
   for _, c in ipairs(clusters) do c.stdin:write "go\n" end
-  for _, c in ipairs(clusters) do c.done:await() end
+  for _, c in ipairs(clusters) do
+    c.done:await()
+    if (c.said or 0) > SAID_MAX then io.stderr:write(("%s: and %d more lines\n"):format(c.title, c.said - SAID_MAX)) end
+  end
   for _, title in ipairs(titles) do print_cell(results[title]) end
   io.stdout:flush()
   io.stderr:write(("# %s: ended after %d s\n"):format(name, (task.now_ms() - began_ms) // 1000))

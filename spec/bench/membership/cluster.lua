@@ -39,6 +39,7 @@ local known, known_count, false_suspicions, false_deaths = {}, {}, 0, 0
 local holds = {}                                -- What members said they hold, when asked.
 local kill                                      -- The one under way.
 local waiter
+local news_ms = 0                               -- When somebody last changed its mind.
 local go = task.future("go", nil)
 
 local function see(ns, at, what, about)
@@ -53,6 +54,7 @@ local function see(ns, at, what, about)
     return
   end
   if at == about or not up[at] then return end -- Some tell of themselves; some after they were killed.
+  news_ms = task.now_ms()
   local of = known[at]
   if what == "join" or what == "alive" then
     if not of[about] then of[about], known_count[at] = true, known_count[at] + 1 end
@@ -256,6 +258,7 @@ local function begin()
   for at = 0, N - 1 do
     start(at, at > 0 and options.join ~= "none" and "0" or "")
     if at == 0 then wait(function () return up[0] end, LIMIT_MS) end
+    task.sleep(PERIOD_MS / N) -- Some keep the phase they began with: started at once, they would wake up at once for ever.
   end
   if options.join ~= "none" then
     local ok, why = converge()
@@ -289,7 +292,12 @@ end
 local function main()
   local empty_rss = begin()
   tell "together"
-  task.sleep(3000 + 5 * PERIOD_MS)
+  local quiet_ms = 3000 + 5 * PERIOD_MS
+  news_ms = task.now_ms()
+  if not wait(function () return task.now_ms() - news_ms >= quiet_ms and (options.join == "none" or agreed()) end, 2 * LIMIT_MS) then
+    error("its members go on changing their minds", 0)
+  end
+  false_suspicions, false_deaths = 0, 0
   tell "ready"
   go:await()
   rest(empty_rss)
