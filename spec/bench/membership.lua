@@ -164,7 +164,7 @@ local function cell(clusters, interval, n, form, kills)
     if chosen[system] and not missing[system] and (kills or system == "ours" or system == "bare") then
       local r, ours = result(), system == "ours"
       results[title][system] = r
-      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 3 or 1) * (ours and 2 or 1)
+      local count = (system == "bare" or not kills) and 1 or (interval >= 1000 and 2 or 1) * (ours and 2 or 1)
       local all = not kills and 0 or system == "bare" and 0 or math.tointeger(options[ours and "kills-ours" or "kills"]) or 60
       for i = 1, count do
         clusters[#clusters + 1] = { system = system, result = r, title = title .. " " .. system, interval = interval,
