@@ -1,6 +1,6 @@
 --- One cluster of `scripts/bench membership`, in a network namespace of its own: bring it up, measure it at rest, kill members.
 ---
----   cluster.lua --program=WORDS --form=one|each --n=16 --interval=1000 --timeout=500 --kills=20 --idle=20000 --port=20000
+---   cluster.lua --program=WORDS --form=one|each --n=16 --interval=1000 --timeout=500 --kills=20 --idle=20000 --settle=8000 --port=20000
 ---
 --- The members are one process, or one each; what they speak is told in spec/bench/membership_bench.c. This says on stdout
 ---   together                               all know all
@@ -292,9 +292,9 @@ end
 local function main()
   local empty_rss = begin()
   tell "together"
-  local quiet_ms = 3000 + 5 * PERIOD_MS
+  local quiet_ms = options.settle
   news_ms = task.now_ms()
-  if not wait(function () return task.now_ms() - news_ms >= quiet_ms and (options.join == "none" or agreed()) end, 2 * LIMIT_MS) then
+  if not wait(function () return task.now_ms() - news_ms >= quiet_ms and (options.join == "none" or agreed()) end, quiet_ms + 2 * LIMIT_MS) then
     error("its members go on changing their minds", 0)
   end
   false_suspicions, false_deaths = 0, 0
