@@ -24,6 +24,8 @@ const char *swim_type_name(unsigned type) {
   return type < SWIM_TYPES ? names[type] : NULL;
 }
 
+enum { FRAME_PREFIX = 2 };
+
 #define NAME(name, text) #name,
 #define TEXT(name, text) text,
 const char *swim_refusal_name(enum swim_refusal reason) {
@@ -46,6 +48,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
       .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 1300, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
+      .stream_bytes = 22400,
   };
   *out = lan;
   if (strcmp(name, "lan") == 0) return 0;
@@ -88,6 +91,7 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->tombstone_ms < c->probe_interval_ms) return "tombstone_ms must be at least probe_interval_ms";
   if (c->datagram_max < SWIM_DATAGRAM_MIN || c->datagram_max > SWIM_DATAGRAM_MAX)
     return "datagram_max must lie within 768 .. 1400";
+  if (c->stream_bytes > 100000000) return "stream_bytes must be at most 100000000";
   if (c->members_max < 2 || c->members_max > 1000000) return "members_max must lie within 2 .. 1000000";
   return NULL;
 }
@@ -135,6 +139,7 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
 
 void swim_close(struct swim *s) {
   swim_members_close(s);
+  swim_conns_close(s);
   free(s->users);
   free(s->facts);
   free(s);
@@ -152,7 +157,7 @@ uint32_t swim_next_sequence(struct swim *s) {
 
 /* ---- events in ---- */
 
-static void advance_clock(struct swim *s, uint64_t now_ns) {
+void swim_advance(struct swim *s, uint64_t now_ns) {
   assert(now_ns >= s->now_ns);
   s->now_ns = now_ns;
 }
@@ -169,13 +174,14 @@ static void excuse_stall(struct swim *s) {
 
 void swim_tick(struct swim *s, uint64_t now_ns) {
   uint64_t due = swim_deadline(s);
-  advance_clock(s, now_ns);
+  swim_advance(s, now_ns);
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) return; /* swim_next() first. */
   bool late = now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms);
   if (late && s->config.health_max > 0) excuse_stall(s);
   swim_probe_tick(s);
   swim_expire(s);
   swim_join_tick(s);
+  swim_tables_tick(s);
   swim_leave_tick(s);
   swim_gossip_tick(s);
 }
@@ -183,11 +189,13 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
 uint64_t swim_deadline(const struct swim *s) {
   uint64_t at = earlier(swim_probe_deadline(s), heap_deadline(&s->suspects));
   at = earlier(at, earlier(swim_join_deadline(s), s->gossip_ns));
+  at = earlier(at, swim_tables_deadline(s));
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }
 
 struct body { /* What stands between header and records; which fields count, the type says. */
   uint32_t sequence, digest, window_ms;
+  uint16_t port;
   uint8_t flags;
   struct claim claim;
   struct shoal_address target;
@@ -202,7 +210,8 @@ static void read_body(struct reader *r, enum type type, struct body *b) {
   if (type == SYNC || type == TABLE) b->flags = read_u8(r);
   if (type == ACK || type == ACK_AT || type == SYNC || type == TABLE) b->digest = read_u32(r);
   if (type == ACK_AT) swim_wire_read_place(r, &b->place);
-  if (b->flags > 1) r->failed = true;
+  if (type == TABLE && b->flags & TABLE_STREAM) b->port = read_u16(r);
+  if (b->flags > 3) r->failed = true;
 }
 
 /* Look at all of it before any of it is believed. 0, or minus (reason + 1). */
@@ -235,18 +244,17 @@ static void dispatch(struct swim *s, const struct shoal_address *from, const str
     case PING_REQ: swim_on_ping_req(s, from, b->sequence, &b->claim, &b->target, b->window_ms); break;
     case NACK: swim_on_nack(s, b->sequence); break;
     case SYNC: swim_on_sync(s, from, sender, b->sequence, b->flags, b->digest); break;
-    case TABLE: swim_on_table(s, from, header->key, b->sequence, b->flags, b->digest); break;
+    case TABLE: swim_on_table(s, from, header->key, b->sequence, b->flags, b->digest, b->port); break;
     default: break; /* GOSSIP was all records. */
   }
 }
 
-int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *from, const void *bytes, size_t length) {
+static int receive(struct swim *s, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
   struct header header;
   struct body body = {0};
   struct record record;
   struct user_event user;
   struct reader r;
-  advance_clock(s, now_ns);
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) { /* swim_next() first; a datagram more that is lost. */
     s->counts.dropped++;
     return ERR_FULL;
@@ -274,8 +282,25 @@ int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *fr
   return 0;
 }
 
+int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *from, const void *bytes, size_t length) {
+  swim_advance(s, now_ns);
+  return receive(s, from, bytes, length);
+}
+
+int swim_receive_framed(struct swim *s, const struct shoal_address *from, uint32_t channel, const uint8_t *bytes, size_t length) {
+  unsigned type = length > 2 ? bytes[2] & 15 : 0;
+  if (type != SYNC && type != TABLE) {
+    s->counts.refused[SWIM_REFUSED_TYPE]++;
+    return ERR_REFUSED;
+  }
+  s->channel = channel;
+  int rc = receive(s, from, bytes, length);
+  s->channel = 0;
+  return rc;
+}
+
 int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length) {
-  advance_clock(s, now_ns);
+  swim_advance(s, now_ns);
   if (length > SWIM_PAYLOAD_MAX) return ERR_TOO_LARGE;
   int rc = swim_store_payload(s, SELF, bytes, length, s->members[SELF].payload_version + 1);
   if (rc == 0) swim_raise_self(s);
@@ -283,7 +308,7 @@ int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t 
 }
 
 int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *config) {
-  advance_clock(s, now_ns);
+  swim_advance(s, now_ns);
   if (swim_config_check(config)) return ERR_CONFIG;
   if (config->members_max < s->kept) return ERR_FULL;
   s->config = *config;
@@ -297,7 +322,7 @@ int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *
 const struct swim_config *swim_config_now(const struct swim *s) { return &s->config; }
 
 bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
-  advance_clock(s, now_ns);
+  swim_advance(s, now_ns);
   uint32_t id = swim_members_find(s, name, name_length);
   return id != NONE && id != SELF && swim_lives(&s->members[id]) && !s->leaving && swim_probe_start(s, id, FOR_HINT);
 }
@@ -326,16 +351,21 @@ void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_in
 
 static void write_start(struct swim *s, struct writer *w, enum type type) {
   const struct member *self = &s->members[SELF];
-  *w = writer_of(s->out, s->config.datagram_max);
+  *w = writer_of(s->out + FRAME_PREFIX, s->config.datagram_max);
   swim_wire_header(w, &s->cluster, &(struct header){(uint8_t)type, self->key, self->incarnation});
 }
 
-static bool finish(struct swim *s, struct writer *w, enum type type, struct swim_action *out) {
+/* As a datagram, or with its length in front on a stream. */
+static bool finish(struct swim *s, struct writer *w, enum type type, uint32_t channel, struct swim_action *out) {
   assert(!w->failed);
-  out->kind = SWIM_SEND;
-  out->bytes = s->out;
-  out->length = (size_t)(w->at - s->out);
-  swim_wire_seal(s->out, out->length, &s->cluster);
+  uint8_t *message = s->out + FRAME_PREFIX;
+  size_t length = (size_t)(w->at - message);
+  swim_wire_seal(message, length, &s->cluster);
+  s->out[0] = (uint8_t)(length >> 8), s->out[1] = (uint8_t)length;
+  out->kind = channel ? SWIM_STREAM_SEND : SWIM_SEND;
+  out->stream = channel;
+  out->bytes = channel ? s->out : message;
+  out->length = channel ? FRAME_PREFIX + length : length;
   s->counts.sent[type]++;
   s->counts.bytes_sent += out->length;
   return true;
@@ -360,7 +390,7 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
     uint32_t told = swim_piggyback(s, &w, known ? send->about : NONE, send->self_first);
     if (send->type == GOSSIP && told == 0) return false;
   }
-  return finish(s, &w, send->type, out);
+  return finish(s, &w, send->type, 0, out);
 }
 
 static bool next_send(struct swim *s, struct swim_action *out) {
@@ -370,9 +400,23 @@ static bool next_send(struct swim *s, struct swim_action *out) {
     s->sends_count--;
     if (write_send(s, &send, out)) return true;
   }
+  return false;
+}
+
+static bool next_table(struct swim *s, struct swim_action *out) {
   struct writer w;
+  uint32_t sync, channel;
+  if (swim_conn_next(s, out, &sync)) {
+    if (sync == 0) return true; /* One to be opened. */
+    write_start(s, &w, SYNC);
+    write_u32(&w, sync);
+    write_u8(&w, s->joined ? 0 : SYNC_NEW);
+    write_u32(&w, s->digest);
+    return finish(s, &w, SYNC, out->stream, out);
+  }
   write_start(s, &w, TABLE);
-  return swim_stream_next(s, &w, &out->to) && finish(s, &w, TABLE, out);
+  if (swim_transfer_next(s, &w, &out->to, &channel)) return finish(s, &w, TABLE, channel, out);
+  return swim_conn_close_next(s, out);
 }
 
 static bool next_event(struct swim *s, struct swim_action *out) {
@@ -397,7 +441,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
 }
 
 bool swim_next(struct swim *s, struct swim_action *out) {
-  if (next_send(s, out) || next_event(s, out)) return true;
+  if (next_send(s, out) || next_table(s, out) || next_event(s, out)) return true;
   if (s->left_told || !swim_leave_over(s)) return false;
   s->left_told = true;
   out->kind = SWIM_LEFT_DONE;

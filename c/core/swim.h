@@ -40,7 +40,8 @@
  *  - A table's DEAD is taken as a suspicion of a member that lives here: after a partition, each side's dead get to refute.
  *  - Each period, with probability 1 / live members, one dead member or seed is tried: about one try a period for each side
  *    of a partition at any size, for ever. So it heals with nobody's help.
- *  - Acks carry a digest of the sender's table; where digests differ once rumours are out, tables are exchanged.
+ *  - Acks carry a digest of the sender's table; where digests differ once rumours are out, tables are exchanged: by datagrams when
+ *    short, else over a stream. So there is no stream at rest.
  *  - Addresses that only a seed list names are UNCONFIRMED: tried for ever with backoff, never suspected, no member,
  *    and gone without a death (swim_forget). Only packets confirm; only what was confirmed is gossiped.
  *  - Who knows a suspicion from hearsay only pings the suspect itself before it calls it dead, for it may have missed the
@@ -66,9 +67,14 @@
  *   3 PING_REQ   u32 sequence · claim about the target · address of the target · varint ms that the answer is waited for · records
  *   4 NACK       u32 sequence of the ping_req: the target has not answered, but we have
  *   5 GOSSIP     records
- *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks what is remembered of it · u32 digest of its table
+ *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks what is remembered of it, 2 it takes datagrams only
+ *                u32 digest of its table
  *   8 ACK_AT     an ACK of which the coordinates of the sender stand between digest and records
- *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece · u32 digest of the sender's table · records
+ *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece, 2 it is long: come and fetch it
+ *                u32 digest of the sender's table · with flag 2: u16 the port of its streams · records
+ *
+ *   On a stream each message has its length before it, u16. Who opened it says SYNC, hears the other's table in TABLEs, tells its own
+ *   in TABLEs if the digests still differ, and closes. Nothing else is said there.
  *
  *   claim    u32     key of the target
  *            u32     generation, varint version: what the sender believes of it
@@ -147,6 +153,7 @@ struct swim_config {
   uint32_t leave_timeout_ms;     /* Stop waiting for witnesses of our leaving. */
   uint32_t tombstone_ms;         /* How long a dead or departed member is remembered. */
   uint32_t datagram_max;         /* SWIM_DATAGRAM_MIN .. SWIM_DATAGRAM_MAX */
+  uint32_t stream_bytes;         /* A table longer than about this is fetched over a stream, where the driver has them. 0 .. 10^8 */
   uint32_t members_max;          /* Records kept at most, tombstones and ourselves included. */
 };
 
@@ -174,6 +181,14 @@ void swim_close(struct swim *s); /* Frees it; tells nobody. */
 
 /* A datagram arrived. Returns 0, or why it was refused: ERR_MALFORMED, ERR_REFUSED (not for us); counted either way. */
 int swim_receive(struct swim *s, uint64_t now_ns, const struct shoal_address *from, const void *bytes, size_t length);
+/* Streams, for tables too long for datagrams. A driver that has them says once at which port it takes them, > 0; then it opens, writes
+ * and closes as the actions below say, and tells here what happens. `stream` is a number that the core gives. */
+void swim_streams(struct swim *s, uint16_t port);
+void swim_stream_opened(struct swim *s, uint64_t now_ns, uint32_t stream);
+uint32_t swim_stream_accepted(struct swim *s, uint64_t now_ns, const struct shoal_address *from); /* 0: close it, we have enough. */
+void swim_stream_received(struct swim *s, uint64_t now_ns, uint32_t stream, const void *bytes, size_t length);
+/* It could not be opened, or nothing more will come: the driver closes it by itself. */
+void swim_stream_ended(struct swim *s, uint64_t now_ns, uint32_t stream);
 /* Time passed; to be called at swim_deadline() or any time. */
 void swim_tick(struct swim *s, uint64_t now_ns);
 /* When swim_tick has something to do; UINT64_MAX: never. */
@@ -229,10 +244,18 @@ struct swim_member {
   uint32_t suspected_ms, confirmations;
   uint64_t rtt_ns; /* Smoothed round trip of our direct probes of it; 0: none was answered. Within 1/2048. */
 };
-enum swim_action_kind { SWIM_SEND, SWIM_EVENT, SWIM_LEFT_DONE };
+enum swim_action_kind {
+  SWIM_SEND,
+  SWIM_EVENT,
+  SWIM_LEFT_DONE,
+  SWIM_STREAM_OPEN,  /* Connect `stream` to `to`. */
+  SWIM_STREAM_SEND,  /* Write these bytes on `stream`. */
+  SWIM_STREAM_CLOSE, /* Let what was written arrive, and close it; its number is no more. */
+};
 struct swim_action {
   enum swim_action_kind kind;
   struct shoal_address to; /* SWIM_SEND: this datagram, to here. Valid until the next call. */
+  uint32_t stream;
   const uint8_t *bytes;
   size_t length;
   enum swim_event event; /* SWIM_EVENT. The member is as it is now, its incarnation and state those of the event. */
@@ -342,6 +365,8 @@ struct swim_counts {
   uint64_t deaths;                 /* Suspicions that ran out here. */
   uint64_t late_acks;              /* Answers that nobody waited for. */
   uint64_t syncs;                  /* Tables asked for. */
+  uint64_t streams;                /* Of them, those that came whole over a stream; */
+  uint64_t stream_failures, streams_refused; /* ours that ended too soon; others' for which there was no place. */
   uint64_t stalls;                 /* Times that our own timers ran late. */
   uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
   uint64_t user_sent, user_heard;  /* Events of users: of ours, and delivered here. */

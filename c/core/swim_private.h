@@ -1,5 +1,6 @@
 /* What the parts of swim share. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging · swim_gossip.c: rumours ·
- * swim_probe.c: probes and relays · swim_join.c: seeds, tables, leaving · swim_wire.c: bytes.
+ * swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams · swim_wire.c: bytes ·
+ * swim_user.c, swim_why.c, swim_place.c: events of users, evidence, coordinates.
  *
  * A member is known by its id, its index in the table, which never changes while it is kept; the table moves when it grows, so
  * a pointer into it lives only until the next add(). */
@@ -26,9 +27,11 @@ enum {
   EXPIRE_MAX = 64,      /* Suspicions that one tick lets run out; the deadline stays due for the rest. */
   PROBES_MAX = 16,      /* At once: the round's, those of leaving and hints. */
   RELAYS_MAX = 64,      /* Pings sent for others; past it the oldest is forgotten. */
-  STREAMS_MAX = 8,      /* Tables being sent. */
-  STREAM_BURST = 8,     /* Datagrams of a table in a row, */
-  STREAM_GAP_MS = 10,   /* then a pause, so that no receiver's buffer overflows. */
+  TRANSFERS_MAX = 8,    /* Tables being sent. */
+  TABLE_BURST = 8,      /* Datagrams of a table in a row, */
+  TABLE_GAP_MS = 10,    /* then a pause, so that no receiver's buffer overflows. */
+  CONNS_MAX = 8,        /* Streams: half of them ours, half accepted. */
+  FRAME_MAX = 2 + SWIM_DATAGRAM_MAX,
   SENT_MAX = 48,        /* Most transmissions of a rumour: 8 * ceil(log10(10^6)). */
   WITNESSES = 3,        /* That must have heard of our leaving. */
   YOUNG = 10,           /* Periods in which a new member may gossip more. */
@@ -45,7 +48,7 @@ enum {
 };
 
 enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT };
-enum { SYNC_NEW = 1, TABLE_LAST = 1 };
+enum { SYNC_NEW = 1, SYNC_DATAGRAMS = 2, TABLE_LAST = 1, TABLE_STREAM = 2 };
 
 /* ---- wire ---- */
 
@@ -171,14 +174,26 @@ struct seed {
   uint32_t sequence;   /* Of the last SYNC to it. */
   uint32_t member;     /* Who answered: its key, 0 for nobody yet. */
 };
-struct stream { /* A table on its way. */
+struct transfer { /* A table on its way. */
   bool active;
+  bool by_stream;    /* It is only the word to come and fetch it. */
   struct shoal_address to;
+  uint32_t channel;  /* On this stream; 0: as datagrams. */
   uint32_t first;    /* An id to send before all others, or NONE. */
-  uint32_t cursor;   /* The next id. */
+  uint32_t cursor;   /* The next id; NONE: none. */
   uint32_t sequence;
   uint32_t burst;    /* Datagrams left before the pause. */
   uint64_t next_ns;
+};
+struct conn { /* A stream. */
+  uint32_t channel;  /* Its number; 0: free. */
+  bool ours, open_due, sync_due, close_due;
+  bool whole;        /* All of the other's table has come. */
+  struct shoal_address to, back; /* Its other end; and for ours, where that member has its datagrams. */
+  uint32_t sequence; /* Of our SYNC. */
+  uint64_t until_ns; /* Closed then, if nothing comes. */
+  uint8_t *buffer;   /* FRAME_MAX bytes of the message that is coming, its length in front. */
+  uint32_t length;
 };
 
 struct send { /* A datagram to be written when it is taken. */
@@ -286,7 +301,11 @@ struct swim {
   uint32_t syncing;    /* Sequence of the last SYNC that was no seed's. */
   uint64_t sync_ns;    /* Not before, for differing digests; */
   uint64_t sync_wait_ns; /* the next pause after that one: a period once digests were equal, then doubling. */
-  struct stream streams[STREAMS_MAX];
+  struct transfer transfers[TRANSFERS_MAX];
+  struct conn conns[CONNS_MAX];
+  uint32_t channels;   /* The last number given to a stream. */
+  uint32_t channel;    /* That on which the message came that is being dealt with; 0: it is a datagram. */
+  uint16_t stream_port; /* Where we take streams; 0: the driver knows none. */
 
   bool leaving, left_told;
   uint32_t witnesses[WITNESSES], witnesses_count, witnesses_wanted; /* Ids of those who heard that we leave. */
@@ -296,7 +315,7 @@ struct swim {
   uint32_t sends_head, sends_count;
   struct event events[EVENTS_MAX];
   uint32_t events_head, events_count;
-  uint8_t out[SWIM_DATAGRAM_MAX];
+  uint8_t out[FRAME_MAX];
 };
 
 static inline uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -406,19 +425,31 @@ void swim_ail(struct swim *s, int by); /* Our own health worsens by so much, or 
 /* What a probe takes: all of it in our present health. */
 uint64_t swim_window_ns(const struct swim *s);
 
-/* swim_join.c */
-void swim_join_tick(struct swim *s);
-uint64_t swim_join_deadline(const struct swim *s);
-void swim_retry_dead_or_seed(struct swim *s);
+/* swim_tables.c */
+uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to); /* Its sequence. */
 void swim_sync_with(struct swim *s, uint32_t id);
 void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
 void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest);
 void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
-              uint32_t digest);
+              uint32_t digest, uint16_t port);
 bool swim_table_quiet(const struct swim *s, uint32_t sequence); /* The first table of our life: others know all that is in it. */
-/* Write the next datagram of a table that is due, records and all; false when none is. */
-bool swim_stream_next(struct swim *s, struct writer *w, struct shoal_address *to);
+void swim_tables_tick(struct swim *s);
+uint64_t swim_tables_deadline(const struct swim *s);
+/* Write the next piece of a table that is due, records and all; false when none is. */
+bool swim_transfer_next(struct swim *s, struct writer *w, struct shoal_address *to, uint32_t *channel);
+/* A stream to be opened, or *sync > 0: one to say that SYNC on. */
+bool swim_conn_next(struct swim *s, struct swim_action *out, uint32_t *sync);
+bool swim_conn_close_next(struct swim *s, struct swim_action *out);
+void swim_conns_close(struct swim *s);
+/* swim.c: a message that came on a stream: 0, or why it was refused. */
+int swim_receive_framed(struct swim *s, const struct shoal_address *from, uint32_t channel, const uint8_t *bytes, size_t length);
+void swim_advance(struct swim *s, uint64_t now_ns);
+
+/* swim_join.c */
+void swim_join_tick(struct swim *s);
+uint64_t swim_join_deadline(const struct swim *s);
+void swim_retry_dead_or_seed(struct swim *s);
 void swim_leave_heard(struct swim *s, uint32_t id);
 void swim_leave_tick(struct swim *s);
 bool swim_leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */

@@ -52,19 +52,34 @@ size_t swim_record_begin(struct swim_recorder *r, const struct swim_config *conf
   return (size_t)(w.at - out);
 }
 
-size_t swim_record_step(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,
-                        const void *bytes, size_t length, const struct swim_config *config, uint8_t *out) {
+static struct writer begin_step(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, uint8_t *out) {
   struct writer w = writer_of(out, SWIM_RECORD_STEP_MAX);
   assert(now_ns >= r->last_ns);
   write_u8(&w, (uint8_t)input);
   write_varint(&w, now_ns - r->last_ns);
   write_u32(&w, r->crc);
+  r->last_ns = now_ns;
+  r->crc = 0;
+  return w;
+}
+
+size_t swim_record_stream(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, uint32_t stream, const void *bytes,
+                          size_t length, uint8_t *out) {
+  struct writer w = begin_step(r, input, now_ns, out);
+  assert(length <= SWIM_DATAGRAM_MAX);
+  write_u32(&w, stream);
+  write_long(&w, bytes, length);
+  assert(!w.failed);
+  return (size_t)(w.at - out);
+}
+
+size_t swim_record_step(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,
+                        const void *bytes, size_t length, const struct swim_config *config, uint8_t *out) {
+  struct writer w = begin_step(r, input, now_ns, out);
   if (address) write_address(&w, address);
   if (bytes) write_long(&w, bytes, length <= SWIM_DATAGRAM_MAX ? length : SWIM_DATAGRAM_MAX + 1);
   if (config) write_config(&w, config);
   assert(!w.failed);
-  r->last_ns = now_ns;
-  r->crc = 0;
   return (size_t)(w.at - out);
 }
 
@@ -86,8 +101,11 @@ void swim_record_action(struct swim_recorder *r, const struct swim_action *a) {
     crc = crc_u64(crc, (uint64_t)a->member.incarnation.generation << 32 | a->member.incarnation.version);
     crc = crc_u64(crc, (uint64_t)a->member.state);
     if (a->event == SWIM_EVENT_USER) crc = crc32c(crc, a->told, a->told_length);
-  } else {
+  } else if (a->kind == SWIM_LEFT_DONE) {
     crc = crc_u64(crc, a->heard);
+  } else {
+    crc = crc_u64(crc, a->stream);
+    if (a->kind == SWIM_STREAM_SEND) crc = crc32c(crc, a->bytes, a->length);
   }
   r->crc = crc;
 }
@@ -148,6 +166,7 @@ struct step {
   const uint8_t *bytes;
   size_t length;
   struct swim_config config;
+  uint32_t stream;
 };
 
 static void read_step(struct reader *r, struct step *out) {
@@ -157,11 +176,19 @@ static void read_step(struct reader *r, struct step *out) {
       out->bytes = read_long(r, &out->length);
       break;
     case SWIM_INPUT_JOIN:
+    case SWIM_INPUT_ACCEPTED:
     case SWIM_INPUT_FORGET: read_address(r, &out->address); break;
     case SWIM_INPUT_PAYLOAD:
     case SWIM_INPUT_HINT:
     case SWIM_INPUT_TELL: out->bytes = read_long(r, &out->length); break;
     case SWIM_INPUT_RECONFIGURE: read_config(r, &out->config); break;
+    case SWIM_INPUT_STREAMS:
+    case SWIM_INPUT_OPENED:
+    case SWIM_INPUT_STREAM:
+    case SWIM_INPUT_ENDED:
+      out->stream = read_u32(r);
+      out->bytes = read_long(r, &out->length);
+      break;
     case SWIM_INPUT_TICK:
     case SWIM_INPUT_LEAVE: break;
     default: r->failed = true;
@@ -180,6 +207,11 @@ static void give(struct swim *s, uint64_t now_ns, const struct step *step) {
     case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As then. */
     case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As then. */
     case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As then. */
+    case SWIM_INPUT_STREAMS: swim_streams(s, (uint16_t)step->stream); break;
+    case SWIM_INPUT_OPENED: swim_stream_opened(s, now_ns, step->stream); break;
+    case SWIM_INPUT_ACCEPTED: (void)swim_stream_accepted(s, now_ns, &step->address); break; /* As then. */
+    case SWIM_INPUT_STREAM: swim_stream_received(s, now_ns, step->stream, step->bytes, step->length); break;
+    case SWIM_INPUT_ENDED: swim_stream_ended(s, now_ns, step->stream); break;
     case SWIM_INPUTS_COUNT: break;
   }
 }

@@ -10,7 +10,8 @@
  *   address    u8 family 4 or 6 · 16 bytes · u16 port
  *   step       u8 input · varint ns since the last step · u32 crc32c of what the core did since then · body
  *   body       RECEIVE: address, varint length, bytes · JOIN, FORGET: address · PAYLOAD, HINT, TELL: varint length, bytes ·
- *              RECONFIGURE: as at the beginning · TICK, LEAVE: nothing
+ *              RECONFIGURE: as at the beginning · TICK, LEAVE: nothing · ACCEPTED: address · STREAMS: the port, OPENED, ENDED: the
+ *              stream, STREAM: its bytes, all in u32 stream, varint length, bytes
  *
  * Integers as in core/bytes.h. Any bytes are taken: a damaged or cut recording ends in ERR_MALFORMED, at an offset. */
 #ifndef SHOAL_SWIM_RECORD_H
@@ -21,7 +22,8 @@
 
 enum swim_input {
   SWIM_INPUT_RECEIVE, SWIM_INPUT_TICK, SWIM_INPUT_JOIN, SWIM_INPUT_FORGET, SWIM_INPUT_LEAVE, SWIM_INPUT_PAYLOAD,
-  SWIM_INPUT_HINT, SWIM_INPUT_TELL, SWIM_INPUT_RECONFIGURE, SWIM_INPUTS_COUNT
+  SWIM_INPUT_HINT, SWIM_INPUT_TELL, SWIM_INPUT_RECONFIGURE,
+  SWIM_INPUT_STREAMS, SWIM_INPUT_OPENED, SWIM_INPUT_ACCEPTED, SWIM_INPUT_STREAM, SWIM_INPUT_ENDED, SWIM_INPUTS_COUNT
 };
 enum { SWIM_RECORD_STEP_MAX = SWIM_DATAGRAM_MAX + 64, SWIM_RECORD_BEGIN_MAX = 1024 }; /* Bytes that one call writes at most. */
 
@@ -30,9 +32,12 @@ struct swim_recorder {
   uint32_t crc;
 };
 
-/* Both write into `out`, of so many bytes or more, and return how many. */
+/* All write into `out`, of so many bytes or more, and return how many. */
 size_t swim_record_begin(struct swim_recorder *r, const struct swim_config *config, const struct swim_identity *identity,
                          uint64_t seed, uint64_t now_ns, uint8_t *out);
+/* The same for an input about a stream; bytes, if any, are at most SWIM_DATAGRAM_MAX. */
+size_t swim_record_stream(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, uint32_t stream, const void *bytes,
+                          size_t length, uint8_t *out);
 /* Before the core is given it. What the input has none of is NULL; bytes longer than a datagram are refused by the core, and are
  * recorded cut to one more than it takes. */
 size_t swim_record_step(struct swim_recorder *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,

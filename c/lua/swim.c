@@ -17,6 +17,7 @@
 #include "lua/swim_options.h"
 #include "lua/swim_predict.h"
 #include "lua/swim_recording.h"
+#include "net/tables.h"
 
 enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
 
@@ -25,6 +26,7 @@ struct binding {
   struct swim *core;
   struct world_udp *udp;
   struct world_timer *timer;
+  struct tables *tables;
   struct shoal_address bound;
   struct swim_action action;
   struct swim_recording *recording; /* NULL: none is made. */
@@ -36,23 +38,31 @@ struct binding {
 static void close_binding(struct lua_handle *h) {
   struct binding *b = (struct binding *)h;
   if (b->timer) world_timer_close(b->timer);
+  if (b->tables) tables_close(b->tables);
   world_udp_close(b->udp);
 }
 
-static void free_core(struct lua_handle *h) {
-  struct binding *b = (struct binding *)h;
+static void free_core(struct binding *b) {
   if (b->core) swim_close(b->core);
   b->core = NULL;
-  swim_recording_close(b->recording);
-  b->recording = NULL;
 }
 
-static const struct lua_handle_type type = {"shoal.swim", close_binding, free_core};
+static void abandon(struct lua_handle *h) {
+  struct binding *b = (struct binding *)h;
+  free_core(b);
+  if (b->tables) tables_abandon(b->tables);
+  swim_recording_abandon(b->recording);
+  b->tables = NULL, b->recording = NULL;
+}
+
+static const struct lua_handle_type type = {"shoal.swim", close_binding, abandon};
 
 static void on_part_closed(void *data) {
   struct binding *b = data;
   if (--b->parts > 0) return;
-  free_core(&b->handle);
+  free_core(b);
+  swim_recording_close(b->recording);
+  b->tables = NULL, b->recording = NULL;
   lua_handle_closed(&b->handle);
 }
 
@@ -90,7 +100,10 @@ static void deliver(struct binding *b) {
       if (world_udp_send(b->udp, &b->action.to, b->action.bytes, b->action.length) < 0) b->send_failed++;
       break;
     case SWIM_EVENT: (void)door_call(b->handle.L, "swim.event", push_event, 0, NULL, b); break; /* The door told. */
-    case SWIM_LEFT_DONE: (void)door_call(b->handle.L, "swim.left", push_left, 0, NULL, b); break;
+    case SWIM_STREAM_OPEN:
+    case SWIM_STREAM_SEND:
+    case SWIM_STREAM_CLOSE: tables_do(b->tables, &b->action); break;
+    case SWIM_LEFT_DONE: (void)door_call(b->handle.L, "swim.left", push_left, 0, NULL, b); break; /* The door told. */
   }
 }
 
@@ -138,6 +151,45 @@ static void on_error(void *data, int code) {
   struct binding *b = data;
   if (usable(b)) door_report(b->handle.L, "swim.receive", error_text(code));
 }
+
+/* ---- streams of tables ---- */
+
+static void on_stream_opened(void *data, uint32_t stream) {
+  struct binding *b = data;
+  if (!usable(b)) return;
+  swim_recording_stream(b->recording, SWIM_INPUT_OPENED, now_ns(b), stream, NULL, 0);
+  swim_stream_opened(b->core, now_ns(b), stream);
+  drain(b);
+}
+
+static uint32_t on_stream_accepted(void *data, const struct shoal_address *from) {
+  struct binding *b = data;
+  if (!usable(b)) return 0;
+  record(b, SWIM_INPUT_ACCEPTED, from, NULL, 0);
+  uint32_t stream = swim_stream_accepted(b->core, now_ns(b), from);
+  drain(b);
+  return stream;
+}
+
+static void on_stream_received(void *data, uint32_t stream, const uint8_t *bytes, size_t length) {
+  struct binding *b = data;
+  if (!usable(b)) return;
+  swim_recording_stream(b->recording, SWIM_INPUT_STREAM, now_ns(b), stream, bytes, length);
+  swim_stream_received(b->core, now_ns(b), stream, bytes, length);
+  drain(b);
+}
+
+static void on_stream_ended(void *data, uint32_t stream) {
+  struct binding *b = data;
+  if (!usable(b)) return;
+  swim_recording_stream(b->recording, SWIM_INPUT_ENDED, now_ns(b), stream, NULL, 0);
+  swim_stream_ended(b->core, now_ns(b), stream);
+  drain(b);
+}
+
+static const struct tables_events table_events = {
+    on_stream_opened, on_stream_accepted, on_stream_received, on_stream_ended, on_error, on_part_closed,
+};
 
 /* A method gave the core something to do: it is done in the next turn, so that no method calls back before it returns. */
 static void wake(struct binding *b) { world_timer_start(b->timer, now_ns(b)); }
@@ -189,6 +241,11 @@ static int start(struct binding *b, struct swim_options *o) {
   rc = world_timer_open(world, on_timer, on_part_closed, b, &b->timer);
   if (rc < 0) return rc;
   b->parts = 2;
+  rc = tables_open(world, &b->bound, &table_events, b, &b->tables);
+  if (rc < 0) return rc;
+  b->parts = 3;
+  swim_recording_stream(b->recording, SWIM_INPUT_STREAMS, now_ns(b), tables_port(b->tables), NULL, 0);
+  swim_streams(b->core, tables_port(b->tables));
   for (size_t i = 0; i < o->seeds_count && rc == 0; i++) rc = join(b, &o->seeds[i]);
   return rc;
 }

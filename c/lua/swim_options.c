@@ -20,6 +20,7 @@ static const struct {
     TUNABLE(suspicion_multiplier), TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),
     TUNABLE(leave_timeout_ms),   TUNABLE(tombstone_ms),          TUNABLE(datagram_max),         TUNABLE(members_max),
+    TUNABLE(stream_bytes),
 };
 
 static int refuse(lua_State *L, const char *problem) {
@@ -261,7 +262,7 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
   lua_setfield(L, -2, "refused");
 #define COUNT(name) set_count(L, #name, c->name)
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
-  COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(stalls), COUNT(conflicts), COUNT(dropped);
+  COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(streams), COUNT(stream_failures), COUNT(streams_refused), COUNT(stalls), COUNT(conflicts), COUNT(dropped);
   COUNT(rumours), COUNT(rtt_ns), COUNT(health), COUNT(user_sent), COUNT(user_heard), COUNT(user_dropped);
 #undef COUNT
   set_count(L, "live", swim_live(s));

@@ -53,11 +53,22 @@ static void flush(struct swim_recording *r, uint64_t now_ns) {
   r->flushed_ns = now_ns;
 }
 
+static void flush_if_due(struct swim_recording *r, uint64_t now_ns) {
+  if (r->used >= FLUSH_BYTES || now_ns - r->flushed_ns >= FLUSH_NS) flush(r, now_ns);
+}
+
 void swim_recording_step(struct swim_recording *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,
                          const void *bytes, size_t length, const struct swim_config *config) {
   if (!r || r->trouble != 0) return;
   r->used += swim_record_step(&r->recorder, input, now_ns, address, bytes, length, config, r->buffer + r->used);
-  if (r->used >= FLUSH_BYTES || now_ns - r->flushed_ns >= FLUSH_NS) flush(r, now_ns);
+  flush_if_due(r, now_ns);
+}
+
+void swim_recording_stream(struct swim_recording *r, enum swim_input input, uint64_t now_ns, uint32_t stream, const void *bytes,
+                           size_t length) {
+  if (!r || r->trouble != 0) return;
+  r->used += swim_record_stream(&r->recorder, input, now_ns, stream, bytes, length, r->buffer + r->used);
+  flush_if_due(r, now_ns);
 }
 
 void swim_recording_action(struct swim_recording *r, const struct swim_action *action) {
@@ -77,6 +88,8 @@ void swim_recording_close(struct swim_recording *r) {
   world_log_close(r->log);
   free(r);
 }
+
+void swim_recording_abandon(struct swim_recording *r) { free(r); }
 
 /* ---- replay ---- */
 

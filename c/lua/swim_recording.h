@@ -16,10 +16,13 @@ int swim_recording_open(struct shoal_world *world, const char *path, const struc
  * to write nothing more is recorded. Harmless with NULL. */
 void swim_recording_step(struct swim_recording *r, enum swim_input input, uint64_t now_ns, const struct shoal_address *address,
                          const void *bytes, size_t length, const struct swim_config *config);
+void swim_recording_stream(struct swim_recording *r, enum swim_input input, uint64_t now_ns, uint32_t stream, const void *bytes,
+                           size_t length);
 void swim_recording_action(struct swim_recording *r, const struct swim_action *action);
 /* 0, or why writing failed, told once. */
 int swim_recording_trouble(struct swim_recording *r);
 void swim_recording_close(struct swim_recording *r);
+void swim_recording_abandon(struct swim_recording *r); /* The world is gone: what was not written is lost. */
 
 /* core.replay(bytes, { until_ms = n | nil, why = { name, ... } | nil }) -> result | nil, message, code */
 int swim_l_replay(lua_State *L);

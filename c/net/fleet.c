@@ -30,15 +30,21 @@ static void trouble(struct fleet *f, int code) {
 void fleet_settle(struct fleet *f, uint32_t at) {
   struct fleet_node *n = &f->nodes[at];
   struct swim_action a;
+  if (n->settling) return; /* A stream that could not be opened says so from within: what that gives is taken below. */
+  n->settling = true;
   while (swim_next(n->swim, &a)) {
     if (a.kind == SWIM_SEND) {
       f->datagrams++, f->bytes += a.length;
       if (f->on_send) f->on_send(f, at, fleet_index(&a.to), a.bytes, a.length);
       trouble(f, world_udp_send(n->udp, &a.to, a.bytes, a.length));
-    } else if (a.kind == SWIM_EVENT && f->on_event) {
-      f->on_event(f, at, &a, named(a.member.name, a.member.name_length));
+    } else if (a.kind == SWIM_EVENT) {
+      if (f->on_event) f->on_event(f, at, &a, named(a.member.name, a.member.name_length));
+    } else if (a.kind != SWIM_LEFT_DONE) {
+      if (a.kind == SWIM_STREAM_SEND) f->bytes += a.length;
+      tables_do(n->tables, &a);
     }
   }
+  n->settling = false;
   uint64_t due = swim_deadline(n->swim);
   if (due == UINT64_MAX) world_timer_stop(n->timer);
   else world_timer_start(n->timer, due);
@@ -58,13 +64,40 @@ static void on_datagram(void *data, const struct shoal_address *from, const uint
   fleet_settle(n->fleet, place(n));
 }
 
+static void on_opened(void *data, uint32_t stream) {
+  struct fleet_node *n = data;
+  swim_stream_opened(n->swim, world_now_ns(n->world), stream);
+  fleet_settle(n->fleet, place(n));
+}
+static uint32_t on_accepted(void *data, const struct shoal_address *from) {
+  struct fleet_node *n = data;
+  return swim_stream_accepted(n->swim, world_now_ns(n->world), from);
+}
+static void on_received(void *data, uint32_t stream, const uint8_t *bytes, size_t length) {
+  struct fleet_node *n = data;
+  swim_stream_received(n->swim, world_now_ns(n->world), stream, bytes, length);
+  fleet_settle(n->fleet, place(n));
+}
+static void on_ended(void *data, uint32_t stream) {
+  struct fleet_node *n = data;
+  swim_stream_ended(n->swim, world_now_ns(n->world), stream);
+  fleet_settle(n->fleet, place(n));
+}
+static void on_trouble(void *data, int code) { trouble(((struct fleet_node *)data)->fleet, code); }
+
 static int start(struct fleet_node *n) {
+  static const struct tables_events table_events = {.opened = on_opened, .accepted = on_accepted, .received = on_received,
+                                                    .ended = on_ended, .error = on_trouble};
+
   static const struct world_udp_events events = {.on_datagram = on_datagram};
   struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "fleet", .cluster_length = 5,
                                    .address = n->address, .generation = ++n->generation};
+  n->settling = false;
   int rc = world_udp_open(n->world, &n->address, &events, n, &n->udp);
   if (rc == 0) rc = world_timer_open(n->world, on_timer, NULL, n, &n->timer);
   if (rc == 0) rc = swim_open(&n->fleet->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim);
+  if (rc == 0) rc = tables_open(n->world, &n->address, &table_events, n, &n->tables);
+  if (rc == 0) swim_streams(n->swim, tables_port(n->tables));
   return rc;
 }
 
@@ -111,8 +144,10 @@ int fleet_open(uint64_t seed, uint32_t count, const struct swim_config *config, 
 }
 
 void fleet_close(struct fleet *f) {
-  for (uint32_t i = 0; i < f->count; i++)
+  for (uint32_t i = 0; i < f->count; i++) {
     if (f->nodes[i].swim) swim_close(f->nodes[i].swim);
+    if (f->nodes[i].tables) tables_abandon(f->nodes[i].tables);
+  }
   if (f->sim) sim_close(f->sim);
   free(f->nodes);
   free(f);
@@ -124,8 +159,10 @@ void fleet_crash(struct fleet *f, uint32_t at) {
   struct fleet_node *n = &f->nodes[at];
   if (!n->swim) return;
   sim_node_crash(n->machine); /* Its socket and timer go with it. */
+  tables_abandon(n->tables);
   swim_close(n->swim);
   n->swim = NULL;
+  n->tables = NULL;
   n->world = NULL;
 }
 

@@ -1,11 +1,12 @@
 /* fleet: many members of core/swim on one simulated world, without a Lua state: what swim.predict and the studies run.
  *
- * Each member is a machine of the simulator's with a datagram socket and one timer, driven as a binding drives one on a real world.
+ * Each member is a machine of the simulator's with a datagram socket, streams for tables and one timer, driven as a binding drives one on a real world.
  * Their names are n0, n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
 #ifndef SHOAL_NET_FLEET_H
 #define SHOAL_NET_FLEET_H
 
 #include "core/swim.h"
+#include "net/tables.h"
 #include "world/sim.h"
 
 struct fleet;
@@ -16,9 +17,11 @@ struct fleet_node {
   struct shoal_world *world;
   struct world_udp *udp;
   struct world_timer *timer;
+  struct tables *tables;
   struct shoal_address address;
   char name[12];
   uint32_t generation;
+  bool settling;
 };
 struct fleet {
   struct sim *sim;

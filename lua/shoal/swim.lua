@@ -53,6 +53,7 @@ swim.config = schema.record {
   leave_timeout_ms = tuning(1, 600000, "stop waiting for witnesses of our leaving"),
   tombstone_ms = tuning(10, 4294967295, "how long the dead and departed are remembered"),
   datagram_max = tuning(768, 1400, "bytes"),
+  stream_bytes = tuning(0, 100000000, "a table longer than about this is fetched over a stream"),
   members_max = tuning(2, 1000000, "records kept, tombstones included"),
 }
 

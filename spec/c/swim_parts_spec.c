@@ -525,7 +525,7 @@ static void a_new_node_hears_first_what_is_remembered_of_it(void) {
         records++;
       }
       while (swim_wire_read_record(&r, &record, &(struct user_event){0})) records++;
-      MUST(++burst <= STREAM_BURST);
+      MUST(++burst <= TABLE_BURST);
     }
     quieten(s);
     s->gossip_ns = UINT64_MAX;

@@ -32,6 +32,13 @@ describe("core/swim", function()
     assert.equal(8, behaviours, output)
   end)
 
+  it("fetches long tables over streams, and does without where there are none", function ()
+    local ok, output = run "swim_tables_spec"
+    assert(ok, output)
+    local _, behaviours = output:gsub("ok ", "ok ")
+    assert.equal(5, behaviours, output)
+  end)
+
   it("is recorded and replayed to the same decisions; a recording may be cut, or be any bytes", function ()
     local ok, output = run "swim_record_spec"
     assert(ok, output)

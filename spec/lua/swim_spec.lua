@@ -194,6 +194,40 @@ describe("shoal.swim", function ()
     end
   end)
 
+  it("fetches a table that is long over a stream, also where its own port is taken for streams; strangers on it are cut off", function ()
+    local taken = luv.new_tcp()
+    assert(taken:bind("127.0.0.1", 0))
+    assert(taken:listen(1, function () end))
+    local a = open("a", { stream_bytes = 0, bind = "127.0.0.1:" .. taken:getsockname().port })
+    local path = os.tmpname()
+    local b, seen_b = open("b", { stream_bytes = 0, seeds = { a:address() }, record = path })
+    run_until(function () return b:counts().streams > 0 and b:member "a" ~= nil end, seen_b)
+    assert.equal(0, b:counts().stream_failures)
+    b:close()
+    luv.run "nowait"
+    taken:close()
+    local c = open("c", { stream_bytes = 0, seeds = { a:address() } }) -- its streams are at its datagrams' port
+    run_until(function () return c:counts().streams > 0 end)
+    local ended
+    local stranger = luv.new_tcp()
+    stranger:connect("127.0.0.1", tonumber(c:address():match ":(%d+)$"), function (err)
+      assert(not err, err)
+      stranger:write "GET / HTTP/1.1\r\n\r\n"
+      stranger:read_start(function (_, bytes) ended = bytes == nil end)
+    end)
+    run_until(function () return ended end)
+    stranger:close()
+    assert.equal(1, c:counts().refused.SHORT)
+    a:close()
+    c:close()
+    luv.run()
+    local replayed = assert(swim.replay(world, path)) -- streams are recorded too
+    assert.is_true(replayed.same)
+    assert.equal(1, replayed.counts.streams)
+    os.remove(path)
+    os.remove(path .. ".1")
+  end)
+
   it("leaves, and says who heard it; a second time is refused", function ()
     local a, seen_a = open "a"
     local b = open("b", { seeds = { a:address() } })

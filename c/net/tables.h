@@ -1,0 +1,27 @@
+/* tables: the streams over which core/swim sends long tables, on a world: it listens, and does what SWIM_STREAM_OPEN, _SEND and
+ * _CLOSE ask for. The core numbers the streams. What happens is told by events; of those only `ended` can come during tables_do(). */
+#ifndef SHOAL_NET_TABLES_H
+#define SHOAL_NET_TABLES_H
+
+#include "core/swim.h"
+#include "world/world.h"
+
+struct tables;
+struct tables_events { /* As swim_stream_opened() and its kin. Bytes come in pieces of at most SWIM_DATAGRAM_MAX. */
+  void (*opened)(void *data, uint32_t stream);
+  uint32_t (*accepted)(void *data, const struct shoal_address *from);
+  void (*received)(void *data, uint32_t stream, const uint8_t *bytes, size_t length);
+  void (*ended)(void *data, uint32_t stream);
+  void (*error)(void *data, int code); /* An accept failed. */
+  world_closed_fn *closed;             /* Once, after tables_close(). */
+};
+
+/* Listens at the host of `at`, at its port if that is free for streams, else at any. 0, or the world's code. */
+int tables_open(struct shoal_world *world, const struct shoal_address *at, const struct tables_events *events, void *data,
+                struct tables **out);
+uint16_t tables_port(const struct tables *t);
+void tables_do(struct tables *t, const struct swim_action *action);
+void tables_close(struct tables *t);
+void tables_abandon(struct tables *t); /* The world is gone without a word: free it. */
+
+#endif
