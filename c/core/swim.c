@@ -397,7 +397,7 @@ static bool next_send(struct swim *s, struct swim_action *out) {
   while (s->sends_count > 0) {
     struct send send = s->sends[s->sends_head];
     s->sends_head = (s->sends_head + 1) % SENDS_MAX;
-    s->sends_count--;
+    if (--s->sends_count == 0) s->sends_head = 0; /* So that the rest of the ring is never touched, hence never in memory. */
     if (write_send(s, &send, out)) return true;
   }
   return false;
@@ -423,7 +423,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
   if (s->events_count == 0) return false;
   struct event e = s->events[s->events_head];
   s->events_head = (s->events_head + 1) % EVENTS_MAX;
-  s->events_count--;
+  if (--s->events_count == 0) s->events_head = 0;
   out->kind = SWIM_EVENT;
   out->event = e.kind;
   if (e.kind == SWIM_EVENT_USER) {

@@ -78,6 +78,19 @@ void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
   swim_gossip_wake(s);
 }
 
+/* Digests are of those who live, with incarnation and payload: four members in a row who tell ours have heard all that rumours of the
+ * living could tell them, and so has nearly everybody. After a burst of joins this ends what else would be told for minutes.
+ * Suspicions and deaths go on: no digest shows them. */
+void swim_rumours_moot(struct swim *s) {
+  s->agreed = 0;
+  if (s->rumours_count <= BULK) return; /* A few are cheaper told than thought about. */
+  for (uint32_t n = 1; n < SENT_MAX; n++)
+    for (uint32_t at = s->lists[n].head, next; at != NONE; at = next) {
+      next = s->rumours[at].next;
+      if (s->members[s->rumours[at].id].state == SWIM_ALIVE) swim_rumour_end(s, s->rumours[at].id);
+    }
+}
+
 void swim_gossip_wake(struct swim *s) {
   if (s->gossip_ns == UINT64_MAX) /* A random phase, so that what all learn at once is not told by all at once. */
     s->gossip_ns = s->now_ns + rng_below(&s->rng, ms(s->config.gossip_interval_ms));

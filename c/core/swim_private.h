@@ -33,6 +33,7 @@ enum {
   CONNS_MAX = 8,        /* Streams: half of them ours, half accepted. */
   FRAME_MAX = 2 + SWIM_DATAGRAM_MAX,
   SENT_MAX = 48,        /* Most transmissions of a rumour: 8 * ceil(log10(10^6)). */
+  AGREED = 4,           /* Acks in a row that tell our own digest, after which who lives is no news. */
   WITNESSES = 3,        /* That must have heard of our leaving. */
   YOUNG = 10,           /* Periods in which a new member may gossip more. */
   BULK = 16,            /* Rumours that may be too many for gossip. */
@@ -242,10 +243,6 @@ struct fact {
   uint32_t value;
   uint8_t kind;
 };
-struct facts { /* Allocated with the first fact. */
-  struct fact at[FACTS_MAX];
-  uint64_t count; /* Ever; the last FACTS_MAX are kept. */
-};
 
 struct swim {
   struct swim_config config;
@@ -280,7 +277,10 @@ struct swim {
   int64_t user_budget_bytes; /* What events of users may still use, as of budget_ns. */
   struct users *users;
   uint32_t user_number;      /* Of our last event. */
-  struct facts *facts;
+  struct fact *facts;        /* A ring once there are FACTS_MAX. */
+  uint64_t facts_count;      /* Ever. */
+  uint32_t facts_capacity;
+  uint32_t agreed;           /* So many acks in a row told our own digest. */
   struct vivaldi_self place; /* Ours, */
   uint64_t place_ns;         /* and before this no new version of it. */
   uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to tell. */
@@ -406,6 +406,7 @@ void swim_rumour_end(struct swim *s, uint32_t id);
 uint32_t swim_rumour_limit(const struct swim *s);
 /* Fill the rest of a datagram: `about` first (NONE: nobody is), ourselves first if asked. Returns how many records. */
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
+void swim_rumours_moot(struct swim *s); /* Everybody asked knows who lives: end the rumours of that. */
 void swim_gossip_wake(struct swim *s); /* There is something to tell. */
 void swim_gossip_tick(struct swim *s);
 

@@ -30,6 +30,8 @@ void swim_sync_with(struct swim *s, uint32_t id) {
 }
 
 void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
+  s->agreed = digest == s->digest ? s->agreed + 1 : 0;
+  if (s->agreed >= AGREED) swim_rumours_moot(s);
   if (digest == s->digest) s->sync_wait_ns = ms(s->config.probe_interval_ms);
   if (digest == s->digest || s->leaving || s->now_ns < s->sync_ns) return;
   if (sender == NONE || sender == SELF || s->members[sender].state != SWIM_ALIVE) return;

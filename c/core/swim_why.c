@@ -15,10 +15,14 @@ const char *swim_fact_text(enum swim_fact_kind kind) {
 }
 
 void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t other, uint32_t value) {
-  if (!s->facts) s->facts = calloc(1, sizeof *s->facts);
-  if (!s->facts) return; /* It decides nothing. */
+  if (s->facts_count == s->facts_capacity && s->facts_capacity < FACTS_MAX) {
+    struct fact *grown = realloc(s->facts, (s->facts_capacity + FACTS_MAX / 8) * sizeof *grown);
+    if (!grown) return; /* It decides nothing. */
+    s->facts = grown;
+    s->facts_capacity += FACTS_MAX / 8;
+  }
   const struct member *m = &s->members[id];
-  s->facts->at[s->facts->count++ % FACTS_MAX] = (struct fact){.at_ns = s->now_ns, .key = m->key, .other = other,
+  s->facts[s->facts_count++ % FACTS_MAX] = (struct fact){.at_ns = s->now_ns, .key = m->key, .other = other,
       .incarnation = m->incarnation, .value = value, .kind = (uint8_t)kind};
 }
 
@@ -41,9 +45,9 @@ static void tell_suspicion(const struct swim *s, const struct member *m, struct 
 }
 
 static void tell_facts(const struct swim *s, const struct member *m, struct swim_why *out) {
-  uint64_t count = s->facts ? s->facts->count : 0;
+  uint64_t count = s->facts_count;
   for (uint64_t back = 1; back <= count && back <= FACTS_MAX && out->facts_count < SWIM_WHY_FACTS; back++) {
-    const struct fact *fact = &s->facts->at[(count - back) % FACTS_MAX];
+    const struct fact *fact = &s->facts[(count - back) % FACTS_MAX];
     if (fact->key != m->key && fact->kind != SWIM_FACT_EXCUSED) continue;
     uint32_t at = out->facts_count++;
     out->facts[at].kind = fact->kind;
