@@ -216,4 +216,9 @@ function swim.open(world, config, on_event)
   return core.open(world, checked, on_event)
 end
 
+--- On top of the events, each a module of its own (lua/shoal/swim/), fed by on_event with `:feed(event)`:
+swim.settle = require("shoal.swim.settle").open       -- one event for a burst, once it has settled
+swim.partition = require("shoal.swim.partition").open -- many lost at once: who, how sure, and when they are back
+swim.journal = require("shoal.swim.journal").open     -- the last events, numbered, for readers of any pace
+
 return swim
