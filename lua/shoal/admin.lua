@@ -6,7 +6,53 @@ local sorted = require "shoal.sorted"
 
 local admin = {}
 
-admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "repl.eval" }
+local EVENTS_MOST = 256  -- In one answer.
+local WAIT_MS = 10000    -- An answer waits no longer for the first event; below the message's timeout.
+local WAITERS_MAX = 64   -- So many answers wait at once.
+
+admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "node.events", "repl.eval" }
+
+--- Member events behind a cursor, as they cross the wire; a snapshot where they are no longer kept.
+local function events_of(node, cursor, most)
+  local events, next_cursor, code, snapshot = node.journal:read(cursor, most)
+  local reply = { node = node.name, cursor = next_cursor, code = "", lost = 0, events = {}, members = {} }
+  if not events then
+    reply.cursor, reply.code, reply.lost = snapshot.cursor, code, snapshot.lost
+    for i, m in ipairs(snapshot.members) do
+      reply.members[i] = { name = m.name, address = m.address, state = m.state, role = m.role, dc = m.dc, via = node.name }
+    end
+    return reply
+  end
+  local began_ns = node.world:wall_ns() - node.world:now_ns()
+  for i, e in ipairs(events) do
+    local m = e.member
+    reply.events[i] = {
+      cursor = e.cursor, wall_ns = began_ns + e.at_ns, kind = e.kind, name = m.name, role = m.role, dc = m.dc, state = m.state,
+      address = m.address, generation = m.incarnation.generation, version = m.incarnation.version,
+    }
+  end
+  return reply
+end
+
+--- The handler of node.events: it may wait.
+local function events_handler(node)
+  local waiters = 0
+  local slot = setmetatable({}, { __close = function () waiters = waiters - 1 end }) -- Also when the task is cancelled.
+  local function wait(cursor, wait_ms)
+    if waiters >= WAITERS_MAX then return nil, ("%d others wait for events already"):format(waiters), "OVERLOADED" end
+    waiters = waiters + 1
+    local _ <close> = slot
+    return node.journal:wait(cursor, math.min(wait_ms, WAIT_MS))
+  end
+  return function (body)
+    if body.most < 1 then return nil, ("most: at least 1 is wanted, not %d"):format(body.most), "REFUSED" end
+    if body.wait_ms > 0 then
+      local ready, err, code = wait(body.cursor, body.wait_ms)
+      if not ready and code ~= "TIMEOUT" then return nil, err, code end
+    end
+    return events_of(node, body.cursor, math.min(body.most, EVENTS_MOST))
+  end
+end
 
 ---@param node table
 function admin.open(node)
@@ -30,6 +76,7 @@ function admin.open(node)
     for _, m in ipairs(node.known and node.known() or {}) do members[#members + 1] = m end
     return { members = members }
   end)
+  rpc:handle("node.events", events_handler(node))
   rpc:handle("node.incidents", function (body)
     local out = {}
     for _, incident in ipairs(errors.incidents(body.max)) do

@@ -15,7 +15,7 @@ local COMMANDS = {
   { "status", "tell how a job stands" },
   { "cancel", "cancel a job" },
   { "jobs", "list the jobs of a gate or manager" },
-  { "members", "list the nodes that one node knows" },
+  { "members", "list the nodes that one node knows, or what happens to them" },
   { "incidents", "list what went wrong on a node" },
   { "repl", "talk Lua to a node" },
   { "check", "load and verify scripts, jobs and policies without starting anything" },

@@ -21,6 +21,9 @@ node.__index = node
 local LEAVE_MS = 1000 -- Then we go, heard or not.
 local WATCH_MS = 1000 -- How soon what was refused without a word is told.
 local SWEEP_CYCLES = 30 -- Twice that long a peer that is gone is kept.
+local JOURNAL_KEPT = 1024 -- Member events that can still be read.
+-- In which so many members must be lost that it is called a partition: ten probe intervals of the profile.
+local PARTITION_MS = { ["local"] = 2000, lan = 10000, wan = 50000 }
 local NAME = "^[%w][%w%-_%.]*$"
 local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
 
@@ -179,6 +182,7 @@ end
 local function on_member(self, event)
   local m = event.member
   m.role, m.dc, m.cores = facts_of(m)
+  self.journal:feed(event)
   if event.kind == "join" then errors.withdraw("detector.global_death", m.name) end -- Its death is no longer true.
   self.hooks:fire("swim.member", { member = m.name, kind = event.kind }, event)
   if event.kind == "dead" then
@@ -187,11 +191,31 @@ local function on_member(self, event)
       node = m.name, job = "none", incarnation = text, suspicion_age_ms = m.suspected_ms, confirmations = m.confirmations,
     }, m.name, m.name, text)
   end
+  self.partition:feed(event)
+end
+
+log.event("swim.partition", { "kind", "cause", "lost", "suspected", "dead", "kept", "silent", "names", "returned", "lasted_ms" })
+
+--- Many members lost at once, or back: a line in the log, and the role's hooks.
+local function on_partition(self, event)
+  local names = {}
+  for i, m in ipairs(event.lost) do names[i] = m.name end
+  local grave = event.kind == "detected" or event.kind == "gave_up"
+  log[grave and "warning" or "info"]("swim.partition", {
+    kind = event.kind, cause = event.cause, lost = #event.lost, suspected = event.suspected, dead = event.dead, kept = event.kept,
+    silent = event.silent, names = table.concat(names, " ", 1, math.min(#names, 20)), returned = #event.returned,
+    lasted_ms = event.lasted_ms,
+  })
+  self.hooks:fire("swim.partition", { kind = event.kind, cause = event.cause, lost = #event.lost, kept = event.kept }, event)
 end
 
 --- Membership: everyone but a client, among the nodes of its own tier's group.
 local function open_swim(self)
   if self.role == "client" then return true end
+  local window_ms = PARTITION_MS[self.config.profile]
+  self.partition = assert(swim.partition(self.world, {
+    window_ms = window_ms, heal_ms = window_ms // 2, tell_ms = window_ms // 4, group_of = function (member) return member.dc end,
+  }, function (event) on_partition(self, event) end))
   local opened, err, code = swim.open(self.world, {
     node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
     leave_timeout_ms = LEAVE_MS,
@@ -254,6 +278,7 @@ function node.start(options)
     -- Two starts of one node differ in it; it is compared for equality only.
     generation = options.world:random() >> 1,
   }, node)
+  self.journal = assert(swim.journal(self.world, { kept = JOURNAL_KEPT, epoch = self.generation % (1 << 26) + 1 }))
   self.name = config.name ~= "" and config.name or ("%s-%04x"):format(self.role, self.world:random(65536) - 1)
   self.config.data = config.data ~= "" and config.data or ".shoal/" .. self.name
   local steps = {
@@ -305,6 +330,8 @@ function node:stop(reason)
     if not ok then errors.report("node.leave", { node = self.name }, err, code) end
     self.swim:close()
   end
+  if self.partition then self.partition:close() end
+  self.journal:close()
   if self.rpc then self.rpc:close() end
   self.scope:close()
   local balanced, problem = errors.finish()

@@ -175,6 +175,8 @@ site("swim.refused", "any", "warning", { "what", "more", "total" },
 site("swim.payload", "any", "warning", { "member" }, "what a member says of itself could not be read; it counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })
+site("swim.partition", "any", "error", { "kind", "cause", "lost", "kept" },
+  "a role's hook on many members lost at once, or back, failed; the others still run", { hook = { args = { "event" } } })
 site("swim.event", "any", "error", { "kind", "member" }, "the handler of a membership event failed")
 site("swim.record", "any", "error", {}, "a member's recording could not be written on; it ends there, membership goes on")
 site("swim.*", "any", "error", {}, "a callback of membership failed, or its socket; C knows no ids")

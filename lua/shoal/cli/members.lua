@@ -1,13 +1,120 @@
---- shoal members: the nodes that one node knows, and how.
+--- shoal members: the nodes that one node knows, and how; or what happens to the members of its own group, without a gap.
 local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
+local core = require "shoal.core.node"
+local json = require "shoal.cli.json"
+local line = require "shoal.log.line"
+local task = require "shoal.task"
 
-return ask.command {
+local MOST = 256         -- Events in one answer.
+local WAIT_MS = 10000    -- How long an answer waits for one; then it is asked again.
+local CALL_MS = 15000
+local NOBODYS = -1       -- No node's cursor: the answer is the table of now.
+
+local function table_of(members)
+  local rows = { { "NODE", "ROLE", "DC", "STATE", "ADDRESS", "SEEN BY" } }
+  for _, m in ipairs(members) do rows[#rows + 1] = { m.name, m.role, m.dc ~= "" and m.dc or "-", m.state, m.address, m.via } end
+  return common.columns(rows)
+end
+
+local plain = ask.command {
   example = "shoal members --connect 127.0.0.1:7000",
   query = function () return "node.members", {} end,
-  text = function (reply)
-    local rows = { { "NODE", "ROLE", "DC", "STATE", "ADDRESS", "SEEN BY" } }
-    for _, m in ipairs(reply.members) do rows[#rows + 1] = { m.name, m.role, m.dc ~= "" and m.dc or "-", m.state, m.address, m.via } end
-    return common.columns(rows)
-  end,
+  text = function (reply) return table_of(reply.members) end,
 }
+
+local members = {}
+
+function members.words(command)
+  common.connect_words(command)
+  command:option("--since", "print the member events behind this cursor, and the cursor to go on with; 0: all that are kept"):argname("CURSOR")
+    :convert(common.integer("--since", "a cursor", 0))
+  command:flag("--follow", "go on printing events as they come, until Ctrl-C; without --since: from the table of now")
+  command:epilog([[
+Examples:
+  shoal members --connect 127.0.0.1:7000
+  shoal members --connect 127.0.0.1:7001 --since 0
+  shoal members --connect 127.0.0.1:7001 --follow
+An event's first column is the cursor behind it. A cursor is one node's, from one of its lives. Where events behind it are no longer
+kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.]])
+end
+
+local WHY = {
+  EPOCH = "the cursor is of another life of this node, or of another node; the members now:",
+  TRUNCATED = "%d events behind the cursor are no longer kept; the members now:",
+}
+
+local function event_line(e)
+  return ("%d  %s  %-7s  %s  %s  %s  %s"):format(e.cursor, line.wall(e.wall_ns), e.kind, e.name, e.role ~= "" and e.role or "-",
+    e.dc ~= "" and e.dc or "-", e.address)
+end
+
+--- One answer, for people.
+local function show(reply, asked)
+  if reply.code ~= "" then
+    if asked ~= NOBODYS then common.talk("shoal: " .. WHY[reply.code], reply.lost) end
+    common.data(table_of(reply.members))
+  end
+  for _, e in ipairs(reply.events) do common.data(event_line(e)) end
+end
+
+--- Answers from `cursor` on, each given to `take(reply, cursor)`; `wait_ms` 0: until there is no more.
+---@return integer? cursor, string? err, string? code
+local function read(client, cursor, wait_ms, take)
+  while true do
+    local reply, err, code = client:call("node.events", { cursor = cursor, most = MOST, wait_ms = wait_ms }, CALL_MS)
+    if not reply then return nil, err, code end
+    take(reply, cursor)
+    cursor = reply.cursor
+    if wait_ms == 0 and reply.code == "" and #reply.events < MOST then return cursor end
+  end
+end
+
+--- All that there is, then the end. As JSON it is one value: what came last of everything, and all events.
+local function since(client, args)
+  local all
+  local cursor, err, code = read(client, args.since, 0, function (reply, asked)
+    if args.output ~= "json" then return show(reply, asked) end
+    if not all or reply.code ~= "" then -- What a snapshot replaces is not told beside it.
+      all = reply
+      return
+    end
+    all.cursor = reply.cursor
+    table.move(reply.events, 1, #reply.events, #all.events + 1, all.events)
+  end)
+  if not cursor then return common.refused("node.events", err, code) end
+  common.data(all and json.encode(all) or ("cursor %d"):format(cursor))
+  return 0
+end
+
+local function follow(made, args)
+  local ended, cursor = task.future "interrupt", args.since or NOBODYS
+  for _, signal in ipairs { "INT", "TERM" } do core.on_signal(signal, function () ended:set("interrupted") end) end
+  local following = made.scope:spawn("cli.members", { command = "members" }, function ()
+    local _, err, code = read(made.state.client, cursor, WAIT_MS, function (reply, asked)
+      if args.output ~= "json" then
+        show(reply, asked)
+      elseif reply.code ~= "" or #reply.events > 0 then
+        common.data(json.encode(reply))
+      end
+      cursor = reply.cursor
+    end)
+    ended:set("refused", err, code)
+  end)
+  local how, err, code = ended:await()
+  following:cancel()
+  if cursor ~= NOBODYS then common.talk("go on with --since %d", cursor) end
+  if how == "refused" then return common.refused("node.events", err, code) end
+  return common.EXIT.interrupted
+end
+
+function members.run(args)
+  if not args.since and not args.follow then return plain.run(args) end
+  local made, exit = common.client(args)
+  if not made then return exit end
+  exit = args.follow and follow(made, args) or not args.follow and since(made.state.client, args)
+  made:stop("done")
+  return exit
+end
+
+return members

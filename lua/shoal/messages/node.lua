@@ -18,6 +18,10 @@ return {
       { "wall_ns", "integer" },
       { "ids", "map:string" },
     },
+    MemberEvent = { -- `cursor` is the one behind it
+      { "cursor", "integer" }, { "wall_ns", "integer" }, { "kind", "string" }, { "name", "string" }, { "role", "string" },
+      { "dc", "string" }, { "state", "string" }, { "address", "string" }, { "generation", "integer" }, { "version", "integer" },
+    },
   },
   messages = {
     {
@@ -48,6 +52,16 @@ return {
       doc = "one line of Lua, run as a task; answered on loopback only",
       fields = { { "line", "string" } },
       reply = { { "ok", "boolean" }, { "output", "string" } },
+    },
+    {
+      name = "node.events", id = 35, lane = "control", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 15000,
+      doc = "member events behind a cursor (lua/shoal/swim/journal.lua); with wait_ms the answer waits for one. With the code TRUNCATED "
+        .. "or EPOCH `members` holds the living instead, and `lost` how many events are missed",
+      fields = { { "cursor", "integer" }, { "most", "integer" }, { "wait_ms", "integer" } },
+      reply = {
+        { "node", "string" }, { "cursor", "integer" }, { "code", "string" }, { "lost", "integer" }, { "events", "array:MemberEvent" },
+        { "members", "array:KnownMember" },
+      },
     },
   },
 }

@@ -1,10 +1,10 @@
 --- evenness: do losses follow the borders of groups, as when a link is cut, or do they fall anywhere, as in a storm?
 ---
 --- Of N members in G groups L are lost. If each had been as likely to be lost as any other, group g of n members would have lost
---- about n L/N, and X2 = (N - 1)/N * sum over groups of (lost - n p)^2 / (n p (1 - p)), p = L/N, would be G - 1 in the mean (Pearson's
---- test of homogeneity, for draws without putting back). It is a partition when X2 is more than three of its standard deviations above that, X2 > G - 1 + 3 sqrt(2 (G - 1)), or
---- when exactly whole groups are lost, one of them with at least two members: in a small cluster that is all there is to see,
---- and no X2 reaches so far. Else it is a storm.
+--- about n L/N, and X2 = (N - 1)/N * sum over groups of (lost - n p)^2 / (n p (1 - p)), p = L/N, would be G - 1 in the mean
+--- (Pearson's test of homogeneity, for draws without putting back). It is a partition when X2 is more than three of its standard
+--- deviations above that, X2 > G - 1 + 3 sqrt(2 (G - 1)), or when exactly whole groups are lost, one of them with at least two
+--- members: in a small cluster that is all there is to see, and no X2 reaches so far. Else it is a storm.
 ---
 --- Where groups tell nothing it is called a partition, for that is the careful answer (who evicts on a storm keeps still on a
 --- partition): fewer than two groups, or all members lost.

@@ -10,7 +10,7 @@
 ---       for _, member in ipairs(snapshot.members) do mine[member.name] = member end
 ---       cursor = snapshot.cursor               -- reading on from here misses nothing
 ---     else
----       cursor = err                           -- events[i] = { sequence, at_ns, kind, member }
+---       cursor = err                           -- events[i] = { sequence, cursor, at_ns, kind, member }
 ---     end
 ---
 --- The snapshot is the journal's own fold of all events so far: after it come exactly the events that are not in it, whereas
@@ -39,6 +39,7 @@ journal.config = schema.record {
 
 ---@class SwimRecord
 ---@field sequence integer  1, 2, 3, ... without a gap
+---@field cursor integer    the one behind it: who reads from there gets what came after
 ---@field at_ns integer     the world's time, or what `feed` was given
 ---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"
 ---@field member SwimMember as it was then; a copy
@@ -90,7 +91,8 @@ function Journal:feed(event, now_ns)
   local sequence, member = self.sequence + 1, copy(event.member)
   self.sequence = sequence
   self.ring[sequence % self.kept + 1] = {
-    sequence = sequence, at_ns = now_ns or self.world and self.world:now_ns() or 0, kind = event.kind, member = member,
+    sequence = sequence, cursor = self.epoch << SEQUENCE_BITS | sequence,
+    at_ns = now_ns or self.world and self.world:now_ns() or 0, kind = event.kind, member = member,
   }
   self.living[member.name] = not GONE[event.kind] and member or nil
   local news = self.news

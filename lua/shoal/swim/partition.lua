@@ -5,7 +5,7 @@
 ---     local s = swim.open(world, config, function (event) watch:feed(event) end)
 ---
 ---   calm ── max(least, share of all) lost within window_ms  [feed] ──────────────> open     "detected"
----   open ── more are lost, or more of them known dead; at most each tell_ms ─────> open     "grew"
+---   open ── more are lost, or more of them known dead, for tell_ms ──────────────> open     "grew"
 ---   open ── fewer than that many still lost, somebody back (or nobody still
 ---           missing), and heal_ms long no further loss or return ────────────────> calm     "healed"
 ---   open ── give_up_ms after it was detected ────────────────────────────────────> calm     "gave_up": the missing are gone
@@ -34,7 +34,7 @@ partition.config = schema.record({
   least = schema.integer { default = 2, min = 2, max = 1000000, doc = "and at least so many" },
   window_ms = schema.integer { default = 10000, min = 1, max = 3600000, doc = "ten probe intervals: the suspicions take some" },
   heal_ms = schema.integer { default = 5000, min = 0, max = 3600000, doc = "quiet before it is called healed" },
-  tell_ms = schema.integer { default = 1000, min = 0, max = 3600000, doc = "least between two events that it grew" },
+  tell_ms = schema.integer { default = 1000, min = 0, max = 3600000, doc = "what it grew by is told so much later, as it is then" },
   give_up_ms = schema.integer { default = 3600000, min = 1, max = 604800000, doc = "an event lasts no longer" },
   members = schema.optional(schema.any { doc = "the living when it opens, such as swim:members() without ourselves" }),
   group_of = schema.optional(schema.func { doc = "a member's group, such as its datacenter; nil: none known" }),
@@ -56,7 +56,7 @@ partition.config = schema.record({
 ---@field larger boolean       whether we and those we see are more than the lost
 ---@field by_group table<string, { lost: integer, of: integer }>  empty without `group_of`
 ---@field silent string[]      groups of which nobody is seen
----@field returned string[]    who was lost in this event and is back, by name
+---@field returned string[]    who was told as lost and is back, by name; who was suspected in passing is not among them
 ---@field from_ns integer      the world's time of its first loss
 ---@field at_ns integer        of this event; of "healed": of the last return
 ---@field lasted_ms integer    between the two
@@ -81,7 +81,7 @@ function partition.open(world, config, on_partition)
     world = world, config = checked, on_partition = on_partition,
     members = {}, -- By name: { name, state, group, down_ns, previous, following }. Lost ones are in the list below, oldest first.
     all = 0, lost = 0, dead = 0, lost_first = nil, lost_last = nil,
-    episode = nil, -- What is open: { from_ns, detected_ns, changed_ns, cause, returned, told_ns, told_lost, told_dead }
+    episode = nil, -- What is open: { from_ns, detected_ns, changed_ns, cause, named, returned, told_lost, told_dead, grown_ns }
   }, Watch)
   for _, member in ipairs(checked.members or {}) do
     if member.state == "alive" or member.state == "suspect" then self:group(self:member(member), member) end
@@ -189,11 +189,6 @@ local function event_of(self, kind, at_ns)
   return event
 end
 
-local function growing(self)
-  local e = self.episode
-  return self.lost > e.told_lost or self.dead > e.told_dead
-end
-
 local function healing(self)
   return self.lost == 0 or next(self.episode.returned) ~= nil and self.lost < threshold(self)
 end
@@ -206,7 +201,7 @@ local function next_due(self)
     if ns < at_ns then at_ns, what = ns, name end
   end
   if healing(self) then sooner(e.changed_ns + c.heal_ms * NS_PER_MS, "healed") end
-  if growing(self) then sooner(e.told_ns + c.tell_ms * NS_PER_MS, "grew") end
+  if e.grown_ns then sooner(e.grown_ns + c.tell_ms * NS_PER_MS, "grew") end
   return at_ns, what
 end
 
@@ -224,9 +219,10 @@ end
 --- That many are lost, or more.
 local function rise(self, kind, now_ns)
   self.episode = self.episode
-    or { from_ns = self.lost_first.down_ns, detected_ns = now_ns, changed_ns = now_ns, returned = {} }
+    or { from_ns = self.lost_first.down_ns, detected_ns = now_ns, changed_ns = now_ns, named = {}, returned = {} }
   local e, event = self.episode, event_of(self, kind, now_ns)
-  e.cause, e.told_ns, e.told_lost, e.told_dead = event.cause, now_ns, self.lost, self.dead
+  e.cause, e.told_lost, e.told_dead, e.grown_ns = event.cause, self.lost, self.dead, nil
+  for _, m in ipairs(event.lost) do e.named[m.name] = true end
   arm(self)
   self.on_partition(event)
 end
@@ -258,6 +254,14 @@ local function look(self, now_ns)
   if not self.closed then arm(self) end
 end
 
+--- One was lost or is back, while it is open.
+local function changed(self, e, now_ns)
+  e.changed_ns = now_ns
+  e.told_lost, e.told_dead = math.min(e.told_lost, self.lost), math.min(e.told_dead, self.dead) -- From less it grows again.
+  local growing = self.lost > e.told_lost or self.dead > e.told_dead
+  e.grown_ns = growing and (e.grown_ns or now_ns) or nil
+end
+
 --- Take an event in. A closed one raises.
 ---@param event SwimEvent
 function Watch:feed(event)
@@ -276,9 +280,8 @@ function Watch:feed(event)
     m.state = "alive"
   end
   if e and (m.down_ns ~= nil or was_lost) and kind ~= "update" then
-    e.changed_ns = now_ns
-    e.returned[m.name] = was_lost and m.state == "alive" and kind ~= "left" or nil
-    e.told_lost, e.told_dead = math.min(e.told_lost, self.lost), math.min(e.told_dead, self.dead) -- From here it grows again.
+    changed(self, e, now_ns)
+    e.returned[m.name] = was_lost and m.state == "alive" and kind ~= "left" and e.named[m.name] or nil
   end
   self:group(m, event.member) -- Last, for it may raise.
   look(self, now_ns)
