@@ -404,7 +404,9 @@ describe("evenness", function ()
 
   it("sees half a group lost and the others whole, before it is all lost", function ()
     assert.equal("partition", judge({ 0, 10 }, { 6, 10 }))
-    assert.equal("storm", judge({ 0, 10 }, { 3, 10 }))
+    assert.equal("partition", judge({ 0, 10 }, { 3, 10 }))
+    assert.equal("storm", judge({ 1, 10 }, { 3, 10 }))
+    assert.equal("partition", judge({ 1, 10 }, { 8, 10 }))
     assert.equal("storm", judge({ 1, 3 }, { 1, 3 }, { 1, 3 }, { 0, 3 }, { 0, 3 }, { 0, 3 }, { 0, 3 }, { 0, 3 }, { 0, 3 }, { 0, 3 }))
   end)
 

@@ -18,7 +18,7 @@ end
 --- A reader that keeps a table of its own: name -> state.
 local function reader(c)
   local self = { table = {}, cursor = 0, codes = {}, events = 0 }
-  function self:read(most)
+  self.read = function (_, most)
     repeat
       local reply, err, code = manager_events(c, self.cursor, 0, most)
       assert(reply, tostring(err) .. " " .. tostring(code))
@@ -57,9 +57,7 @@ end
 local function lines(c, node, kind)
   local out = {}
   for line in c.s:log():gmatch "[^\n]+" do
-    if line:find(('"node":"%s"'):format(node.name), 1, true) and line:find('"event":"swim.partition"', 1, true) and line:find(('"kind":"%s"'):format(kind), 1, true) then
-      out[#out + 1] = line
-    end
+    if line:find(('"node":"%s","event":"swim.partition","kind":"%s"'):format(node.name, kind), 1, true) then out[#out + 1] = line end
   end
   return out
 end
@@ -82,16 +80,16 @@ describe("nodes watch their members:", function ()
     c:on(w, WIRE)
     part(c, 3, true)
     c:run(20000)
-    local first, last = seen(c, m)[1], nil
-    assert.equal("detected", first.kind)
-    last = seen(c, m)[#seen(c, m)]
+    assert.equal("detected", seen(c, m)[1].kind)
+    local last = seen(c, m)[#seen(c, m)]
     assert.equal("w-a1 w-a2 w-a3", last.lost)
     assert.is_true(last.larger)
     last = seen(c, w)[#seen(c, w)]
     assert.equal("m-a1 w-a4 w-a5 w-a6 w-a7", last.lost)
     assert.is_false(last.larger)
     part(c, 3, false)
-    assert.truthy(c:until_true(function () return seen(c, m)[#seen(c, m)].kind == "healed" and seen(c, w)[#seen(c, w)].kind == "healed" end, 60000))
+    local function healed(node) return seen(c, node)[#seen(c, node)].kind == "healed" end
+    assert.truthy(c:until_true(function () return healed(m) and healed(w) end, 60000))
     assert.equal("w-a1 w-a2 w-a3", seen(c, m)[#seen(c, m)].returned)
     assert.equal("", seen(c, m)[#seen(c, m)].lost)
     assert.equal(1, #lines(c, m, "detected"))
@@ -204,6 +202,22 @@ describe("nodes watch their members:", function ()
     local _, err, code = manager_events(c, cursor, 0, 0)
     assert.equal("REFUSED", code)
     assert.equal("most: at least 1 is wanted, not 0", err)
+  end)
+end)
+
+describe("examples/bursts.lua", function ()
+  it("shows a burst, a partition and its healing, and a slow reader, and ends by itself", function ()
+    local build = os.getenv "SHOAL_BUILD" or "build/release"
+    local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 20 lua5.4 examples/bursts.lua 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    local at = 1
+    for _, line in ipairs { "joined 8, dead 0", "partition detected: lost b", "silent b; 4 kept, 4 known dead", "partition healed: lost ;",
+                            "returned b1 b2 b3 b4", "TRUNCATED", "a1 a2 a3 a4 b1 b2 b3 b4", "without a gap", ": left a1", "done" } do
+      local _, last = output:find(line, at, true)
+      assert(last, line .. " is missing, or out of order, in:\n" .. output)
+      at = last
+    end
   end)
 end)
 

@@ -4,7 +4,8 @@
 --- about n L/N, and X2 = (N - 1)/N * sum over groups of (lost - n p)^2 / (n p (1 - p)), p = L/N, would be G - 1 in the mean
 --- (Pearson's test of homogeneity, for draws without putting back). It is a partition when X2 is more than three of its standard
 --- deviations above that, X2 > G - 1 + 3 sqrt(2 (G - 1)), or when exactly whole groups are lost, one of them with at least two
---- members: in a small cluster that is all there is to see, and no X2 reaches so far. Else it is a storm.
+--- members, or when only one group has losses: in a small cluster, or early, that is all there is to see, and no X2 reaches so far.
+--- Else it is a storm.
 ---
 --- Where groups tell nothing it is called a partition, for that is the careful answer (who evicts on a storm keeps still on a
 --- partition): fewer than two groups, or all members lost.
@@ -15,15 +16,16 @@ local evenness = {}
 ---@param groups table<string, { lost: integer, of: integer }>  those without a member do not count
 ---@return "partition"|"storm"
 function evenness.judge(groups)
-  local count, lost, all, whole, large = 0, 0, 0, true, false
+  local count, hit, lost, all, whole, large = 0, 0, 0, 0, true, false
   for _, g in sorted(groups) do
     if g.of > 0 then
       count, lost, all = count + 1, lost + g.lost, all + g.of
+      if g.lost > 0 then hit = hit + 1 end
       if g.lost > 0 and g.lost < g.of then whole = false end
       if g.lost == g.of and g.of > 1 then large = true end
     end
   end
-  if count < 2 or lost == 0 or lost == all or whole and large then return "partition" end
+  if count < 2 or hit < 2 or lost == all or whole and large then return "partition" end
   local p, x2 = lost / all, 0
   for _, g in sorted(groups) do
     if g.of > 0 then x2 = x2 + (g.lost - g.of * p) ^ 2 / (g.of * p * (1 - p)) end
