@@ -29,6 +29,7 @@ local function events_of(node, cursor, most)
     reply.events[i] = {
       cursor = e.cursor, wall_ns = began_ns + e.at_ns, kind = e.kind, name = m.name, role = m.role, dc = m.dc, state = m.state,
       address = m.address, generation = m.incarnation.generation, version = m.incarnation.version,
+      told = e.told,
     }
   end
   return reply

@@ -115,6 +115,14 @@ describe("swim.journal", function ()
     assert.equal("a", journal:snapshot().members[1].name)
   end)
 
+  it("keeps what a member tells, which changes no table", function ()
+    local given = event("user", "a")
+    given.told, given.number = "hello", 3
+    journal:feed(given)
+    assert.same({ "user", "hello", 3 }, { journal:read(0)[1].kind, journal:read(0)[1].told, journal:read(0)[1].number })
+    assert.same({}, journal:snapshot().members)
+  end)
+
   it("begins with the members that it is given", function ()
     journal = assert(swim.journal(world, { members = { event("join", "a").member, event("suspect", "b").member, event("dead", "c").member } }))
     feed("dead", "b")

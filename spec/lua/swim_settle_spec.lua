@@ -136,6 +136,12 @@ describe("swim.settle", function ()
     assert.equal(1, bursts[1].passed)
   end)
 
+  it("what a member tells is no change and no event of a burst", function ()
+    feed("user", "a")
+    assert.is_false(settle:flush())
+    assert.same({}, settle.entries)
+  end)
+
   it("keeps nothing of lives that came and went, however many", function ()
     for i = 1, 500 do
       feed("join", "n" .. i)

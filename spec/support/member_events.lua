@@ -5,7 +5,7 @@
 ---   watch:feed(event("join", "a", { generation = 2 }))
 local member_events = {}
 
-local STATE = { join = "alive", alive = "alive", update = "alive", suspect = "suspect", dead = "dead", left = "left" }
+local STATE = { join = "alive", alive = "alive", update = "alive", user = "alive", suspect = "suspect", dead = "dead", left = "left" }
 
 ---@param payload_of? fun(name: string): string
 function member_events.new(payload_of)

@@ -45,8 +45,9 @@ local WHY = {
 }
 
 local function event_line(e)
-  return ("%d  %s  %-7s  %s  %s  %s  %s"):format(e.cursor, line.wall(e.wall_ns), e.kind, e.name, e.role ~= "" and e.role or "-",
-    e.dc ~= "" and e.dc or "-", e.address)
+  local told = e.told and ("  %q"):format(e.told):gsub("\\\n", "\\n") or ""
+  return ("%d  %s  %-7s  %s  %s  %s  %s%s"):format(e.cursor, line.wall(e.wall_ns), e.kind, e.name, e.role ~= "" and e.role or "-",
+    e.dc ~= "" and e.dc or "-", e.address, told)
 end
 
 --- One answer, for people.

@@ -21,6 +21,7 @@ return {
     MemberEvent = { -- `cursor` is the one behind it
       { "cursor", "integer" }, { "wall_ns", "integer" }, { "kind", "string" }, { "name", "string" }, { "role", "string" },
       { "dc", "string" }, { "state", "string" }, { "address", "string" }, { "generation", "integer" }, { "version", "integer" },
+      { "told", "bytes?" }, -- of the kind "user"
     },
   },
   messages = {

@@ -41,8 +41,10 @@ journal.config = schema.record {
 ---@field sequence integer  1, 2, 3, ... without a gap
 ---@field cursor integer    the one behind it: who reads from there gets what came after
 ---@field at_ns integer     the world's time, or what `feed` was given
----@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"
+---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
 ---@field member SwimMember as it was then; a copy
+---@field told string?     of `user`, as the event had it
+---@field number integer?
 
 ---@class SwimSnapshot
 ---@field members SwimMember[]  the living, by name
@@ -93,8 +95,9 @@ function Journal:feed(event, now_ns)
   self.ring[sequence % self.kept + 1] = {
     sequence = sequence, cursor = self.epoch << SEQUENCE_BITS | sequence,
     at_ns = now_ns or self.world and self.world:now_ns() or 0, kind = event.kind, member = member,
+    told = event.told, number = event.number,
   }
-  self.living[member.name] = not GONE[event.kind] and member or nil
+  if event.kind ~= "user" then self.living[member.name] = not GONE[event.kind] and member or nil end
   local news = self.news
   if news then
     self.news = nil

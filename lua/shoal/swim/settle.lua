@@ -14,6 +14,7 @@
 ---   - ended, and came back in another life (it restarted): in `dead` or `left` with its old incarnation, and in `joined` with the
 ---     new one. Take the dead and the departed first, then the joined.
 ---   - suspect and alive: never a change; `flaps[name]` says how often it was suspected, while that name is in the burst.
+---   - what a member tells (`user`) is no change of membership, and is not counted.
 --- A burst without any change is told too, with `changes = 0`: somebody flaps.
 ---
 --- Time is the world's. Memory: a record for each member that is named in the burst, none between bursts.
@@ -99,6 +100,7 @@ end
 ---@param event SwimEvent  kept until the burst is told: do not change it
 function Settle:feed(event)
   if self.closed then error("swim.settle: fed after close", 2) end
+  if event.kind == "user" then return end
   local now_ns = self.world:now_ns()
   if self.events == 0 then self.from_ns = now_ns end
   self.events, self.to_ns = self.events + 1, now_ns
