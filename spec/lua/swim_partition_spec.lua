@@ -318,9 +318,11 @@ describe("swim.partition", function ()
     assert_calm(10)
     feed("dead", 1, 2)
     assert.has_error(function () feed("dead", 3) end, "on purpose")
+    feed("dead", 4)
+    assert.has_error(function () world:run(100) end, "on purpose")
     assert.has_error(function () world:run(60000) end, "on purpose") -- No event comes after the one that raised.
-    assert.equal("gave_up", calls[5])
-    assert_calm(7)
+    assert.same({ "detected", "grew", "gave_up" }, { calls[4], calls[5], calls[6] })
+    assert_calm(6)
   end)
 
   it("may be closed from its own callback, whichever it is", function ()
