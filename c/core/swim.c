@@ -181,7 +181,7 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   swim_probe_tick(s);
   swim_expire(s);
   swim_join_tick(s);
-  swim_tables_tick(s);
+  if (s->tables_busy) swim_tables_tick(s);
   swim_leave_tick(s);
   swim_gossip_tick(s);
 }
@@ -406,6 +406,7 @@ static bool next_send(struct swim *s, struct swim_action *out) {
 static bool next_table(struct swim *s, struct swim_action *out) {
   struct writer w;
   uint32_t sync, channel;
+  if (!s->tables_busy) return false;
   if (swim_conn_next(s, out, &sync)) {
     if (sync == 0) return true; /* One to be opened. */
     write_start(s, &w, SYNC);

@@ -290,6 +290,8 @@ struct swim {
   struct relay relays[RELAYS_MAX];
   uint32_t relay_next;
   uint64_t relay_ns;  /* When the first nack may be due; UINT64_MAX: none. */
+  uint64_t relays_until_ns; /* From then on no relay waits for an answer. */
+  uint32_t probes_used;
   uint32_t health;    /* Lifeguard's local health multiplier less one: 0 well .. config.health_max. */
   uint32_t sequence;
 
@@ -303,6 +305,7 @@ struct swim {
   uint64_t sync_wait_ns; /* the next pause after that one: a period once digests were equal, then doubling. */
   struct transfer transfers[TRANSFERS_MAX];
   struct conn conns[CONNS_MAX];
+  bool tables_busy;    /* A transfer or a stream may be going on. */
   uint32_t channels;   /* The last number given to a stream. */
   uint32_t channel;    /* That on which the message came that is being dealt with; 0: it is a datagram. */
   uint16_t stream_port; /* Where we take streams; 0: the driver knows none. */

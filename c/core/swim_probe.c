@@ -32,6 +32,11 @@ void swim_ail(struct swim *s, int by) {
 
 uint64_t swim_window_ns(const struct swim *s) { return ms(s->config.probe_interval_ms) * (s->health + 1); }
 
+static void release(struct swim *s, struct probe *p) {
+  p->stage = PROBE_FREE;
+  s->probes_used--;
+}
+
 bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   struct probe *free = NULL;
   unsigned used = 0;
@@ -50,6 +55,7 @@ bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
       .sequence = swim_next_sequence(s), .sent_ns = s->now_ns, .indirect_ns = s->now_ns + direct_ns, .end_ns = s->now_ns + window_ns,
       .step_ns = window_ns / (s->config.ping_repeats + 1),
   };
+  s->probes_used++;
   s->sequence += s->config.ping_repeats;
   uint64_t first_ns = 2 * swim_rtt_ns(m->rtt); /* Before that no answer is missing. */
   free->first_ns = s->now_ns + (first_ns < free->step_ns ? free->step_ns : earlier(first_ns, window_ns));
@@ -86,7 +92,7 @@ static void ping_again(struct swim *s, struct probe *p) {
 
 static void fail(struct swim *s, struct probe *p) {
   const struct member *target = &s->members[p->target];
-  p->stage = PROBE_FREE;
+  release(s, p);
   if (p->purpose == FOR_LEAVE) return; /* swim_leave_tick() asks another. */
   s->counts.probes_failed++;
   /* Who was asked for an indirect probe answers in any case, with a nack if need be. Those who do not tell us that it is we who
@@ -108,6 +114,7 @@ void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t
   *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
                           .nack_ns = s->now_ns + ms(window_ms) * 4 / 5, .until_ns = s->now_ns + ms(window_ms)};
   s->relay_ns = earlier(s->relay_ns, relay->nack_ns);
+  if (relay->until_ns > s->relays_until_ns) s->relays_until_ns = relay->until_ns;
   swim_post(s, &(struct send){.type = PING, .to = *target, .about = NONE, .sequence = relay->sequence, .claim = *claim});
 }
 
@@ -126,6 +133,7 @@ static void nack_tick(struct swim *s) {
 }
 
 static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
+  if (s->now_ns >= s->relays_until_ns) return false; /* As nearly always. */
   for (int i = 0; i < RELAYS_MAX; i++) {
     struct relay *relay = &s->relays[i];
     if (relay->sequence != sequence || relay->key != sender_key) continue;
@@ -151,10 +159,10 @@ void swim_on_nack(struct swim *s, uint32_t sequence) {
 
 void swim_probe_tick(struct swim *s) {
   nack_tick(s);
-  for (int i = 0; i < PROBES_MAX; i++) {
+  for (int i = 0; i < PROBES_MAX && s->probes_used > 0; i++) {
     struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE) continue;
-    if (!still(s, p)) p->stage = PROBE_FREE;
+    if (!still(s, p)) release(s, p);
     else if (s->now_ns >= p->end_ns) fail(s, p);
     else {
       if (p->stage == PROBE_DIRECT && s->now_ns >= p->indirect_ns) ask_others(s, p);
@@ -173,7 +181,7 @@ void swim_probe_tick(struct swim *s) {
 
 uint64_t swim_probe_deadline(const struct swim *s) {
   uint64_t at = earlier(s->probe_ns, s->relay_ns);
-  for (int i = 0; i < PROBES_MAX; i++) {
+  for (int i = 0; i < PROBES_MAX && s->probes_used > 0; i++) {
     const struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE) continue;
     at = earlier(at, earlier(p->again_ns, p->end_ns));
@@ -184,7 +192,7 @@ uint64_t swim_probe_deadline(const struct swim *s) {
 
 void swim_probe_forgive(struct swim *s) {
   for (int i = 0; i < PROBES_MAX; i++)
-    if (s->probes[i].purpose != FOR_LEAVE) s->probes[i].stage = PROBE_FREE;
+    if (s->probes[i].stage != PROBE_FREE && s->probes[i].purpose != FOR_LEAVE) release(s, &s->probes[i]);
 }
 
 /* About CHECKERS members, told apart by a hash so that no word between them is needed, check a suspicion that they hear of:
@@ -217,7 +225,7 @@ void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t 
     if (p->stage == PROBE_FREE || repeat > p->repeats) continue;
     if (p->stage == PROBE_DIRECT && sender != p->target) break; /* Nobody was asked yet: a forger, or a reused address. */
     if (sender == p->target) swim_heard(s, sender, s->now_ns - (repeat ? p->first_ns + (repeat - 1) * p->step_ns : p->sent_ns));
-    p->stage = PROBE_FREE;
+    release(s, p);
     if (p->purpose == FOR_LEAVE) swim_leave_heard(s, p->target);
     else swim_ail(s, -1);
     return;

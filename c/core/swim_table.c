@@ -384,4 +384,7 @@ void swim_check(const struct swim *s) {
   assert(kept == s->kept && living == s->living && dead == s->dead && suspects == s->suspects.count);
   assert(digest == s->digest && s->cursor <= s->living);
   check_rumours(s);
+  uint32_t probes = 0;
+  for (int i = 0; i < PROBES_MAX; i++) probes += s->probes[i].stage != PROBE_FREE;
+  assert(probes == s->probes_used);
 }

@@ -57,6 +57,7 @@ static void transfer_start(struct swim *s, const struct transfer *given) {
   }
   if (!free) return; /* It will ask again. */
   *free = *given;
+  s->tables_busy = true;
   free->active = true;
   free->burst = TABLE_BURST;
   free->next_ns = s->now_ns;
@@ -140,6 +141,7 @@ static struct conn *conn_new(struct swim *s, bool ours, const struct shoal_addre
   uint8_t *buffer = malloc(FRAME_MAX);
   if (!buffer) return NULL;
   if (++s->channels == 0) s->channels = 1;
+  s->tables_busy = true;
   *free = (struct conn){.channel = s->channels, .ours = ours, .to = *to, .buffer = buffer, .open_due = ours,
                         .until_ns = s->now_ns + ms(PATIENCE_MS)};
   return free;
@@ -271,6 +273,7 @@ void swim_tables_tick(struct swim *s) {
 
 uint64_t swim_tables_deadline(const struct swim *s) {
   uint64_t at = UINT64_MAX;
+  if (!s->tables_busy) return at;
   for (int i = 0; i < TRANSFERS_MAX; i++)
     if (s->transfers[i].active) at = earlier(at, s->transfers[i].next_ns);
   for (int i = 0; i < CONNS_MAX; i++)
@@ -306,5 +309,6 @@ bool swim_conn_close_next(struct swim *s, struct swim_action *out) {
     conn_free(s, c);
     return true;
   }
+  s->tables_busy = swim_tables_deadline(s) != UINT64_MAX;
   return false;
 }
