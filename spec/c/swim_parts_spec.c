@@ -390,7 +390,7 @@ static void hearsay(struct swim *s, const char *name, enum swim_state state, uin
 }
 
 static void quieten(struct swim *s) { /* Only suspicions are under study. */
-  memset(s->probes, 0, sizeof s->probes);
+  swim_probe_forgive(s);
   s->probe_ns = UINT64_MAX;
 }
 
