@@ -3,6 +3,7 @@ local core = require "shoal.core.node"
 local errors = require "shoal.errors"
 local repl = require "shoal.repl"
 local sorted = require "shoal.sorted"
+local swim = require "shoal.swim"
 
 local admin = {}
 
@@ -10,7 +11,7 @@ local EVENTS_MOST = 256  -- In one answer.
 local WAIT_MS = 10000    -- An answer waits no longer for the first event; below the message's timeout.
 local WAITERS_MAX = 64   -- So many answers wait at once.
 
-admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "node.events", "repl.eval" }
+admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "node.events", "node.why", "repl.eval" }
 
 --- Member events behind a cursor, as they cross the wire; a snapshot where they are no longer kept.
 local function events_of(node, cursor, most)
@@ -78,6 +79,14 @@ function admin.open(node)
     return { members = members }
   end)
   rpc:handle("node.events", events_handler(node))
+  rpc:handle("node.why", function (body)
+    local why = node.swim and node.swim:why(body.name)
+    if not why then
+      return nil, ("%s is not among the members that %s keeps; its own group is what it can tell of"):format(body.name, node.name), "NOT_FOUND"
+    end
+    why.member.payload = nil -- bytes, and no evidence
+    return { node = node.name, why = why, text = swim.explain(why) }
+  end)
   rpc:handle("node.incidents", function (body)
     local out = {}
     for _, incident in ipairs(errors.incidents(body.max)) do

@@ -41,6 +41,8 @@ node.config = schema.record({
   log_level = schema.enum { "debug", "info", "warning", "error", "critical", default = "info" },
   policies = schema.string { default = "", doc = "folder of policy scripts; empty: the shipped ones" },
   profile = schema.enum { "local", "lan", "wan", default = "local" },
+  membership = schema.record(swim.tunables, nil, { default = {}, doc = "values of lua/shoal/swim.lua other than the profile's" }),
+  record = schema.string { default = "", max = 1024, doc = "file for all that membership is told, for swim.replay" },
   cores = schema.integer { default = 4, min = 1, max = 4096 },
   flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
   push_ms = schema.integer { default = 250, min = 10, max = 60000 },
@@ -216,12 +218,13 @@ local function open_swim(self)
   self.partition = assert(swim.partition(self.world, {
     window_ms = window_ms, heal_ms = window_ms // 2, tell_ms = window_ms // 4, group_of = function (member) return member.dc end,
   }, function (event) on_partition(self, event) end))
-  local opened, err, code = swim.open(self.world, {
+  local options = {
     node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
-    leave_timeout_ms = LEAVE_MS,
-    seeds = self.config.join,
+    leave_timeout_ms = LEAVE_MS, seeds = self.config.join, record = self.config.record,
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
-  }, function (event)
+  }
+  for name, value in sorted(self.config.membership) do options[name] = value end
+  local opened, err, code = swim.open(self.world, options, function (event)
     errors.call("swim.event", { kind = event.kind, member = event.member.name }, on_member, self, event)
   end)
   if not opened then return nil, err, code end

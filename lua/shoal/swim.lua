@@ -157,10 +157,13 @@ function swim.replay(world, path, options)
   return result
 end
 
-local tunables = { profile = swim.config.fields.profile } -- what is about behaviour, not about who and where
+--- Its fields that are about behaviour, not about who and where: name to checker, without `profile`.
+swim.tunables = {}
 for name, field in sorted(swim.config.fields) do
-  if field.kind == "optional" and name ~= "advertise" and name ~= "generation" then tunables[name] = field end
+  if field.kind == "optional" and name ~= "advertise" and name ~= "generation" then swim.tunables[name] = field end
 end
+local questionable = { profile = swim.config.fields.profile }
+for name, field in sorted(swim.tunables) do questionable[name] = field end
 
 --- The question of `swim.predict`. Times of the network are one way.
 swim.question = schema.record({
@@ -171,7 +174,7 @@ swim.question = schema.record({
   jitter_ms = schema.number { min = 0, max = 10000, default = 0.5, doc = "mean of the exponential added to it" },
   loss = schema.number { min = 0, max = 0.9, default = 0, doc = "share of datagrams" },
   seed = schema.integer { min = 0, max = 2 ^ 53 | 0, default = 1 },
-  config = schema.optional(schema.record(tunables)),
+  config = schema.optional(schema.record(questionable)),
 }, function (q)
   if 2 * q.crashes >= q.n then return ("crashes must be fewer than half of n = %d"):format(q.n) end
 end)

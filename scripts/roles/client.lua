@@ -8,7 +8,7 @@ local role = { name = "client" }
 
 role.sends = {
   "job.submit", "job.cancel", "job.get", "job.list", "job.watch", "job.events", "node.info", "node.members",
-  "node.events", "node.incidents", "node.counts", "repl.eval",
+  "node.events", "node.why", "node.incidents", "node.counts", "repl.eval",
 }
 
 function role.start(node)

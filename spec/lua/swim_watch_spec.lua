@@ -236,7 +236,7 @@ describe("shoal members", function ()
   after_each(function () c:close() end)
 
   it("--since prints events with the cursor to go on with; --follow prints them as they come; JSON too", function ()
-    local m = c:node("manager", { "--dc", "a", "--name", "m1", "--data", c.dir .. "/m1" })
+    local m = c:node("manager", { "--dc", "a", "--name", "m1", "--data", c.dir .. "/m1", "--set", "membership.probe_interval_ms=150" })
     local w = c:node("worker", { "--dc", "a", "--name", "w1", "--join", m.address, "--data", c.dir .. "/w1" })
     local follower = c:start { "members", "--follow", "--connect", m.address }
     follower:wait_for("w1%s+worker%s+a", "out")
@@ -255,6 +255,15 @@ describe("shoal members", function ()
     c:eval(w.address, "node.swim:tell 'two\\nlines'")
     assert.equal('"two\\nlines"', (follower:wait_for('user     w1  worker  a  [%d:%.]+  (%b"")\n', "out")))
     next_cursor = c:shoal({ "members", "--connect", m.address, "--since", next_cursor }).out:match "cursor (%d+)\n$"
+
+    r = c:shoal { "members", "--connect", m.address, "--why", "w1" }
+    assert.equal(0, r.code, r.err)
+    assert.is_truthy(r.out:find "^w1 at 127.0.0.1:%d+ is alive, incarnation %d+%.%d+\n", r.out)
+    assert.equal("alive", cjson.decode(c:shoal({ "members", "--connect", m.address, "--why", "w1", "-o", "json" }).out).why.member.state)
+    assert.equal("150", c:eval(m.address, "node.config.membership.probe_interval_ms"))
+    r = c:shoal { "members", "--connect", m.address, "--why", "w9" }
+    assert.equal(4, r.code)
+    assert.is_truthy(r.err:find("w9 is not among the members that m1 keeps", 1, true), r.err)
 
     w:kill "sigterm"
     follower:wait_for("left     w1", "out")

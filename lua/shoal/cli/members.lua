@@ -1,4 +1,5 @@
---- shoal members: the nodes that one node knows, and how; or what happens to the members of its own group, without a gap.
+--- shoal members: the nodes that one node knows, and how; or what happens to the members of its own group, without a gap; or why it
+--- believes of one what it does.
 local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
@@ -23,6 +24,12 @@ local plain = ask.command {
   text = function (reply) return table_of(reply.members) end,
 }
 
+local why = ask.command {
+  example = "shoal members --connect 127.0.0.1:7001 --why w1",
+  query = function (args) return "node.why", { name = args.why } end,
+  text = function (reply) return reply.text end,
+}
+
 local members = {}
 
 function members.words(command)
@@ -30,11 +37,13 @@ function members.words(command)
   command:option("--since", "print the member events behind this cursor, and the cursor to go on with; 0: all that are kept"):argname("CURSOR")
     :convert(common.integer("--since", "a cursor", 0))
   command:flag("--follow", "go on printing events as they come, until Ctrl-C; without --since: from the table of now")
+  command:option("--why", "tell what speaks for and against a member, from where this node stands"):argname("NAME")
   command:epilog([[
 Examples:
   shoal members --connect 127.0.0.1:7000
   shoal members --connect 127.0.0.1:7001 --since 0
   shoal members --connect 127.0.0.1:7001 --follow
+  shoal members --connect 127.0.0.1:7001 --why w1
 An event's first column is the cursor behind it. A cursor is one node's, from one of its lives. Where events behind it are no longer
 kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.]])
 end
@@ -110,6 +119,7 @@ local function follow(made, args)
 end
 
 function members.run(args)
+  if args.why then return why.run(args) end
   if not args.since and not args.follow then return plain.run(args) end
   local made, exit = common.client(args)
   if not made then return exit end

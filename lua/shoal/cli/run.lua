@@ -24,7 +24,7 @@ function run.words(command)
     :convert(common.integer("--cores", "a whole number", 1))
   command:option("--profile", "membership timing"):choices { "local", "lan", "wan" }
   command:option("--config", "a Lua file that returns a table of any of these and more"):argname("FILE")
-  command:option("--set", "one setting, NAME=VALUE; can be given again"):count("*"):argname("NAME=VALUE")
+  command:option("--set", "one setting, such as cores=8 or membership.gossip_fanout=4; can be given again"):count("*"):argname("NAME=VALUE")
   command:flag("--announce", "print one JSON line with the address on stdout when ready")
   command:flag("--until-eof", "stop when stdin ends, for a supervisor")
   command:epilog([[
@@ -47,9 +47,15 @@ local function settings(args)
     config = loaded
   end
   for _, pair in ipairs(args.set or {}) do
-    local key, value = pair:match("^([%w_]+)=(.*)$")
-    if not key then return nil, ("--set: expected NAME=VALUE, found %q"):format(pair) end
-    config[key], origin[key] = math.tointeger(tonumber(value)) or tonumber(value) or value, "--set " .. key
+    local outer, key, value = pair:match("^([%w_]-)%.?([%w_]+)=(.*)$")
+    if not key then return nil, ("--set: expected NAME=VALUE or GROUP.NAME=VALUE, found %q"):format(pair) end
+    local group = config
+    if outer ~= "" then
+      if type(config[outer]) ~= "table" then config[outer] = {} end
+      group = config[outer]
+    end
+    group[key] = math.tointeger(tonumber(value)) or tonumber(value) or value
+    origin[outer ~= "" and outer or key] = "--set " .. pair:match "^[^=]+"
   end
   for _, key in ipairs(PLAIN) do
     if args[key] ~= nil then config[key], origin[key] = args[key], "--" .. key end

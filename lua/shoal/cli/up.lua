@@ -57,7 +57,12 @@ local function start(self, role, m, dc, extra)
   if dc then table.move({ "--dc", dc }, 1, 2, #argv + 1, argv) end
   if role == "worker" then table.move({ "--cores", tostring(m.cores) }, 1, 2, #argv + 1, argv) end
   for _, set in ipairs { self.topology.set or {}, m.set or {} } do
-    for key, value in sorted(set) do table.move({ "--set", key .. "=" .. tostring(value) }, 1, 2, #argv + 1, argv) end
+    for key, value in sorted(set) do
+      for inner, one in sorted(type(value) == "table" and value or { [""] = value }) do
+        local full = inner ~= "" and key .. "." .. inner or key
+        table.move({ "--set", full .. "=" .. tostring(one) }, 1, 2, #argv + 1, argv)
+      end
+    end
   end
   table.move(extra, 1, #extra, #argv + 1, argv)
   local child = { name = name, role = role, ready = task.future(name .. " ready"), ended = task.future(name .. " ended"), said = "" }

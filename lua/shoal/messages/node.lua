@@ -64,5 +64,11 @@ return {
         { "members", "array:KnownMember" },
       },
     },
+    {
+      name = "node.why", id = 36, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      doc = "why this node believes of a member what it does (swim.lua: SwimWhy); text is for people",
+      fields = { { "name", "string" } },
+      reply = { { "node", "string" }, { "why", "any" }, { "text", "string" } },
+    },
   },
 }
