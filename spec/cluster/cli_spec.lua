@@ -54,7 +54,7 @@ describe("the command line", function ()
       { "a bad number", { "incidents", "-n", "many" }, "--max: expected a whole number, at least 1; found 'many'" },
       { "a number too small", { "run", "scripts/roles/worker.lua", "--cores", "0" }, "--cores: expected a whole number, at least 1" },
       { "a bad duration", { "submit", "examples/hello.lua", "--timeout", "soon" }, "--timeout: expected a number of seconds" },
-      { "a bad --env", { "submit", "examples/hello.lua", "--env", "x" }, [[--env: expected NAME=VALUE or GROUP.NAME=VALUE, found "x"]] },
+      { "a bad --env", { "submit", "examples/hello.lua", "--env", "x" }, [[--env: expected NAME=VALUE, found "x"]] },
       { "a bad --set", { "run", "scripts/roles/worker.lua", "--set", "x" }, [[--set: expected NAME=VALUE or GROUP.NAME=VALUE, found "x"]] },
       { "a bad --bind", { "run", "scripts/roles/worker.lua", "--bind", "x" }, [[--bind: expected HOST:PORT]] },
       { "a bad --join", { "run", "scripts/roles/worker.lua", "--join", "x" }, [[--join: expected HOST:PORT]] },
