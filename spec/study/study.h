@@ -10,8 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/errors.h"
 #include "core/rng.h"
@@ -65,6 +68,47 @@ static inline void study_options(int argc, char **argv, struct study_option *opt
         study_fields[i].value = (uint32_t)atoi(equals + 1), study_fields[i].given = true, known = true;
     if (!known) study_usage(argv[0], options, count);
   }
+}
+
+/* A row of a study: this field has this value, unless the command line says otherwise. */
+static inline void study_set(struct swim_config *config, const char *name, uint32_t value) {
+  for (size_t i = 0; i < STUDY_FIELDS; i++) {
+    if (strcmp(study_fields[i].name, name) != 0) continue;
+    if (!study_fields[i].given) memcpy((char *)config + study_fields[i].offset, &value, sizeof value);
+    return;
+  }
+  STUDY_NEED(!"a field of the configuration that study_fields does not list");
+}
+
+/* ---- runs on several cores ---- */
+
+/* Memory that children write and the parent reads. */
+static inline void *study_share(size_t size) {
+  void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  STUDY_NEED(at != MAP_FAILED);
+  return at;
+}
+
+/* work(data, task) for each task below `tasks`, by `jobs` processes; what it finds it leaves in memory of study_share. A run is its seed,
+ * so the figures are the same for any number of jobs. */
+static inline void study_each(unsigned jobs, uint64_t tasks, void (*work)(void *data, uint64_t task), void *data) {
+  uint64_t *next = study_share(sizeof *next), task;
+  fflush(stdout);
+  for (unsigned job = 1; job < jobs; job++) {
+    pid_t child = fork();
+    STUDY_NEED(child >= 0);
+    if (child > 0) continue;
+    while ((task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < tasks) work(data, task);
+    fflush(stdout);
+    _exit(0);
+  }
+  while ((task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < tasks) work(data, task);
+  for (unsigned job = 1; job < jobs; job++) {
+    int status;
+    STUDY_NEED(wait(&status) > 0);
+    STUDY_NEED(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  munmap(next, sizeof *next);
 }
 
 /* ---- bars ---- */
@@ -131,6 +175,13 @@ static inline double study_resident_bytes(void) {
 /* ---- clusters ---- */
 
 struct study_cluster;
+struct study_held { /* A datagram that waits, of a node that neither reads nor sends; to be read, or to be sent. */
+  struct study_held *next;
+  bool read;
+  struct shoal_address other;
+  size_t length;
+  uint8_t bytes[];
+};
 struct study_node {
   struct study_cluster *cluster;
   struct swim *swim; /* NULL while it is down. */
@@ -141,6 +192,8 @@ struct study_node {
   struct shoal_address address;
   char name[12];
   uint32_t generation;
+  bool holds;
+  struct study_held *held, **held_end;
 };
 struct study_cluster {
   struct sim *sim;
@@ -167,6 +220,15 @@ static inline uint32_t study_index(const struct shoal_address *a) {
   return ((uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3]) - 1;
 }
 
+static inline void study_keep(struct study_node *n, bool read, const struct shoal_address *other, const uint8_t *bytes, size_t length) {
+  struct study_held *h = malloc(sizeof *h + length);
+  STUDY_NEED(h);
+  *h = (struct study_held){.read = read, .other = *other, .length = length};
+  memcpy(h->bytes, bytes, length);
+  *n->held_end = h;
+  n->held_end = &h->next;
+}
+
 static inline void study_settle(struct study_node *n) {
   struct study_cluster *c = n->cluster;
   uint32_t at = (uint32_t)(n - c->nodes);
@@ -175,7 +237,8 @@ static inline void study_settle(struct study_node *n) {
     if (a.kind == SWIM_SEND) {
       c->datagrams++, c->bytes += a.length;
       if (c->on_send) c->on_send(c, at, study_index(&a.to), a.bytes[2] & 15, a.length);
-      STUDY_NEED(world_udp_send(n->udp, &a.to, a.bytes, a.length) == 0);
+      if (n->holds) study_keep(n, false, &a.to, a.bytes, a.length);
+      else STUDY_NEED(world_udp_send(n->udp, &a.to, a.bytes, a.length) == 0);
     } else if (a.kind == SWIM_EVENT && c->on_event) {
       char name[12] = {0};
       memcpy(name, a.member.name + 1, a.member.name_length - 1);
@@ -195,8 +258,27 @@ static inline void study_on_timer(void *data) {
 
 static inline void study_on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
   struct study_node *n = data;
+  if (n->holds) {
+    study_keep(n, true, from, bytes, length);
+    return;
+  }
   (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
   study_settle(n);
+}
+
+/* It reads nothing and sends nothing, though its timers run: until it lets go, when all of it comes, in order and late. */
+static inline void study_hold(struct study_cluster *c, uint32_t at, bool on) {
+  struct study_node *n = &c->nodes[at];
+  if (n->holds == on) return;
+  n->holds = on;
+  struct study_held *h = n->held, *next;
+  n->held = NULL, n->held_end = &n->held;
+  for (; h; h = next) {
+    next = h->next;
+    if (h->read && n->swim) study_on_datagram(n, &h->other, h->bytes, h->length);
+    if (!h->read && n->swim) STUDY_NEED(world_udp_send(n->udp, &h->other, h->bytes, h->length) == 0);
+    free(h);
+  }
 }
 
 static inline void study_start(struct study_cluster *c, uint32_t at) {
@@ -224,6 +306,10 @@ static inline void study_crash(struct study_cluster *c, uint32_t at) {
   n->world = NULL;
 }
 
+/* A study's own changes to each cluster's configuration, by study_set. */
+static void (*study_configure)(void *data, struct swim_config *config);
+static void *study_configure_data;
+
 /* `count` nodes that know nobody. */
 static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) {
   struct study_cluster *c = calloc(1, sizeof *c);
@@ -234,6 +320,7 @@ static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) {
   STUDY_NEED(swim_config_profile("lan", &c->config) == 0);
   for (size_t i = 0; i < STUDY_FIELDS; i++)
     if (study_fields[i].given) memcpy((char *)&c->config + study_fields[i].offset, &study_fields[i].value, sizeof(uint32_t));
+  if (study_configure) study_configure(study_configure_data, &c->config);
   if (c->config.members_max < count + 1) c->config.members_max = count + 1;
   const char *wrong = swim_config_check(&c->config);
   if (wrong) printf("%s\n", wrong), exit(2);
@@ -269,6 +356,7 @@ static inline struct study_cluster *study_preset(uint64_t seed, uint32_t count) 
 }
 
 static inline void study_close(struct study_cluster *c) {
+  for (uint32_t i = 0; i < c->count; i++) study_hold(c, i, false);
   for (uint32_t i = 0; i < c->count; i++)
     if (c->nodes[i].swim) swim_close(c->nodes[i].swim);
   sim_close(c->sim);
