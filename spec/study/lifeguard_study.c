@@ -189,13 +189,14 @@ static void print_row(const struct work *work, int row) {
 
 int main(int argc, char **argv) {
   struct study_option options[] = {
-      {"n", 100, "members"},          {"seeds", 10, "for each cell of the grid"},
+      {"n", 100, "members"},          {"seeds", 4, "for each cell of the grid; 4 take a quarter of an hour of one core"},
       {"seconds", 120, "a run"},      {"crashes", 100, "for the latency of each row"},
       {"jobs", 1, "processes"},       {"detail", 0, "1: false positives by C, blocked and open times"},
   };
   study_options(argc, argv, options, sizeof options / sizeof *options);
   struct work work = {.members = (uint32_t)options[0].value, .seeds = (uint32_t)options[1].value,
                       .seconds = (uint32_t)options[2].value, .crashes = (uint32_t)options[3].value};
+  STUDY_NEED(work.members > blocked_counts[COUNTS - 1] && work.seeds > 0 && work.crashes > 0);
   uint64_t runs = (uint64_t)CELLS * work.seeds;
   work.results = study_share(ROWS * runs * sizeof *work.results);
   work.latencies_s = study_share(ROWS * work.crashes * sizeof *work.latencies_s);
