@@ -25,9 +25,10 @@ enum { NODES = 128 };
 #define MILLISECOND UINT64_C(1000000)
 
 struct belief { /* What an observer last believed of a subject; subject's own life is `lives`. */
-  bool known, member;
+  bool known, member, seen; /* seen: in this walk over the table. */
   struct swim_incarnation incarnation;
   uint8_t state;
+  uint64_t since_ns;        /* When its state last changed there. */
 };
 struct net;
 struct node {
@@ -38,12 +39,14 @@ struct node {
   struct world_udp *udp;
   struct world_timer *timer;
   char name[16];
+  uint32_t id; /* Whose name it bears: its own place in `nodes`, or a twin's. */
   struct shoal_address address;
-  bool left_done;
+  uint64_t pinged_ns; /* When it last had to: it pings somebody each period from then on. */
+  bool left_done, paused;
   uint32_t heard;
   struct belief beliefs[NODES];
   uint64_t events[7]; /* By kind, about anybody. */
-  struct swim_incarnation highest; /* The greatest it ever had, over all its lives. */
+  struct swim_incarnation highest; /* The greatest that its name ever had, over all its lives. */
 };
 struct net {
   struct sim *sim;
@@ -116,6 +119,7 @@ static inline void fly(struct net *net, uint32_t from, const struct swim_action 
   MUST(to != from);
   net->sent[type]++;
   net->bytes += a->length;
+  if (type == PING) net->nodes[from].pinged_ns = now_ns(net);
   if (net->on_send) net->on_send(net, from, to, type, a->bytes, a->length);
   MUST(world_udp_send(net->nodes[from].udp, &a->to, a->bytes, a->length) == 0);
 }
@@ -123,7 +127,7 @@ static inline void fly(struct net *net, uint32_t from, const struct swim_action 
 /* The event stream replayed must give the table: join and leave the living in turn. */
 static inline void replay(struct net *net, uint32_t at, const struct swim_action *a) {
   uint32_t subject = node_named(a->member.name, a->member.name_length);
-  MUST(subject < net->count && subject != at); /* Nobody appears who never existed. */
+  MUST(subject < net->count && subject != net->nodes[at].id); /* Nobody appears who never existed. */
   struct belief *b = &net->nodes[at].beliefs[subject];
   net->nodes[at].events[a->event]++;
   switch (a->event) {
@@ -135,24 +139,50 @@ static inline void replay(struct net *net, uint32_t at, const struct swim_action
   if (net->on_event) net->on_event(net, at, a);
 }
 
+/* What is no longer in the table was dead or had left, and for long enough. */
+static inline void check_forgotten(struct net *net, struct node *n) {
+  for (uint32_t i = 0; i < net->count; i++) {
+    struct belief *b = &n->beliefs[i];
+    if (!b->known || b->seen) continue;
+    MUST(b->state == SWIM_DEAD || b->state == SWIM_LEFT);
+    /* A pause is excused: it found it dead when it woke, though that was so before. */
+    MUST(now_ns(net) - b->since_ns + MILLISECOND >= net->config.tombstone_ms * MILLISECOND);
+    b->known = false; /* It may begin anew. */
+  }
+}
+
+/* A node that has somebody to probe does so each period, as long as its health makes it; but a period goes by on a member whose address
+ * is now our own, and there may be another after it. */
+static inline void check_pings(struct net *net, struct node *n) {
+  if (n->paused || swim_is_leaving(n->swim) || swim_live(n->swim) < 2) n->pinged_ns = now_ns(net);
+  uint64_t longest_ns = net->config.probe_interval_ms * (net->config.health_max + 1) * MILLISECOND;
+  MUST(now_ns(net) - n->pinged_ns <= 3 * longest_ns + MILLISECOND);
+}
+
 static inline void check_node(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   struct swim_member m;
   uint32_t cursor = 0;
   swim_check(n->swim);
   MUST(n->swim->sends_count == 0 && n->swim->events_count == 0 && n->swim->counts.dropped == 0);
+  for (uint32_t i = 0; i < net->count; i++) n->beliefs[i].seen = false;
   while (swim_each(n->swim, &cursor, &m)) {
     uint32_t subject = node_named(m.name, m.name_length);
     MUST(subject < net->count);
     struct belief *b = &n->beliefs[subject];
+    MUST(!b->seen); /* A name stands in the table once. */
     int order = swim_incarnation_compare(m.incarnation, b->incarnation);
     MUST(!b->known || order > 0 || (order == 0 && m.state >= b->state)); /* Never down. */
-    if (subject == at && swim_incarnation_compare(m.incarnation, n->highest) > 0) n->highest = m.incarnation;
+    struct swim_incarnation *highest = &net->nodes[subject].highest;
+    if (subject == n->id && swim_incarnation_compare(m.incarnation, *highest) > 0) *highest = m.incarnation;
     /* Only the subject raises its incarnation: nobody ever believes more than it has claimed itself. */
-    MUST(swim_incarnation_compare(m.incarnation, net->nodes[subject].highest) <= 0);
-    if (subject != at) MUST(b->member == (m.state == SWIM_ALIVE || m.state == SWIM_SUSPECT));
-    b->known = true, b->incarnation = m.incarnation, b->state = (uint8_t)m.state;
+    MUST(swim_incarnation_compare(m.incarnation, *highest) <= 0);
+    if (subject != n->id) MUST(b->member == (m.state == SWIM_ALIVE || m.state == SWIM_SUSPECT));
+    if (!b->known || b->state != (uint8_t)m.state) b->since_ns = now_ns(net);
+    b->known = b->seen = true, b->incarnation = m.incarnation, b->state = (uint8_t)m.state;
   }
+  check_forgotten(net, n);
+  check_pings(net, n);
 }
 
 /* Take all actions of a node, and look at it. */
@@ -161,7 +191,8 @@ static inline void settle(struct net *net, uint32_t at) {
   struct swim_action a;
   struct swim_member self;
   swim_self(n->swim, &self);
-  if (swim_incarnation_compare(self.incarnation, n->highest) > 0) n->highest = self.incarnation;
+  struct swim_incarnation *highest = &net->nodes[n->id].highest;
+  if (swim_incarnation_compare(self.incarnation, *highest) > 0) *highest = self.incarnation;
   while (swim_next(n->swim, &a)) {
     if (a.kind == SWIM_SEND) fly(net, at, &a);
     else if (a.kind == SWIM_EVENT) replay(net, at, &a);
@@ -193,7 +224,8 @@ static inline void start(struct net *net, uint32_t at, uint32_t generation) {
   MUST(n->world && world_udp_open(n->world, &n->address, &events, n, &n->udp) == 0);
   MUST(world_timer_open(n->world, on_timer, NULL, n, &n->timer) == 0);
   memset(n->beliefs, 0, sizeof n->beliefs);
-  n->left_done = false;
+  n->left_done = n->paused = false;
+  n->pinged_ns = now_ns(net);
   struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "spec", .cluster_length = 4,
                                    .address = n->address, .generation = generation, .payload = (const uint8_t *)n->name,
                                    .payload_length = strlen(n->name)};
@@ -204,6 +236,7 @@ static inline void start(struct net *net, uint32_t at, uint32_t generation) {
 static inline struct node *blank_node(struct net *net) {
   struct node *n = &net->nodes[net->count];
   MUST(net->count < NODES);
+  n->id = net->count;
   (void)snprintf(n->name, sizeof n->name, "n%u", net->count++);
   n->net = net;
   return n;
@@ -241,7 +274,12 @@ static inline void leave(struct net *net, uint32_t at) {
 
 static inline void run(struct net *net, uint64_t duration_ns) { sim_run_until(net->sim, now_ns(net) + duration_ns); }
 
-static inline void pause_node(struct net *net, uint32_t at, bool paused) { sim_node_pause(net->nodes[at].machine, paused); }
+static inline void pause_node(struct net *net, uint32_t at, bool paused) {
+  struct node *n = &net->nodes[at];
+  n->paused = paused;
+  n->pinged_ns = now_ns(net); /* From when it wakes. */
+  sim_node_pause(n->machine, paused);
+}
 
 static inline void cut_one(struct net *net, uint32_t from, uint32_t to, bool cut) {
   sim_cut(net->sim, net->nodes[from].machine, net->nodes[to].machine, cut);

@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
   struct study_option options[] = {
       {"n", 1000, "members"},   {"faulty", 10, "of them"},  {"seconds", 300, "a run"}, {"seeds", 1, ""},
       {"only", -1, "one fault, by its place in the table from 0"}, {"jobs", 1, "processes"},
-      {"limit", 3, "suspicions, within (of the rule that is estimated; at most 15)"}, {"window_s", 120, "this long"},
+      {"limit", 6, "suspicions, within (of the rule that is estimated; at most 15)"}, {"window_s", 120, "this long"},
       {"proof_s", 60, "and the time alive and unsuspected that readmits"},
       {"healthy", 0, "1: estimate the rule for healthy members too"}, {"loss", 0, "uniform, besides"},
   };
