@@ -268,7 +268,7 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
   s->counts.received[header.type]++;
   struct swim_incarnation before = s->members[SELF].incarnation;
   bool table = header.type == TABLE, quiet = table && swim_table_quiet(s, body.sequence);
-  uint32_t sender = swim_merge_sender(s, &header);
+  uint32_t sender = swim_merge_sender(s, &header, from);
   while (swim_wire_read_record(&r, &record, &user)) {
     if (record.name) swim_merge(s, &record, table, quiet);
     else swim_merge_user(s, &user);

@@ -138,8 +138,8 @@ static bool outdoes_payload(const struct swim *s, const struct record *r) {
 static void merge_self(struct swim *s, const struct record *r) {
   struct member *self = &s->members[SELF];
   struct shoal_address ours = swim_address(s, self);
-  if (swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours))
-    s->counts.conflicts++;
+  bool elsewhere = swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours);
+  if (elsewhere) s->counts.conflicts++;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
     /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
     swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
@@ -152,6 +152,8 @@ static void merge_self(struct swim *s, const struct record *r) {
     s->digest ^= swim_lives(self) ? swim_trace(self) : 0;
     swim_raise_self(s);
   }
+  /* A namesake's address may be preferred to ours at one incarnation, and outlive the namesake; not at the next one. */
+  if (elsewhere && s->joined && above(self->incarnation).generation < UINT32_MAX) set_self_incarnation(s, above(self->incarnation));
   swim_refute(s, r->incarnation, r->state);
 }
 
@@ -275,12 +277,14 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   if (!quiet) swim_rumour(s, id, true);
 }
 
-uint32_t swim_merge_sender(struct swim *s, const struct header *header) {
+uint32_t swim_merge_sender(struct swim *s, const struct header *header, const struct shoal_address *from) {
   uint32_t id = swim_members_by_key(s, header->key, header->incarnation.generation);
   if (id == NONE || id == SELF) return id;
   struct member *m = &s->members[id];
   if (header->incarnation.generation != m->incarnation.generation) return id; /* Its own record will tell. */
-  if (swim_incarnation_compare(header->incarnation, m->incarnation) > 0) {
+  struct shoal_address known = swim_address(s, m);
+  /* An incarnation brings its address, and a header has none: only from the one we know. Else its own record will tell. */
+  if (swim_incarnation_compare(header->incarnation, m->incarnation) > 0 && address_equal(&known, from)) {
     struct record r = swim_members_record(s, id, false);
     r.incarnation = header->incarnation;
     r.state = SWIM_ALIVE;

@@ -379,7 +379,7 @@ static inline void swim_changed(struct swim *s, uint32_t id) { /* Its state did,
 /* Merge one claim; `table` when it came in a TABLE, `quiet` when others know it already. */
 void swim_merge(struct swim *s, const struct record *record, bool table, bool quiet);
 /* The claim that a datagram's header makes about its sender; returns the sender's id or NONE. */
-uint32_t swim_merge_sender(struct swim *s, const struct header *header);
+uint32_t swim_merge_sender(struct swim *s, const struct header *header, const struct shoal_address *from);
 /* Somebody believes this of us. True when it was answered with a greater incarnation. */
 bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
 void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
