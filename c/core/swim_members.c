@@ -138,8 +138,8 @@ static bool outdoes_payload(const struct swim *s, const struct record *r) {
 static void merge_self(struct swim *s, const struct record *r) {
   struct member *self = &s->members[SELF];
   struct shoal_address ours = swim_address(s, self);
-  bool elsewhere = swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours);
-  if (elsewhere) s->counts.conflicts++;
+  if (swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours))
+    s->counts.conflicts++;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
     /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
     swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
@@ -152,8 +152,6 @@ static void merge_self(struct swim *s, const struct record *r) {
     s->digest ^= swim_lives(self) ? swim_trace(self) : 0;
     swim_raise_self(s);
   }
-  /* A namesake's address may be preferred to ours at one incarnation, and outlive the namesake; not at the next one. */
-  if (elsewhere && s->joined && above(self->incarnation).generation < UINT32_MAX) set_self_incarnation(s, above(self->incarnation));
   swim_refute(s, r->incarnation, r->state);
 }
 

@@ -30,6 +30,12 @@ describe("studies of membership", function()
     assert.equal(0, status, output)
   end)
 
+  it("keeps its invariants over random faults and settings, and is at rest when they stop", function()
+    local status, output = study("chaos", "--seeds=40")
+    assert.equal(0, status, output)
+    assert.is_truthy(output:find "bar chaos_seeds_failed 0 want <= 0 ok", output)
+  end)
+
   it("exits 1 and says so when a bar is short", function()
     local status, output = study("idle", "--largest=100 --seconds=5 --probe_interval_ms=600 --probe_timeout_ms=300")
     assert.equal(1, status, output)

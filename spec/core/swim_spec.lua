@@ -18,6 +18,13 @@ describe("core/swim", function()
     assert.equal(33, behaviours, output)
   end)
 
+  it("keeps each rule that no other spec would miss (scripts/study mutants takes them away)", function()
+    local ok, output = run "swim_rules_spec"
+    assert(ok, output)
+    local _, rules = output:gsub("ok ", "ok ")
+    assert.equal(7, rules, output)
+  end)
+
   it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
     local ok, output = run "swim_parts_spec"
     assert(ok, output)

@@ -1,0 +1,250 @@
+--- Plant a fault in membership, or take one of its rules away: something must fail.
+--
+-- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, a text that stands there once, and what takes
+-- its place; then the programs that must notice, quickest first. All is built in a temporary folder: the unchanged objects once, then for
+-- each mutant the changed file and a link. One that no longer applies, does not compile or survives is a failure: move it along with the
+-- code, or write the spec that is missing.
+--
+-- What cannot be tested so is cost: an O(N) scan at each gossip pick changes no behaviour. `cost` at the end counts instructions an event
+-- at N = 1,000 and 10,000 instead, where valgrind is installed (--cost=1).
+
+local function parts() return { "swim_parts_spec" } end
+local function spec(behaviour) return { "swim_spec", behaviour } end
+local function rule(behaviour) return { "swim_rules_spec", behaviour } end
+local function chaos(seeds, from) return { "chaos_study", "--seeds=" .. seeds, "--from=" .. (from or 1) } end
+
+local mutants = {
+  -- Faults found in others (MEMBERSHIP.md).
+  { name = "indirect_pings_to_all", file = "swim_probe.c", killers = { spec "exactly_k_indirect" },
+    find = "swim_choose(s, ids, s->config.indirect_probes, p->target)", put = "swim_choose(s, ids, FANOUT_MAX, p->target)" },
+  { name = "suspected_before_indirect_probes", file = "swim_probe.c", killers = { spec "exactly_k_indirect" },
+    find = "  p->stage = PROBE_INDIRECT;\n",
+    put = "  p->stage = PROBE_INDIRECT;\n  swim_suspect(s, p->target, target->incarnation, s->members[SELF].key);\n" },
+  { name = "rumours_that_did_not_fit_counted", file = "swim_gossip.c", killers = { parts() },
+    find = "else misfits++;", put = "else misfits++, told[count++] = id;" },
+  { name = "most_sent_first", file = "swim_gossip.c", killers = { parts() },
+    find = "at != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0; at = s->rumours[at].next) {\n      uint32_t id = s->rumours[at].id;",
+    put = "at != NONE && misfits < MISFITS_MAX && s->budget_bytes > 0; at = s->rumours[at].next) {\n      uint32_t id = s->rumours[at].id;\n" ..
+      "      if (n == 0 && s->lists[1].head != NONE) break;" },
+  { name = "nack_a_timeout_late", file = "swim_probe.c", killers = { spec "costs_no_healthy_prober" },
+    find = ".nack_ns = s->now_ns + ms(window_ms) * 4 / 5", put = ".nack_ns = s->now_ns + ms(window_ms) * 6 / 5" },
+  { name = "nacks_not_counted", file = "swim_probe.c", killers = { spec "costs_no_healthy_prober" },
+    find = "swim_ail(s, p->asked - p->nacks);", put = "swim_ail(s, p->asked);" },
+  { name = "no_two_more_tables", file = "swim_join.c", killers = { rule "two_more_tables" },
+    find = "uint32_t ids[2], count = swim_choose(s, ids, 2, swim_members_by_key(s, sender_key, 0));", put = "uint32_t ids[2], count = 0;" },
+  { name = "seeds_and_dead_never_retried", file = "swim_join.c", killers = { spec "a_partition_heals" },
+    find = "if (s->leaving || rng_below(&s->rng, swim_live(s)) != 0) return;", put = "if (s->leaving || s->now_ns) return;" },
+  { name = "seeds_forgotten_after_the_first_join", file = "swim_join.c", killers = { rule "seeds_are_remembered" },
+    find = "if (seed->next_ns == UINT64_MAX && !seed_lives(s, seed)) seed->sequence", put = "if (seed->next_ns == 0) seed->sequence" },
+  { name = "address_reused_is_the_old_member", file = "swim.c", killers = { spec "another_name_at_the_old_address" },
+    find = "if (header->type == PING && body->claim.key != self->key) return -1 - SWIM_REFUSED_MISDIRECTED;", put = "" },
+  { name = "name_reused_is_the_old_life", file = "swim_members.c", killers = { spec "a_restarted_node", parts() },
+    find = "    end_life(s, id);\n    begin(s, id, &r, quiet);", put = "    begin(s, id, &r, quiet);" },
+  { name = "twins_address_outlives_it", file = "swim_members.c", killers = { rule "comes_with_its_incarnation", chaos(1, 111) },
+    find = "> 0 && address_equal(&known, from)) {", put = "> 0 && from) {" },
+  { name = "old_generation_not_outdone", file = "swim_members.c", killers = { spec "a_restarted_node" },
+    find = "answer = (struct swim_incarnation){incarnation.generation + 1, 0};",
+    put = "answer = (struct swim_incarnation){self->incarnation.generation, self->incarnation.version + 1};" },
+  -- Rules of ours.
+  { name = "confirmations_restart_the_timer", file = "suspicion.c", killers = { parts() },
+    find = "  s->accusers[++s->confirmed] = accuser;\n", put = "  s->accusers[++s->confirmed] = accuser;\n  s->started_ns += s->min_ns;\n" },
+  { name = "an_accuser_counts_twice", file = "suspicion.c", killers = { parts() },
+    find = "if (suspicion_accused_by(s, accuser)) return false;", put = "" },
+  { name = "confirmations_ignored", file = "suspicion.c", killers = { parts() },
+    find = "if (s->confirmed >= s->wanted) return false;", put = "if (s) return false;" },
+  { name = "tombstones_not_kept", file = "swim_table.c", killers = { spec "the_dead_are_reaped", chaos(20) },
+    find = ">= ms(s->config.tombstone_ms)) reap", put = ">= ms(1000)) reap" },
+  { name = "never_reaped", file = "swim_table.c", killers = { spec "the_dead_are_reaped" },
+    find = ">= ms(s->config.tombstone_ms)) reap", put = "== UINT64_MAX) reap" },
+  { name = "old_tombstones_handed_on", file = "swim_join.c", killers = { rule "tombstones_do_not_go_round" },
+    find = "swim_lives(m) || s->now_ns - swim_changed_ns(m) < ms(s->config.tombstone_ms) / 2)", put = "true)" },
+  { name = "refutation_not_higher", file = "swim_members.c", killers = { spec "refutes_with_its_first_answer" },
+    find = "return (struct swim_incarnation){i.generation, i.version + 1};", put = "return i;" },
+  { name = "an_old_claim_wins", file = "swim_members.c", killers = { parts() },
+    find = "else if (claim_compare(r.incarnation, r.state, m->incarnation, m->state) > 0) advance",
+    put = "else if (r.state != m->state) advance" },
+  { name = "budget_of_bytes_ignored", file = "swim_gossip.c", killers = { spec "keeps_to_its_budget" },
+    find = "told[count++] = id, s->budget_bytes -= (int64_t)size;", put = "told[count++] = id;" },
+  { name = "stall_not_excused", file = "swim.c", killers = { parts(), spec "a_paused_node" },
+    find = "if (late && s->config.health_max > 0) excuse_stall(s);", put = "(void)late, (void)excuse_stall;" },
+  { name = "suspicions_not_deferred_by_a_stall", file = "swim.c", killers = { parts(), spec "a_paused_node", chaos(40) },
+    find = "  heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms));\n", put = "" },
+  { name = "digest_omits_the_payload", file = "swim_table.c", killers = { rule "digests_tell" },
+    find = "mix(m->incarnation.version ^ mix(m->payload_version))", put = "mix(m->incarnation.version)" },
+  { name = "digest_omits_the_version", file = "swim_table.c", killers = { rule "digests_tell" },
+    find = "mix(m->incarnation.version ^ mix(m->payload_version))", put = "mix(m->payload_version)" },
+  { name = "digest_omits_the_generation", file = "swim_table.c", killers = { rule "digests_tell" },
+    find = "mix(m->incarnation.generation ^ mix(", put = "mix(mix(" },
+  { name = "differing_digests_ignored", file = "swim_join.c", killers = { spec "joins_while", chaos(60) },
+    find = "if (digest == s->digest || s->leaving ||", put = "if (true || s->leaving ||" },
+  { name = "a_seed_is_not_asked_at_once", file = "swim_join.c", killers = { rule "asked_at_once" },
+    find = "    if (s->now_ns >= s->seeds[i].next_ns) try_seed(s, &s->seeds[i]);",
+    put = "    if (s->now_ns >= s->seeds[i].next_ns) s->seeds[i].next_ns = UINT64_MAX, (void)try_seed;" },
+  { name = "unconfirmed_seed_suspected", file = "swim_join.c", killers = { spec "a_seed_that_never_answers" },
+    find = "  seed->sequence = send_sync(s, &seed->address);\n  seed->next_ns",
+    put = "  seed->sequence = send_sync(s, &seed->address);\n" ..
+      "  struct record r = {.name = \"n1\", .name_length = 2, .address = seed->address, .incarnation = {1, 0}, .state = SWIM_SUSPECT, .accuser = 1};\n  swim_merge(s, &r, false, false);\n  seed->next_ns" },
+  { name = "a_tables_dead_are_dead", file = "swim_members.c", killers = { spec "a_partition_heals" },
+    find = "if (table && r.state == SWIM_DEAD && swim_lives(m)", put = "if (false && table && r.state == SWIM_DEAD && swim_lives(m)" },
+  { name = "hearsay_is_believed_unasked", file = "swim_members.c", killers = { parts() },
+    find = "if (!suspect->asked && !suspicion_accused_by", put = "if (false && !suspicion_accused_by" },
+  { name = "a_doubted_node_does_not_hear_it", file = "swim_probe.c", killers = { spec "refutes_with_its_first_answer", parts() },
+    find = "swim_refute(s, claim->incarnation, claim->state);\n  bool unsure", put = "bool unsure" },
+  -- (That a PING to a suspect carries its record too (`about` in swim_send_ping) is no rule of its own: the claim says the same.)
+  { name = "who_pings_while_doubted_is_not_told", file = "swim_probe.c", killers = { rule "a_doubted_one_that_pings" },
+    find = "bool doubted = s->config.buddy && sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;",
+    put = "bool doubted = s->config.buddy && sender == SELF;" },
+  { name = "pings_not_repeated", file = "swim_probe.c", killers = { spec "sent_again_evenly" },
+    find = "if (s->now_ns >= p->again_ns) ping_again(s, p);", put = "(void)ping_again;" },
+  { name = "health_never_worsens", file = "swim_probe.c", killers = { spec "hears_badly" },
+    find = "s->health = (uint32_t)(health < 0 ? 0 : health > most ? most : health);", put = "s->health = (uint32_t)(health > most ? 0 : 0);" },
+  { name = "health_never_recovers", file = "swim_probe.c", killers = { spec "hears_badly", spec "gives_it_back" },
+    find = "else swim_ail(s, -1);", put = "else swim_ail(s, 0);" },
+  { name = "nobody_checks_a_suspicion", file = "swim_probe.c", killers = { { "crash_study", "--crashes=200" } },
+    find = "if (hash % swim_live(s) < CHECKERS && !s->leaving)", put = "if (hash == 0 && !s->leaving)" },
+  { name = "a_newcomer_is_not_told_what_is_remembered", file = "swim_join.c", killers = { parts() },
+    find = "stream_start(s, from, sequence, new ? sender : NONE,", put = "stream_start(s, from, sequence, NONE," },
+  { name = "the_round_is_not_shuffled", file = "swim_table.c", killers = { spec "within_two_rounds" },
+    find = "uint32_t pick = s->cursor + (uint32_t)rng_below(&s->rng, s->living - s->cursor);", put = "uint32_t pick = s->cursor;" },
+  { name = "the_round_is_chance", file = "swim_table.c", killers = { spec "within_two_rounds", { "detection_study", "--largest=100" } },
+    find = "uint32_t pick = s->cursor + (uint32_t)rng_below(&s->rng, s->living - s->cursor);",
+    put = "s->cursor = 0;\n  uint32_t pick = (uint32_t)rng_below(&s->rng, s->living);" },
+  { name = "a_digest_of_another_cluster_is_ours", file = "swim_wire.c", killers = { spec "two_clusters" },
+    find = "if (read_u16(r) != (uint16_t)cluster->crc) return -1 - SWIM_REFUSED_CLUSTER;", put = "(void)read_u16(r);" },
+  { name = "the_checksum_is_not_looked_at", file = "swim_wire.c", killers = { parts() },
+    find = "if (read_u32(r) != checksum(bytes, length, cluster)) return",
+    put = "if (read_u32(r) == 1 && checksum(bytes, length, cluster) == 2) return" },
+  { name = "members_max_is_no_limit", file = "swim_table.c", killers = { parts() },
+    find = "s->config.members_max", put = "(s->config.members_max + 1000000)" },
+  { name = "leaving_tells_nobody", file = "swim_members.c", killers = { spec "leaving_is_heard" },
+    find = "  self->state = SWIM_LEFT;\n", put = "" },
+}
+
+---- The workshop: a folder with its own copy of the sources, and objects of them.
+
+local only, list, keep, cost
+for _, a in ipairs(arg) do
+  only = a:match "^%-%-only=(.+)$" or only
+  list, keep, cost = list or a == "--list", keep or a == "--keep", cost or a == "--cost=1"
+  if not (a:match "^%-%-only=." or a == "--list" or a == "--keep" or a == "--cost=1") then
+    io.stderr:write("mutants: unknown option ", a, "; there are --only=WORD, --list, --keep, --cost=1\n")
+    os.exit(2)
+  end
+end
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local output = pipe:read "a"
+  local ok, _, status = pipe:close()
+  return ok, output, status
+end
+local function must_run(command)
+  local ok, output = run(command)
+  if not ok then error("mutants: " .. command .. "\n" .. output, 0) end
+  return output
+end
+local function read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "a"
+  f:close()
+  return text
+end
+local function write(path, text)
+  local f = assert(io.open(path, "wb"))
+  assert(f:write(text))
+  assert(f:close())
+end
+
+local shop = must_run("mktemp -d"):gsub("%s+$", "")
+local flags = "gcc -std=gnu11 -O1 -D_GNU_SOURCE -w -I" .. shop .. "/c -c "
+local objects, built = {}, {} -- by source; programs whose own object is there
+local sound_ones = {} -- true, or what is wrong, by killer
+
+local function compile(source, object) return run(flags .. source .. " -o " .. object) end
+
+local function prepare()
+  must_run("cp -r c spec " .. shop)
+  local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c")
+  local commands = {}
+  for source in sources:gmatch "%S+" do
+    objects[source] = shop .. "/" .. source:gsub("/", "_"):gsub("%.c$", ".o")
+    commands[#commands + 1] = ("%s%s/%s -o %s"):format(flags, shop, source, objects[source])
+  end
+  write(shop .. "/commands", table.concat(commands, "\n") .. "\n")
+  must_run("xargs -P2 -I{} sh -c '{}' <" .. shop .. "/commands")
+end
+
+--- The program's own object, once; then a link with this object in place of the one of `source`.
+local function link(program, source, object)
+  if not built[program] then
+    built[program] = shop .. "/" .. program .. ".o"
+    local where = program:find "_study$" and "study" or "c"
+    must_run(("%s%s/spec/%s/%s.c -o %s"):format(flags, shop, where, program, built[program]))
+  end
+  local all = { built[program] }
+  for known, its in pairs(objects) do all[#all + 1] = known == source and object or its end
+  table.sort(all)
+  local path = shop .. "/" .. program
+  must_run("gcc -o " .. path .. " " .. table.concat(all, " ") .. " -luv -lm")
+  return path
+end
+
+--- How a mutant ends: the killer's name, or nil and why not.
+local function try(m)
+  local source = "c/core/" .. m.file
+  local text = read(source)
+  local from, to = text:find(m.find, 1, true)
+  if not from then return nil, "no longer applies: its text is not in " .. source end
+  if text:find(m.find, to + 1, true) then return nil, "its text stands more than once in " .. source end
+  local mutated, object = shop .. "/c/core/mutated.c", shop .. "/mutated.o"
+  write(mutated, text:sub(1, from - 1) .. m.put .. text:sub(to + 1))
+  local ok, output = compile(mutated, object)
+  if not ok then return nil, "does not compile: " .. output end
+  for _, killer in ipairs(m.killers) do
+    local command = "timeout 120 " .. link(killer[1], source, object) .. " " .. table.concat(killer, " ", 2)
+    local held, said = run(command)
+    local ran = killer[1]:find "_study$" or #killer < 2 or said:find "ok " or not held -- A behaviour that is none kills nobody.
+    if not ran then return nil, killer[1] .. " has no " .. killer[2] end
+    if not held then return table.concat(killer, " ") end
+  end
+  return nil, "survived"
+end
+
+--- What stands unchanged must pass what is to kill.
+local function sound(killers)
+  for _, killer in ipairs(killers) do
+    local key = table.concat(killer, " ")
+    if sound_ones[key] == nil then
+      local held, said = run("timeout 300 " .. link(killer[1]) .. " " .. table.concat(killer, " ", 2))
+      local none = not killer[1]:find "_study$" and not said:find "ok "
+      sound_ones[key] = none and "has no such behaviour" or not held and "fails without a mutant:\n" .. said or true
+    end
+    if sound_ones[key] ~= true then return nil, key .. " " .. sound_ones[key] end
+  end
+  return true
+end
+
+local short = 0
+if list then
+  for _, m in ipairs(mutants) do print(m.name, m.file) end
+  os.exit(0)
+end
+prepare()
+for _, m in ipairs(mutants) do
+  if not only or m.name:find(only, 1, true) then
+    local killer, why = sound(m.killers)
+    if killer then killer, why = try(m) end
+    if not killer then short = short + 1 end
+    print(("bar mutant_%s %d want <= 0 %s  %s"):format(m.name, killer and 0 or 1, killer and "ok" or "short",
+      killer and "killed by " .. killer or why))
+    io.stdout:flush()
+  end
+end
+if cost then
+  for _, size in ipairs { 1000, 10000 } do
+    local _, output = run(("valgrind --tool=callgrind --callgrind-out-file=/dev/null %s --n=%d --seconds=2"):format(link "idle_study", size))
+    print(size, output:match "Collected : (%d+)" or output)
+  end
+end
+if keep then print("kept in " .. shop) else must_run("rm -rf " .. shop) end
+os.exit(short == 0 and 0 or 1)
