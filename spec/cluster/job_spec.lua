@@ -281,8 +281,9 @@ describe("a job", function ()
       end)
 
       it("asks on a real terminal too", function ()
-        local p = c:spawn { "script", "-qefc", ("%s submit %s --connect %s"):format(cluster.program, c:file("t.lua", LONG), up.connect),
-          "/dev/null" }
+        -- script runs a shell, which gets Ctrl-C's SIGINT too: one that waits for us instead of becoming us (dash) ends with 130.
+        local command = ("exec %s submit %s --connect %s"):format(cluster.program, c:file("t.lua", LONG), up.connect)
+        local p = c:spawn { "script", "-qefc", command, "/dev/null", env = { SHELL = "/bin/sh" } }
         p:wait_for("w is running", "out")
         p:write "\3"
         p:wait_for("%[c%]ancel it", "out")
