@@ -134,6 +134,13 @@ function client:submit(spec, key, patience_ms)
   end
 end
 
+--- The job goes on and we leave: its leader is told, lest it push to nobody. It hears this before it sees the connection end.
+local function unwatch(self, id, address)
+  self.node.rpc:peer(address):send("job.unwatch", { job = id }, { on_fail = function (err, code)
+    errors.report("client.watch", { job = id, address = address }, err, code)
+  end })
+end
+
 --- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too.
 ---@param id string
 ---@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table) }
@@ -142,14 +149,18 @@ end
 function client:follow(id, callbacks, limit_ms)
   local j = { seq = 0, callbacks = callbacks or {}, done = task.future("job " .. id), heard_ms = task.now_ms(), state = "submitted" }
   self.jobs[id] = j
-  local free <close> = setmetatable({}, { __close = function () self.jobs[id] = nil end })
+  local watching -- The address of who pushes to us.
+  local free <close> = setmetatable({}, { __close = function ()
+    if self.jobs[id] ~= j then return end -- Somebody here follows it anew.
+    self.jobs[id] = nil
+    if watching and not j.done:state() then unwatch(self, id, watching) end
+  end })
   local deadline_ms = limit_ms and task.now_ms() + limit_ms
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = QUIET_MS })
-  local watching
   while true do
     if not watching or task.now_ms() - j.heard_ms >= QUIET_MS then
       local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 })
-      watching = reply ~= nil
+      watching = reply and self.addresses[self.at]
       if reply then
         j.heard_ms = task.now_ms()
         wait:reset()

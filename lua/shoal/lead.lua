@@ -58,7 +58,7 @@ function lead.open(node, options)
   })
   if not opened then return nil, err, code end
   self.tier = opened
-  self.unwatch = node.rpc:watch(function (peer, event)
+  self.stop_hearing = node.rpc:watch(function (peer, event)
     if event ~= "down" then return end
     for _, run in sorted(self.runs) do
       if run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
@@ -563,6 +563,12 @@ function lead:watch(key, peer, from)
   return { seq = run.feed.last, state = entry.state }
 end
 
+--- This peer follows the job no longer. One that never did, or a job that is gone: then there is nothing to do.
+function lead:unwatch(key, peer)
+  local run = self.runs[key]
+  if run and run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
+end
+
 --- Events by poll.
 function lead:events(key, from, max)
   local run = self.runs[key]
@@ -572,7 +578,7 @@ function lead:events(key, from, max)
 end
 
 function lead:close()
-  self.unwatch()
+  self.stop_hearing()
   self.scope:close()
   self.tier:close()
 end

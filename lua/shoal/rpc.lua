@@ -237,7 +237,10 @@ local function finish(self, message, ids, request, ok, reply, err, code)
     errors.report("rpc.handler", ids, err, code) -- Nobody waits for this refusal, so it would be lost.
     return
   end
-  if not message.reply or not request then return end
+  if not request then return end
+  if not message.reply then -- Who asks for an answer to what has none shall not wait for it in vain.
+    return refuse(self, ids, request, "REFUSED", message.name .. " is one way: it has no reply")
+  end
   if reply == nil then
     errors.report("rpc.handler", ids, "the handler returned nothing where a reply is due", "FAILED")
     return refuse(self, ids, request, "FAILED", message.name .. ": the handler returned nothing")

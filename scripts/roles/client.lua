@@ -7,8 +7,8 @@ local client = require "shoal.client"
 local role = { name = "client" }
 
 role.sends = {
-  "job.submit", "job.cancel", "job.get", "job.list", "job.watch", "job.events", "node.info", "node.members",
-  "node.events", "node.why", "node.incidents", "node.counts", "repl.eval",
+  "job.submit", "job.cancel", "job.get", "job.list", "job.watch", "job.unwatch", "job.events", "node.info",
+  "node.members", "node.events", "node.why", "node.incidents", "node.counts", "repl.eval",
 }
 
 function role.start(node)

@@ -13,7 +13,7 @@ describe("messages", function ()
 
   it("compile, all of the project's", function ()
     messages.compile()
-    assert.equal(23, #messages.names())
+    assert.equal(24, #messages.names())
     assert.equal("part.dispatch", messages.by_id(20).name)
     assert.is_nil(messages.by_id(999))
   end)
@@ -24,7 +24,8 @@ describe("messages", function ()
     assert.same({
       ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14,
         ["job.status"] = 15,
-      ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["part.dispatch"] = 20, ["part.progress"] = 21,
+      ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["job.unwatch"] = 19,
+      ["part.dispatch"] = 20, ["part.progress"] = 21,
       ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["lead.who"] = 26, ["node.info"] = 30,
         ["node.members"] = 31,
       ["node.incidents"] = 32, ["node.counts"] = 33, ["repl.eval"] = 34, ["node.events"] = 35, ["node.why"] = 36,

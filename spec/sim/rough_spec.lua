@@ -131,4 +131,28 @@ describe("rough edges:", function ()
     c:run(20000)
     assert.equal(told, c:counts(m, "lead.push").raised) -- Nobody is there, and nobody is pushed to.
   end)
+
+  for _, gates in ipairs { 0, 1 } do
+    it(("a client that leaves a job tells its leader%s: it is pushed nothing more, and nothing fails"):format(gates > 0 and ", a gate" or ""),
+      function ()
+        local c <close> = simcluster.new { gates = gates, workers = 2, set = { push_ms = 50, flush_ms = 50 } }
+        local leader = c.gates[1] or c.managers[1]
+        local id = assert(c:submit(c:job { load = { vus = 8, duration_ms = 60000 } }))
+        local watchers = "return #state.lead.runs[...].feed.watchers"
+        for i = 1, 5 do -- Each leaves while pushes are under way.
+          c:watch(id, 1000 + 7 * i)
+          c:run(900)
+          assert.equal(1, c:on(leader, watchers, id))
+          c:run(2000)
+          assert.equal("TIMEOUT", c:final(id).code)
+          assert.equal(0, c:on(leader, watchers, id))
+        end
+        c:watch(id)
+        c:run(1500)
+        c.s:signal(c.client, "TERM") -- As a program that was told to detach: it stops, its connection goes.
+        c:run(3000)
+        assert.equal(0, c:on(leader, watchers, id))
+        assert.equal(0, c:counts(leader, "lead.push").raised)
+      end)
+  end
 end)

@@ -35,6 +35,11 @@ return {
       fields = { { "job", "string" }, { "from_seq", "integer" } },
       reply = { { "seq", "integer" }, { "state", "string" } },
     },
+    {
+      name = "job.unwatch", id = 19, lane = "control", from = { "client" }, to = leaders,
+      doc = "this connection is pushed no more events of the job; who is not pushed any is answered the same: nothing",
+      fields = { { "job", "string" } },
+    },
     -- The three pushes carry one sequence; truncated_from is set where older events are gone.
     {
       name = "job.status", id = 15, lane = "data", from = leaders, to = { "client" }, asked_by = asked,
