@@ -32,6 +32,7 @@ local workflow = {}
 
 local NS_PER_MS = 1000000
 local BACKOFF_MS, BACKOFF_MAX_MS = 10, 1000 -- After an error: enough not to spin, too little to matter to the load.
+local CHECK_INSTRUCTIONS = 20000000 -- About a second.
 local BUSY_NS = 5 * NS_PER_MS -- A user that computes for so long gives way to the others, cancel among them.
 
 ---@class WorkflowOptions
@@ -73,27 +74,56 @@ local function told(incident)
   return incident.where ~= "?" and ("%s: %s"):format(incident.where, incident.message) or incident.message
 end
 
+--- What a script returned, as a table with `vu`; or what is wrong with it.
+local function read_users(path, value)
+  if type(value) == "function" then value = { vu = value } end
+  if type(value) ~= "table" then
+    return nil, ("%s returned %s; expected a function, or a table with vu = function (vu) ... end"):format(path,
+      value == nil and "nothing" or "a " .. type(value))
+  end
+  for name, field in sorted(value) do
+    if not FIELDS[name] then
+      return nil, ("%s: unknown field %s; known are %s"):format(path, tostring(name), table.concat(sorted.keys(FIELDS), ", "))
+    end
+    if type(field) ~= FIELDS[name] then
+      return nil, ("%s: %s is a %s; expected a %s"):format(path, name, type(field), FIELDS[name])
+    end
+  end
+  if not value.vu then return nil, path .. ": has no vu = function (vu) ... end" end
+  return value
+end
+
 --- Load the script and run its top level, which returns the users' function or a table with it.
 local function open_script(part, script)
   local chunk, err = load(script.bytes, "@" .. script.path, "t", environment(part))
   if not chunk then return nil, "syntax: " .. err end
   local ok, value = errors.call("exec.workflow", part.ids("load"), chunk)
   if not ok then return nil, told(value) end
-  if type(value) == "function" then value = { vu = value } end
-  if type(value) ~= "table" then
-    return nil, ("%s returned %s; expected a function, or a table with vu = function (vu) ... end"):format(script.path,
-      value == nil and "nothing" or "a " .. type(value))
-  end
-  for name, field in sorted(value) do
-    if not FIELDS[name] then
-      return nil, ("%s: unknown field %s; known are %s"):format(script.path, tostring(name), table.concat(sorted.keys(FIELDS), ", "))
-    end
-    if type(field) ~= FIELDS[name] then
-      return nil, ("%s: %s is a %s; expected a %s"):format(script.path, name, type(field), FIELDS[name])
-    end
-  end
-  if not value.vu then return nil, script.path .. ": has no vu = function (vu) ... end" end
-  return value
+  return read_users(script.path, value)
+end
+
+--- Is this text a workflow's script? Its top level runs, as it would for a part that has `env`, and no further than
+--- CHECK_INSTRUCTIONS. Nothing is sent: what a script can do begins with its users.
+---@param bytes string
+---@param path string
+---@param env table<string, string>  what the script sees as `env`
+---@return true? ok, string? err
+function workflow.check(bytes, path, env)
+  local part = { env = env, ids = function () return { path = path } end, log = function () end }
+  local chunk, err = load(bytes, "@" .. path, "t", environment(part))
+  if not chunk then return nil, err end
+  local ok, value = errors.handle("script.load", { path = path }, function ()
+    local before, mask, count = debug.gethook()
+    local free <close> = setmetatable({}, { __close = function () debug.sethook(before, mask, count) end })
+    debug.sethook(function ()
+      error(("%s: still running after %d steps; a script's top level ends"):format(path, CHECK_INSTRUCTIONS), 0)
+    end, "", CHECK_INSTRUCTIONS)
+    return chunk()
+  end)
+  if not ok then return nil, tostring(value) end
+  local found, problem = read_users(path, value)
+  if not found then return nil, problem end
+  return true
 end
 
 -- Iterations -----------------------------------------------------------------------------------------------------------

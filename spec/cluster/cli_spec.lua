@@ -104,6 +104,12 @@ describe("the command line", function ()
         "retry.lua: again: expected a function, found nil" },
       { "an errors policy's unknown site", "check", "errors.lua", "return { sites = { ['worker.progres.ack'] = { level = 'debug' } } }",
         "errors.lua", "worker.progress.ack" },
+      { "a workflow script's unknown field", "check", "w.lua", "return { vus = 3, vu = function () end }",
+        "w.lua: unknown field vus; known are" },
+      { "a workflow script that raises while loading", "check", "w.lua", "local x = nil\nreturn { vu = x.y }", "w.lua:2: attempt to index" },
+      { "a workflow script that never ends", "check", "w.lua", "while true do end\nreturn function (vu) end",
+        "w.lua: still running after 20000000 steps" },
+      { "syntax of a program", "check", "p.lua", "local luv = require 'luv'\nluv.run(", "p.lua:2: unexpected symbol near <eof>" },
       { "settings with an unknown key", "check", "s.lua", "return {\n clustr = 'x' }",
         [[s.lua:2: clustr: unknown option, did you mean "cluster"?]] },
     }
@@ -135,11 +141,34 @@ describe("the command line", function ()
     })
     local _, lines = r.out:gsub("[^\n]+: ok %(", "")
     assert.equal(11, lines)
+    for _, name in ipairs { "browse", "buy", "warm" } do
+      local path = ("examples/workflows/%s.lua"):format(name)
+      assert.equal(path .. ": ok (workflow script)\n", expect(0, { "check", path }).out)
+    end
     local one, two = c:file("one.lua", "return {"), c:file("two.lua", "x = = 1")
     local both = c:shoal { "check", one, "examples/hello.lua", two }
     assert.equal(2, both.code)
     assert.is_truthy(both.err:find("one.lua:1:", 1, true) and both.err:find("two.lua:1:", 1, true), both.err)
     assert.equal("examples/hello.lua: ok (job hello)\n", both.out)
+  end)
+
+  it("checks a program by its syntax, and does not run it", function ()
+    for _, name in ipairs { "membership", "simulation", "transport" } do
+      local path = ("examples/%s.lua"):format(name)
+      local r = expect(0, { "check", path })
+      assert.equal(path .. ": ok (program: its syntax; it was not run)\n", r.out .. r.err)
+    end
+    local trace = c.dir .. "/ran"
+    local program = c:file("p.lua", ("local f = io.open(%q, 'w')\nf:close()"):format(trace))
+    expect(0, { "check", program })
+    assert.is_nil(io.open(trace))
+  end)
+
+  it("checks a role whose table is computed by loading it", function ()
+    local role = c:file("r.lua", "return setmetatable({ name = 'x', start = function (node) return {} end, answers = {}, sends = {} }, {})")
+    local r = c:shoal { "check", role }
+    assert.is_truthy(r.out:find("role x", 1, true) or r.err:find("r.lua", 1, true), r.out .. r.err)
+    assert.is_nil(r.out:find("program", 1, true))
   end)
 
   it("exits 3 when nobody is there, and says who was asked", function ()

@@ -1,15 +1,20 @@
 --- shoal check: load and verify without starting.
+---
+--- A file is told by its text before any of it runs: a program (examples/membership.lua) opens sockets as soon as it is loaded,
+--- and to check one must not be to run it.
 local common = require "shoal.cli.common"
 local errors = require "shoal.errors"
 local job = require "shoal.job"
 local located = require "shoal.cli.located"
 local node = require "shoal.node"
+local source = require "shoal.job.source"
+local workflow = require "shoal.workflow"
 local world = require "shoal.core.world"
 
 local check = {}
 
 function check.words(command)
-  command:argument("files", "role scripts, policies, job files, topologies or settings of nodes"):args("+")
+  command:argument("files", "role scripts, policies, job files, workflow scripts, topologies or settings of nodes"):args("+")
   command:epilog("Example:\n  shoal check scripts/roles/worker.lua scripts/policies/errors.lua examples/hello.lua")
 end
 
@@ -41,6 +46,19 @@ local POLICIES = {
   retry = wants { "again" },
 }
 
+--- Whoever returns nothing is one; a value that was computed may be a role's, unless the file reaches for the real world or the
+--- simulator, as no role, policy or workflow does while it is loaded.
+local function is_program(bytes, gives)
+  if not gives then return true end
+  return gives == "other" and (bytes:find("require%s*%(?%s*[\"']luv[\"']") or bytes:find("require%s*%(?%s*[\"']shoal%.sim[\"']")) ~= nil
+end
+
+--- A workflow's script returns its users' function, or a table that has it as `vu`; it can require nothing.
+local function is_workflow(bytes, gives)
+  if bytes:find("%f[%w_]require%f[^%w_]") then return false end
+  return gives == "function" or bytes:find("%f[%w_]vu%s*=") ~= nil or bytes:find("function%s+[%w_]+[.:]vu%s*%(") ~= nil
+end
+
 --- What a file is, by its name or by what it returns.
 local function verify(path)
   local bytes, err = world.current():read_file(path)
@@ -50,6 +68,15 @@ local function verify(path)
     local spec, problems = job.load(world.current(), path, os.getenv)
     if not spec then return nil, problems end
     return "job " .. spec.name
+  end
+  local compiled, syntax = load(bytes, "@" .. path, "t")
+  if not compiled then return nil, syntax end
+  local gives = source.gives(bytes)
+  if is_program(bytes, gives) then return "program: its syntax; it was not run" end
+  if is_workflow(bytes, gives) then
+    local ok, wrong = workflow.check(bytes, path, setmetatable({}, { __index = function (_, name) return os.getenv(name) end }))
+    if not ok then return nil, wrong end
+    return "workflow script"
   end
   local value, problem = node.load_script(world.current(), path)
   if not value then return nil, problem end
@@ -68,7 +95,7 @@ local function verify(path)
   local config
   config, problem = node.config(value)
   if config then return "settings of a node" end
-  return nil, path .. ": no role (start), job (workflows), topology (datacenters) or policy; as settings of a node:\n"
+  return nil, path .. ": no role (start), job (workflows), workflow script (vu), topology (datacenters) or policy; as settings of a node:\n"
     .. located.text(problem, path)
 end
 

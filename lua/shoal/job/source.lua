@@ -128,6 +128,37 @@ function source.lines(text)
   return lines
 end
 
+local OPENS = { ["function"] = true, ["do"] = true, ["if"] = true, ["repeat"] = true }
+local CLOSES = { ["end"] = true, ["until"] = true }
+
+--- What kind of thing a Lua file gives, told from its text: "table" or "function" when its last statement returns one that
+--- stands there or that a variable of the file holds, "other" for any other value (what a call gave, a number), nil when it
+--- returns nothing. Whoever returns nothing is a program: it is run for what it does.
+---@param text string
+---@return "table"|"function"|"other"|nil
+function source.gives(text)
+  local depth, before, last, name = 0, nil, nil, nil
+  local holds, returned = {}, nil -- Variables of the file's own level; the two words behind its `return`.
+  for kind, value in tokens(text) do
+    local word = kind == "name" and value
+    if depth == 0 and before == "function" and word then holds[word] = "function" end
+    if depth == 0 and before == "=" and name and (value == "{" or word == "function") then
+      holds[name] = value == "{" and "table" or "function"
+    end
+    if returned and #returned < 2 then returned[#returned + 1] = kind == "string" and "" or value end
+    if depth == 0 and word == "return" then returned = {} end
+    if word and OPENS[word] or value == "{" and kind == "other" then depth = depth + 1 end
+    if word and CLOSES[word] or value == "}" and kind == "other" then depth = depth - 1 end
+    if value == "=" then name = before else name = nil end
+    before, last = kind == "string" and "" or value, value
+  end
+  if not returned or not last then return nil end
+  local first, second = returned[1], returned[2]
+  if first == "{" then return "table" end
+  if first == "function" then return "function" end
+  return (second == nil or second == ";") and holds[first] or "other"
+end
+
 -- Data -----------------------------------------------------------------------------------------------------------------
 
 local function load_lua(bytes, name, getenv)
