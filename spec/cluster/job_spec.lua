@@ -257,6 +257,21 @@ describe("a job", function ()
         assert.equal("running", state_of(up.connect, p.job))
       end)
 
+      it("asks; another answer is told what was expected, and it goes on asking", function ()
+        local p = start_submit(up.connect, LONG)
+        p:kill "sigint"
+        p:wait_for "%[d%]etach"
+        p:write "x\n"
+        p:wait_for [["x" is no answer: expected c or d]]
+        p:write "\n"
+        p:wait_for "nothing is no answer: expected c or d"
+        assert.is_nil(p.code)
+        p:write "Detach\n"
+        p:wait()
+        assert.equal(0, p.code, p.err)
+        assert.equal("running", state_of(up.connect, p.job))
+      end)
+
       it("asks; a second one leaves at once with 130, and so does SIGTERM", function ()
         local p = start_submit(up.connect, LONG)
         p:kill "sigint"

@@ -43,6 +43,8 @@ local function read(args)
   return job.encode(spec)
 end
 
+local ANSWERS = { c = "cancel", cancel = "cancel", d = "detach", detach = "detach" }
+
 --- Ctrl-C: ask on the terminal; the second leaves. `decide` gets "cancel", "detach" or "leave".
 local function on_interrupt(id, decide)
   local asked = false
@@ -54,12 +56,15 @@ local function on_interrupt(id, decide)
     common.talk("\ncancel job %s? [c]ancel it, [d]etach and let it run, Ctrl-C again: leave", id)
     stdin:attach({
       on_read = function (stream, bytes)
-        local answer = bytes:match("%a")
-        if answer == "c" or answer == "d" then
-          stream:close()
-          asked = false
-          decide(answer == "c" and "cancel" or "detach")
+        local answer = bytes:match("^%s*(.-)%s*$")
+        local what = ANSWERS[answer:lower()]
+        if not what then
+          common.talk("%s is no answer: expected c or d, and Enter; Ctrl-C again: leave", answer == "" and "nothing" or ("%q"):format(answer))
+          return
         end
+        stream:close()
+        asked = false
+        decide(what)
       end,
       on_end = function (stream)
         stream:close()
