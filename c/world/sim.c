@@ -44,7 +44,7 @@ void sim_close(struct sim *s) {
   for (uint32_t i = 0; i < s->nodes_count; i++) node_free(s->nodes[i]);
   s->nodes_count = 0;       /* What is still on the wire finds nobody, */
   s->by_address_size = 0;
-  sim_net_free(s);
+  sim_links_free(s);
   while (s->heap_count > 0) { /* and lets go of its memory. */
     struct sim_event *e = sim_event_take(s);
     e->run(s, e);

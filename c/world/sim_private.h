@@ -2,7 +2,8 @@
  *
  *   sim.c          nodes, faults, clock, timers, lookups, the table of operations
  *   sim_queue.c    the event queue and the memory
- *   sim_net.c      links, cuts, the fate of a datagram, ports, datagram sockets
+ *   sim_link.c     links and cuts
+ *   sim_net.c      who has an address, the fate of a datagram, ports, datagram sockets
  *   sim_stream.c   the wire and the kernels of streams
  *   sim_socket.c   streams, listeners and pipes as a process holds them
  *   sim_files.c    disks
@@ -144,6 +145,11 @@ struct sim {
   void *on_spawn_data;
 };
 
+static inline uint64_t sim_mix(uint64_t x) { /* The finisher of splitmix64. */
+  x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+  x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+  return x ^ (x >> 31);
+}
 static inline struct sim_world *sim_world_of(struct shoal_world *w) { return (struct sim_world *)(void *)w; }
 static inline struct sim *sim_of(const struct sim_thing *t) {
   return sim_world_of(t->handle.world)->node->sim;
@@ -177,10 +183,13 @@ struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process,
 void sim_world_free(struct sim_world *w); /* With all it opened; no callback. */
 extern const struct world_ops sim_ops;
 
-/* sim_net.c */
+/* sim_link.c */
 bool sim_is_cut(struct sim *s, const struct sim_node *from, const struct sim_node *to);
 const struct sim_link *sim_link_of(struct sim *s, const struct sim_node *from, const struct sim_node *to);
 uint64_t sim_link_delay(struct sim *s, const struct sim_link *link);
+void sim_links_free(struct sim *s);
+
+/* sim_net.c */
 struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to); /* NULL: nobody has this address. */
 bool sim_is_any(const struct shoal_address *a);
 /* 0, or why a socket of this node cannot have this address. */
@@ -190,7 +199,6 @@ uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports, whoev
 /* The address that a packet from `local` to `to` bears. */
 struct shoal_address sim_source(const struct sim_node *n, const struct shoal_address *local, const struct shoal_address *to);
 void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
-void sim_net_free(struct sim *s);
 int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
                  void *data, struct world_udp **out);
 int sim_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);
