@@ -45,19 +45,17 @@ void sim_close(struct sim *s) {
   s->nodes_count = 0;       /* What is still on the wire finds nobody, */
   s->by_address_size = 0;
   sim_links_free(s);
-  while (s->heap_count > 0) { /* and lets go of its memory. */
-    struct sim_event *e = sim_event_take(s);
-    e->run(s, e);
-  }
+  for (struct sim_event *e; (e = sim_event_take(s)) != NULL; ) e->run(s, e); /* and lets go of its memory. */
   free(s->nodes);
   free(s->by_address);
-  free(s->heap);
+  free(s->by_name);
+  sim_queue_free(s);
   sim_memory_free(s);
   free(s);
 }
 
 uint64_t sim_now_ns(const struct sim *s) { return s->now_ns; }
-uint64_t sim_next_ns(const struct sim *s) { return s->heap_count ? s->heap[1].at_ns : UINT64_MAX; }
+uint64_t sim_next_ns(struct sim *s) { return sim_event_next_ns(s); }
 
 uint64_t sim_events(const struct sim *s) { return s->events; }
 
@@ -69,8 +67,8 @@ static void run_deferred(struct sim *s) {
 
 bool sim_step(struct sim *s) {
   assert(!s->running); /* Not from within a callback. */
-  if (s->heap_count == 0) return false;
   struct sim_event *e = sim_event_take(s);
+  if (!e) return false;
   s->events++;
   if (e->world && e->world->node->paused) {
     sim_event_hold(e->world->node, e);
@@ -101,9 +99,13 @@ void sim_note(struct sim *s, const char *format, ...) {
 }
 
 /* A seed for each thing of its own, so that no thing's draws move another's. (FNV-1a, then the generator's mixing.) */
-uint64_t sim_derive(uint64_t seed, const char *name, uint64_t number) {
+static uint64_t hash_name(const char *name) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325);
   for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * UINT64_C(0x100000001b3);
+  return hash;
+}
+uint64_t sim_derive(uint64_t seed, const char *name, uint64_t number) {
+  uint64_t hash = hash_name(name);
   struct rng rng;
   rng_seed(&rng, seed);
   rng_seed(&rng, rng_next(&rng) ^ hash);
@@ -200,13 +202,36 @@ static void boot(struct sim_node *n) {
   snprintf(n->world->name, sizeof n->world->name, "%s", n->name);
 }
 
+/* The slot of this name, or the free one where it belongs. */
+static uint32_t name_slot(const struct sim *s, const char *name) {
+  uint32_t slot = (uint32_t)sim_mix(hash_name(name)) & (s->by_name_size - 1);
+  while (s->by_name[slot] && strcmp(s->nodes[s->by_name[slot] - 1]->name, name) != 0) slot = (slot + 1) & (s->by_name_size - 1);
+  return slot;
+}
+
+static void place_name(struct sim *s, const struct sim_node *n) {
+  if (s->nodes_count * 2 <= s->by_name_size) {
+    s->by_name[name_slot(s, n->name)] = n->index + 1;
+    return;
+  }
+  free(s->by_name);
+  s->by_name_size = s->by_name_size ? s->by_name_size * 2 : 16;
+  s->by_name = calloc(s->by_name_size, sizeof *s->by_name);
+  if (!s->by_name) abort();
+  for (uint32_t i = 0; i < s->nodes_count; i++) s->by_name[name_slot(s, s->nodes[i]->name)] = i + 1;
+}
+
+struct sim_node *sim_node_find(struct sim *s, const char *name) {
+  uint32_t found = s->by_name_size ? s->by_name[name_slot(s, name)] : 0;
+  return found ? s->nodes[found - 1] : NULL;
+}
+
 int sim_node_add(struct sim *s, const char *name, const struct shoal_address *address, struct sim_node **out) {
   struct shoal_address plain = *address;
   plain.port = 0;
   if (sim_node_find(s, name)) return ERR_EXISTS;
   if (address->family == 0) return ERR_MALFORMED;
-  for (uint32_t i = 0; i < s->nodes_count; i++)
-    if (address_equal(&s->nodes[i]->address, &plain)) return ERR_EXISTS;
+  if (sim_node_at(s, &plain)) return ERR_EXISTS;
   struct sim_node *n = calloc(1, sizeof *n);
   char *copy = strdup(name);
   if (!n || !copy) abort();
@@ -219,15 +244,10 @@ int sim_node_add(struct sim *s, const char *name, const struct shoal_address *ad
   s->nodes = sim_grow(s->nodes, &s->nodes_capacity, s->nodes_count, sizeof *s->nodes);
   s->nodes[s->nodes_count++] = n;
   sim_place_node(s, n);
+  place_name(s, n);
   boot(n);
   *out = n;
   return 0;
-}
-
-struct sim_node *sim_node_find(struct sim *s, const char *name) {
-  for (uint32_t i = 0; i < s->nodes_count; i++)
-    if (strcmp(s->nodes[i]->name, name) == 0) return s->nodes[i];
-  return NULL;
 }
 
 struct shoal_world *sim_node_world(struct sim_node *n) { return n->world ? &n->world->base : NULL; }
@@ -300,7 +320,7 @@ static void timer_start(struct world_timer *base, uint64_t at_ns) {
   struct sim_node *n = t->fire.world->node;
   uint64_t true_ns = at_ns > n->epoch_ns ? at_ns - n->epoch_ns : 0;
   if (true_ns <= n->sim->now_ns) true_ns = n->sim->now_ns + SIM_TURN_NS;
-  sim_event_at(n->sim, &t->fire, true_ns);
+  if (!sim_event_is_at(n->sim, &t->fire, true_ns)) sim_event_at(n->sim, &t->fire, true_ns);
 }
 
 static void timer_stop(struct world_timer *base) {

@@ -2,7 +2,7 @@
  *
  * The driver makes a `sim`, adds a node for each simulated machine, gives the node's world to the code under test, and
  * steps. Each event of the simulation is one callback into one node. Events of one instant run in the order they were
- * made. Nothing here reads a real clock, draws real chance or allocates by address order.
+ * made (a timer that is set again to the instant it is set to keeps its turn). Nothing here reads a real clock, draws real chance or allocates by address order.
  *
  * Network: every directed pair of nodes has the same default link (latency floor + exponential jitter, loss), which can
  * be overridden per directed pair. A lost datagram is gone. A lost segment of a stream is sent again: loss delays it by a
@@ -39,7 +39,7 @@ uint64_t sim_now_ns(const struct sim *s); /* True time since the start; no node 
 bool sim_step(struct sim *s);
 uint64_t sim_events(const struct sim *s); /* So many were run. */
 /* When the next event is due; UINT64_MAX when there is none. */
-uint64_t sim_next_ns(const struct sim *s);
+uint64_t sim_next_ns(struct sim *s);
 /* Run events up to and including at_ns, then set the clock to it. */
 void sim_run_until(struct sim *s, uint64_t at_ns);
 

@@ -35,12 +35,18 @@ void sim_place_node(struct sim *s, struct sim_node *n) {
   for (uint32_t i = 0; i < s->nodes_count; i++) place(s, s->nodes[i]);
 }
 
-struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to) {
-  struct sim *s = from->sim;
-  for (uint32_t slot = address_slot(s, to); s->by_address[slot]; slot = (slot + 1) & (s->by_address_size - 1)) {
+struct sim_node *sim_node_at(const struct sim *s, const struct shoal_address *address) {
+  if (s->by_address_size == 0) return NULL;
+  for (uint32_t slot = address_slot(s, address); s->by_address[slot]; slot = (slot + 1) & (s->by_address_size - 1)) {
     struct sim_node *n = s->nodes[s->by_address[slot] - 1];
-    if (same_host(&n->address, to)) return n;
+    if (same_host(&n->address, address)) return n;
   }
+  return NULL;
+}
+
+struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to) {
+  struct sim_node *n = sim_node_at(from->sim, to);
+  if (n) return n;
   return address_is_loopback(to) || sim_is_any(to) ? from : NULL;
 }
 

@@ -31,6 +31,9 @@ struct sim_world;
 #define SIM_TURN_NS UINT64_C(1000) /* A turn of a loop takes this, so that what is always due cannot stop the clock. */
 #define SIM_AROUND(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
+#define SIM_BUCKETS 8192 /* Of the wheel of events. */
+#define SIM_SLOTS_MAX (UINT32_C(1) << 24) /* Events that wait at once; the simulator cannot go on with more: it stops there. */
+
 enum {
   SIM_CLASSES = 18,                    /* Memory in sizes of powers of two from 2^6 on. */
   SIM_CONNECT_TIMEOUT_MS = 5000,       /* sim.h */
@@ -48,11 +51,18 @@ struct sim_event {
   void (*run)(struct sim *s, struct sim_event *e);
   struct sim_world *world; /* Into which it calls; NULL: none. */
   struct sim_event *next, *previous; /* In the ring of a paused node. */
-  uint32_t place;          /* In the heap, from 1; 0: not there. */
+  uint32_t slot;           /* In the queue, from 1; 0: not there. */
 };
 struct sim_entry {
-  uint64_t at_ns, sequence;
+  uint64_t at_ns;
+  uint64_t order; /* Its number in sequence times SIM_SLOTS_MAX, and its slot: 10^12 events, 16 million of them at once. */
+};
+struct sim_slot { /* Of an event in the queue. */
+  struct sim_entry entry;
   struct sim_event *event;
+  uint32_t next, previous; /* In a list; of the free ones, next. 0: none. */
+  uint32_t place;          /* In the heap; 0: it is in a list, */
+  uint32_t list;           /* which is this. */
 };
 
 /* ---- things a world opens: the first member of each, laid over its base ---- */
@@ -125,8 +135,13 @@ struct sim_pair {
 
 struct sim {
   uint64_t now_ns, sequence, seed, events;
-  struct sim_entry *heap; /* From 1. */
-  uint32_t heap_count, heap_capacity;
+  /* The queue: sim_queue.c. */
+  struct sim_entry *near;
+  uint32_t near_count, near_capacity, armed_count, slots_count, slots_capacity, slot_free;
+  struct sim_slot *slots;
+  uint64_t cursor, far_from;           /* Buckets: the heap's, and before which none of the far is. */
+  uint64_t filled[SIM_BUCKETS / 64];   /* A bit for each list of the wheel that is not empty. */
+  uint32_t lists[SIM_BUCKETS + 1];     /* Their first slots; the last is the far. */
   struct sim_world *running; /* The world an event has called. */
   void *free[SIM_CLASSES];
   struct rng chance; /* Of the network. */
@@ -135,6 +150,8 @@ struct sim {
   uint32_t nodes_count, nodes_capacity;
   uint32_t *by_address; /* Open addressing; index + 1. */
   uint32_t by_address_size;
+  uint32_t *by_name; /* So too. */
+  uint32_t by_name_size;
   struct sim_pair **pairs; /* In the order they were made. */
   uint32_t pairs_count, pairs_capacity;
   uint32_t *by_pair;
@@ -159,10 +176,13 @@ static inline struct sim *sim_of(const struct sim_thing *t) {
 /* (Again) at this instant, after all that is there for it already; the past is now. */
 void sim_event_at(struct sim *s, struct sim_event *e, uint64_t at_ns);
 void sim_event_cancel(struct sim *s, struct sim_event *e); /* From the queue or a paused node's ring; harmless else. */
-static inline bool sim_event_armed(const struct sim_event *e) { return e->place != 0 || e->next; }
-struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it. */
+static inline bool sim_event_armed(const struct sim_event *e) { return e->slot != 0 || e->next; }
+bool sim_event_is_at(const struct sim *s, const struct sim_event *e, uint64_t at_ns); /* In the queue, at this instant? */
+uint64_t sim_event_next_ns(struct sim *s);       /* When the next is due; UINT64_MAX: there is none. */
+struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it; NULL: there is none. */
 void sim_event_hold(struct sim_node *n, struct sim_event *e);
 void sim_event_release(struct sim_node *n); /* All that was held, in order, now. */
+void sim_queue_free(struct sim *s);
 void *sim_take(struct sim *s, size_t size); /* Not zeroed. The simulator cannot go on without memory: it stops there. */
 void sim_give(struct sim *s, void *memory, size_t size);
 size_t sim_room(size_t size); /* What sim_take(size) really gives. */
@@ -190,6 +210,7 @@ uint64_t sim_link_delay(struct sim *s, const struct sim_link *link);
 void sim_links_free(struct sim *s);
 
 /* sim_net.c */
+struct sim_node *sim_node_at(const struct sim *s, const struct shoal_address *address); /* Whatever its port; or NULL. */
 struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to); /* NULL: nobody has this address. */
 bool sim_is_any(const struct shoal_address *a);
 /* 0, or why a socket of this node cannot have this address. */

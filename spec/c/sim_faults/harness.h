@@ -17,7 +17,8 @@ struct test_case {
   const char *title;
   void (*run)(void);
 };
-extern const struct test_case network_cases[], machines_cases[], children_cases[], chaos_cases[]; /* NULL title: the end. */
+/* NULL title: the end. */
+extern const struct test_case network_cases[], machines_cases[], children_cases[], chaos_cases[], queue_cases[];
 
 void failed(const char *file, int line, const char *what, long long got);
 #define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition, 0))
