@@ -1,11 +1,12 @@
 /* shoal.core.sim: the simulator's driver in Lua; lua/shoal/sim.lua is its face. The state that calls it, the controlling
  * one, is a state of its own: it sees simulated nodes by name, and values only as copies.
  *
- *   new{ seed=, latency_ns=, jitter_ns=, loss=, home=? } -> sim
+ *   new{ seed=, latency_ns=, jitter_ns=, loss=, ... (world/sim.h's link), home=? } -> sim
  *   sim:add(name, "ip:0") ; sim:start(name, entry, argv) ; sim:world(name) -> world of a machine without a program
  *   sim:call(name, module, fn, ...) -> results copied | nil, message, code      (through that node's door, at once)
  *   sim:run(until_ns) -> done?   sim:step() -> ran?   sim:now_ns()   sim:next_ns()   sim:interrupt()
  *   sim:crash(name) restart(name) pause(name, on) cut(from, to, on) link(from, to, {..}|nil)   (names; nil is any)
+ *   sim:clog(from, to, on) drift(name, ppm) step_wall(name, ns) slow(name, per_s, queue) readdress(name, "ip:0") counts() -> {..}
  *   sim:command(name, fn) ; sim:copy_folder(name, from, to) ; sim:status(name) ; sim:log() ; sim:note(who, line)
  *   sim:trace(on) ; sim:close() */
 #include <assert.h>
@@ -62,14 +63,29 @@ static uint64_t field_ns(lua_State *L, int table, const char *name, uint64_t oth
   return value;
 }
 
-static struct sim_link check_link(lua_State *L, int table) {
-  struct sim_link link = {.latency_ns = field_ns(L, table, "latency_ns", 0), .jitter_ns = field_ns(L, table, "jitter_ns", 0)};
-  if (lua_getfield(L, table, "loss") != LUA_TNIL) {
-    link.loss = luaL_checknumber(L, -1);
-    if (!(link.loss >= 0 && link.loss <= 1)) luaL_error(L, "loss: expected 0 to 1");
+static double field_share(lua_State *L, int table, const char *name) {
+  double share = 0;
+  if (lua_getfield(L, table, name) != LUA_TNIL) {
+    share = luaL_checknumber(L, -1);
+    if (!(share >= 0 && share <= 1)) luaL_error(L, "%s: expected 0 to 1", name);
   }
   lua_pop(L, 1);
-  return link;
+  return share;
+}
+
+static uint32_t field_u32(lua_State *L, int table, const char *name) {
+  uint64_t value = field_ns(L, table, name, 0);
+  if (value > UINT32_MAX) luaL_error(L, "%s: expected at most 4294967295", name);
+  return (uint32_t)value;
+}
+
+static struct sim_link check_link(lua_State *L, int table) {
+  return (struct sim_link){.latency_ns = field_ns(L, table, "latency_ns", 0), .jitter_ns = field_ns(L, table, "jitter_ns", 0),
+                           .loss = field_share(L, table, "loss"), .corrupt = field_share(L, table, "corrupt"),
+                           .duplicate = field_share(L, table, "duplicate"), .reorder = field_share(L, table, "reorder"),
+                           .reorder_ns = field_ns(L, table, "reorder_ns", 0),
+                           .bytes_per_s = field_ns(L, table, "bytes_per_s", 0),
+                           .queue_bytes = field_u32(L, table, "queue_bytes"), .size_max = field_u32(L, table, "size_max")};
 }
 
 static int on_command(void *data, struct machine *parent, const struct world_spawn *options, struct sim_process *process);
@@ -292,6 +308,64 @@ static int l_cut(lua_State *L) {
   struct lua_sim *s = check_sim(L);
   sim_cut(s->driver.sim, opt_node(L, s, 2), opt_node(L, s, 3), lua_toboolean(L, 4));
   return 0;
+}
+
+static int l_clog(lua_State *L) {
+  struct lua_sim *s = check_sim(L);
+  sim_clog(s->driver.sim, opt_node(L, s, 2), opt_node(L, s, 3), lua_toboolean(L, 4));
+  return 0;
+}
+
+static int l_drift(lua_State *L) {
+  struct lua_sim *s = check_sim(L);
+  struct machine *m = check_machine(L, s, 2);
+  lua_Integer ppm = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, ppm >= -SIM_DRIFT_PPM_MAX && ppm <= SIM_DRIFT_PPM_MAX, 3, "drift: expected -200 to 200 ppm");
+  (void)sim_node_drift(m->sim, (int32_t)ppm); /* It refuses only what was looked at here. */
+  return 0;
+}
+
+static int l_step_wall(lua_State *L) {
+  struct lua_sim *s = check_sim(L);
+  struct machine *m = check_machine(L, s, 2);
+  sim_node_step_wall(m->sim, luaL_checkinteger(L, 3));
+  return 0;
+}
+
+/* slow(name, datagrams a second, queue): 0 a second ends it. */
+static int l_slow(lua_State *L) {
+  struct lua_sim *s = check_sim(L);
+  struct machine *m = check_machine(L, s, 2);
+  lua_Integer per_s = luaL_checkinteger(L, 3), queue = luaL_optinteger(L, 4, 0);
+  luaL_argcheck(L, per_s >= 0 && per_s <= 1000000000, 3, "slow: expected 0 to 10^9 datagrams a second");
+  luaL_argcheck(L, queue >= 0 && queue <= UINT32_MAX, 4, "slow: expected a queue of 0 to 2^32-1 datagrams");
+  sim_node_slow(m->sim, (uint32_t)per_s, (uint32_t)queue);
+  return 0;
+}
+
+/* true, or nil, message, code. */
+static int l_readdress(lua_State *L) {
+  struct lua_sim *s = check_sim(L);
+  struct machine *m = check_machine(L, s, 2);
+  struct shoal_address address;
+  if (!lua_check_address(L, 3, m->name, &address)) return 3;
+  return error_or_true(L, m->name, sim_node_readdress(m->sim, &address));
+}
+
+static int l_counts(lua_State *L) {
+  const struct sim_counts *c = sim_counted(check_sim(L)->driver.sim);
+  const struct { const char *name; uint64_t value; } all[] = {
+      {"sent", c->sent},             {"delivered", c->delivered},       {"lost", c->lost},
+      {"cut", c->cut},               {"too_large", c->too_large},       {"overflowed", c->overflowed},
+      {"corrupted", c->corrupted},   {"duplicated", c->duplicated},     {"reordered", c->reordered},
+      {"throttled", c->throttled},   {"clogged", c->clogged},           {"clog_dropped", c->clog_dropped},
+      {"slowed", c->slowed},         {"slow_dropped", c->slow_dropped}};
+  lua_createtable(L, 0, sizeof all / sizeof *all);
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    lua_pushinteger(L, (lua_Integer)all[i].value);
+    lua_setfield(L, -2, all[i].name);
+  }
+  return 1;
 }
 
 /* link(from, to, link | nil): nil restores the default. link(nil, nil, link) replaces the default. */
@@ -562,6 +636,8 @@ static const luaL_Reg methods[] = {
     {"run", l_run},         {"step", l_step},           {"now_ns", l_now_ns},     {"next_ns", l_next_ns},
     {"events", l_events},
     {"crash", l_crash},     {"restart", l_restart},     {"signal", l_signal}, {"pause", l_pause},       {"cut", l_cut},
+    {"clog", l_clog},       {"drift", l_drift},         {"step_wall", l_step_wall}, {"slow", l_slow},
+    {"readdress", l_readdress}, {"counts", l_counts},
     {"link", l_link},       {"command", l_command},     {"log", l_log},           {"note", l_note},
     {"trace", l_trace},     {"status", l_status},       {"home", l_home},         {"interrupt", l_interrupt},
     {"stepping", l_stepping}, {"copy_folder", l_copy_folder}, {"close", l_close}, {NULL, NULL}};

@@ -5,12 +5,7 @@
 
 #include "world/sim_private.h"
 
-enum {
-  EPOCH_MIN_S = 3600,          /* No node's clock starts near zero, */
-  EPOCH_SPAN_S = 3600 * 1000,  /* nor near another's. */
-  WALL_SPAN_MS = 30000,        /* Wall clocks are off by up to this, both ways. */
-};
-#define WALL_START_NS INT64_C(1767225600000000000) /* 2026-01-01T00:00:00Z */
+enum { WALL_SPAN_MS = 30000 }; /* Wall clocks are off by up to this, both ways. */
 
 /* ---- the simulation ---- */
 
@@ -25,8 +20,8 @@ int sim_open(const struct sim_config *config, struct sim **out) {
 }
 
 static void node_free(struct sim_node *n) {
-  n->paused = false;
-  sim_event_release(n);
+  sim_ring_release(n->sim, &n->held);
+  sim_inbox_clear(n);
   sim_disk_free(&n->disk);
   free(n->name);
   free(n);
@@ -58,6 +53,7 @@ uint64_t sim_now_ns(const struct sim *s) { return s->now_ns; }
 uint64_t sim_next_ns(struct sim *s) { return sim_event_next_ns(s); }
 
 uint64_t sim_events(const struct sim *s) { return s->events; }
+const struct sim_counts *sim_counted(const struct sim *s) { return &s->counts; }
 
 static void run_deferred(struct sim *s) {
   struct sim_world *w = s->running;
@@ -71,7 +67,7 @@ bool sim_step(struct sim *s) {
   if (!e) return false;
   s->events++;
   if (e->world && e->world->node->paused) {
-    sim_event_hold(e->world->node, e);
+    sim_ring_push(&e->world->node->held, e);
     return true;
   }
   e->run(s, e);
@@ -177,16 +173,6 @@ void sim_world_free(struct sim_world *w) {
   sim_give(s, w, sizeof *w);
 }
 
-static uint64_t now_ns(struct shoal_world *w) {
-  const struct sim_node *n = sim_world_of(w)->node;
-  return n->epoch_ns + n->sim->now_ns;
-}
-
-static int64_t wall_ns(struct shoal_world *w) {
-  const struct sim_node *n = sim_world_of(w)->node;
-  return WALL_START_NS + n->wall_offset_ns + (int64_t)n->sim->now_ns;
-}
-
 static void telemetry(struct shoal_world *w, struct world_telemetry *out) {
   (void)w;
   out->resident_bytes = 16 * 1024 * 1024; /* A figure: what is really used would differ from run to run. */
@@ -196,8 +182,7 @@ static void telemetry(struct shoal_world *w, struct world_telemetry *out) {
 
 static void boot(struct sim_node *n) {
   n->boot++;
-  n->epoch_ns = (EPOCH_MIN_S + sim_derive(n->sim->seed, n->name, n->boot * UINT64_C(8) + 1) % EPOCH_SPAN_S) * SIM_S +
-                sim_derive(n->sim->seed, n->name, n->boot * UINT64_C(8) + 2) % SIM_S;
+  sim_clock_boot(n);
   n->world = sim_world_new(n, NULL, sim_derive(n->sim->seed, n->name, n->boot * UINT64_C(8)));
   snprintf(n->world->name, sizeof n->world->name, "%s", n->name);
 }
@@ -236,7 +221,8 @@ int sim_node_add(struct sim *s, const char *name, const struct shoal_address *ad
   char *copy = strdup(name);
   if (!n || !copy) abort();
   *n = (struct sim_node){.sim = s, .name = copy, .index = s->nodes_count, .address = plain};
-  n->held.next = n->held.previous = &n->held;
+  sim_ring_init(&n->held);
+  sim_inbox_init(n);
   rng_seed(&n->chance, sim_derive(s->seed, name, 3));
   uint64_t offset_ms = sim_derive(s->seed, name, 4) % (2 * WALL_SPAN_MS + 1);
   n->wall_offset_ns = ((int64_t)offset_ms - WALL_SPAN_MS) * (int64_t)SIM_MS;
@@ -261,7 +247,8 @@ void sim_node_crash(struct sim_node *n) {
   n->world = NULL;
   sim_streams_crashed(n);
   n->paused = false;
-  sim_event_release(n); /* Datagrams: they will find nobody. */
+  sim_ring_release(n->sim, &n->held); /* Datagrams: they will find nobody. */
+  sim_inbox_clear(n);
 }
 
 struct shoal_world *sim_node_restart(struct sim_node *n) {
@@ -276,61 +263,7 @@ void sim_node_pause(struct sim_node *n, bool paused) {
   if (n->paused == paused || !n->world) return;
   SIM_NOTE(n->sim, "%s %s", paused ? "pause" : "resume", n->name);
   n->paused = paused;
-  if (!paused) sim_event_release(n);
-}
-
-/* ---- timers ---- */
-
-struct sim_timer {
-  union {
-    struct world_timer base;
-    struct sim_thing thing;
-  };
-  struct sim_event fire;
-  void (*on_timer)(void *data);
-};
-
-static void on_fire(struct sim *s, struct sim_event *e) {
-  struct sim_timer *t = SIM_AROUND(struct sim_timer, fire, e);
-  SIM_NOTE(s, "timer %s", e->world->name);
-  sim_enter(e->world);
-  t->on_timer(t->thing.data);
-}
-
-static void timer_drop(struct sim_thing *thing) {
-  struct sim_timer *t = SIM_AROUND(struct sim_timer, thing, thing);
-  struct sim *s = sim_of(thing);
-  sim_event_cancel(s, &t->fire);
-  sim_thing_leave(thing);
-  sim_give(s, t, sizeof *t);
-}
-
-static int timer_open(struct shoal_world *base, void (*on_timer)(void *data), world_closed_fn *closed, void *data,
-                      struct world_timer **out) {
-  struct sim_world *w = sim_world_of(base);
-  struct sim_timer *t = sim_take(w->node->sim, sizeof *t);
-  *t = (struct sim_timer){.fire = {.run = on_fire, .world = w}, .on_timer = on_timer};
-  sim_thing_open(w, &t->thing, timer_drop, closed, data);
-  *out = &t->base;
-  return 0;
-}
-
-static void timer_start(struct world_timer *base, uint64_t at_ns) {
-  struct sim_timer *t = (struct sim_timer *)(void *)base;
-  struct sim_node *n = t->fire.world->node;
-  uint64_t true_ns = at_ns > n->epoch_ns ? at_ns - n->epoch_ns : 0;
-  if (true_ns <= n->sim->now_ns) true_ns = n->sim->now_ns + SIM_TURN_NS;
-  if (!sim_event_is_at(n->sim, &t->fire, true_ns)) sim_event_at(n->sim, &t->fire, true_ns);
-}
-
-static void timer_stop(struct world_timer *base) {
-  struct sim_timer *t = (struct sim_timer *)(void *)base;
-  sim_event_cancel(t->fire.world->node->sim, &t->fire);
-}
-
-static void timer_close(struct world_timer *base) {
-  timer_stop(base);
-  sim_thing_close(&((struct sim_timer *)(void *)base)->thing);
+  if (!paused) sim_ring_release(n->sim, &n->held);
 }
 
 /* ---- names ---- */
@@ -403,14 +336,14 @@ static void lookup_close(struct world_lookup *base) {
 
 const struct world_ops sim_ops = {
     .simulated = true,
-    .now_ns = now_ns,
-    .fresh_ns = now_ns,
-    .wall_ns = wall_ns,
+    .now_ns = sim_clock_now_ns,
+    .fresh_ns = sim_clock_now_ns,
+    .wall_ns = sim_clock_wall_ns,
     .defer_armed = defer_armed,
-    .timer_open = timer_open,
-    .timer_start = timer_start,
-    .timer_stop = timer_stop,
-    .timer_close = timer_close,
+    .timer_open = sim_timer_open,
+    .timer_start = sim_timer_start,
+    .timer_stop = sim_timer_stop,
+    .timer_close = sim_timer_close,
     .udp_open = sim_udp_open,
     .udp_send = sim_udp_send,
     .udp_address = sim_udp_address,

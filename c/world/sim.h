@@ -2,7 +2,8 @@
  *
  * The driver makes a `sim`, adds a node for each simulated machine, gives the node's world to the code under test, and
  * steps. Each event of the simulation is one callback into one node. Events of one instant run in the order they were
- * made (a timer that is set again to the instant it is set to keeps its turn). Nothing here reads a real clock, draws real chance or allocates by address order.
+ * made (a timer that is set again to the instant it is set to keeps its turn). Nothing here reads a real clock, draws real chance or
+ * allocates by address order.
  *
  * Network: every directed pair of nodes has the same default link (latency floor + exponential jitter, loss), which can
  * be overridden per directed pair. A lost datagram is gone. A lost segment of a stream is sent again: loss delays it by a
@@ -11,6 +12,10 @@
  * live node without listener with -ECONNREFUSED after a round trip. A crash ends the node's sockets without a word: a peer that
  * holds a stream to it reads -ECONNRESET when it has written and the machine, restarted, answers; or when no answer came for
  * 15 s. One that writes nothing hears nothing.
+ * A link can do more to datagrams, each by chance of the seed, and nothing of it draws while it is off: `struct sim_link`. Of
+ * these only the rate touches streams: TCP has checksums, segments and an order. A clog is a wire that takes what it is given
+ * and gives nothing out: datagrams wait at its far end, up to the link's queue_bytes, what else comes is gone; segments wait as
+ * their window allows, and a stream whose segments waited 15 s resets; on unclog all come at once, in order.
  * Names: world_resolve knows node names, "localhost" and numeric addresses. An address of no node that is a loopback or a
  * wildcard means the node itself; nodes may have loopback addresses. */
 #ifndef SHOAL_WORLD_SIM_H
@@ -25,16 +30,38 @@ struct sim_link {
   uint64_t latency_ns; /* Floor, one way. */
   uint64_t jitter_ns;  /* Mean of the exponential added to it. */
   double loss;         /* 0..1 */
+  /* All of what follows is off when zero. Shares are 0..1. */
+  double corrupt;       /* This share of datagrams arrives with 1 to 3 bits flipped (as if UDP's checksum had missed it). */
+  double duplicate;     /* This share comes twice, the copy with a delay, bit flips and holding back of its own. */
+  double reorder;       /* This share is held back by up to reorder_ns more, so that later ones overtake it. */
+  uint64_t reorder_ns;  /* 0: 10 ms. */
+  uint64_t bytes_per_s; /* What the wire takes, streams and datagrams in one queue. */
+  /* A datagram that finds more than this waiting (its own bytes included) is gone; an empty queue takes any. Segments wait
+   * however long. Also the bound of a clog. 0: 64 KiB. */
+  uint32_t queue_bytes;
+  uint32_t size_max; /* A larger datagram is gone: the size cliff. */
 };
 struct sim_config {
   uint64_t seed;
   struct sim_link link; /* The default link. Between a node and itself: 20 us, no loss, unless overridden. */
 };
 
+/* What befell datagrams so far, all links together, so that a spec can see that a fault did happen. */
+struct sim_counts {
+  uint64_t sent, delivered;       /* By a socket; to a socket. */
+  uint64_t lost, cut;             /* By the link's loss; by a cut, when sent or under way. */
+  uint64_t too_large, overflowed; /* Over size_max; no room in the queue of the rate. */
+  uint64_t corrupted, duplicated, reordered;
+  uint64_t throttled;             /* Datagrams and segments that waited for the rate. */
+  uint64_t clogged, clog_dropped; /* Held at a clog; no room there. (Segments are not counted.) */
+  uint64_t slowed, slow_dropped;  /* Held for a slow consumer; no room there. */
+};
+
 int sim_open(const struct sim_config *config, struct sim **out);
 void sim_close(struct sim *s); /* All nodes' worlds go with it; their owners must have let go of what they opened. */
 
 uint64_t sim_now_ns(const struct sim *s); /* True time since the start; no node sees it. */
+const struct sim_counts *sim_counted(const struct sim *s);
 /* Run the next event; false when there is none. */
 bool sim_step(struct sim *s);
 uint64_t sim_events(const struct sim *s); /* So many were run. */
@@ -61,9 +88,26 @@ struct shoal_world *sim_node_restart(struct sim_node *n);
 /* Its timers and input wait until it is resumed; then all come, late. */
 void sim_node_pause(struct sim_node *n, bool paused);
 
+/* Its monotonic clock runs fast (or slow, below 0) by so many millionths, from now on and over restarts; the wall clock, which a
+ * time service keeps, does not. Timers follow. 0, or -EINVAL beyond SIM_DRIFT_PPM_MAX. */
+enum { SIM_DRIFT_PPM_MAX = 200 };
+int sim_node_drift(struct sim_node *n, int32_t ppm);
+/* Its wall clock jumps, forwards or back, and stays off over restarts. */
+void sim_node_step_wall(struct sim_node *n, int64_t by_ns);
+/* A slow consumer: at most so many datagrams a second are taken from its input queue, and what finds `queue` of them waiting
+ * (0: 64) is gone. 0 a second: as fast as they come; those that waited come now. Stays over restarts; a crash empties the queue. */
+void sim_node_slow(struct sim_node *n, uint32_t datagrams_per_s, uint32_t queue);
+/* Give a machine that is down another address. Another that is down and has it gets ours: they swap. Datagrams under way go to
+ * who has their address when they arrive; the ends of streams that the dead machine left go with the address, whose next holder
+ * answers them with a reset. Links and cuts stay with the machine. 0; -EBUSY: it is up; ERR_EXISTS: a machine that is up
+ * has this address; ERR_MALFORMED: it is none. */
+int sim_node_readdress(struct sim_node *n, const struct shoal_address *address);
+
 /* Cut or mend what flows from a to b; both ways is two calls. NULL: any node. */
 void sim_cut(struct sim *s, struct sim_node *from, struct sim_node *to, bool cut);
-/* Override the link from a to b; link NULL restores the default. */
+/* Clog or unclog what flows from a to b; both ways is two calls. NULL: any node. */
+void sim_clog(struct sim *s, struct sim_node *from, struct sim_node *to, bool clogged);
+/* Override the link from a to b (NULL: any node); link NULL restores the default. */
 void sim_set_link(struct sim *s, struct sim_node *from, struct sim_node *to, const struct sim_link *link);
 /* Replace the default link. */
 void sim_set_default_link(struct sim *s, const struct sim_link *link);

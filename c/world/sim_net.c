@@ -50,6 +50,30 @@ struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to
   return address_is_loopback(to) || sim_is_any(to) ? from : NULL;
 }
 
+/* The table anew: what an address has left cannot be emptied alone in open addressing. */
+static void place_all(struct sim *s) {
+  memset(s->by_address, 0, s->by_address_size * sizeof *s->by_address);
+  for (uint32_t i = 0; i < s->nodes_count; i++) place(s, s->nodes[i]);
+}
+
+int sim_node_readdress(struct sim_node *n, const struct shoal_address *address) {
+  struct sim *s = n->sim;
+  struct shoal_address plain = *address;
+  plain.port = 0;
+  if (plain.family == 0) return ERR_MALFORMED;
+  if (n->world) return -EBUSY;
+  struct sim_node *holder = sim_node_at(s, &plain);
+  if (holder == n) return 0;
+  if (holder && holder->world) return ERR_EXISTS;
+  SIM_NOTE(s, "readdress %s%s%s", n->name, holder ? " swaps with " : "", holder ? holder->name : "");
+  if (holder) holder->address = n->address;
+  n->address = plain;
+  place_all(s);
+  s->readdressed = true;
+  sim_streams_readdressed(n, holder);
+  return 0;
+}
+
 /* ---- datagrams ---- */
 
 struct sim_udp {
@@ -72,19 +96,6 @@ struct sim_datagram {
 
 static size_t datagram_size(size_t length) { return sizeof(struct sim_datagram) + length; }
 
-/* All that can befall a datagram on its way is decided here, when it is sent. (A cut also takes what is under way.) */
-struct fate {
-  const char *dropped; /* Why; NULL: it arrives. */
-  uint64_t delay_ns;
-};
-
-static struct fate decide(struct sim *s, const struct sim_node *from, const struct sim_node *to) {
-  if (sim_is_cut(s, from, to)) return (struct fate){.dropped = "cut"};
-  const struct sim_link *link = sim_link_of(s, from, to);
-  if (link->loss > 0 && rng_unit(&s->chance) < link->loss) return (struct fate){.dropped = "loss"};
-  return (struct fate){.delay_ns = sim_link_delay(s, link)};
-}
-
 static struct sim_udp *find_udp(const struct sim_node *n, const struct shoal_address *to) {
   for (struct sim_udp *u = n->udps; u; u = u->next)
     if (u->address.port == to->port && !u->thing.handle.closing &&
@@ -93,24 +104,155 @@ static struct sim_udp *find_udp(const struct sim_node *n, const struct shoal_add
   return NULL;
 }
 
+static void forget(struct sim *s, struct sim_datagram *d) { sim_give(s, d, datagram_size(d->length)); }
+
+static void drop(struct sim *s, struct sim_datagram *d, const char *why) {
+  SIM_NOTE(s, "drop %s>%s udp %u %s", d->from->name, d->to->name, d->length, why);
+  forget(s, d);
+}
+
+/* It is at the socket, or there is none. */
+static void deliver(struct sim *s, struct sim_datagram *d) {
+  struct sim_udp *u = find_udp(d->to, &d->destination);
+  if (!u) {
+    drop(s, d, d->to->world ? "no socket" : "down");
+    return;
+  }
+  SIM_NOTE(s, "deliver %s>%s udp %u", d->from->name, d->to->name, d->length);
+  s->counts.delivered++;
+  sim_enter(sim_world_of(u->thing.handle.world));
+  u->events.on_datagram(u->thing.data, &d->source, d->bytes, d->length);
+  forget(s, d);
+}
+
+/* ---- slow consumers ---- */
+
+static void served(struct sim_node *n) { n->serve_ns = n->sim->now_ns + SIM_S / n->slow_per_s; }
+
+static void on_serve(struct sim *s, struct sim_event *e) {
+  struct sim_node *n = SIM_AROUND(struct sim_node, serve, e);
+  if (n->paused) {
+    sim_ring_push(&n->held, e);
+    return;
+  }
+  struct sim_event *first = sim_ring_take(&n->inbox);
+  n->inbox_count--;
+  served(n);
+  if (n->inbox_count > 0) sim_event_at(s, e, n->serve_ns);
+  deliver(s, SIM_AROUND(struct sim_datagram, arrive, first));
+}
+
+/* To a slow consumer: now, later, or never. */
+static void queue_up(struct sim *s, struct sim_datagram *d) {
+  struct sim_node *n = d->to;
+  if (n->inbox_count == 0 && s->now_ns >= n->serve_ns) {
+    served(n);
+    deliver(s, d);
+  } else if (n->inbox_count == n->slow_queue) {
+    s->counts.slow_dropped++;
+    drop(s, d, "slow");
+  } else {
+    s->counts.slowed++;
+    sim_ring_push(&n->inbox, &d->arrive);
+    if (n->inbox_count++ == 0) sim_event_at(s, &n->serve, n->serve_ns);
+  }
+}
+
+void sim_inbox_init(struct sim_node *n) {
+  sim_ring_init(&n->inbox);
+  n->serve = (struct sim_event){.run = on_serve};
+}
+
+void sim_inbox_clear(struct sim_node *n) {
+  for (struct sim_event *e; (e = sim_ring_take(&n->inbox)) != NULL; )
+    forget(n->sim, SIM_AROUND(struct sim_datagram, arrive, e));
+  n->inbox_count = 0;
+  n->serve_ns = 0;
+  sim_event_cancel(n->sim, &n->serve);
+}
+
+void sim_node_slow(struct sim_node *n, uint32_t datagrams_per_s, uint32_t queue) {
+  SIM_NOTE(n->sim, "slow %s %u", n->name, datagrams_per_s);
+  n->slow_per_s = datagrams_per_s;
+  n->slow_queue = queue ? queue : SIM_SLOW_QUEUE;
+  if (datagrams_per_s > 0) return; /* What waits already waits on. */
+  sim_ring_release(n->sim, &n->inbox);
+  sim_inbox_clear(n);
+}
+
+/* ---- on the way ---- */
+
 static void on_arrive(struct sim *s, struct sim_event *e) {
   struct sim_datagram *d = SIM_AROUND(struct sim_datagram, arrive, e);
-  struct sim_udp *u = NULL;
-  if (s->nodes_count > 0) { /* Not while all is closed. */
-    if (d->to->paused) {
-      sim_event_hold(d->to, e);
+  if (s->nodes_count == 0) { /* All is being closed. */
+    forget(s, d);
+    return;
+  }
+  if (s->readdressed) {
+    struct sim_node *holder = sim_route(d->from, &d->destination);
+    if (!holder) {
+      drop(s, d, "nowhere");
       return;
     }
-    bool cut = sim_is_cut(s, d->from, d->to);
-    if (!cut) u = find_udp(d->to, &d->destination);
-    SIM_NOTE(s, "%s %s>%s udp %u%s", u ? "deliver" : "drop", d->from->name, d->to->name, d->length,
-             u ? "" : cut ? " cut" : d->to->world ? " no socket" : " down");
+    d->to = holder;
   }
-  if (u) {
-    sim_enter(sim_world_of(u->thing.handle.world));
-    u->events.on_datagram(u->thing.data, &d->source, d->bytes, d->length);
+  struct sim_pair *p = sim_pair_of(s, d->from, d->to);
+  if (p && p->clogged) {
+    if (!sim_clog_hold(s, p, e, d->length)) drop(s, d, "clog");
+    return;
   }
-  sim_give(s, d, datagram_size(d->length));
+  if (d->to->paused) {
+    sim_ring_push(&d->to->held, e);
+  } else if (p && p->cut) {
+    s->counts.cut++;
+    drop(s, d, "cut");
+  } else if (d->to->slow_per_s > 0) {
+    queue_up(s, d);
+  } else {
+    deliver(s, d);
+  }
+}
+
+/* Why a datagram does not even begin its way; NULL: it does, and *wait_ns passes before the wire has taken it. */
+static const char *refused(struct sim *s, struct sim_node *from, struct sim_node *to, const struct sim_pair *p,
+                           const struct sim_link *link, size_t length, uint64_t *wait_ns) {
+  if (p && p->cut) return s->counts.cut++, "cut";
+  if (link->size_max > 0 && length > link->size_max) return s->counts.too_large++, "size";
+  if (link->loss > 0 && rng_unit(&s->chance) < link->loss) return s->counts.lost++, "loss";
+  if (link->bytes_per_s > 0) *wait_ns = sim_wire_take(s, from, to, link, length, true);
+  if (*wait_ns == UINT64_MAX) return s->counts.overflowed++, "full";
+  return NULL;
+}
+
+/* 1 to 3 bits, no two the same. */
+static void flip_bits(struct sim *s, struct sim_datagram *d) {
+  uint64_t flipped[3];
+  unsigned want = 1 + (unsigned)rng_below(&s->chance, 3);
+  for (unsigned i = 0; i < want; i++) {
+    bool again;
+    do {
+      flipped[i] = rng_below(&s->chance, (uint64_t)d->length * 8);
+      again = (i > 0 && flipped[i] == flipped[0]) || (i > 1 && flipped[i] == flipped[1]);
+    } while (again);
+    d->bytes[flipped[i] / 8] ^= (uint8_t)(1 << flipped[i] % 8);
+  }
+}
+
+static bool befalls(struct sim *s, double share) { return share > 0 && rng_unit(&s->chance) < share; }
+
+/* One datagram, or the copy of one, onto its way: all that can still befall it is decided here. (A cut, a clog or a slow
+ * consumer may yet take it.) */
+static void launch(struct sim *s, struct sim_datagram *d, const struct sim_link *link, uint64_t wait_ns) {
+  uint64_t due_ns = s->now_ns + wait_ns + sim_link_delay(s, link);
+  if (befalls(s, link->reorder)) {
+    due_ns += 1 + rng_below(&s->chance, link->reorder_ns ? link->reorder_ns : SIM_REORDER_MS * SIM_MS);
+    s->counts.reordered++;
+  }
+  if (d->length > 0 && befalls(s, link->corrupt)) {
+    flip_bits(s, d);
+    s->counts.corrupted++;
+  }
+  sim_event_at(s, &d->arrive, due_ns);
 }
 
 int sim_udp_send(struct world_udp *base, const struct shoal_address *to, const void *bytes, size_t length) {
@@ -119,13 +261,17 @@ int sim_udp_send(struct world_udp *base, const struct shoal_address *to, const v
   struct sim *s = from->sim;
   if (to->family != u->address.family || to->port == 0) return -EINVAL;
   node = sim_route(from, to);
+  s->counts.sent++;
   if (!node) {
     SIM_NOTE(s, "drop %s>nowhere udp %zu", from->name, length);
     return 0;
   }
-  struct fate fate = decide(s, from, node);
-  if (fate.dropped) {
-    SIM_NOTE(s, "drop %s>%s udp %zu %s", from->name, node->name, length, fate.dropped);
+  const struct sim_pair *p = sim_pair_of(s, from, node);
+  const struct sim_link *link = sim_link_over(s, p, from, node);
+  uint64_t wait_ns = 0;
+  const char *why = refused(s, from, node, p, link, length, &wait_ns);
+  if (why) {
+    SIM_NOTE(s, "drop %s>%s udp %zu %s", from->name, node->name, length, why);
     return 0;
   }
   struct sim_datagram *d = sim_take(s, datagram_size(length));
@@ -133,7 +279,14 @@ int sim_udp_send(struct world_udp *base, const struct shoal_address *to, const v
                              .source = sim_source(from, &u->address, to), .destination = *to};
   if (sim_is_any(to)) d->destination = d->source, d->destination.port = to->port;
   if (length) memcpy(d->bytes, bytes, length);
-  sim_event_at(s, &d->arrive, s->now_ns + fate.delay_ns);
+  struct sim_datagram *copy = NULL;
+  if (befalls(s, link->duplicate)) {
+    copy = sim_take(s, datagram_size(length));
+    memcpy(copy, d, datagram_size(length));
+    s->counts.duplicated++;
+  }
+  launch(s, d, link, wait_ns);
+  if (copy) launch(s, copy, link, wait_ns);
   return 0;
 }
 

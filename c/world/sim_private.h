@@ -1,8 +1,9 @@
 /* sim_private: what the files of the simulated world share.
  *
- *   sim.c          nodes, faults, clock, timers, lookups, the table of operations
+ *   sim.c          nodes, faults, lookups, the table of operations
+ *   sim_clock.c    clocks and timers
  *   sim_queue.c    the event queue and the memory
- *   sim_link.c     links and cuts
+ *   sim_link.c     links, cuts, clogs, rates
  *   sim_net.c      who has an address, the fate of a datagram, ports, datagram sockets
  *   sim_stream.c   the wire and the kernels of streams
  *   sim_socket.c   streams, listeners and pipes as a process holds them
@@ -41,6 +42,9 @@ enum {
   SIM_RETRANSMIT_MS = 200,             /* The first retransmission, then doubling (the least RTO of Linux). */
   SIM_WINDOW_BYTES = 256 * 1024,       /* Of a stream: sent or arrived, and not yet read. */
   SIM_WINDOW_BYTES_MIN = 4096,
+  SIM_REORDER_MS = 10,                 /* sim.h: the defaults of a link and of a slow consumer. */
+  SIM_QUEUE_BYTES = 64 * 1024,
+  SIM_SLOW_QUEUE = 64,
   SIM_PORTS_FIRST = 32768,             /* Free ports are handed out in turn from here, so that a late packet finds no heir. */
   SIM_PORTS = 28000,
 };
@@ -50,7 +54,7 @@ enum {
 struct sim_event {
   void (*run)(struct sim *s, struct sim_event *e);
   struct sim_world *world; /* Into which it calls; NULL: none. */
-  struct sim_event *next, *previous; /* In the ring of a paused node. */
+  struct sim_event *next, *previous; /* In a ring: of a paused node, a clog, a slow consumer. */
   uint32_t slot;           /* In the queue, from 1; 0: not there. */
 };
 struct sim_entry {
@@ -123,13 +127,24 @@ struct sim_node {
   struct sim_process *processes, *processes_last;
   int last_pid;
   uint16_t last_port;
+  int32_t drift_ppm;       /* Since drift_from_ns; till then its clock had gained drifted_ns in this boot. */
+  int64_t drifted_ns;
+  uint64_t drift_from_ns;
+  uint32_t slow_per_s, slow_queue; /* 0: it is not slow. */
+  struct sim_event inbox;  /* Head of the ring of datagrams that wait for a slow consumer. */
+  uint32_t inbox_count;
+  uint64_t serve_ns;       /* When it takes the next. */
+  struct sim_event serve;
 };
 
 /* What was said of one directed pair of nodes. */
 struct sim_pair {
   struct sim_node *from, *to;
-  bool cut, linked;
+  bool cut, linked, clogged;
   struct sim_link link;
+  uint64_t wire_free_ns;    /* When all that was put on a wire with a rate has left. */
+  struct sim_event clog;    /* Head of the ring of datagrams that wait for the end of a clog. */
+  uint64_t clog_bytes;
   struct sim_event cut_long; /* The cut has lasted: streams across it end. */
 };
 
@@ -145,6 +160,8 @@ struct sim {
   struct sim_world *running; /* The world an event has called. */
   void *free[SIM_CLASSES];
   struct rng chance; /* Of the network. */
+  struct sim_counts counts;
+  bool readdressed;  /* An address has moved: who is meant is looked up again on arrival. */
   struct sim_link link;
   struct sim_node **nodes;
   uint32_t nodes_count, nodes_capacity;
@@ -175,13 +192,17 @@ static inline struct sim *sim_of(const struct sim_thing *t) {
 /* sim_queue.c */
 /* (Again) at this instant, after all that is there for it already; the past is now. */
 void sim_event_at(struct sim *s, struct sim_event *e, uint64_t at_ns);
-void sim_event_cancel(struct sim *s, struct sim_event *e); /* From the queue or a paused node's ring; harmless else. */
+void sim_event_cancel(struct sim *s, struct sim_event *e); /* From the queue or a ring; harmless else. */
 static inline bool sim_event_armed(const struct sim_event *e) { return e->slot != 0 || e->next; }
 bool sim_event_is_at(const struct sim *s, const struct sim_event *e, uint64_t at_ns); /* In the queue, at this instant? */
 uint64_t sim_event_next_ns(struct sim *s);       /* When the next is due; UINT64_MAX: there is none. */
 struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it; NULL: there is none. */
-void sim_event_hold(struct sim_node *n, struct sim_event *e);
-void sim_event_release(struct sim_node *n); /* All that was held, in order, now. */
+/* Rings of events that wait for something other than time. */
+static inline void sim_ring_init(struct sim_event *ring) { ring->next = ring->previous = ring; }
+static inline bool sim_ring_empty(const struct sim_event *ring) { return ring->next == ring; }
+void sim_ring_push(struct sim_event *ring, struct sim_event *e);
+struct sim_event *sim_ring_take(struct sim_event *ring); /* The first; NULL when there is none. */
+void sim_ring_release(struct sim *s, struct sim_event *ring); /* All of it, in order, now. */
 void sim_queue_free(struct sim *s);
 void *sim_take(struct sim *s, size_t size); /* Not zeroed. The simulator cannot go on without memory: it stops there. */
 void sim_give(struct sim *s, void *memory, size_t size);
@@ -203,7 +224,28 @@ struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process,
 void sim_world_free(struct sim_world *w); /* With all it opened; no callback. */
 extern const struct world_ops sim_ops;
 
+/* sim_clock.c */
+uint64_t sim_clock_now_ns(struct shoal_world *w);
+int64_t sim_clock_wall_ns(struct shoal_world *w);
+void sim_clock_boot(struct sim_node *n); /* A new epoch, without what it had gained. */
+int sim_timer_open(struct shoal_world *w, void (*on_timer)(void *data), world_closed_fn *on_closed, void *data,
+                   struct world_timer **out);
+void sim_timer_start(struct world_timer *t, uint64_t at_ns);
+void sim_timer_stop(struct world_timer *t);
+void sim_timer_close(struct world_timer *t);
+void sim_world_retime(struct sim_world *w); /* Its timers, as the clock now runs. */
+
 /* sim_link.c */
+struct sim_pair *sim_pair_of(const struct sim *s, const struct sim_node *from, const struct sim_node *to); /* NULL: nothing was said. */
+const struct sim_link *sim_link_over(const struct sim *s, const struct sim_pair *p, const struct sim_node *from,
+                                     const struct sim_node *to); /* p is theirs, or NULL. */
+bool sim_is_clogged(struct sim *s, const struct sim_node *from, const struct sim_node *to);
+/* A datagram under way meets a clog: it waits, or goes when there is no room (false). */
+bool sim_clog_hold(struct sim *s, struct sim_pair *p, struct sim_event *e, size_t length);
+/* Put so many bytes on the wire of a link with a rate: how long until the last has left; UINT64_MAX: the queue, if it is bounded
+ * for them, has no room. */
+uint64_t sim_wire_take(struct sim *s, struct sim_node *from, struct sim_node *to, const struct sim_link *link, size_t length,
+                       bool bounded);
 bool sim_is_cut(struct sim *s, const struct sim_node *from, const struct sim_node *to);
 const struct sim_link *sim_link_of(struct sim *s, const struct sim_node *from, const struct sim_node *to);
 uint64_t sim_link_delay(struct sim *s, const struct sim_link *link);
@@ -220,6 +262,8 @@ uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports, whoev
 /* The address that a packet from `local` to `to` bears. */
 struct shoal_address sim_source(const struct sim_node *n, const struct shoal_address *local, const struct shoal_address *to);
 void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
+void sim_inbox_init(struct sim_node *n);
+void sim_inbox_clear(struct sim_node *n); /* What waits for a slow consumer is gone. */
 int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
                  void *data, struct world_udp **out);
 int sim_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);
@@ -228,6 +272,9 @@ void sim_udp_close(struct world_udp *u);
 
 /* sim_stream.c */
 void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
+void sim_streams_unclogged(struct sim_node *from, struct sim_node *to); /* What waits between them comes. */
+/* Both are down (to NULL: nobody has the address): who tries to reach the one's ends now reaches the other. */
+void sim_streams_readdressed(struct sim_node *from, struct sim_node *to);
 void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
 void sim_streams_crashed(struct sim_node *n);  /* Its ends answer no more. */
 void sim_streams_restarted(struct sim_node *n); /* Now the machine answers for the ends it has forgotten. */
@@ -281,6 +328,7 @@ int sim_process_pid(const struct world_process *p);
 int sim_process_kill(struct world_process *p, int signal);
 void sim_process_close(struct world_process *p);
 const char *sim_process_directory(const struct sim_process *p); /* Where its relative paths start. */
+void sim_processes_retime(struct sim_node *n); /* Its children's timers, as the clock now runs. */
 void sim_processes_crash(struct sim_node *n, bool tell); /* All of the machine's children are gone, without a word to it. */
 
 #endif

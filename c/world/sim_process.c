@@ -80,6 +80,11 @@ static void on_end(struct sim *s, struct sim_event *e) {
   process_free(p);
 }
 
+void sim_processes_retime(struct sim_node *n) {
+  for (struct sim_process *p = n->processes; p; p = p->next)
+    if (p->world) sim_world_retime(p->world);
+}
+
 void sim_processes_crash(struct sim_node *n, bool tell) {
   for (struct sim_process *p; (p = n->processes) != NULL; process_free(p)) {
     if (tell) SIM_NOTE(n->sim, "killed %s/%d 0 %d", n->name, p->pid, SIGKILL);

@@ -213,16 +213,23 @@ struct sim_event *sim_event_take(struct sim *s) {
   return e;
 }
 
-void sim_event_hold(struct sim_node *n, struct sim_event *e) {
-  assert(n->paused && !sim_event_armed(e));
-  e->next = &n->held;
-  e->previous = n->held.previous;
+void sim_ring_push(struct sim_event *ring, struct sim_event *e) {
+  assert(!sim_event_armed(e));
+  e->next = ring;
+  e->previous = ring->previous;
   e->previous->next = e;
-  n->held.previous = e;
+  ring->previous = e;
 }
 
-void sim_event_release(struct sim_node *n) {
-  while (n->held.next != &n->held) sim_event_at(n->sim, n->held.next, n->sim->now_ns);
+struct sim_event *sim_ring_take(struct sim_event *ring) {
+  struct sim_event *e = ring->next;
+  if (e == ring) return NULL;
+  leave_ring(e);
+  return e;
+}
+
+void sim_ring_release(struct sim *s, struct sim_event *ring) {
+  for (struct sim_event *e; (e = sim_ring_take(ring)) != NULL; ) sim_event_at(s, e, s->now_ns);
 }
 
 void sim_queue_free(struct sim *s) {

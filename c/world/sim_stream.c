@@ -91,8 +91,12 @@ static struct sim_node *receiver(struct sim_connection *c, int side) { return c-
 static bool is_cut(struct sim_connection *c, int side) {
   return !c->pipe && sim_is_cut(c->sim, sender(c, side), receiver(c, side));
 }
+static bool is_clogged(struct sim_connection *c, int side) {
+  return !c->pipe && sim_is_clogged(c->sim, sender(c, side), receiver(c, side));
+}
 static bool is_unanswered(struct sim_connection *c, int side) {
-  return c->ends[1 - side].state == DEAD && !receiver(c, side)->world;
+  const struct sim_end *e = &c->ends[1 - side];
+  return e->state == ADRIFT || (e->state == DEAD && !e->node->world);
 }
 
 static uint64_t travel(struct sim_connection *c, int side) {
@@ -107,10 +111,17 @@ static uint64_t travel(struct sim_connection *c, int side) {
   return delay_ns;
 }
 
+/* The rate of the link: how long until these bytes have left. Pipes have none. */
+static uint64_t wire(struct sim_connection *c, int side, size_t length) {
+  if (c->pipe) return 0;
+  const struct sim_link *link = sim_link_of(c->sim, sender(c, side), receiver(c, side));
+  return link->bytes_per_s ? sim_wire_take(c->sim, sender(c, side), receiver(c, side), link, length, false) : 0;
+}
+
 static void launch(struct sim_connection *c, int side, struct sim_segment *g) {
   struct sim_flow *f = &c->flows[side];
   struct sim *s = c->sim;
-  uint64_t delay_ns = travel(c, side), due_ns = s->now_ns + delay_ns;
+  uint64_t delay_ns = travel(c, side), due_ns = s->now_ns + delay_ns + wire(c, side, g->length);
   if (delay_ns >= SIM_UNANSWERED_MS * SIM_MS) g->kind = LOST;
   g->due_ns = due_ns;
   g->sent_ns = s->now_ns;
@@ -126,6 +137,18 @@ static void signal_kind(struct sim_connection *c, int side, enum sim_kind kind) 
   if (kind == FIN) f->finished = true;
   if (kind == RST) f->finished = f->reset = true;
   launch(c, side, segment_new(c->sim, kind, 0));
+}
+
+/* The last in flight has grown: on a link with a rate it arrives later by as much. */
+static void join_wire(struct sim_connection *c, int side, size_t length) {
+  struct sim_flow *f = &c->flows[side];
+  struct sim_segment *last = f->flight.last;
+  uint64_t wait_ns = wire(c, side, length);
+  if (wait_ns == 0) return;
+  uint64_t due_ns = c->sim->now_ns + wait_ns + sim_link_of(c->sim, sender(c, side), receiver(c, side))->latency_ns;
+  if (due_ns <= last->due_ns) return;
+  last->due_ns = due_ns;
+  if (f->flight.first == last && !f->standing) sim_event_at(c->sim, &f->arrive, due_ns);
 }
 
 static size_t room(const struct sim_flow *f) {
@@ -147,6 +170,7 @@ static void transmit(struct sim_connection *c, int side, const uint8_t *bytes, s
       size_t some = SEGMENT_BYTES_MAX - last->length;
       if (some > length) some = length;
       append(s, &f->flight, bytes, some);
+      join_wire(c, side, some);
       f->flying_bytes += some;
       bytes += some, length -= some;
       continue;
@@ -237,7 +261,7 @@ struct sim_segment *sim_flow_take(struct sim_flow *f) {
 static void on_room(struct sim *s, struct sim_event *e) {
   struct sim_flow *f = SIM_AROUND(struct sim_flow, room, e);
   struct sim_connection *c = f->connection;
-  if (is_cut(c, 1 - f->side)) { /* The word of it is lost: another comes. */
+  if (is_cut(c, 1 - f->side) || is_clogged(c, 1 - f->side)) { /* The word of it is lost: another comes. */
     sim_event_at(s, e, s->now_ns + SIM_RETRANSMIT_MS * SIM_MS);
     return;
   }
@@ -301,7 +325,7 @@ static void connection_free(struct sim_connection *c) {
   sim_give(s, c, sizeof *c);
 }
 
-static bool is_gone(const struct sim_end *e) { return e->state == CLOSED || e->state == DEAD; }
+static bool is_gone(const struct sim_end *e) { return e->state == CLOSED || e->state == DEAD || e->state == ADRIFT; }
 
 bool sim_connection_free_if_gone(struct sim_connection *c) {
   if (!is_gone(&c->ends[0]) || !is_gone(&c->ends[1])) return false;
@@ -459,10 +483,10 @@ static void on_arrive(struct sim *s, struct sim_event *e) {
   struct sim_flow *f = SIM_AROUND(struct sim_flow, arrive, e);
   struct sim_connection *c = f->connection;
   int side = f->side;
-  bool cut = is_cut(c, side);
-  if (cut || is_unanswered(c, side)) {
+  bool cut = is_cut(c, side), clogged = is_clogged(c, side);
+  if (cut || clogged || is_unanswered(c, side)) {
     SIM_NOTE(s, "stand %s>%s %s %s", sender(c, side)->name, receiver(c, side)->name,
-             kind_names[f->flight.first->kind], cut ? "cut" : "down");
+             kind_names[f->flight.first->kind], cut ? "cut" : clogged ? "clog" : "down");
     if (!f->standing) f->standing_ns = s->now_ns;
     f->standing = true;
     uint64_t limit_ns = f->standing_ns + SIM_UNANSWERED_MS * SIM_MS;
@@ -497,6 +521,29 @@ void sim_streams_healed(struct sim_node *from, struct sim_node *to) {
     struct sim_connection *c = e->connection;
     if (!c->pipe && c->ends[1 - e->side].node == to) retry(c, e->side);
   }
+}
+
+void sim_streams_unclogged(struct sim_node *from, struct sim_node *to) {
+  for (struct sim_end *e = from->ends_first; e; e = e->next) {
+    struct sim_connection *c = e->connection;
+    struct sim_flow *f = &c->flows[e->side];
+    if (!c->pipe && c->ends[1 - e->side].node == to && f->standing) sim_event_at(c->sim, &f->arrive, 0);
+  }
+}
+
+/* Both machines are down, so all their ends are dead. */
+void sim_streams_readdressed(struct sim_node *from, struct sim_node *to) {
+  struct sim_end *ours = from->ends_first, *theirs = to ? to->ends_first : NULL;
+  if (to) {
+    struct sim_end *last = from->ends_last;
+    from->ends_first = to->ends_first, from->ends_last = to->ends_last;
+    to->ends_first = ours, to->ends_last = last;
+  }
+  for (struct sim_end *e = ours; e; e = e->next) {
+    if (to) e->node = to;
+    else e->state = ADRIFT;
+  }
+  for (struct sim_end *e = theirs; e; e = e->next) e->node = from;
 }
 
 void sim_streams_cut_long(struct sim_node *from, struct sim_node *to) {

@@ -12,6 +12,7 @@ enum sim_state {
   OPEN,
   CLOSED, /* The process let go of it; its kernel answers with RST. */
   DEAD,   /* The machine crashed; when it is up again its kernel answers with RST. */
+  ADRIFT, /* As DEAD, and nobody has its address now: no answer ever. */
 };
 
 struct sim_segment {

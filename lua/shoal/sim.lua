@@ -37,11 +37,25 @@ local function name_of(node) return type(node) == "table" and node.name or node 
 
 local function ns_of(ms) return math.floor((ms or 0) * NS_PER_MS + 0.5) end
 
+--- What a link can do: times in ms here, in ns below.
+local LINK_OPTIONS = {
+  latency_ms = "latency_ns", jitter_ms = "jitter_ns", reorder_ms = "reorder_ns",
+  loss = "loss", corrupt = "corrupt", duplicate = "duplicate", reorder = "reorder",
+  bytes_per_s = "bytes_per_s", queue_bytes = "queue_bytes", size_max = "size_max",
+}
+local OPTIONS = { seed = true, home = true, trace = true }
+for name in sorted(LINK_OPTIONS) do OPTIONS[name] = true end
+
 local function link_of(options)
-  return { latency_ns = ns_of(options.latency_ms), jitter_ns = ns_of(options.jitter_ms), loss = options.loss or 0 }
+  local link = { loss = 0 }
+  for name, below in sorted(LINK_OPTIONS) do
+    local value = options[name]
+    if value ~= nil and name ~= below then value = ns_of(value) end
+    if value ~= nil then link[below] = value end
+  end
+  return link
 end
 
-local OPTIONS = { seed = true, latency_ms = true, jitter_ms = true, loss = true, home = true, trace = true }
 local NODE_OPTIONS = {
   name = true, role = true, script = true, dc = true, address = true, config = true, args = true, entry = true, argv = true,
   files = true, start = true, code = true,
@@ -54,19 +68,20 @@ local function check_options(what, options, known)
 end
 
 --- A simulation without nodes.
----@param options? { seed?: integer, latency_ms?: number, jitter_ms?: number, loss?: number, trace?: boolean, home?: string }
----  latency_ms: one way, default 0.2; jitter_ms: mean of what is added, default 0.05; loss: 0..1; trace: every event of the
----  network in the log; home: the folder with lua/ and scripts/ that the nodes run
+---@param options? { seed?: integer, trace?: boolean, home?: string }  and what the default link does, as `sim:link` takes it:
+---  latency_ms: default 0.2; jitter_ms: default 0.05; trace: every event of the network in the log; home: the folder with lua/
+---  and scripts/ that the nodes run
 ---@return Sim
 function sim.new(options)
   options = options or {}
   check_options("sim.new", options, OPTIONS)
-  local link = link_of { latency_ms = options.latency_ms or 0.2, jitter_ms = options.jitter_ms or 0.05, loss = options.loss }
+  local link = link_of(options)
+  link.latency_ns, link.jitter_ns = link.latency_ns or ns_of(0.2), link.jitter_ns or ns_of(0.05)
   link.seed, link.home = options.seed or 1, options.home
   local made = assert(core.new(link))
   made:trace(options.trace or false)
   return setmetatable({
-    core = made, machines = 0, nodes = {}, hosts = {}, timed = {}, timed_count = 0, later_queue = {}, sequence = 0,
+    core = made, machines = 0, ips = {}, nodes = {}, hosts = {}, timed = {}, timed_count = 0, later_queue = {}, sequence = 0,
   }, Sim)
 end
 
@@ -92,6 +107,7 @@ function Sim:add(name, ip)
   self.machines = self.machines + 1
   ip = ip or ("10.0.%d.%d"):format(self.machines // 250, self.machines % 250 + 1)
   assert(self.core:add(name, ip .. ":0"))
+  self.ips[name] = ip
   return ip
 end
 
@@ -142,7 +158,10 @@ function Sim:node(options)
   if options.code then
     node.argv = { "lua", CODE, table.unpack(options.args or {}) }
   else
-    node.argv = options.argv or options.entry and {} or words_of(options, node)
+    if not options.argv and not options.entry then
+      node.words = function () return words_of(options, node) end
+    end
+    node.argv = options.argv or node.words and node.words() or {}
   end
   self.nodes[node.name] = node
   assert(self.core:copy_folder(node.name, self.core:home() .. "/scripts", HOME .. "/scripts"))
@@ -385,12 +404,89 @@ function Sim:heal(a, b, one_way)
   if not one_way then self.core:cut(name_of(b), name_of(a), false) end
 end
 
---- The link from a to b: { latency_ms, jitter_ms, loss }; nil restores the default. Without a and b: the default itself.
+--- What flows from a to b (and back, unless `one_way`) waits on the wire, bounded, and comes at once, in order, when it is
+--- unclogged. nil is any node.
+function Sim:clog(a, b, one_way)
+  fault(self, "clog %s %s%s", text(a), text(b), one_way and " one way" or "")
+  self.core:clog(name_of(a), name_of(b), true)
+  if not one_way then self.core:clog(name_of(b), name_of(a), true) end
+end
+function Sim:unclog(a, b, one_way)
+  fault(self, "unclog %s %s%s", text(a), text(b), one_way and " one way" or "")
+  self.core:clog(name_of(a), name_of(b), false)
+  if not one_way then self.core:clog(name_of(b), name_of(a), false) end
+end
+
+--- What else a link does, after latency, jitter and loss, for the log.
+local function more_of(link)
+  local out = {}
+  for name in sorted(LINK_OPTIONS) do
+    if link[name] and name ~= "latency_ms" and name ~= "jitter_ms" and name ~= "loss" then
+      out[#out + 1] = (" %s=%s"):format(name, tostring(link[name]))
+    end
+  end
+  return table.concat(out)
+end
+
+--- The link from a to b (nil: any node); nil restores the default. Without a and b: the default itself.
+---@param link? { latency_ms?: number, jitter_ms?: number, loss?: number, corrupt?: number, duplicate?: number, reorder?: number,
+---  reorder_ms?: number, bytes_per_s?: integer, queue_bytes?: integer, size_max?: integer }
+---  latency_ms: one way; jitter_ms: mean of what is added. Of datagrams, as shares 0..1: loss, corrupt (1 to 3 bits flip), duplicate,
+---  reorder (held back by up to reorder_ms more, default 10). bytes_per_s: what the wire takes, queue_bytes (default 64 KiB) of
+---  datagrams may wait for it or for the end of a clog; size_max: larger datagrams are gone. 0 is off.
 function Sim:link(a, b, link)
+  if link then check_options("sim:link", link, LINK_OPTIONS) end
   fault(self, "link %s %s %s", text(a), text(b),
-    link and ("%g %g %g"):format(link.latency_ms or 0, link.jitter_ms or 0, link.loss or 0) or "default")
+    link and ("%g %g %g%s"):format(link.latency_ms or 0, link.jitter_ms or 0, link.loss or 0, more_of(link)) or "default")
   self.core:link(name_of(a), name_of(b), link and link_of(link))
 end
+
+--- Its monotonic clock runs fast by so many millionths (slow below 0), -200 to 200, from now on.
+function Sim:drift(node, ppm)
+  fault(self, "drift %s %s", name_of(node), tostring(ppm))
+  self.core:drift(name_of(node), ppm)
+end
+
+--- Its wall clock jumps by so many milliseconds, forwards or back.
+function Sim:step_wall(node, ms)
+  fault(self, "step_wall %s %s", name_of(node), tostring(ms))
+  self.core:step_wall(name_of(node), ns_of(ms))
+end
+
+--- It takes at most so many datagrams a second; `queue` (default 64) may wait, the rest is gone. Without a number: as they come.
+---@param node SimNode|string
+---@param per_s? integer
+---@param queue? integer
+function Sim:slow(node, per_s, queue)
+  fault(self, "slow %s %s", name_of(node), per_s and tostring(per_s) or "off")
+  self.core:slow(name_of(node), per_s or 0, queue or 0)
+end
+
+--- Another address for a machine that is down; one that is down and has it gets this one's. The programs of both are told the new
+--- one when they start again, where we wrote their words; what others were told of them stays as it was.
+---@param node SimNode|string
+---@param ip string
+function Sim:readdress(node, ip)
+  local name = name_of(node)
+  fault(self, "readdress %s %s", name, ip)
+  local ok, err = self.core:readdress(name, ip .. ":0")
+  if not ok then error("sim:readdress: " .. err, 2) end -- It is up, or another that is up has it, or it is no address.
+  local old = self.ips[name]
+  for other, theirs in sorted(self.ips) do
+    local now = other == name and ip or theirs == ip and old or theirs
+    local known = self.nodes[other]
+    self.ips[other] = now
+    if known and now ~= theirs then
+      known.ip, known.address = now, ("%s:%s"):format(now, known.address:match ":(%d+)$")
+      if known.words then known.argv = known.words() end
+    end
+  end
+end
+
+--- What befell the datagrams so far: sent, delivered, lost, cut, too_large, overflowed, corrupted, duplicated, reordered, throttled,
+--- clogged, clog_dropped, slowed, slow_dropped (world/sim.h).
+---@return table<string, integer>
+function Sim:counts() return self.core:counts() end
 
 -- ---- the record ----
 

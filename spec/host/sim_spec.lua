@@ -453,6 +453,148 @@ describe("a run", function ()
   end)
 end)
 
+describe("faults of links and machines", function ()
+  --- a sends 1, 2, ... `count` to b, one each ms; b prints what it gets.
+  local SENDER = [[
+    local world = require "shoal.core.world".current()
+    local socket, timer, n = world:udp("0.0.0.0:7", function () end), nil, 0
+    local to, count = ...
+    timer = world:timer(function ()
+      n = n + 1
+      assert(socket:send(to .. ":7", ("%04d"):format(n)))
+      if n < tonumber(count) then timer:start(1) end
+    end)
+    timer:start(1)]]
+  local RECEIVER = [[
+    local world = require "shoal.core.world".current()
+    world:udp("0.0.0.0:7", function (bytes) print((bytes:gsub("[^0-9]", "?"))) end)]]
+
+  it("flip bits, come twice, overtake, and are counted", function ()
+    local function one(link)
+      new { seed = 3, latency_ms = 1, jitter_ms = 0 }
+      local b = s:node { name = "b", code = RECEIVER }
+      s:node { name = "a", code = SENDER, args = { b.ip, "200" }, start = false }
+      s:link("a", "b", link)
+      s:start "a"
+      s:run(400)
+      local got, counts = said "b", s:counts()
+      s:close()
+      return got, counts
+    end
+    local got, counts = one { latency_ms = 1, corrupt = 0.5 }
+    local whole = 0
+    for i, text in ipairs(got) do whole = whole + (text == ("%04d"):format(i) and 1 or 0) end
+    assert.equal(200, #got)
+    assert.truthy(counts.corrupted > 70 and counts.corrupted == 200 - whole)
+    got, counts = one { latency_ms = 1, duplicate = 0.5 }
+    assert.truthy(counts.duplicated > 70 and #got == 200 + counts.duplicated)
+    got, counts = one { latency_ms = 1, reorder = 0.5, reorder_ms = 20 }
+    local ordered = { table.unpack(got) }
+    table.sort(ordered)
+    assert.equal(200, #got)
+    assert.truthy(counts.reordered > 70)
+    assert.not_same(ordered, got)
+    got, counts = one { latency_ms = 1, size_max = 3 }
+    assert.same({ 0, 200 }, { #got, counts.too_large })
+    got, counts = one { latency_ms = 1, bytes_per_s = 2000, queue_bytes = 40 }
+    assert.truthy(counts.overflowed > 50 and #got == 200 - counts.overflowed)
+    got, counts = one { latency_ms = 1 }
+    assert.equal(200, #got)
+    assert.same({ 0, 0, 0, 0, 0 }, { counts.corrupted, counts.duplicated, counts.reordered, counts.too_large, counts.overflowed })
+  end)
+
+  it("clog and flush, at a link or a node", function ()
+    new { seed = 3 }
+    local b = s:node { name = "b", code = RECEIVER }
+    local a = s:node { name = "a", code = SENDER, args = { b.ip, "50" } }
+    s:clog(a, b, true)
+    s:run(200)
+    assert.same({}, said "b")
+    s:unclog(a, b, true)
+    s:run(0)
+    assert.equal(50, #said "b")
+    assert.equal(50, s:counts().clogged)
+    s:crash(a)
+    s:clog(nil, b)
+    s:restart(a)
+    s:run(200)
+    assert.equal(50, #said "b")
+    s:unclog(nil, b)
+    s:run(0)
+    assert.equal(100, #said "b")
+    assert.truthy(s:log():find("fault clog a b one way", 1, true) and s:log():find("fault unclog * b", 1, true))
+  end)
+
+  it("make a slow consumer", function ()
+    new { seed = 3 }
+    local b = s:node { name = "b", code = RECEIVER }
+    s:slow(b, 20, 5)
+    s:node { name = "a", code = SENDER, args = { b.ip, "50" } }
+    s:run(100)
+    assert.truthy(#said "b" <= 3)
+    assert.truthy(s:counts().slow_dropped > 30)
+    s:slow(b)
+    s:run(1)
+    assert.equal(50 - s:counts().slow_dropped, #said "b")
+  end)
+
+  it("let clocks drift and jump", function ()
+    new { seed = 3 }
+    local node = s:node { name = "a", code = [[
+      local world = require "shoal.core.world".current()
+      function clocks() return world:now_ns(), world:wall_ns() end]] }
+    s:run(1)
+    local now, wall = s:eval(node, "return clocks()")
+    s:drift(node, 200)
+    s:run(10000)
+    local later, later_wall = s:eval(node, "return clocks()")
+    assert.equal(10000 * 1000000 + 2000000, later - now)
+    assert.equal(10000 * 1000000, later_wall - wall)
+    s:step_wall(node, -3600000)
+    assert.equal(later_wall - 3600000 * 1000000, (select(2, s:eval(node, "return clocks()"))))
+  end)
+
+  it("change addresses of machines that are down, and what their programs are told", function ()
+    new { seed = 3 }
+    local a = s:node { name = "a", role = "worker", dc = "x", start = false }
+    local b = s:node { name = "b", code = RECEIVER }
+    local a_ip, b_ip = a.ip, b.ip
+    s:crash(a)
+    assert.error.matches(function () s:readdress(a, b.ip) end, "sim:readdress: a: .*exists already")
+    assert.error.matches(function () s:readdress(b, "10.0.9.9") end, "sim:readdress: b: Device or resource busy")
+    assert.error.matches(function () s:readdress(a, "nowhere") end, "is not an address")
+    s:crash(b)
+    s:readdress(a, b_ip)
+    assert.same({ b_ip, a_ip, b_ip .. ":7000" }, { a.ip, b.ip, a.address })
+    assert.truthy(table.concat(a.argv, " "):find("--bind " .. b_ip .. ":7000", 1, true))
+    s:restart(b)
+    s:node { name = "c", code = SENDER, args = { a_ip, "5" } }
+    s:run(50)
+    assert.equal(5, #said "b")
+  end)
+
+  it("refuse what they cannot be", function ()
+    new()
+    s:node { name = "a", code = "" }
+    for _, name in ipairs { "loss", "corrupt", "duplicate", "reorder" } do
+      for _, bad in ipairs { -0.1, 1.1, 0 / 0 } do
+        assert.error.matches(function () s:link("a", nil, { [name] = bad }) end, name .. ": expected 0 to 1")
+        assert.error.matches(function () sim.new { [name] = bad } end, name .. ": expected 0 to 1")
+      end
+    end
+    for _, name in ipairs { "bytes_per_s", "queue_bytes", "size_max" } do
+      assert.error.matches(function () s:link("a", nil, { [name] = -1 }) end, name .. ": expected 0 or more, got %-1")
+    end
+    assert.error.matches(function () s:link("a", nil, { size_max = 1 << 32 }) end, "size_max: expected at most")
+    assert.error.matches(function () s:link("a", nil, { corupt = 1 }) end, "sim:link: unknown option corupt")
+    assert.error.matches(function () s:drift("a", 201) end, "drift: expected %-200 to 200 ppm")
+    assert.error.matches(function () s:slow("a", -1) end, "slow: expected 0 to 10%^9 datagrams a second")
+    assert.error.matches(function () s:slow("a", 1, -1) end, "slow: expected a queue")
+    assert.error.matches(function () s:clog("a", "nobody") end, "there is no node 'nobody'")
+    assert.error.matches(function () s:step_wall("nobody", 1) end, "there is no node 'nobody'")
+  end)
+end)
+
 describe("mistakes", function ()
   it("are named", function ()
     assert.error.matches(function () sim.new { sead = 1 } end, "unknown option sead")
