@@ -140,6 +140,9 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
 void swim_close(struct swim *s) {
   swim_members_close(s);
   swim_conns_close(s);
+  free(s->sends);
+  free(s->events);
+  free(s->relays);
   free(s->users);
   free(s->facts);
   free(s);
@@ -329,24 +332,45 @@ bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_le
 
 /* ---- actions out ---- */
 
+/* Room behind the last of a line. */
+static bool line_room(void **line, uint32_t *head, uint32_t count, uint32_t *capacity, size_t size) {
+  if (*head + count < *capacity) return true;
+  if (*head > 0) {
+    memmove(*line, (char *)*line + *head * size, count * size);
+    *head = 0;
+    return true;
+  }
+  uint32_t wanted = *capacity ? *capacity * 2 : 4;
+  void *grown = realloc(*line, wanted * size);
+  if (!grown) return false;
+  *line = grown;
+  *capacity = wanted;
+  return true;
+}
+
 void swim_post(struct swim *s, const struct send *send) {
   struct shoal_address ours = swim_address(s, &s->members[SELF]);
   if (address_equal(&send->to, &ours))
     return; /* A name that lived here before us, or a claim that is wrong. */
-  if (s->sends_count == SENDS_MAX) {
+  if (s->sends_count == SENDS_MAX ||
+      !line_room((void **)&s->sends, &s->sends_head, s->sends_count, &s->sends_capacity, sizeof *s->sends)) {
     s->counts.dropped++;
     return;
   }
-  s->sends[(s->sends_head + s->sends_count++) % SENDS_MAX] = *send;
+  s->sends[s->sends_head + s->sends_count++] = *send;
 }
 
-void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
+struct event *swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
   assert(s->events_count < EVENTS_MAX);
-  s->events[(s->events_head + s->events_count++) % EVENTS_MAX] = 
-      (struct event){.kind = kind, .id = id, .incarnation = incarnation, .state = state};
-  struct event *e = &s->events[(s->events_head + s->events_count - 1) % EVENTS_MAX];
+  if (!line_room((void **)&s->events, &s->events_head, s->events_count, &s->events_capacity, sizeof *s->events)) {
+    s->counts.dropped++;
+    return NULL;
+  }
+  struct event *e = &s->events[s->events_head + s->events_count++];
+  *e = (struct event){.kind = kind, .id = id, .incarnation = incarnation, .state = state};
   bool ends = kind == SWIM_EVENT_ALIVE || kind == SWIM_EVENT_DEAD || kind == SWIM_EVENT_LEFT; /* The move just made. */
   if (ends) e->suspected_ms = s->ended_ms, e->confirmations = s->ended_confirmations;
+  return e;
 }
 
 static void write_start(struct swim *s, struct writer *w, enum type type) {
@@ -395,9 +419,8 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
 
 static bool next_send(struct swim *s, struct swim_action *out) {
   while (s->sends_count > 0) {
-    struct send send = s->sends[s->sends_head];
-    s->sends_head = (s->sends_head + 1) % SENDS_MAX;
-    if (--s->sends_count == 0) s->sends_head = 0; /* So that the rest of the ring is never touched, hence never in memory. */
+    struct send send = s->sends[s->sends_head++];
+    if (--s->sends_count == 0) s->sends_head = 0;
     if (write_send(s, &send, out)) return true;
   }
   return false;
@@ -422,8 +445,7 @@ static bool next_table(struct swim *s, struct swim_action *out) {
 
 static bool next_event(struct swim *s, struct swim_action *out) {
   if (s->events_count == 0) return false;
-  struct event e = s->events[s->events_head];
-  s->events_head = (s->events_head + 1) % EVENTS_MAX;
+  struct event e = s->events[s->events_head++];
   if (--s->events_count == 0) s->events_head = 0;
   out->kind = SWIM_EVENT;
   out->event = e.kind;

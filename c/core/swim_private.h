@@ -287,7 +287,7 @@ struct swim {
 
   uint64_t probe_ns;  /* Next period; UINT64_MAX once we left. */
   struct probe probes[PROBES_MAX];
-  struct relay relays[RELAYS_MAX];
+  struct relay *relays; /* RELAYS_MAX of them, from the first time that we are asked. */
   uint32_t relay_next;
   uint64_t relay_ns;  /* When the first nack may be due; UINT64_MAX: none. */
   uint64_t relays_until_ns; /* From then on no relay waits for an answer. */
@@ -314,10 +314,11 @@ struct swim {
   uint32_t witnesses[WITNESSES], witnesses_count, witnesses_wanted; /* Ids of those who heard that we leave. */
   uint64_t leave_ns; /* When to stop waiting; UINT64_MAX when we are not. */
 
-  struct send sends[SENDS_MAX];
-  uint32_t sends_head, sends_count;
-  struct event events[EVENTS_MAX];
-  uint32_t events_head, events_count;
+  /* Both are lines: in at head + count, out at head. They grow as they must, so that a member at rest has small ones. */
+  struct send *sends;
+  uint32_t sends_head, sends_count, sends_capacity;
+  struct event *events;
+  uint32_t events_head, events_count, events_capacity;
   uint8_t out[FRAME_MAX];
 };
 
@@ -326,7 +327,8 @@ static inline uint64_t ms(uint64_t n) { return n * NS_PER_MS; }
 int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation b);
 
 /* swim.c */
-void swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
+/* The event just added, to be filled further; NULL when there is no memory: then it is lost, and counted. */
+struct event *swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
 void swim_post(struct swim *s, const struct send *send);
 uint32_t swim_next_sequence(struct swim *s); /* Never 0, and with room for FANOUT_MAX more. */
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out);

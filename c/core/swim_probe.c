@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "core/swim_private.h"
 
 enum {
@@ -109,6 +111,8 @@ static void fail(struct swim *s, struct probe *p) {
 
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target, uint32_t window_ms) {
+  if (!s->relays) s->relays = calloc(RELAYS_MAX, sizeof *s->relays);
+  if (!s->relays) return; /* The asker will miss our nack, and ask others too. */
   struct relay *relay = &s->relays[s->relay_next++ % RELAYS_MAX];
   /* The nack leaves after four fifths of the time that the asker still waits, so that it is there before that ends. */
   *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,

@@ -92,10 +92,11 @@ void swim_merge_user(struct swim *s, const struct user_event *e) {
     return;
   }
   mark(s->users, e);
+  struct event *event = swim_emit(s, SWIM_EVENT_USER, id, s->members[id].incarnation, s->members[id].state);
+  if (!event) return;
+  event->user = (uint32_t)(user - s->users->at);
   user->waiting = true;
   s->counts.user_heard++;
-  swim_emit(s, SWIM_EVENT_USER, id, s->members[id].incarnation, s->members[id].state);
-  s->events[(s->events_head + s->events_count - 1) % EVENTS_MAX].user = (uint32_t)(user - s->users->at);
 }
 
 uint32_t swim_tell_users(struct swim *s, struct writer *w) {

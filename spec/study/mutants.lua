@@ -83,7 +83,8 @@ local mutants = {
   { name = "unconfirmed_seed_suspected", file = "swim_join.c", killers = { spec "a_seed_that_never_answers" },
     find = "  seed->sequence = send_sync(s, &seed->address);\n  seed->next_ns",
     put = "  seed->sequence = send_sync(s, &seed->address);\n" ..
-      "  struct record r = {.name = \"n1\", .name_length = 2, .address = seed->address, .incarnation = {1, 0}, .state = SWIM_SUSPECT, .accuser = 1};\n  swim_merge(s, &r, false, false);\n  seed->next_ns" },
+      "  struct record r = {.name = \"n1\", .name_length = 2, .address = seed->address, .incarnation = {1, 0}, .state = SWIM_SUSPECT, " ..
+      ".accuser = 1};\n  swim_merge(s, &r, false, false);\n  seed->next_ns" },
   { name = "a_tables_dead_are_dead", file = "swim_members.c", killers = { spec "a_partition_heals" },
     find = "if (table && r.state == SWIM_DEAD && swim_lives(m)", put = "if (false && table && r.state == SWIM_DEAD && swim_lives(m)" },
   { name = "hearsay_is_believed_unasked", file = "swim_members.c", killers = { parts() },
