@@ -217,7 +217,7 @@ int sim_node_add(struct sim *s, const char *name, const struct shoal_address *ad
   if (sim_node_find(s, name)) return ERR_EXISTS;
   if (address->family == 0) return ERR_MALFORMED;
   if (sim_node_at(s, &plain)) return ERR_EXISTS;
-  struct sim_node *n = calloc(1, sizeof *n);
+  struct sim_node *n = aligned_alloc(SIM_LINE_BYTES, (sizeof *n + SIM_LINE_BYTES - 1) / SIM_LINE_BYTES * SIM_LINE_BYTES);
   char *copy = strdup(name);
   if (!n || !copy) abort();
   *n = (struct sim_node){.sim = s, .name = copy, .index = s->nodes_count, .address = plain};

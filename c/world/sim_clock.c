@@ -11,9 +11,8 @@ enum {
 /* ---- clocks ---- */
 
 static int64_t gained_ns(const struct sim_node *n, uint64_t true_ns) {
-  if (n->drift_ppm == 0) return n->drifted_ns;
-  __int128 since = (__int128)(true_ns - n->drift_from_ns) * n->drift_ppm;
-  return n->drifted_ns + (int64_t)(since / 1000000);
+  if (n->drift_ppm == 0) return 0;
+  return (int64_t)((__int128)(true_ns - n->drift_from_ns) * n->drift_ppm / 1000000);
 }
 
 static uint64_t local_time(const struct sim_node *n, uint64_t true_ns) {
@@ -45,14 +44,13 @@ int64_t sim_clock_wall_ns(struct shoal_world *w) {
 void sim_clock_boot(struct sim_node *n) {
   n->epoch_ns = (EPOCH_MIN_S + sim_derive(n->sim->seed, n->name, n->boot * UINT64_C(8) + 1) % EPOCH_SPAN_S) * SIM_S +
                 sim_derive(n->sim->seed, n->name, n->boot * UINT64_C(8) + 2) % SIM_S;
-  n->drifted_ns = 0;
   n->drift_from_ns = n->sim->now_ns;
 }
 
 int sim_node_drift(struct sim_node *n, int32_t ppm) {
   if (ppm > SIM_DRIFT_PPM_MAX || ppm < -SIM_DRIFT_PPM_MAX) return -EINVAL;
   SIM_NOTE(n->sim, "drift %s %d", n->name, ppm);
-  n->drifted_ns = gained_ns(n, n->sim->now_ns);
+  n->epoch_ns += (uint64_t)gained_ns(n, n->sim->now_ns);
   n->drift_from_ns = n->sim->now_ns;
   n->drift_ppm = ppm;
   if (n->world) sim_world_retime(n->world);

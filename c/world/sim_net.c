@@ -173,6 +173,7 @@ void sim_inbox_clear(struct sim_node *n) {
 
 void sim_node_slow(struct sim_node *n, uint32_t datagrams_per_s, uint32_t queue) {
   SIM_NOTE(n->sim, "slow %s %u", n->name, datagrams_per_s);
+  n->slow = datagrams_per_s > 0;
   n->slow_per_s = datagrams_per_s;
   n->slow_queue = queue ? queue : SIM_SLOW_QUEUE;
   if (datagrams_per_s > 0) return; /* What waits already waits on. */
@@ -206,7 +207,7 @@ static void on_arrive(struct sim *s, struct sim_event *e) {
   } else if (p && p->cut) {
     s->counts.cut++;
     drop(s, d, "cut");
-  } else if (d->to->slow_per_s > 0) {
+  } else if (d->to->slow) {
     queue_up(s, d);
   } else {
     deliver(s, d);

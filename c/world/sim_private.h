@@ -32,6 +32,7 @@ struct sim_world;
 #define SIM_TURN_NS UINT64_C(1000) /* A turn of a loop takes this, so that what is always due cannot stop the clock. */
 #define SIM_AROUND(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
+#define SIM_LINE_BYTES 64 /* Of the cache. */
 #define SIM_BUCKETS 8192 /* Of the wheel of events. */
 #define SIM_SLOTS_MAX (UINT32_C(1) << 24) /* Events that wait at once; the simulator cannot go on with more: it stops there. */
 
@@ -109,33 +110,35 @@ struct sim_disk {
 /* ---- machines ---- */
 
 struct sim_node {
+  /* What each datagram and each timer asks for: one line of the cache. */
   struct sim *sim;
-  char *name;
-  uint32_t index;
-  uint32_t boot; /* Counts its starts. */
-  struct shoal_address address;
-  uint64_t epoch_ns; /* Its clock is this + true time; drawn again at each boot. */
-  int64_t wall_offset_ns;
   struct sim_world *world; /* NULL while it is down. */
-  bool paused;
+  struct sim_udp *udps;
+  uint64_t epoch_ns;       /* Its clock is this + true time, and what it gained since drift_from_ns. Drawn again at each boot. */
+  struct shoal_address address;
+  uint32_t index;
+  int32_t drift_ppm;
+  bool paused, slow;
+  /* The rest. */
+  char *name;
+  uint32_t boot; /* Counts its starts. */
+  int64_t wall_offset_ns;
+  uint64_t drift_from_ns;
   struct sim_event held; /* Head of the ring of what came while it was paused. */
   struct rng chance;     /* Of its disk and the like; not its world's. */
   struct sim_disk disk;
-  struct sim_udp *udps;
   struct sim_listener *listeners;
   struct sim_end *ends_first, *ends_last; /* Its ends of connections, oldest first. */
   struct sim_process *processes, *processes_last;
   int last_pid;
   uint16_t last_port;
-  int32_t drift_ppm;       /* Since drift_from_ns; till then its clock had gained drifted_ns in this boot. */
-  int64_t drifted_ns;
-  uint64_t drift_from_ns;
-  uint32_t slow_per_s, slow_queue; /* 0: it is not slow. */
-  struct sim_event inbox;  /* Head of the ring of datagrams that wait for a slow consumer. */
+  uint32_t slow_per_s, slow_queue;
+  struct sim_event inbox; /* Head of the ring of datagrams that wait for a slow consumer. */
   uint32_t inbox_count;
-  uint64_t serve_ns;       /* When it takes the next. */
+  uint64_t serve_ns;      /* When it takes the next. */
   struct sim_event serve;
 };
+_Static_assert(offsetof(struct sim_node, name) <= SIM_LINE_BYTES, "what is hot is one line");
 
 /* What was said of one directed pair of nodes. */
 struct sim_pair {
