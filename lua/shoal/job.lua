@@ -17,6 +17,10 @@
 --- second whatever the answers take) or a command (a line for `sh -c`, or a list; run `parts` times, once unless told). Both take
 --- `after`, `cores` (that one part occupies), `parts` (how many to cut it into), `retries`, `timeout_ms`, `env`.
 ---
+--- A job measures, so requests that fail are a result and not yet a failure: it completes, and its report says how many and why.
+--- A script with `max_failed_share` (from 0 to below 1) fails when more of its requests than that have failed, in all datacenters
+--- together; what comes after it is then skipped.
+---
 --- The *canonical spec* is what every node works with: known keys only, defaults put in, scripts as { path, bytes }, so that equal
 --- jobs are equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
 local check = require "shoal.job.check"
@@ -34,6 +38,7 @@ local job = {}
 ---@field iterations? integer   scripts: how many in all, or
 ---@field duration_ms? integer  for how long
 ---@field rate? number          iterations a second, all parts together
+---@field max_failed_share? number  scripts: the workflow fails when a greater share of its requests has failed
 ---@field phase? integer        shares: this part begins the iterations phase, phase + stride, ... of the whole
 ---@field stride? integer
 ---@field parts? integer        commands: how many times it runs; scripts: how many parts are wanted

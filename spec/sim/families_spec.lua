@@ -433,6 +433,33 @@ describe("dispatch and execution at workers:", function ()
     c:rest()
   end)
 
+  --- 40 users, of whom `bad` ask a shop that always fails, in two datacenters under a gate.
+  local function mixed(c, bad, more)
+    local code = ([[return { vu = function (vu)
+      vu.http:get(vu.iteration %% 20 < %d and "http://broken/x" or "http://shop/x")
+    end }]]):format(bad)
+    local load = { code = code, vus = 40, iterations = 400, max_failed_share = more }
+    return c:complete(c:job { load = load, after_it = { after = { "load" }, work = "after_it 50" } })
+  end
+
+  for _, gates in ipairs { 0, 1 } do
+    it(("F40: requests that fail are counted and fail no job; with max_failed_share they do beyond it%s"):format(
+      gates > 0 and ", over a gate" or ""), function ()
+      local c <close> = gates > 0 and t3() or simcluster.new { workers = 2 }
+      c.s:http("broken", function () return { status = 503 } end)
+      assert.equal("completed", mixed(c, 20).state) -- All of them.
+      assert.equal("completed", mixed(c, 5, 0.25).state) -- Exactly the share: not beyond it.
+      local final = mixed(c, 6, 0.25)
+      assert.equal("failed", final.state)
+      assert.equal("load: 120 of 400 requests failed (30.0 %), and max_failed_share allows 25 %", final.reason)
+      local states = {}
+      for _, w in ipairs(final.result.workflows) do states[w.workflow] = w.state end
+      assert.same({ load = "failed", after_it = "skipped" }, states)
+      assert.equal("completed", mixed(c, 0, 0).state)
+      c:rest()
+    end)
+  end
+
   it("F40: a final state absorbs: cancel and late words of a job that has ended change nothing", function ()
     local c <close> = simcluster.new { set = { retention_ms = 5000 } }
     local final, id = c:complete(c:job { one = { work = "one 50" } })

@@ -37,7 +37,7 @@ function render.progress(stats, before)
     else
       cell = cell .. " " .. part.state
     end
-    if (counts.failed or 0) > 0 then cell = ("%s %d failed"):format(cell, counts.failed) end
+    if (counts.errors or 0) > 0 then cell = ("%s %s failed"):format(cell, grouped(counts.errors)) end
     if (counts.lost or 0) > 0 then cell = ("%s %d lost"):format(cell, counts.lost) end
     if part.attempt > 1 then cell = cell .. (" (attempt %d)"):format(part.attempt) end
     cells[#cells + 1] = cell
@@ -49,6 +49,26 @@ local function pairs_text(map)
   local words = {}
   for name, count in sorted(map or {}) do words[#words + 1] = ("%s %s"):format(name, grouped(count)) end
   return #words > 0 and table.concat(words, ", ") or "none"
+end
+
+--- Errors by kind; with what share of all requests each is, where there were any.
+local function errors_text(stats)
+  local words, requests = {}, stats.requests or 0
+  for kind, count in sorted(stats.errors or {}) do
+    words[#words + 1] = ("%s %s"):format(kind, grouped(count)) .. (requests > 0 and (" (%.3g %%)"):format(100 * count / requests) or "")
+  end
+  return #words > 0 and table.concat(words, ", ") or "none"
+end
+
+--- A job that measured nothing has completed all the same, for failed requests are what a load test is there to count. So it is
+--- said where nobody overlooks it.
+local function nothing_worked(result, put)
+  for _, w in ipairs(result.workflows or {}) do
+    local s = w.stats or {}
+    if w.state == "completed" and (s.requests or 0) > 0 and (s.failed or 0) >= s.requests then
+      put("WARNING: every request of %s failed: %s; with max_failed_share in the job file that fails the job", w.workflow, errors_text(s))
+    end
+  end
 end
 
 local function workflow_rows(result)
@@ -75,7 +95,8 @@ function render.result(result)
   local function put(format, ...) lines[#lines + 1] = format:format(...) end
   put("")
   local stats = result.stats or {}
-  put("errors by kind: %s", pairs_text(stats.errors))
+  nothing_worked(result, put)
+  put("errors by kind: %s", errors_text(stats))
   for _, c in ipairs(stats.checks or {}) do put("check %q: %s passed, %s failed", c.name, grouped(c.passed), grouped(c.failed)) end
   if next(stats.counters or {}) ~= nil then put("counters: %s", pairs_text(stats.counters)) end
   local lost, retried = {}, 0

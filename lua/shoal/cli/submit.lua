@@ -25,6 +25,8 @@ function submit.words(command)
 Examples:
   shoal submit examples/hello.lua --connect 127.0.0.1:7000
   shoal submit job.json --connect 127.0.0.1:7000 --output json > result.json
+The exit code tells the job's outcome. Requests that fail are counted, and fail no job by themselves: with
+max_failed_share = 0.05 in a workflow of the job file, that workflow and its job fail when more than 5 % of its requests did.
 Ctrl-C asks whether to cancel the job or leave it running; a second one leaves at once.]])
 end
 

@@ -20,7 +20,7 @@ check.RETRIES = 2 -- A worker may die twice under one part; a workflow that must
 
 local JOB_FIELDS = { "datacenters", "env", "name", "timeout_ms", "workflows" }
 local SCRIPT_FIELDS = {
-  "after", "cores", "duration_ms", "env", "iterations", "parts", "rate", "retries", "script", "timeout_ms", "vus",
+  "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "script", "timeout_ms", "vus",
 }
 local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- Of a workflow that has not said yet which it is.
@@ -222,6 +222,14 @@ function Checker:load(at, w, out)
       self:problem(at .. ".rate", ("found %s; expected iterations per second, above 0 and at most %d"):format(show(w.rate), RATE_MAX))
     else
       out.rate = w.rate + 0.0
+    end
+  end
+  if w.max_failed_share ~= nil then
+    if type(w.max_failed_share) ~= "number" or not (w.max_failed_share >= 0 and w.max_failed_share < 1) then
+      self:problem(at .. ".max_failed_share", ("found %s; expected a share of all requests, from 0 to below 1"):format(
+        show(w.max_failed_share)))
+    else
+      out.max_failed_share = w.max_failed_share + 0.0
     end
   end
   if w.parts ~= nil then

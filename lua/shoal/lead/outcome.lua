@@ -51,6 +51,29 @@ function outcome.why_queued(workflow, executors)
   return "it waits for executors"
 end
 
+--- What a workflow's ended parts asked for, and how much of that failed, by their own word.
+---@return integer requests, integer failed
+local function asked(entry, name)
+  local requests, failed = 0, 0
+  for _, part_name in ipairs(entry.split[name] or {}) do
+    local history = entry.parts[part_name].history
+    local last = history[#history]
+    local counts = last and last.state == "completed" and last.progress or {}
+    requests, failed = requests + (counts.requests or 0), failed + (counts.errors or 0)
+  end
+  return requests, failed
+end
+
+--- Why a workflow whose parts all completed has failed all the same, or nil. Only where its parts are all of it: a datacenter
+--- that leads a share does not know how the others fare.
+local function too_many_failed(entry, workflow, name)
+  if entry.upstream or not workflow.max_failed_share then return nil end
+  local requests, failed = asked(entry, name)
+  if failed <= requests * workflow.max_failed_share then return nil end
+  return ("%s: %d of %d requests failed (%.1f %%), and max_failed_share allows %g %%"):format(name, failed, requests,
+    100 * failed / math.max(requests, 1), 100 * workflow.max_failed_share)
+end
+
 --- `states` holds those of the workflows before it in the graph's order.
 function outcome.workflow_state(entry, workflow, name, states)
   local parts = entry.split[name]
@@ -68,6 +91,7 @@ function outcome.workflow_state(entry, workflow, name, states)
     if state == "pending" or state == "dispatched" then return "running" end
     if state == "failed" or (state == "cancelled" and worst == "completed") then worst = state end
   end
+  if worst == "completed" and too_many_failed(entry, workflow, name) then return "failed" end
   return worst
 end
 
@@ -81,6 +105,7 @@ function outcome.run_state(run, states)
         local part = entry.parts[part_name]
         if part.state == "failed" then return "failed", ("%s: %s"):format(part_name, part.reason or "no reason given") end
       end
+      return "failed", too_many_failed(entry, run.spec.workflows[name], name)
     end
   end
   for _, name in ipairs(run.order) do
