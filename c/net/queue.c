@@ -44,9 +44,11 @@ int queue_push(struct queue *q, struct frame_head head, const void *body, size_t
   do {
     size_t part = length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX;
     frame_put_head(to, head, part, part == length ? FRAME_LAST : 0);
-    if (part) memcpy(to + FRAME_HEADER, from, part);
+    if (part) { /* `body` may be NULL then, to which not even 0 may be added. */
+      memcpy(to + FRAME_HEADER, from, part);
+      from += part;
+    }
     to += FRAME_HEADER + part;
-    from += part;
     length -= part;
   } while (length);
   q->tail = (size_t)(to - q->bytes);
