@@ -49,6 +49,7 @@ node.config = schema.record({
   heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
   -- Ten heartbeats: a manager that restarts in that time is taken back with what it runs.
   dc_silent_ms = schema.integer { default = 10000, min = 200, max = 600000 },
+  dc_forget_ms = schema.integer { default = 86400000, min = 1000, max = 864000000, doc = "how long a gate keeps a manager that is silent" },
   manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
   gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
   retention_ms = schema.integer { default = 300000, min = 0, max = 86400000 },
@@ -58,6 +59,7 @@ node.config = schema.record({
   stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
 }, function (c)
   if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end
+  if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
 end)
 
 --- Load a script as data the operator edits: text only, with its own name in messages.

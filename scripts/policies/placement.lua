@@ -3,6 +3,7 @@
 --- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why
 --- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait
 --- `choose(part, workflow, executors, spec)`  who runs this part now?  -> an executor's name, or nil to wait
+--- `datacenters.admits(dc, manager)`  may a datacenter that this gate does not know register?  -> true | nil, why
 --- executors: { name, address, cores, free }, sorted by name, only those that are up.
 local job = require "shoal.job"
 
@@ -55,6 +56,9 @@ function workers.choose(part, workflow, executors)
 end
 
 local datacenters = {}
+
+--- Any may. `return dc == "eu" or dc == "us"` would keep a misspelt one out.
+function datacenters.admits() return true end
 
 --- Every datacenter a job names must be known here.
 function datacenters.accepts(spec, executors)

@@ -28,7 +28,7 @@ function role.start(node)
     keys = function (body) return { body.job } end,
   })
   if not state.lead then return nil, err, code end
-  state.registry = dc.registry(node, state.lead) -- the loop that notices silence
+  state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- the loop that notices silence
   node.known = function () return state.registry:members() end
   node.describe = function () return { executors = state.lead.executors:all(), jobs = state.lead:list() } end
   return state

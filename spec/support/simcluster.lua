@@ -46,9 +46,11 @@ end }
 -- Making one -----------------------------------------------------------------------------------------------------------
 
 --- `gates`, and for each of `dcs` (names) `managers` and `workers` a dc; without gates the client connects to the first manager.
---- `set`: config of every node, `set_worker` and such of one role.
+--- `set`: config of every node, `set_worker` and such of one role. `join`: more seeds for managers and workers. `order`: nodes are
+--- started one by one, 150 ms apart, "reversed" (workers and client first) or "shuffled" by the seed; else all at once.
 ---@param options { seed?: integer, loss?: number, latency_ms?: number, gates?: integer, dcs?: string[], managers?: integer,
----  workers?: integer|integer[], set?: table, set_worker?: table, set_manager?: table, set_gate?: table, warm_ms?: number }
+---  workers?: integer|integer[], set?: table, set_worker?: table, set_manager?: table, set_gate?: table, warm_ms?: number,
+---  join?: string[], order?: "reversed"|"shuffled" }
 function simcluster.new(options)
   options = options or {}
   local s = sim.new {
@@ -61,26 +63,29 @@ function simcluster.new(options)
   self:outside()
   local dcs = options.dcs or { "a" }
   for i = 1, options.gates or 0 do
-    self.gates[i] = self:add { name = "g" .. i, role = "gate", config = self:config "gate" }
+    local config = self:config "gate"
+    config.join = { table.unpack(self.gates) }
+    self.gates[i] = self:add { name = "g" .. i, role = "gate", config = config }
   end
   for d, dc in ipairs(dcs) do
     local seeds = {}
     for i = 1, options.managers or 1 do
       local config = self:config "manager"
-      config.gates, config.join = #self.gates > 0 and self.gates or nil, { table.unpack(seeds) }
+      config.gates, config.join = #self.gates > 0 and self.gates or nil, self:seeds(seeds)
       local m = self:add { name = ("m-%s%d"):format(dc, i), role = "manager", dc = dc, config = config }
       self.managers[#self.managers + 1], seeds[#seeds + 1] = m, m
     end
     local count = options.workers or 1
     for i = 1, type(count) == "table" and count[d] or count do
       local config = self:config "worker"
-      config.join = seeds
+      config.join = self:seeds(seeds)
       self.workers[#self.workers + 1] = self:add { name = ("w-%s%d"):format(dc, i), role = "worker", dc = dc, config = config }
     end
   end
   self.client = self:add {
     name = "c1", role = "client", config = { connect = #self.gates > 0 and self.gates or { self.managers[1] } },
   }
+  if options.order then self:start_each() end
   self:run(options.warm_ms or WARM_MS)
   for _, node in ipairs(self.nodes) do self.idle[node.name] = self:ask(node, "tasks") end
   self:ask(self.client, "record")
@@ -95,7 +100,25 @@ function Cluster:config(role)
   return config
 end
 
+function Cluster:seeds(managers)
+  local seeds = { table.unpack(managers) }
+  return table.move(self.options.join or {}, 1, #(self.options.join or {}), #seeds + 1, seeds)
+end
+
+function Cluster:start_each()
+  local order, draw = {}, self.options.seed or 1
+  for i, node in ipairs(self.nodes) do
+    draw = (draw * 1103515245 + 12345) % (1 << 31)
+    table.insert(order, self.options.order == "shuffled" and draw // 65536 % i + 1 or 1, node)
+  end
+  for _, node in ipairs(order) do
+    self:start(node)
+    self:run(150)
+  end
+end
+
 function Cluster:add(options)
+  options.start = not self.options.order
   local node = self.s:node(options)
   self.nodes[#self.nodes + 1] = node
   return node
@@ -144,6 +167,35 @@ function Cluster:on(node, code, ...)
   if results[1] == nil and results[3] == "FAILED" then error(results[2], 2) end
   return table.unpack(results, 1, results.n)
 end
+
+--- What `shoal members` shows of a node: by name; a name that stands there twice raises.
+function Cluster:members(node)
+  local out = {}
+  local ask = [[ local peer, tries = node.rpc:peer(...), 0
+    repeat -- The connection may have been to a life that ended.
+      local reply, err = peer:call("node.members", {})
+      tries = tries + 1
+      if reply or tries == 3 then return reply, err end
+      require("shoal.task").sleep(500)
+    until false ]]
+  local reply = assert(self:on(self.client, ask, node.address))
+  for _, m in ipairs(reply.members) do
+    if out[m.name] then error(m.name .. " is listed twice by " .. node.name, 2) end
+    out[m.name] = m
+  end
+  return out
+end
+
+--- Keep what membership tells a node from here on: "kind name" each, in `c:events(node)`.
+function Cluster:hear(node)
+  self:on(node, [[ local fire, heard = getmetatable(node.hooks).__index.fire, {}
+    node.spec_events = heard
+    node.hooks.fire = function (self, site, ids, event)
+      if site == "swim.member" then heard[#heard + 1] = event.kind .. " " .. event.member.name end
+      return fire(self, site, ids, event)
+    end ]])
+end
+function Cluster:events(node) return self:on(node, "return node.spec_events") end
 
 function Cluster:incidents(node, site) return self:ask(node, "incidents", site) end
 function Cluster:counts(node, site) return self:ask(node, "counts", site) end

@@ -77,6 +77,7 @@ return {
         { "node", "string" },
         { "address", "string" },
         { "generation", "integer" }, -- another after a restart
+        { "seq", "integer" },        -- grows within a generation: what is older is refused
         { "cores", "integer" },
         { "free", "integer" },
         { "members", "array:KnownMember" },
