@@ -30,6 +30,8 @@ void suspicion_start(struct suspicion *s, uint64_t now_ns, uint64_t min_ns, uint
                      uint32_t accuser);
 /* Count an accuser. True when it was new and wanted: the deadline may then be nearer, and others should hear of it. */
 bool suspicion_confirm(struct suspicion *s, uint32_t accuser);
+/* Somebody knows that it is over: no more confirmations are wanted, so the deadline is the least, start + min. */
+void suspicion_hasten(struct suspicion *s);
 uint64_t suspicion_deadline(const struct suspicion *s);
 bool suspicion_accused_by(const struct suspicion *s, uint32_t accuser);
 uint32_t suspicion_last_accuser(const struct suspicion *s);

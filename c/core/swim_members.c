@@ -202,6 +202,13 @@ static void end_life(struct swim *s, uint32_t id) {
   swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
 }
 
+/* Its deadline has come nearer; one that would lie in the past is now, or it would look as if our timers ran late. */
+static void nearer(struct swim *s, uint32_t suspicion) {
+  uint64_t at_ns = suspicion_deadline(&s->suspicions[suspicion].of);
+  if (at_ns < s->now_ns) at_ns = s->now_ns;
+  heap_move(&s->suspects, suspicion, earlier(heap_at(&s->suspects, suspicion), at_ns));
+}
+
 void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser) {
   struct member *m = &s->members[id];
   int order = swim_incarnation_compare(incarnation, m->incarnation);
@@ -210,7 +217,7 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
     struct suspicion *known = &s->suspicions[m->suspicion].of;
     if (!suspicion_confirm(known, accuser)) return;
     swim_fact(s, SWIM_FACT_CONFIRMED, id, accuser, 0);
-    heap_move(&s->suspects, m->suspicion, earlier(heap_at(&s->suspects, m->suspicion), suspicion_deadline(known)));
+    nearer(s, m->suspicion);
     swim_rumour(s, id, false);
     return;
   }
@@ -221,7 +228,7 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
   if (!suspected) swim_emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
   if (!suspected) s->counts.suspicions++;
   swim_fact(s, SWIM_FACT_SUSPECTED, id, accuser, 0);
-  swim_rumour(s, id, false);
+  if (accuser) swim_rumour(s, id, false); /* Without one it is a death that we doubt, and that others hear of as we did. */
   if (accuser != s->members[SELF].key) swim_probe_suspect(s, id);
 }
 
@@ -243,6 +250,22 @@ static void advance(struct swim *s, uint32_t id, const struct record *r, bool qu
   if (!quiet && (lived || r->state == SWIM_ALIVE)) swim_rumour(s, id, !lived);
 }
 
+/* Who says that it is dead need say no more: it has the least time to refute, and then we ask it ourselves. */
+static void hasten(struct swim *s, uint32_t id, struct swim_incarnation incarnation) {
+  const struct member *m = &s->members[id];
+  if (m->suspicion == NONE || swim_incarnation_compare(incarnation, m->incarnation) != 0) return;
+  suspicion_hasten(&s->suspicions[m->suspicion].of);
+  nearer(s, m->suspicion);
+}
+
+/* It lives here, and has not had its time to refute here: before half of the least time to do so has passed, nobody's word that it is
+ * dead is taken. A true death's suspicion comes at least that long before. Of a table it never is. */
+static bool unheard(const struct swim *s, const struct member *m, bool table) {
+  if (m->state != SWIM_SUSPECT) return m->state == SWIM_ALIVE;
+  const struct suspicion *known = &s->suspicions[m->suspicion].of;
+  return table || s->now_ns - known->started_ns < known->min_ns / 2;
+}
+
 void swim_merge(struct swim *s, const struct record *given, bool table, bool quiet) {
   struct record r = *given;
   uint32_t id = swim_members_find(s, r.name, r.name_length);
@@ -257,8 +280,9 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   }
   struct member *m = &s->members[id];
   if (r.incarnation.generation < m->incarnation.generation) return;
-  if (table && r.state == SWIM_DEAD && swim_lives(m) && r.incarnation.generation == m->incarnation.generation) {
-    r.state = SWIM_SUSPECT; /* It may be the other side of a partition that speaks: let the member answer. */
+  bool doubted = r.state == SWIM_DEAD && r.incarnation.generation == m->incarnation.generation && unheard(s, m, table);
+  if (doubted) {
+    r.state = SWIM_SUSPECT; /* It may be the other side of a partition that speaks, or one who was cut off: let the member answer. */
     r.accuser = 0; /* Nobody that we could name. */
   }
   if (r.incarnation.generation > m->incarnation.generation) {
@@ -268,8 +292,12 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   }
   bool news = merge_details(s, id, &r), lived = swim_lives(&s->members[id]);
   m = &s->members[id];
-  if (r.state == SWIM_SUSPECT) swim_suspect(s, id, r.incarnation, r.accuser);
-  else if (claim_compare(r.incarnation, r.state, m->incarnation, m->state) > 0) advance(s, id, &r, quiet);
+  if (r.state != SWIM_SUSPECT) {
+    if (claim_compare(r.incarnation, r.state, m->incarnation, m->state) > 0) advance(s, id, &r, quiet);
+  } else {
+    swim_suspect(s, id, r.incarnation, r.accuser);
+    if (doubted) hasten(s, id, r.incarnation);
+  }
   if (!news || !swim_lives(m)) return;
   if (lived) swim_emit(s, SWIM_EVENT_UPDATE, id, m->incarnation, m->state);
   if (!quiet) swim_rumour(s, id, true);

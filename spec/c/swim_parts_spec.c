@@ -85,6 +85,16 @@ static size_t print_view(const struct swim *s, char *out, size_t room) {
   return at;
 }
 
+/* Let suspicions end, and nothing else happen: a death that is told of one who lives here is a suspicion until then. */
+static void run_out(struct swim *s) {
+  for (int i = 0; i < 100 && s->suspects.count > 0; i++) {
+    s->now_ns += 100 * UINT64_C(1000000000);
+    swim_expire(s);
+    ignore_actions(s);
+  }
+  MUST(s->suspects.count == 0);
+}
+
 static void merging_is_order_free(struct rng *rng) {
   static char first[4096], again[4096];
   for (int run = 0; run < 2000; run++) {
@@ -104,6 +114,7 @@ static void merging_is_order_free(struct rng *rng) {
         tell(s, 2000, &claims[rng_below(rng, (uint64_t)i + 1)], 1); /* some of it twice. */
         ignore_actions(s);
       }
+      run_out(s);
       size_t length = print_view(s, order ? again : first, sizeof first);
       MUST(length > 0);
       if (order) MUST(strcmp(first, again) == 0);

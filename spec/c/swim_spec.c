@@ -155,6 +155,7 @@ static void a_storm_of_deaths_keeps_to_its_budget_of_bytes(uint64_t seed) {
     memset(told, 0, sizeof told);
     run(net, SECOND);
     /* The rate, a bucket saved up, and what a second's probes and refutations may cost beside. */
+    for (uint32_t i = 40; i < 100; i++) MUST(net->nodes[i].swim->counts.stalls == 0); /* Haste is no lateness. */
     for (uint32_t i = 40; i < 100; i++) MUST(told[i] < net->config.gossip_bytes_per_s + net->config.datagram_max + 2000);
   }
   net->on_send = NULL;
@@ -270,6 +271,23 @@ static void F12_no_false_death_in_jitter_or_a_blackout(uint64_t seed) {
   set_loss(net, 0);
   run(net, 30 * SECOND);
   MUST(net->deaths == 0);
+  net_close(net);
+}
+
+static void F12_one_that_was_cut_off_harms_nobody_when_it_is_back(uint64_t seed) {
+  struct net *net = cluster(seed, 20, "lan");
+  run(net, 5 * SECOND);
+  for (uint32_t i = 1; i < 20; i++) { /* In what it says, what it hears, or both: it comes to believe that all others are dead. */
+    if (seed % 3 != 0) cut_one(net, 0, i, true);
+    if (seed % 3 != 1) cut_one(net, i, 0, true);
+  }
+  run(net, 60 * SECOND);
+  uint64_t before = net->deaths;
+  MUST(net->nodes[0].swim->dead >= 1 && before >= 19 + 1);
+  for (uint32_t i = 1; i < 20; i++) cut_both(net, 0, i, false);
+  until_converged(net, 20 * SECOND);
+  run(net, 20 * SECOND);
+  MUST(converged(net) && net->deaths == before); /* Nobody took its word for it. */
   net_close(net);
 }
 
@@ -620,6 +638,7 @@ static const struct {
     SPEC(without_indirect_probes_the_same_cut_raises_suspicions_that_are_refuted, 3),
     SPEC(F12_no_false_death_under_loss, 4),
     SPEC(F12_no_false_death_in_jitter_or_a_blackout, 3),
+    SPEC(F12_one_that_was_cut_off_harms_nobody_when_it_is_back, 9),
     SPEC(F12_a_paused_node_accuses_nobody_when_it_wakes, 10),
     SPEC(a_short_pause_harms_nobody, 5),
     SPEC(half_of_them_crash_at_once, 5),
