@@ -275,19 +275,22 @@ static void F12_no_false_death_in_jitter_or_a_blackout(uint64_t seed) {
 }
 
 static void F12_one_that_was_cut_off_harms_nobody_when_it_is_back(uint64_t seed) {
-  struct net *net = cluster(seed, 20, "lan");
+  enum { COUNT = 100, FAULTY = 2 };
+  struct net *net = cluster(seed, COUNT, "lan");
   run(net, 5 * SECOND);
-  for (uint32_t i = 1; i < 20; i++) { /* In what it says, what it hears, or both: it comes to believe that all others are dead. */
-    if (seed % 3 != 0) cut_one(net, 0, i, true);
-    if (seed % 3 != 1) cut_one(net, i, 0, true);
-  }
-  run(net, 60 * SECOND);
-  uint64_t before = net->deaths;
-  MUST(net->nodes[0].swim->dead >= 1 && before >= 19 + 1);
-  for (uint32_t i = 1; i < 20; i++) cut_both(net, 0, i, false);
-  until_converged(net, 20 * SECOND);
+  for (int flip = 0; flip < 3; flip++) /* In what they say, or both ways: they come to believe that others are dead, and then say so. */
+    for (int cut = 1; cut >= 0; cut--) {
+      for (uint32_t a = 0; a < FAULTY; a++)
+        for (uint32_t i = FAULTY; i < COUNT; i++) {
+          cut_one(net, a, i, cut);
+          if (seed % 2) cut_one(net, i, a, cut);
+        }
+      run(net, 20 * SECOND);
+    }
   run(net, 20 * SECOND);
-  MUST(converged(net) && net->deaths == before); /* Nobody took its word for it. */
+  MUST(converged(net));
+  for (uint32_t i = FAULTY; i < COUNT; i++) /* Nobody took their word for it. */
+    MUST(net->nodes[i].events[SWIM_EVENT_DEAD] <= 3 * FAULTY);
   net_close(net);
 }
 
@@ -638,7 +641,7 @@ static const struct {
     SPEC(without_indirect_probes_the_same_cut_raises_suspicions_that_are_refuted, 3),
     SPEC(F12_no_false_death_under_loss, 4),
     SPEC(F12_no_false_death_in_jitter_or_a_blackout, 3),
-    SPEC(F12_one_that_was_cut_off_harms_nobody_when_it_is_back, 9),
+    SPEC(F12_one_that_was_cut_off_harms_nobody_when_it_is_back, 2),
     SPEC(F12_a_paused_node_accuses_nobody_when_it_wakes, 10),
     SPEC(a_short_pause_harms_nobody, 5),
     SPEC(half_of_them_crash_at_once, 5),
