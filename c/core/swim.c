@@ -48,14 +48,14 @@ int swim_config_profile(const char *name, struct swim_config *out) {
       .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 1300, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
-      .stream_bytes = 22400,
+      .stream_bytes = 22400, .flap_limit = 6, .flap_half_life_ms = 60000,
   };
   *out = lan;
   if (strcmp(name, "lan") == 0) return 0;
   if (strcmp(name, "wan") == 0) { /* Round trips of 300 ms and bursts of loss: five times the patience, four in suspicion. */
     out->probe_interval_ms = 5000, out->probe_timeout_ms = 3000, out->gossip_interval_ms = 500;
     out->suspicion_multiplier = 4, out->sync_interval_ms = 30000, out->join_retry_ms = 1000, out->join_retry_max_ms = 15000;
-    out->leave_timeout_ms = 10000;
+    out->leave_timeout_ms = 10000, out->flap_half_life_ms = 180000;
     return 0;
   }
   if (strcmp(name, "local") == 0) { /* One machine: scheduling is what is slow there, not the network. */
@@ -92,6 +92,8 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->datagram_max < SWIM_DATAGRAM_MIN || c->datagram_max > SWIM_DATAGRAM_MAX)
     return "datagram_max must lie within 768 .. 1400";
   if (c->stream_bytes > 100000000) return "stream_bytes must be at most 100000000";
+  if (c->flap_limit == 1 || c->flap_limit > 1000) return "flap_limit must be 0 or lie within 2 .. 1000";
+  if (c->flap_half_life_ms < 100 || c->flap_half_life_ms > day) return "flap_half_life_ms must lie within 100 .. 86400000";
   if (c->members_max < 2 || c->members_max > 1000000) return "members_max must lie within 2 .. 1000000";
   return NULL;
 }
@@ -362,6 +364,7 @@ void swim_post(struct swim *s, const struct send *send) {
 
 struct event *swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
   assert(s->events_count < EVENTS_MAX);
+  if (s->members[id].held && kind != SWIM_EVENT_USER) return NULL; /* It was told dead. */
   if (!line_room((void **)&s->events, &s->events_head, s->events_count, &s->events_capacity, sizeof *s->events)) {
     s->counts.dropped++;
     return NULL;
@@ -477,7 +480,8 @@ bool swim_next(struct swim *s, struct swim_action *out) {
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
   const struct member *m = &s->members[id];
   *out = (struct swim_member){
-      .name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m), .state = m->state,
+      .name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m),
+      .state = m->held ? SWIM_DEAD : m->state, .held = m->held,
       .incarnation = m->incarnation, .payload = swim_payload(s, m), .payload_length = m->payload_length,
       .payload_version = m->payload_version, .changed_ns = swim_changed_ns(m),
       .rtt_ns = swim_rtt_ns(m->rtt),
@@ -502,7 +506,7 @@ bool swim_find(const struct swim *s, const char *name, size_t name_length, struc
 }
 
 void swim_self(const struct swim *s, struct swim_member *out) { swim_view(s, SELF, out); }
-uint32_t swim_live(const struct swim *s) { return s->living + swim_lives(&s->members[SELF]); }
+uint32_t swim_live(const struct swim *s) { return swim_living(s) - swim_flap_held_living(s); }
 uint32_t swim_records(const struct swim *s) { return s->kept; }
 uint32_t swim_digest(const struct swim *s) { return s->digest; }
 

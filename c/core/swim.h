@@ -51,6 +51,8 @@
  *    cost a healthy prober its health at each true death. And a failed probe whose relays all answered costs none: it is the target.
  *  - A ping says which version of the target's coordinates is known, in bits that were free, and the ack carries them only when there
  *    is a newer one: at rest they cost nothing.
+ *  - Who is suspected, or dead and back in the same life, again and again is held to be dead by each observer that sees it so, until it
+ *    has been well for a while: else the half reachable swing for ever. Only what is shown is damped; a restart ends it.
  *  - Events of users have a budget and a quarter of each datagram of their own, so that neither they nor membership starve.
  *
  * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
@@ -155,6 +157,9 @@ struct swim_config {
   uint32_t datagram_max;         /* SWIM_DATAGRAM_MIN .. SWIM_DATAGRAM_MAX */
   uint32_t stream_bytes;         /* A table longer than about this is fetched over a stream, where the driver has them. 0 .. 10^8 */
   uint32_t members_max;          /* Records kept at most, tombstones and ourselves included. */
+  uint32_t flap_limit;           /* Points (1 for each suspicion, 3 more for each death) at which one that comes and goes is held to be
+                                  * dead, until a quarter of them is left. 2 .. 1000; 0: never */
+  uint32_t flap_half_life_ms;    /* In which points decay by half. */
 };
 
 /* The values of a profile: "lan", "wan" or "local". 0, or ERR_NOT_FOUND. */
@@ -219,10 +224,10 @@ bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_le
 /* ---- actions ---- */
 
 enum swim_event {
-  SWIM_EVENT_JOIN,    /* It is a member: new, back from the dead, or in a new life. */
+  SWIM_EVENT_JOIN,    /* It is a member: new, back from the dead, held no more, or in a new life. */
   SWIM_EVENT_SUSPECT, /* It does not answer. */
   SWIM_EVENT_ALIVE,   /* It refuted a suspicion. */
-  SWIM_EVENT_DEAD,    /* It was a member, and its incarnation shown is over. */
+  SWIM_EVENT_DEAD,    /* It was a member, and its incarnation shown is over, or it comes and goes: `held` then. */
   SWIM_EVENT_LEFT,    /* It said so itself. */
   SWIM_EVENT_UPDATE,  /* Its payload or address changed. */
   SWIM_EVENT_USER,    /* It tells something: swim_action.told. */
@@ -239,7 +244,8 @@ struct swim_member {
   const uint8_t *payload;
   size_t payload_length;
   uint32_t payload_version; /* 0: not known yet. */
-  uint64_t changed_ns;      /* When its state last changed here. */
+  bool held;                /* It is shown dead because it came and went too often. */
+  uint64_t changed_ns;      /* When its state last changed here, by what it and others say. */
   /* Of the suspicion it is under here; of an event, the one that it ended. 0 without one (by hearsay). */
   uint32_t suspected_ms, confirmations;
   uint64_t rtt_ns; /* Smoothed round trip of our direct probes of it; 0: none was answered. Within 1/2048. */
@@ -290,6 +296,8 @@ uint64_t swim_distance_ns(const struct swim *s, const char *a, size_t a_length, 
   X(DEAD, "dead by hearsay")                                               \
   X(LEFT, "left")                                                          \
   X(RESTARTED, "began a new life")                                         \
+  X(HELD, "came and went too often: held to be dead")                      \
+  X(RELEASED, "has been well for long enough: held no more")               \
   X(EXCUSED, "our own timers ran late: all running probes were forgiven")
 enum swim_fact_kind {
 #define SWIM_FACT_ENUM(name, text) SWIM_FACT_##name,
@@ -313,6 +321,8 @@ struct swim_why {
   uint32_t accusers_count, wanted;
   const char *accusers[SWIM_WHY_ACCUSERS];
   size_t accusers_length[SWIM_WHY_ACCUSERS];
+  double flap_points;      /* For coming and going, and while it is held for that, until when, if it gives no more trouble. */
+  uint64_t held_until_ns;
   uint32_t facts_count;
   struct {
     enum swim_fact_kind kind;
@@ -320,13 +330,13 @@ struct swim_why {
     struct swim_incarnation incarnation;
     const char *other; /* Who said so; NULL: we, or somebody we do not know. */
     size_t other_length;
-    uint32_t value;    /* UNANSWERED: members asked * 256 + nacks heard. TIMED_OUT: confirmations. Else 0. */
+    uint32_t value;    /* UNANSWERED: members asked * 256 + nacks heard. TIMED_OUT: confirmations. HELD: points * 16. Else 0. */
   } facts[SWIM_WHY_FACTS];
 };
 /* False when it is not in the table. Pointers are valid until the next call into this swim. */
 bool swim_why(const struct swim *s, const char *name, size_t name_length, struct swim_why *out);
 
-uint32_t swim_live(const struct swim *s);    /* Alive or suspect, ourselves included until we leave. */
+uint32_t swim_live(const struct swim *s);    /* Shown alive or suspect, ourselves included until we leave. */
 uint32_t swim_records(const struct swim *s); /* All that are kept, tombstones too. */
 /* A digest of the living: equal tables have equal ones. */
 uint32_t swim_digest(const struct swim *s);
@@ -367,6 +377,7 @@ struct swim_counts {
   uint64_t syncs;                  /* Tables asked for. */
   uint64_t streams;                /* Of them, those that came whole over a stream; */
   uint64_t stream_failures, streams_refused; /* ours that ended too soon; others' for which there was no place. */
+  uint64_t held;                   /* Members held to be dead for coming and going. */
   uint64_t stalls;                 /* Times that our own timers ran late. */
   uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
   uint64_t user_sent, user_heard;  /* Events of users: of ours, and delivered here. */

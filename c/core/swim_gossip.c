@@ -9,7 +9,7 @@ enum { MISFITS_MAX = 8 }; /* Rumours too long for what is left of a datagram tha
 
 uint32_t swim_rumour_limit(const struct swim *s) {
   uint32_t digits = 0; /* ceil(log10(N + 1)) */
-  for (uint64_t power = 1; power < (uint64_t)swim_live(s) + 1; power *= 10) digits++;
+  for (uint64_t power = 1; power < (uint64_t)swim_living(s) + 1; power *= 10) digits++;
   uint32_t limit = s->config.retransmit_multiplier * (digits ? digits : 1);
   return limit < SENT_MAX ? limit : SENT_MAX;
 }

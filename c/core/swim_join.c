@@ -57,7 +57,7 @@ static bool seed_lives(const struct swim *s, const struct seed *seed) {
 }
 
 void swim_retry_dead_or_seed(struct swim *s) {
-  if (s->leaving || rng_below(&s->rng, swim_live(s)) != 0) return;
+  if (s->leaving || rng_below(&s->rng, swim_living(s)) != 0) return;
   uint64_t choices = (uint64_t)s->dead + s->seeds_count;
   if (choices == 0) return;
   uint64_t pick = rng_below(&s->rng, choices);

@@ -21,10 +21,10 @@ static void suspicion_end(struct swim *s, struct member *m) {
 /* Time to refute, with N living. */
 static void suspicion_begin(struct swim *s, uint32_t id, uint32_t accuser) {
   struct member *m = &s->members[id];
-  double living = swim_live(s);
+  double living = swim_living(s);
   double least_ms = s->config.probe_interval_ms * (double)s->config.suspicion_multiplier * fmax(1, log10(living));
   uint64_t least_ns = (uint64_t)(least_ms * (double)NS_PER_MS);
-  uint32_t others = swim_live(s) > 2 ? swim_live(s) - 2 : 0; /* Who could confirm: all but the suspect and its accuser. */
+  uint32_t others = swim_living(s) > 2 ? swim_living(s) - 2 : 0; /* Who could confirm: all but the suspect and its accuser. */
   uint32_t wanted = s->config.confirmations < others ? s->config.confirmations : others;
   struct suspicion *now = &s->suspicions[m->suspicion].of;
   s->suspicions[m->suspicion].asked = false;
@@ -181,6 +181,7 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
 static void begin(struct swim *s, uint32_t id, const struct record *r, bool quiet) {
   struct member *m = &s->members[id];
   bool living = r->state == SWIM_ALIVE || r->state == SWIM_SUSPECT;
+  swim_flap_forget(s, id);
   assert(!swim_lives(m)); /* So no digest knows its payload. Another life's is none of this one's. */
   m->place_version = 0, m->rtt = 0, m->heard = 0;
   (void)swim_store_payload(s, id, NULL, 0, 0); /* A shorter one always fits. */
@@ -226,7 +227,7 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
   if (!move(s, id, SWIM_SUSPECT, incarnation, accuser)) return; /* No memory: somebody else will see it through. */
   if (!lived) swim_emit(s, SWIM_EVENT_JOIN, id, incarnation, SWIM_ALIVE);
   if (!suspected) swim_emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
-  if (!suspected) s->counts.suspicions++;
+  if (!suspected) s->counts.suspicions++, swim_flap_suspected(s, id, accuser);
   swim_fact(s, SWIM_FACT_SUSPECTED, id, accuser, 0);
   if (accuser) swim_rumour(s, id, false); /* Without one it is a death that we doubt, and that others hear of as we did. */
   if (accuser != s->members[SELF].key) swim_probe_suspect(s, id);
@@ -247,6 +248,8 @@ static void advance(struct swim *s, uint32_t id, const struct record *r, bool qu
     enum swim_event kind = lived ? events[r->state] : SWIM_EVENT_JOIN;
     swim_emit(s, kind, id, r->incarnation, r->state);
   }
+  if (r->state == SWIM_LEFT) swim_flap_forget(s, id);
+  if (r->state == SWIM_DEAD && lived) swim_flap_died(s, id);
   if (!quiet && (lived || r->state == SWIM_ALIVE)) swim_rumour(s, id, !lived);
 }
 
@@ -338,6 +341,7 @@ void swim_expire(struct swim *s) {
     move(s, id, SWIM_DEAD, m->incarnation, 0);
     s->counts.deaths++;
     swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
+    swim_flap_died(s, id);
     swim_rumour(s, id, false);
   }
 }

@@ -1,6 +1,6 @@
 /* What the parts of swim share. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging · swim_gossip.c: rumours ·
  * swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams · swim_wire.c: bytes ·
- * swim_user.c, swim_why.c, swim_place.c: events of users, evidence, coordinates.
+ * swim_user.c, swim_why.c, swim_place.c, swim_flap.c: events of users, evidence, coordinates, damping.
  *
  * A member is known by its id, its index in the table, which never changes while it is kept; the table moves when it grows, so
  * a pointer into it lives only until the next add(). */
@@ -124,6 +124,7 @@ struct member { /* 64 bytes: a table is mostly these. */
   uint16_t payload_length;
   uint8_t name_length; /* 0: the slot is free. */
   uint8_t state : 2, ipv6 : 1;
+  uint8_t flapped : 1, held : 1; /* There is a struct flap of it; it is held to be dead. */
   uint16_t changed_high; /* When the state last changed, in milliseconds. */
   uint32_t changed_low;
   uint16_t rtt;   /* Smoothed round trip of direct probes, as swim_rtt_ns() reads it; 0: not known. */
@@ -135,6 +136,12 @@ struct member { /* 64 bytes: a table is mostly these. */
 struct suspect { /* What is kept of a member under suspicion. */
   struct suspicion of;
   bool asked; /* It was known from hearsay; the deadline passed, and we have pinged it ourselves. */
+};
+
+struct flap { /* The points of a member that gave trouble (swim_flap.c), as of then. */
+  uint32_t id;
+  double points;
+  uint64_t at_ns;
 };
 
 struct rumour { /* Something to tell about a member; in the list of those told as often. Free ones hang together by `next`. */
@@ -267,6 +274,11 @@ struct swim {
   uint32_t suspicions_capacity;
   uint32_t ended_ms;   /* The suspicion that the last move ended: how long it was, and its confirmations. */
   uint8_t ended_confirmations;
+  struct flap *flaps;  /* In no order. */
+  uint32_t flaps_count, flaps_capacity;
+  uint32_t held;       /* How many of them are. */
+  double flaps_sum;    /* Of all points ever, decayed, as of */
+  uint64_t flaps_sum_ns;
 
   struct rumour *rumours;
   uint32_t rumours_capacity, rumours_count, rumours_free;
@@ -367,6 +379,8 @@ static inline size_t swim_payload_at(const struct member *m) { return (size_t)m-
 static inline const uint8_t *swim_payload(const struct swim *s, const struct member *m) {
   return blobs_at(&s->blobs, m->blob) + swim_payload_at(m);
 }
+/* Ourselves included until we leave, and those held to be dead: what sizes and chances are reckoned with. */
+static inline uint32_t swim_living(const struct swim *s) { return s->living + (s->members[SELF].state == SWIM_ALIVE); }
 static inline bool swim_lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
 static inline uint64_t swim_changed_ns(const struct member *m) {
   return ((uint64_t)m->changed_high << 32 | m->changed_low) * NS_PER_MS;
@@ -388,6 +402,15 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
 void swim_expire(struct swim *s);
 void swim_self_left(struct swim *s);
 void swim_raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
+
+/* swim_flap.c: members that come and go. After the event that it was suspected, or found dead, here. */
+void swim_flap_suspected(struct swim *s, uint32_t id, uint32_t accuser);
+void swim_flap_died(struct swim *s, uint32_t id);
+void swim_flap_forget(struct swim *s, uint32_t id); /* It is another life, or none any more. */
+void swim_flap_tick(struct swim *s);                /* Let go of those that have been well for long enough. */
+uint32_t swim_flap_held_living(const struct swim *s);
+/* False: it is not held. Until when it is, if it gives no more trouble. */
+bool swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns);
 
 /* swim_why.c: evidence */
 void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t other, uint32_t value);

@@ -180,6 +180,7 @@ void swim_probe_tick(struct swim *s) {
   uint32_t id = swim_round_next(s);
   if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
   swim_retry_dead_or_seed(s);
+  swim_flap_tick(s);
   swim_sweep(s);
 }
 
@@ -206,7 +207,7 @@ void swim_probe_suspect(struct swim *s, uint32_t id) {
   uint32_t hash =
       (m->key ^ m->incarnation.generation ^ m->incarnation.version * 0x9e3779b9u ^ s->members[SELF].key) * 0x85ebca6bu;
   hash = (hash ^ hash >> 15) * 0xc2b2ae35u;
-  if (hash % swim_live(s) < CHECKERS && !s->leaving) swim_probe_start(s, id, FOR_HINT);
+  if (hash % swim_living(s) < CHECKERS && !s->leaving) swim_probe_start(s, id, FOR_HINT);
 }
 
 void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {

@@ -147,7 +147,7 @@ uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t exc
   for (; looks < s->living && chosen < count && looks < count + 16; looks++) {
     uint32_t at = start + looks, id = s->order[at < s->living ? at : at - s->living];
     if (id == except) continue;
-    if (s->members[id].state == SWIM_ALIVE) ids[chosen++] = id;
+    if (s->members[id].state == SWIM_ALIVE && !s->members[id].held) ids[chosen++] = id;
     else if (passed < FANOUT_MAX) suspects[passed++] = id;
   }
   for (uint32_t i = 0; i < passed && chosen < count; i++) ids[chosen++] = suspects[i];
@@ -254,6 +254,7 @@ static void reap(struct swim *s, uint32_t id) {
   assert(id != SELF && !swim_lives(m) && m->suspicion == NONE);
   if (m->state == SWIM_DEAD) swim_graves_remove(s, id);
   swim_rumour_end(s, id);
+  swim_flap_forget(s, id);
   index_remove(s, id);
   blobs_give(&s->blobs, m->blob, blob_length(m));
   *m = (struct member){.place = s->free_head, .suspicion = NONE, .rumour = NONE};
@@ -286,6 +287,7 @@ void swim_members_close(struct swim *s) {
   free(s->order);
   free(s->suspicions);
   free(s->rumours);
+  free(s->flaps);
   heap_free(&s->suspects);
 }
 
@@ -315,6 +317,7 @@ static int preset_copy(struct swim *s, const struct swim *first, uint32_t at) {
   swim_members_close(s);
   s->rumours = NULL, s->rumours_capacity = 0, s->rumours_free = NONE;
   s->suspicions = NULL, s->suspicions_capacity = 0;
+  s->flaps = NULL, s->flaps_capacity = 0;
   s->members_count = s->kept = first->kept, s->members_capacity = first->members_capacity, s->index_count = first->index_count;
   s->members = copy_of(first->members, first->members_capacity * sizeof *first->members);
   s->index = copy_of(first->index, first->index_count * sizeof *first->index);
@@ -365,6 +368,16 @@ static void check_rumours(const struct swim *s) {
   assert(rumours == s->rumours_count);
 }
 
+static void check_flaps(const struct swim *s) {
+  uint32_t held = 0, flapped = 0;
+  for (uint32_t id = 0; id < s->members_count; id++) {
+    held += s->members[id].held, flapped += s->members[id].flapped;
+    assert(!s->members[id].held || (s->members[id].flapped && s->members[id].state != SWIM_LEFT));
+  }
+  for (uint32_t i = 0; i < s->flaps_count; i++) assert(s->members[s->flaps[i].id].flapped);
+  assert(held == s->held && flapped == s->flaps_count);
+}
+
 void swim_check(const struct swim *s) {
   uint32_t digest = 0, kept = 0, living = 0, dead = 0, suspects = 0;
   for (uint32_t id = 0; id < s->members_count; id++) {
@@ -384,6 +397,7 @@ void swim_check(const struct swim *s) {
   assert(kept == s->kept && living == s->living && dead == s->dead && suspects == s->suspects.count);
   assert(digest == s->digest && s->cursor <= s->living);
   check_rumours(s);
+  check_flaps(s);
   uint32_t probes = 0;
   for (int i = 0; i < PROBES_MAX; i++) probes += s->probes[i].stage != PROBE_FREE;
   assert(probes == s->probes_used);

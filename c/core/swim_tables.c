@@ -37,7 +37,7 @@ void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   if (sender == NONE || sender == SELF || s->members[sender].state != SWIM_ALIVE) return;
   /* Rumours may still even it out, unless there are so many that tables are cheaper; but not for ever, for there may be new
    * ones all the time. */
-  bool bulk = s->rumours_count > BULK && s->rumours_count * UINT64_C(4) >= swim_live(s);
+  bool bulk = s->rumours_count > BULK && s->rumours_count * UINT64_C(4) >= swim_living(s);
   if (s->rumours_count > 0 && !bulk && s->now_ns < s->sync_ns + 3 * ms(s->config.sync_interval_ms)) return;
   s->sync_ns = s->now_ns + s->sync_wait_ns * 4 / 5 + rng_below(&s->rng, s->sync_wait_ns * 2 / 5 + 1);
   if (bulk) s->sync_ns = s->now_ns + s->sync_wait_ns / 2;

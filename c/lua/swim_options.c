@@ -20,7 +20,7 @@ static const struct {
     TUNABLE(suspicion_multiplier), TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),
     TUNABLE(leave_timeout_ms),   TUNABLE(tombstone_ms),          TUNABLE(datagram_max),         TUNABLE(members_max),
-    TUNABLE(stream_bytes),
+    TUNABLE(stream_bytes),       TUNABLE(flap_limit),            TUNABLE(flap_half_life_ms),
 };
 
 static int refuse(lua_State *L, const char *problem) {
@@ -144,6 +144,7 @@ void swim_push_member(lua_State *L, const struct swim_member *m) {
   lua_setfield(L, -2, "payload");
   lua_pushinteger(L, m->payload_version);
   lua_setfield(L, -2, "payload_version");
+  if (m->held) lua_pushboolean(L, 1), lua_setfield(L, -2, "held");
   lua_pushinteger(L, m->suspected_ms);
   lua_setfield(L, -2, "suspected_ms");
   lua_pushinteger(L, m->confirmations);
@@ -215,6 +216,9 @@ void swim_push_why(lua_State *L, const struct swim_why *why, uint64_t now_ns) {
     set_ago(L, "ends_ms", why->probe_end_ns, now_ns);
     lua_setfield(L, -2, "probe");
   }
+  lua_pushnumber(L, why->flap_points);
+  lua_setfield(L, -2, "flap_points");
+  if (why->held_until_ns > 0) set_ago(L, "held_for_ms", why->held_until_ns, now_ns);
   if (why->accusers_count > 0) push_suspicion(L, why, now_ns), lua_setfield(L, -2, "suspicion");
   push_facts(L, why, now_ns);
   lua_setfield(L, -2, "facts");
@@ -262,7 +266,8 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
   lua_setfield(L, -2, "refused");
 #define COUNT(name) set_count(L, #name, c->name)
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
-  COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(streams), COUNT(stream_failures), COUNT(streams_refused), COUNT(stalls), COUNT(conflicts), COUNT(dropped);
+  COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(streams), COUNT(stream_failures), COUNT(streams_refused), COUNT(stalls), COUNT(held);
+  COUNT(conflicts), COUNT(dropped);
   COUNT(rumours), COUNT(rtt_ns), COUNT(health), COUNT(user_sent), COUNT(user_heard), COUNT(user_dropped);
 #undef COUNT
   set_count(L, "live", swim_live(s));

@@ -9,6 +9,7 @@
 --- Each member sees the others as alive, suspect, dead or left. Events come in the order in which they happened here; each
 --- `join` is ended by one `dead` or `left`; a node that started again is first `dead` in its old incarnation, then joins.
 --- A member's `payload` is up to 512 bytes of its own choosing, nil until it has been heard.
+--- A member that comes and goes is held to be dead (`held`) until it has been well for a while, or starts again: c/core/swim_flap.c.
 --- Seeds are tried for ever; an address that never answers is no member and causes no event.
 --- Datagrams are not sealed yet: without keys only loopback addresses are bound.
 local core = require "shoal.core.swim"
@@ -55,6 +56,8 @@ swim.config = schema.record {
   datagram_max = tuning(768, 1400, "bytes"),
   stream_bytes = tuning(0, 100000000, "a table longer than about this is fetched over a stream"),
   members_max = tuning(2, 1000000, "records kept, tombstones included"),
+  flap_limit = tuning(0, 1000, "points (1 a suspicion, 3 more a death) at which one that comes and goes is held to be dead; 0: never"),
+  flap_half_life_ms = tuning(100, 86400000, "in which points decay by half; at a quarter of the limit it is let go"),
 }
 
 ---@class Swim
@@ -87,11 +90,12 @@ swim.config = schema.record {
 ---@field payload_version integer  0 until the payload has been heard
 ---@field suspected_ms integer    how long it is suspected here; of an event: the suspicion it ended. 0: none, or dead by hearsay
 ---@field confirmations integer   of that suspicion, by others
+---@field held true?               it is shown dead because it came and went too often
 ---@field rtt_ns integer?          smoothed round trip of our probes of it
 
 ---@class SwimEvent
 ---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
----@field member SwimMember  state and incarnation are those of the event, the rest is of now
+---@field member SwimMember  of a `dead` one `held` may be true; state and incarnation are those of the event, the rest is of now
 
 ---@field told string?     of `user`: what the member tells,
 ---@field number integer?  and which of its life's events it is, from 1
@@ -102,6 +106,8 @@ swim.config = schema.record {
 ---@field health integer    our own: 0 is well; in bad health we give others more time
 ---@field probe { since_ms: integer, ends_ms: integer }?  a probe of ours that waits
 ---@field suspicion { since_ms: integer, ends_ms: integer, least_ms: integer, most_ms: integer, wanted: integer, accusers: string[] }?
+---@field flap_points number  for coming and going; and how long it will be held for them, if it gives no more trouble
+---@field held_for_ms integer?
 ---@field facts { kind: string, text: string, ago_ms: integer, incarnation: string, by: string?, asked: integer?, nacks: integer? }[]
 
 --- A SwimWhy as text, for people.
@@ -118,6 +124,10 @@ function swim.explain(why)
   if s then
     say("suspected for %d ms by %s (%d of %d confirmations); dead in %d ms unless it refutes", s.since_ms,
       table.concat(s.accusers, ", "), #s.accusers - 1, s.wanted, s.ends_ms)
+  end
+  if why.held_for_ms then
+    say("held to be dead for coming and going (%.1f points), for %d s more if it gives no more trouble; starting it again ends that",
+      why.flap_points, math.ceil(why.held_for_ms / 1000))
   end
   if why.health > 0 then say("our own health is %d, 0 being well: our probes take %d times as long", why.health, why.health + 1) end
   for _, fact in ipairs(why.facts) do

@@ -211,33 +211,15 @@ static void other_values_are_taken_while_it_runs(uint64_t seed) {
 
 /* ---- */
 
-static const struct {
-  const char *name;
-  void (*run)(uint64_t seed);
-  int seeds;
-} specs[] = {
-#define SPEC(name, seeds) {#name, name, seeds}
-    SPEC(coordinates_tell_round_trips_that_nobody_measured, 3),
-    SPEC(settled_coordinates_cost_nothing, 2),
-    SPEC(one_far_away_is_given_the_time_its_answers_take, 2),
-    SPEC(what_one_tells_all_hear_once, 4),
-    SPEC(a_restart_begins_its_numbers_anew_and_is_heard, 3),
-    SPEC(a_flood_of_events_neither_starves_membership_nor_is_starved, 2),
-    SPEC(why_tells_who_accuses_whom_since_when_and_what_came_of_it, 5),
-    SPEC(other_values_are_taken_while_it_runs, 2),
+static const struct net_spec specs[] = {
+    NET_SPEC(coordinates_tell_round_trips_that_nobody_measured, 3),
+    NET_SPEC(settled_coordinates_cost_nothing, 2),
+    NET_SPEC(one_far_away_is_given_the_time_its_answers_take, 2),
+    NET_SPEC(what_one_tells_all_hear_once, 4),
+    NET_SPEC(a_restart_begins_its_numbers_anew_and_is_heard, 3),
+    NET_SPEC(a_flood_of_events_neither_starves_membership_nor_is_starved, 2),
+    NET_SPEC(why_tells_who_accuses_whom_since_when_and_what_came_of_it, 5),
+    NET_SPEC(other_values_are_taken_while_it_runs, 2),
 };
 
-int main(int argc, char **argv) {
-  for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
-    if (argc > 1 && !strstr(specs[i].name, argv[1])) continue;
-    for (int seed = 1; seed <= specs[i].seeds; seed++) {
-      char context[128];
-      (void)snprintf(context, sizeof context, "%s, seed %d", specs[i].name, seed);
-      must_context = context;
-      specs[i].run((uint64_t)seed);
-    }
-    printf("ok %s (%d seeds)\n", specs[i].name, specs[i].seeds);
-    fflush(stdout);
-  }
-  return 0;
-}
+int main(int argc, char **argv) { return net_specs(argc, argv, specs, sizeof specs / sizeof *specs); }

@@ -153,8 +153,8 @@ static inline void check_forgotten(struct net *net, struct node *n) {
 
 /* A node that has somebody to probe does so each period, as long as its health makes it; but a period goes by on a member whose address
  * is now our own, and there may be another after it. */
-static inline void check_pings(struct net *net, struct node *n) {
-  if (n->paused || swim_is_leaving(n->swim) || swim_live(n->swim) < 2) n->pinged_ns = now_ns(net);
+static inline void check_pings(struct net *net, struct node *n, uint32_t others) {
+  if (n->paused || swim_is_leaving(n->swim) || others == 0) n->pinged_ns = now_ns(net);
   uint64_t longest_ns = net->config.probe_interval_ms * (net->config.health_max + 1) * MILLISECOND;
   MUST(now_ns(net) - n->pinged_ns <= 3 * longest_ns + MILLISECOND);
 }
@@ -162,7 +162,7 @@ static inline void check_pings(struct net *net, struct node *n) {
 static inline void check_node(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   struct swim_member m;
-  uint32_t cursor = 0;
+  uint32_t cursor = 0, others = 0; /* Whom it can ping: not those that lived at its address before. */
   swim_check(n->swim);
   MUST(n->swim->sends_count == 0 && n->swim->events_count == 0 && n->swim->counts.dropped == 0);
   for (uint32_t i = 0; i < net->count; i++) n->beliefs[i].seen = false;
@@ -171,18 +171,21 @@ static inline void check_node(struct net *net, uint32_t at) {
     MUST(subject < net->count);
     struct belief *b = &n->beliefs[subject];
     MUST(!b->seen); /* A name stands in the table once. */
+    uint8_t said = n->swim->members[swim_members_find(n->swim, m.name, m.name_length)].state; /* Below what a held one is shown as. */
+    MUST(m.held ? m.state == SWIM_DEAD && said != SWIM_LEFT : m.state == said);
     int order = swim_incarnation_compare(m.incarnation, b->incarnation);
-    MUST(!b->known || order > 0 || (order == 0 && m.state >= b->state)); /* Never down. */
+    MUST(!b->known || order > 0 || (order == 0 && said >= b->state)); /* Never down. */
     struct swim_incarnation *highest = &net->nodes[subject].highest;
     if (subject == n->id && swim_incarnation_compare(m.incarnation, *highest) > 0) *highest = m.incarnation;
     /* Only the subject raises its incarnation: nobody ever believes more than it has claimed itself. */
     MUST(swim_incarnation_compare(m.incarnation, *highest) <= 0);
     if (subject != n->id) MUST(b->member == (m.state == SWIM_ALIVE || m.state == SWIM_SUSPECT));
-    if (!b->known || b->state != (uint8_t)m.state) b->since_ns = now_ns(net);
-    b->known = b->seen = true, b->incarnation = m.incarnation, b->state = (uint8_t)m.state;
+    others += subject != n->id && said <= SWIM_SUSPECT && !address_equal(&m.address, &n->address);
+    if (!b->known || b->state != said) b->since_ns = now_ns(net);
+    b->known = b->seen = true, b->incarnation = m.incarnation, b->state = said;
   }
   check_forgotten(net, n);
-  check_pings(net, n);
+  check_pings(net, n, others);
 }
 
 /* Take all actions of a node, and look at it. */
@@ -326,6 +329,31 @@ static inline struct net *cluster(uint64_t seed, uint32_t count, const char *pro
   for (uint32_t i = 1; i < count; i++) join(net, i, 0);
   until_converged(net, 30 * SECOND);
   return net;
+}
+
+/* ---- programs of specs: [PART OF A NAME [TIMES AS MANY SEEDS]] ---- */
+
+struct net_spec {
+  const char *name;
+  void (*run)(uint64_t seed);
+  int seeds;
+};
+#define NET_SPEC(name, seeds) {#name, name, seeds}
+
+static inline int net_specs(int argc, char **argv, const struct net_spec *specs, size_t count) {
+  int times = argc > 2 ? atoi(argv[2]) : 1;
+  for (size_t i = 0; i < count; i++) {
+    if (argc > 1 && argv[1][0] && !strstr(specs[i].name, argv[1])) continue;
+    for (int seed = 1; seed <= specs[i].seeds * times; seed++) {
+      char context[128];
+      (void)snprintf(context, sizeof context, "%s, seed %d", specs[i].name, seed);
+      must_context = context;
+      specs[i].run((uint64_t)seed);
+    }
+    printf("ok %s (%d seeds)\n", specs[i].name, specs[i].seeds * times);
+    fflush(stdout);
+  }
+  return 0;
 }
 
 #endif

@@ -129,32 +129,14 @@ static void an_address_comes_with_its_incarnation(uint64_t seed) {
   net_close(net);
 }
 
-static const struct {
-  const char *name;
-  void (*run)(uint64_t seed);
-  int seeds;
-} specs[] = {
-#define SPEC(name, seeds) {#name, name, seeds}
-    SPEC(a_seed_is_asked_at_once, 10),
-    SPEC(a_newcomer_asks_for_two_more_tables, 5),
-    SPEC(seeds_are_remembered_after_the_dead_are_forgotten, 5),
-    SPEC(old_tombstones_do_not_go_round, 5),
-    SPEC(digests_tell_generations_versions_and_payloads_apart, 5),
-    SPEC(a_doubted_one_that_pings_hears_it_with_the_answer, 10),
-    SPEC(an_address_comes_with_its_incarnation, 10),
+static const struct net_spec specs[] = {
+    NET_SPEC(a_seed_is_asked_at_once, 10),
+    NET_SPEC(a_newcomer_asks_for_two_more_tables, 5),
+    NET_SPEC(seeds_are_remembered_after_the_dead_are_forgotten, 5),
+    NET_SPEC(old_tombstones_do_not_go_round, 5),
+    NET_SPEC(digests_tell_generations_versions_and_payloads_apart, 5),
+    NET_SPEC(a_doubted_one_that_pings_hears_it_with_the_answer, 10),
+    NET_SPEC(an_address_comes_with_its_incarnation, 10),
 };
 
-int main(int argc, char **argv) {
-  for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
-    if (argc > 1 && !strstr(specs[i].name, argv[1])) continue;
-    for (int seed = 1; seed <= specs[i].seeds; seed++) {
-      char context[128];
-      (void)snprintf(context, sizeof context, "%s, seed %d", specs[i].name, seed);
-      must_context = context;
-      specs[i].run((uint64_t)seed);
-    }
-    printf("ok %s (%d seeds)\n", specs[i].name, specs[i].seeds);
-    fflush(stdout);
-  }
-  return 0;
-}
+int main(int argc, char **argv) { return net_specs(argc, argv, specs, sizeof specs / sizeof *specs); }

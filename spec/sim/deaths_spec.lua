@@ -349,6 +349,37 @@ describe("no false death:", function ()
     end
   end)
 
+  it("F12, F13: a worker that comes and goes is held dead from its second death on, gets no work, and is back once it has been well", function ()
+    local c <close> = simcluster.new { managers = 1, workers = 3 }
+    local m, w = c.managers[1], c.workers[1]
+    c:on(m, "assert(node.swim:reconfigure { flap_half_life_ms = 30000 })")
+    c:hear(m)
+    for _ = 1, 3 do
+      c:cut(w, nil)
+      c:run(12000)
+      c:heal(w, nil)
+      c:run(8000)
+    end
+    assert.equal("dead", member(c, m, "w-a1").state)
+    local why = c:on(m, [[ local why = node.swim:why "w-a1" return { held = why.member.held, ms = why.held_for_ms,
+      text = require "shoal.swim".explain(why) }]])
+    assert.is_true(why.held and why.ms > 20000 and why.ms <= 90000)
+    assert.is_truthy(why.text:find("held to be dead for coming and going", 1, true), why.text)
+    assert.is_nil(c:ask(m, "look").lead.executors["w-a1"])
+    local id = begun(c, c:job { load = { vus = 2, iterations = 40 } })
+    for _, attempt in ipairs(ended(c, id).result.attempts) do assert.not_equal("w-a1", attempt.executor) end
+    c:run(95000) -- Three half-lives after its last trouble.
+    local told = {}
+    for _, event in ipairs(c:events(m)) do
+      if event:find "^dead" or event:find "^join" then told[#told + 1] = event end
+    end
+    assert.same({ "dead w-a1", "join w-a1", "dead w-a1", "join w-a1" }, told)
+    assert.equal("alive", member(c, m, "w-a1").state)
+    assert.equal("up", c:ask(m, "look").lead.executors["w-a1"].state)
+    c:complete(c:job { load = { vus = 4, iterations = 40 } })
+    c:rest()
+  end)
+
   it("F12: probes go on at their pace, reach everybody within a round of two, and those of different nodes are not in step", function ()
     local c <close> = simcluster.new { seed = 6, managers = 3, workers = 20 }
     c:run(15000)

@@ -19,7 +19,7 @@ enum { ANCHORS = 2, SIZE_MAX_ = 60, REST_S = 15 };
 
 #define FAULTS(X)                                                                                                   \
   X(LOSS) X(JITTER) X(CUT_ONE) X(CUT_BOTH) X(ISLAND) X(FLIP) X(PAUSE) X(CRASH) X(GONE) X(HALF) X(EVERYONE) X(SWAP) \
-  X(RENAMED) X(TWIN) X(LEAVE) X(PAYLOAD) X(HINT)
+  X(RENAMED) X(TWIN) X(LEAVE) X(PAYLOAD) X(HINT) X(CORRUPT) X(DUPLICATE) X(REORDER) X(RATE) X(CLIFF) X(CLOG) X(DRIFT) X(SLOW)
 enum fault {
 #define FAULT_ENUM(name) name,
   FAULTS(FAULT_ENUM)
@@ -62,6 +62,7 @@ static void draw_config(struct chaos *c, uint64_t seed) {
     config->gossip_interval_ms = draw(c, 50, 500), config->suspicion_multiplier = draw(c, 1, 5), config->suspicion_max = draw(c, 1, 8);
     config->confirmations = draw(c, 0, 4), config->health_max = draw(c, 0, 8), config->sync_interval_ms = draw(c, 2000, 20000);
     config->gossip_bytes_per_s = draw(c, 1000, 20000), config->datagram_max = draw(c, SWIM_DATAGRAM_MIN, SWIM_DATAGRAM_MAX);
+    config->flap_limit = one_in(c, 4) ? 0 : draw(c, 2, 12), config->flap_half_life_ms = draw(c, 1000, 60000);
   }
   c->extreme = seed % 20 == 0;
   if (!c->extreme) return;
@@ -141,15 +142,32 @@ static void mend_all(struct chaos *c) { sim_cut(c->net->sim, NULL, NULL, false);
 
 /* What the network does to all; each new property of a link (struct sim_link) is drawn here, and ended in `calm`. */
 static void weather(struct chaos *c, enum fault kind) {
-  if (kind == LOSS) c->net->link.loss = (double)rng_below(&c->net->rng, 40) / 100;
-  if (kind == JITTER)
-    c->net->link.latency_ns = rng_below(&c->net->rng, 100) * MILLISECOND, c->net->link.jitter_ns = rng_below(&c->net->rng, 200) * MILLISECOND;
+  struct sim_link *link = &c->net->link;
+  double share = (double)rng_below(&c->net->rng, 40) / 100;
+  if (kind == LOSS) link->loss = share;
+  if (kind == JITTER) link->latency_ns = draw(c, 0, 100) * MILLISECOND, link->jitter_ns = draw(c, 0, 200) * MILLISECOND;
+  if (kind == CORRUPT) link->corrupt = share;
+  if (kind == DUPLICATE) link->duplicate = share;
+  if (kind == REORDER) link->reorder = share, link->reorder_ns = draw(c, 0, 2000) * MILLISECOND;
+  if (kind == RATE) link->bytes_per_s = draw(c, 200, 20000), link->queue_bytes = draw(c, 1, 20000); /* A queue of 1 takes one. */
+  if (kind == CLIFF) link->size_max = draw(c, 300, SWIM_DATAGRAM_MAX);
   set_link(c->net);
+}
+
+/* What one sends to some others waits, and comes all at once: one by one, in another order. */
+static void clog_some(struct chaos *c, uint32_t a) {
+  bool on = one_in(c, 2);
+  for (uint32_t i = 0; i < c->net->count; i++) {
+    uint32_t b = pick(c);
+    if (c->net->nodes[a].machine != c->net->nodes[b].machine) sim_clog(c->net->sim, c->net->nodes[a].machine, c->net->nodes[b].machine, on);
+  }
 }
 static void calm(struct chaos *c) {
   c->net->link = (struct sim_link){.latency_ns = 500000, .jitter_ns = 500000};
   set_link(c->net);
   mend_all(c);
+  sim_clog(c->net->sim, NULL, NULL, false);
+  for (uint32_t i = 0; i < c->net->count; i++) sim_node_slow(c->net->nodes[i].machine, 0, 0); /* Drift stays. */
 }
 
 static void one_fault(struct chaos *c, enum fault kind) {
@@ -159,7 +177,15 @@ static void one_fault(struct chaos *c, enum fault kind) {
   bool same_machine = net->nodes[a].machine == net->nodes[b].machine;
   switch (kind) {
     case LOSS:
-    case JITTER: weather(c, kind); break;
+    case JITTER:
+    case CORRUPT:
+    case DUPLICATE:
+    case REORDER:
+    case RATE:
+    case CLIFF: weather(c, kind); break;
+    case CLOG: clog_some(c, a); break;
+    case DRIFT: MUST(sim_node_drift(net->nodes[a].machine, (int32_t)draw(c, 0, 400) - 200) == 0); break;
+    case SLOW: sim_node_slow(net->nodes[a].machine, one_in(c, 2) ? 0 : draw(c, 1, 50), draw(c, 1, 64)); break;
     case CUT_ONE: if (!same_machine) cut_one(net, a, b, true); break;
     case CUT_BOTH: if (!same_machine) cut_both(net, a, b, true); break;
     case ISLAND: island(c); break;
@@ -315,7 +341,9 @@ static void one(const struct work *work, uint64_t seed, struct result *result) {
     go_on(&c);
   }
   stop_faults(&c);
-  result->rest_s = until_rest(&c, (c.extreme ? 600 : 120) * SECOND);
+  /* Who flapped is let go of three half-lives after its last trouble. */
+  uint64_t held_ns = c.net->config.flap_limit > 0 ? 4 * c.net->config.flap_half_life_ms * MILLISECOND : 0;
+  result->rest_s = until_rest(&c, (c.extreme ? 600 : 120) * SECOND + held_ns);
   run(c.net, 3 * (c.net->config.health_max + 1) * c.net->config.probe_interval_ms * MILLISECOND); /* The last probe of that time ends. */
   (void)until_rest(&c, 30 * SECOND);
   check_idle(&c);

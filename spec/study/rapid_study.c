@@ -3,12 +3,10 @@
  *
  * Of N members some at once: crash; flip-flop, reachable for 20 s and cut for 20 s, in what they hear or in what they say; or lose 80 %
  * of what they hear or say. What counts is what healthy observers see of faulty and of healthy members. `out`: the share of (healthy
- * observer, faulty member) where the member is dead at the end. `removals` and `returns`: DEAD and JOIN events at them, by member, that
- * is over the number of observers; a decision that holds is 1 removal and 0 returns. `harmed`: DEAD events about healthy members.
- *
- * The core decides by suspicion alone and readmits whoever answers, so the half-reachable swing. --window_s and --limit give an estimate
- * of a rule that is not in the core: the same events, seen by an observer that also removes a member suspected `limit` times within a
- * window, and readmits one that it has removed only after it has been alive, unsuspected, for `proof_s`, doubled at each removal. */
+ * observer, faulty member) where the member is dead at the end. `removals` and `returns`: DEAD and JOIN events at them, by such pair.
+ * The decision about one that comes and goes is to hold it (c/core/swim_flap.c); before that it may return once, for whoever is cut off
+ * once is no flapper: `after` are the returns after the decision, none if it holds. A crash decides itself. `harmed`: DEAD events about
+ * healthy members. With --calm the fault ends after `seconds`, and all must be members again after that much more. */
 #include "study.h"
 
 struct fault {
@@ -20,86 +18,40 @@ static const struct fault faults[] = {
     {"crash", CRASH, true, true},   {"flip_in", FLIP, true, false},   {"flip_out", FLIP, false, true}, {"flip_both", FLIP, true, true},
     {"loss_in", LOSSY, true, false}, {"loss_out", LOSSY, false, true}, {"none", LOSSY, false, false},
 };
-enum { FAULTS = sizeof faults / sizeof *faults, HISTORY = 16 };
-
-struct rule { /* The estimate's. */
-  double window_s, limit, proof_s;
-};
+enum { FAULTS = sizeof faults / sizeof *faults };
 
 struct view { /* What one healthy observer saw of one member. */
-  uint32_t removals, returns, suspicions;
-  bool dead;
-  /* Under the rule: */
-  uint32_t rule_removals, rule_returns;
-  bool rule_out, up;
-  uint64_t good_ns;            /* Since when it has been alive, unsuspected. */
-  uint64_t suspected_ns[HISTORY]; /* The last ones, in a ring. */
+  uint32_t removals, returns, after, suspicions;
+  bool dead, decided;
 };
 struct watch {
   bool *faulty;
   uint32_t *rank; /* Of a faulty one among them. */
   uint32_t faulty_count;
   struct view *views; /* By observer, rank. */
-  struct view *healthy_views; /* By observer, subject; NULL when the rule is not estimated for them. */
-  uint64_t harmed, harmed_suspicions, rule_harmed;
-  struct study_samples removed_s; /* First removals, by observer and faulty member. */
+  uint64_t harmed, harmed_suspicions;
+  struct study_samples decided_s; /* By observer and faulty member. */
   uint64_t began_ns;
-  struct rule rule;
 };
-
-/* ---- the estimate ---- */
-
-static uint64_t proof_ns(const struct watch *w, const struct view *v) {
-  uint32_t doublings = v->rule_removals > 0 ? v->rule_removals - 1 : 0;
-  return (uint64_t)(w->rule.proof_s * 1e9) << (doublings < 6 ? doublings : 6);
-}
-
-/* It has proved itself by now, if it has been good for long enough. */
-static void rule_advance(const struct watch *w, struct view *v, uint64_t now_ns) {
-  if (!v->rule_out || !v->up || now_ns - v->good_ns < proof_ns(w, v)) return;
-  v->rule_out = false;
-  v->rule_returns++;
-}
-
-static void rule_event(struct watch *w, struct view *v, enum swim_event event, uint64_t now_ns) {
-  rule_advance(w, v, now_ns);
-  bool remove = event == SWIM_EVENT_DEAD;
-  if (event == SWIM_EVENT_SUSPECT) {
-    uint32_t limit = (uint32_t)w->rule.limit, at = v->suspicions % HISTORY;
-    v->suspected_ns[at] = now_ns;
-    uint64_t then_ns = v->suspected_ns[(v->suspicions + HISTORY + 1 - limit) % HISTORY];
-    remove = v->suspicions + 1 >= limit && now_ns - then_ns <= w->rule.window_s * 1e9;
-  }
-  if (event == SWIM_EVENT_SUSPECT || event == SWIM_EVENT_DEAD) v->up = false;
-  if (event == SWIM_EVENT_ALIVE || event == SWIM_EVENT_JOIN) v->up = true, v->good_ns = now_ns;
-  if (!remove || v->rule_out) return;
-  v->rule_out = true;
-  v->rule_removals++;
-}
 
 /* ---- what is seen ---- */
 
 static void on_event(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject) {
   struct watch *w = c->data;
-  uint64_t now_ns = study_now(c);
   if (w->faulty[at]) return;
   if (!w->faulty[subject]) {
     w->harmed += event == SWIM_EVENT_DEAD, w->harmed_suspicions += event == SWIM_EVENT_SUSPECT;
-    if (!w->healthy_views) return;
-    struct view *v = &w->healthy_views[(size_t)at * c->count + subject];
-    uint32_t before = v->rule_removals;
-    rule_event(w, v, event, now_ns);
-    w->rule_harmed += v->rule_removals > before;
-    v->suspicions += event == SWIM_EVENT_SUSPECT;
     return;
   }
   struct view *v = &w->views[(size_t)at * w->faulty_count + w->rank[subject]];
-  rule_event(w, v, event, now_ns);
   if (event == SWIM_EVENT_SUSPECT) v->suspicions++;
-  if (event == SWIM_EVENT_JOIN) v->returns++, v->dead = false;
+  if (event == SWIM_EVENT_JOIN) v->returns++, v->after += v->decided, v->dead = false;
   if (event != SWIM_EVENT_DEAD) return;
-  if (v->removals++ == 0) study_add(&w->removed_s, (double)(now_ns - w->began_ns) / 1e9);
+  v->removals++;
   v->dead = true;
+  bool decided = c->held || !c->nodes[subject].swim;
+  if (decided && !v->decided) study_add(&w->decided_s, (double)(study_now(c) - w->began_ns) / 1e9);
+  v->decided |= decided;
 }
 
 /* ---- what befalls them: each new kind of fault of a link goes here ---- */
@@ -134,15 +86,13 @@ static void let_pass(struct study_cluster *c, const struct fault *f, const struc
 /* ---- */
 
 struct result {
-  uint64_t pairs, out, removals, returns, suspicions, rule_out, rule_removals, rule_returns;
-  uint64_t harmed, harmed_suspicions, rule_harmed, bytes;
+  uint64_t pairs, out, removals, returns, after, suspicions, healed;
+  uint64_t harmed, harmed_suspicions, bytes;
   double first_s, last_s;
 };
 struct work {
-  uint32_t members, faulty, seconds, seeds;
-  bool healthy_too;
+  uint32_t members, faulty, seconds, seeds, calm;
   double loss;
-  struct rule rule;
   struct result *results; /* By seed, fault. */
 };
 
@@ -157,7 +107,6 @@ static void choose_faulty(struct study_cluster *c, struct watch *w) {
     w->faulty[i] = true;
     w->rank[i] = chosen++;
   }
-  for (size_t i = 0; i < (size_t)c->count * w->faulty_count; i++) w->views[i].up = true, w->views[i].good_ns = study_now(c);
 }
 
 static void tally(struct study_cluster *c, struct watch *w, struct result *r) {
@@ -166,13 +115,11 @@ static void tally(struct study_cluster *c, struct watch *w, struct result *r) {
     if (w->faulty[at]) continue;
     for (uint32_t k = 0; k < w->faulty_count; k++) {
       struct view *v = &w->views[(size_t)at * w->faulty_count + k];
-      rule_advance(w, v, study_now(c));
-      r->out += v->dead, r->removals += v->removals, r->returns += v->returns, r->suspicions += v->suspicions;
-      r->rule_out += v->rule_out, r->rule_removals += v->rule_removals, r->rule_returns += v->rule_returns;
+      r->out += v->dead, r->removals += v->removals, r->returns += v->returns, r->after += v->after, r->suspicions += v->suspicions;
     }
   }
-  r->first_s = study_quantile(&w->removed_s, 0.01), r->last_s = study_quantile(&w->removed_s, 0.99);
-  r->harmed = w->harmed, r->harmed_suspicions = w->harmed_suspicions, r->rule_harmed = w->rule_harmed;
+  r->first_s = study_quantile(&w->decided_s, 0.01), r->last_s = study_quantile(&w->decided_s, 0.99);
+  r->harmed = w->harmed, r->harmed_suspicions = w->harmed_suspicions;
   r->bytes = c->bytes;
 }
 
@@ -182,65 +129,66 @@ static void one(void *data, uint64_t task) {
   struct study_cluster *c = study_preset(task / FAULTS + 1, work->members);
   if (work->loss > 0) study_link(c, work->loss);
   study_run(c, 3 * SECOND);
-  struct watch w = {.faulty_count = work->faulty, .rule = work->rule};
+  struct watch w = {.faulty_count = work->faulty};
   choose_faulty(c, &w);
-  if (work->healthy_too) STUDY_NEED((w.healthy_views = calloc((size_t)c->count * c->count, sizeof *w.healthy_views)));
   w.began_ns = study_now(c);
   c->data = &w, c->on_event = on_event, c->datagrams = c->bytes = 0;
   let_pass(c, f, &w, work->seconds * SECOND);
   tally(c, &w, &work->results[task]);
+  if (work->calm > 0 && f->kind != CRASH) {
+    afflict(c, f, &w, false);
+    study_run(c, work->calm * SECOND);
+    for (uint32_t at = 0; at < c->count; at++) work->results[task].healed += swim_live(c->nodes[at].swim) == c->count;
+  }
   c->on_event = NULL;
   study_close(c);
-  free(w.faulty), free(w.rank), free(w.views), free(w.healthy_views);
-  study_clear(&w.removed_s);
+  free(w.faulty), free(w.rank), free(w.views);
+  study_clear(&w.decided_s);
 }
 
 static void print(const struct work *work, uint32_t fault) {
   struct result sum = {0};
   for (uint32_t seed = 0; seed < work->seeds; seed++) {
     const struct result *r = &work->results[seed * FAULTS + fault];
-    sum.pairs += r->pairs, sum.out += r->out, sum.removals += r->removals, sum.returns += r->returns;
+    sum.pairs += r->pairs, sum.out += r->out, sum.removals += r->removals, sum.returns += r->returns, sum.after += r->after;
     sum.suspicions += r->suspicions, sum.first_s += r->first_s / work->seeds, sum.last_s += r->last_s / work->seeds;
-    sum.rule_out += r->rule_out, sum.rule_removals += r->rule_removals, sum.rule_returns += r->rule_returns;
-    sum.harmed += r->harmed, sum.harmed_suspicions += r->harmed_suspicions, sum.rule_harmed += r->rule_harmed, sum.bytes += r->bytes;
+    sum.harmed += r->harmed, sum.harmed_suspicions += r->harmed_suspicions, sum.bytes += r->bytes, sum.healed += r->healed;
   }
   const char *name = faults[fault].name;
-  double pairs = (double)sum.pairs, out = (double)sum.out / pairs, returns = (double)sum.returns / pairs;
-  printf("%-9s %-6.3f %-8.2f %-8.2f %-9.2f %-7.1f %-7.1f %-8llu %-10llu %-7.0f | %-6.3f %-8.2f %-8.2f %llu\n", name, out,
-         (double)sum.removals / pairs, returns, (double)sum.suspicions / pairs, sum.first_s, sum.last_s,
-         (unsigned long long)sum.harmed, (unsigned long long)sum.harmed_suspicions,
-         (double)sum.bytes / work->seeds / work->seconds / work->members, (double)sum.rule_out / pairs,
-         (double)sum.rule_removals / pairs, (double)sum.rule_returns / pairs, (unsigned long long)sum.rule_harmed);
+  double pairs = (double)sum.pairs, out = (double)sum.out / pairs;
+  printf("%-9s %-6.3f %-8.2f %-8.2f %-6.2f %-9.2f %-7.1f %-7.1f %-8llu %-10llu %-7.0f %-7.3f\n", name, out,
+         (double)sum.removals / pairs, (double)sum.returns / pairs, (double)sum.after / pairs, (double)sum.suspicions / pairs,
+         sum.first_s, sum.last_s, (unsigned long long)sum.harmed, (unsigned long long)sum.harmed_suspicions,
+         (double)sum.bytes / work->seeds / work->seconds / work->members, (double)sum.healed / work->seeds / work->members);
   char bar[64];
   bool any = faults[fault].in || faults[fault].out;
   (void)snprintf(bar, sizeof bar, "rapid_%s_out", name);
   if (any) study_bar(bar, out, ">=", 1);
-  (void)snprintf(bar, sizeof bar, "rapid_%s_returns", name);
-  study_bar(bar, returns, "<=", 0);
+  (void)snprintf(bar, sizeof bar, "rapid_%s_returns_after", name);
+  if (any) study_bar(bar, (double)sum.after / pairs, "<=", 0);
   (void)snprintf(bar, sizeof bar, "rapid_%s_harmed", name);
   study_bar(bar, (double)sum.harmed, "<=", 0);
+  (void)snprintf(bar, sizeof bar, "rapid_%s_healed", name);
+  if (work->calm > 0 && faults[fault].kind != CRASH) study_bar(bar, (double)sum.healed / work->seeds / work->members, ">=", 1);
 }
 
 int main(int argc, char **argv) {
   struct study_option options[] = {
       {"n", 1000, "members"},   {"faulty", 10, "of them"},  {"seconds", 300, "a run"}, {"seeds", 1, ""},
       {"only", -1, "one fault, by its place in the table from 0"}, {"jobs", 1, "processes"},
-      {"limit", 6, "suspicions, within (of the rule that is estimated; at most 15)"}, {"window_s", 120, "this long"},
-      {"proof_s", 60, "and the time alive and unsuspected that readmits"},
-      {"healthy", 0, "1: estimate the rule for healthy members too"}, {"loss", 0, "uniform, besides"},
+      {"loss", 0, "uniform, besides"}, {"calm", 240, "seconds without fault after that, and then all are to be members"},
   };
   study_options(argc, argv, options, sizeof options / sizeof *options);
   struct work work = {.members = (uint32_t)options[0].value, .faulty = (uint32_t)options[1].value, .seconds = (uint32_t)options[2].value,
-                      .seeds = (uint32_t)options[3].value, .healthy_too = options[9].value > 0, .loss = options[10].value,
-                      .rule = {options[7].value, options[6].value, options[8].value}};
-  STUDY_NEED(work.faulty > 0 && work.faulty < work.members && work.rule.limit >= 1 && work.rule.limit < HISTORY);
+                      .seeds = (uint32_t)options[3].value, .loss = options[6].value, .calm = (uint32_t)options[7].value};
+  STUDY_NEED(work.faulty > 0 && work.faulty < work.members);
   work.results = study_share(FAULTS * work.seeds * sizeof *work.results);
   int only = (int)options[4].value;
   for (int fault = 0; only >= 0 && fault < FAULTS; fault++)
     for (uint32_t seed = 0; fault == only && seed < work.seeds; seed++) one(&work, seed * FAULTS + (uint32_t)fault);
   if (only < 0) study_each((unsigned)options[5].value, FAULTS * work.seeds, one, &work);
-  printf("                                               removed after   DEAD of  SUSPECT of bytes/s | under the rule\n");
-  printf("fault     out    removals returns  suspected 1 %%     99 %% s  healthy  healthy    a node  | out    removals returns  harmed\n");
+  printf("                                 returns           decided after   DEAD of  SUSPECT of bytes/s  all\n");
+  printf("fault     out    removals returns  after  suspected 1 %%     99 %% s  healthy  healthy    a node   healed\n");
   for (uint32_t fault = 0; fault < FAULTS; fault++)
     if (only < 0 || (int)fault == only) print(&work, fault);
   return study_short;

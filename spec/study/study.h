@@ -43,7 +43,7 @@ static struct { uint32_t value; bool given; size_t offset; const char *name; } s
     FIELD(probe_interval_ms), FIELD(probe_timeout_ms), FIELD(indirect_probes), FIELD(ping_repeats),
     FIELD(health_max), FIELD(buddy), FIELD(gossip_interval_ms), FIELD(gossip_fanout),
     FIELD(retransmit_multiplier), FIELD(gossip_bytes_per_s), FIELD(suspicion_multiplier),
-    FIELD(suspicion_max), FIELD(confirmations), FIELD(sync_interval_ms),
+    FIELD(suspicion_max), FIELD(confirmations), FIELD(sync_interval_ms), FIELD(flap_limit), FIELD(flap_half_life_ms),
 #undef FIELD
 };
 enum { STUDY_FIELDS = sizeof study_fields / sizeof *study_fields };
@@ -203,6 +203,7 @@ struct study_cluster {
   struct swim_config config;
   struct sim_link link;
   uint64_t datagrams, bytes;
+  bool held; /* The member of the event that on_event is told of is. */
   void (*on_send)(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t type, size_t length);
   void (*on_event)(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject);
   void *data;
@@ -242,6 +243,7 @@ static inline void study_settle(struct study_node *n) {
     } else if (a.kind == SWIM_EVENT && c->on_event) {
       char name[12] = {0};
       memcpy(name, a.member.name + 1, a.member.name_length - 1);
+      c->held = a.member.held;
       c->on_event(c, at, a.event, (uint32_t)atoi(name));
     }
   }
