@@ -4,8 +4,7 @@
  * says, until a quarter of the limit is left. The protocol goes on below as if nothing were: it is probed, refutes, and is believed;
  * only what is shown of it, and the events, tell it dead. A new life begins without points.
  *
- *   trouble:    suspected 1, dead 3 more (the first return of a member that was cut off is free; the second within a minute is not)
- *   witnesses:  whoever has more points than the one accused is none: one that was cut off accuses everybody when it is back
+ *   trouble:    suspected by somebody 1, dead 3 more (the first return of a member that was cut off is free; the second within a minute is not)
  *   at most:    twice the limit, so that nobody is held longer than three half-lives after its last trouble
  *   and only:   an outlier. Who has less than OUTLIER times the mean of the others is not held, or no longer: then it is the network
  *               that is bad, or it is we who are cut off. */
@@ -86,10 +85,7 @@ static double points_of(const struct swim *s, uint32_t id) {
 }
 
 void swim_flap_suspected(struct swim *s, uint32_t id, uint32_t accuser) {
-  if (accuser == 0) return; /* A death that we doubt. */
-  uint32_t by = s->flaps_count > 0 ? swim_members_by_key(s, accuser, 0) : NONE;
-  if (by != NONE && points_of(s, by) > points_of(s, id)) return;
-  trouble(s, id, 1);
+  if (accuser) trouble(s, id, 1); /* Else it is a death that we doubt. */
 }
 void swim_flap_died(struct swim *s, uint32_t id) { trouble(s, id, DEATH_POINTS); }
 

@@ -87,6 +87,37 @@ static void one_that_hears_a_fifth_is_held_though_it_refutes_every_time(uint64_t
   net_close(net);
 }
 
+/* It believes all others dead while it is cut off, and says so when it is back: in a small cluster nobody would be an outlier. */
+static void what_it_says_of_others_when_it_is_back_is_no_trouble(uint64_t seed) {
+  enum { FEW = 4, LAST = FEW - 1 };
+  struct net *net = net_open(seed, "local");
+  net->config.flap_half_life_ms = 30000;
+  for (uint32_t i = 0; i < FEW; i++) net_add(net);
+  for (uint32_t i = 1; i < FEW; i++) join(net, i, 0);
+  until_converged(net, 10 * SECOND);
+  for (int times = 0; times < 3; times++)
+    for (int cut = 1; cut >= 0; cut--) {
+      for (uint32_t i = 0; i < LAST; i++) cut_both(net, i, LAST, cut);
+      run(net, cut ? 12 * SECOND : 8 * SECOND);
+    }
+  for (uint32_t i = 0; i < LAST; i++) MUST(believes(net, i, LAST) == SWIM_DEAD && net->nodes[i].swim->held == 1);
+  net_close(net);
+}
+
+/* Else who gave trouble for long would be held for long. */
+static void points_have_a_bound(uint64_t seed) {
+  struct tale t;
+  struct net *net = watched(seed, &t);
+  struct swim_config config = net->config;
+  struct swim_why why;
+  config.flap_limit = 2;
+  for (uint32_t i = 0; i < COUNT; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
+  swing(net, 4);
+  for (uint32_t i = 0; i < COUNT; i++)
+    MUST(i == IT || (swim_why(net->nodes[i].swim, "n5", 2, &why) && why.flap_points > 2 && why.flap_points <= 4));
+  net_close(net);
+}
+
 static void a_restart_ends_it(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
@@ -171,6 +202,8 @@ static const struct net_spec specs[] = {
     NET_SPEC(one_cut_off_once_is_back_at_once, 10),
     NET_SPEC(one_that_comes_and_goes_is_held_from_its_second_death_until_it_has_been_well, 10),
     NET_SPEC(one_that_hears_a_fifth_is_held_though_it_refutes_every_time, 5),
+    NET_SPEC(what_it_says_of_others_when_it_is_back_is_no_trouble, 10),
+    NET_SPEC(points_have_a_bound, 2),
     NET_SPEC(a_restart_ends_it, 5),
     NET_SPEC(one_that_is_held_may_die_or_leave, 6),
     NET_SPEC(a_network_that_comes_and_goes_holds_nobody, 5),

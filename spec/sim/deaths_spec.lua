@@ -349,7 +349,7 @@ describe("no false death:", function ()
     end
   end)
 
-  it("F12, F13: a worker that comes and goes is held dead from its second death on, gets no work, and is back once it has been well", function ()
+  it("F12, F13: a worker that comes and goes is held dead from its second death on, gets no work, and is back once it is well", function ()
     local c <close> = simcluster.new { managers = 1, workers = 3 }
     local m, w = c.managers[1], c.workers[1]
     c:on(m, "assert(node.swim:reconfigure { flap_half_life_ms = 30000 })")

@@ -11,6 +11,7 @@
 local function parts() return { "swim_parts_spec" } end
 local function spec(behaviour) return { "swim_spec", behaviour } end
 local function rule(behaviour) return { "swim_rules_spec", behaviour } end
+local function flap(behaviour) return { "swim_flap_spec", behaviour } end
 local function chaos(seeds, from) return { "chaos_study", "--seeds=" .. seeds, "--from=" .. (from or 1) } end
 
 local mutants = {
@@ -33,7 +34,7 @@ local mutants = {
   { name = "no_two_more_tables", file = "swim_tables.c", killers = { rule "two_more_tables" },
     find = "uint32_t ids[2], count = swim_choose(s, ids, 2, swim_members_by_key(s, sender_key, 0));", put = "uint32_t ids[2], count = 0;" },
   { name = "seeds_and_dead_never_retried", file = "swim_join.c", killers = { spec "a_partition_heals" },
-    find = "if (s->leaving || rng_below(&s->rng, swim_live(s)) != 0) return;", put = "if (s->leaving || s->now_ns) return;" },
+    find = "if (s->leaving || rng_below(&s->rng, swim_living(s)) != 0) return;", put = "if (s->leaving || s->now_ns) return;" },
   { name = "seeds_forgotten_after_the_first_join", file = "swim_join.c", killers = { rule "seeds_are_remembered" },
     find = "if (seed->next_ns == UINT64_MAX && !seed_lives(s, seed)) seed->sequence", put = "if (seed->next_ns == 0) seed->sequence" },
   { name = "address_reused_is_the_old_member", file = "swim.c", killers = { spec "another_name_at_the_old_address" },
@@ -106,7 +107,7 @@ local mutants = {
   { name = "health_never_recovers", file = "swim_probe.c", killers = { spec "hears_badly", spec "gives_it_back" },
     find = "else swim_ail(s, -1);", put = "else swim_ail(s, 0);" },
   { name = "nobody_checks_a_suspicion", file = "swim_probe.c", killers = { { "crash_study", "--crashes=200" } },
-    find = "if (hash % swim_live(s) < CHECKERS && !s->leaving)", put = "if (hash == 0 && !s->leaving)" },
+    find = "if (hash % swim_living(s) < CHECKERS && !s->leaving)", put = "if (hash == 0 && !s->leaving)" },
   { name = "a_newcomer_is_not_told_what_is_remembered", file = "swim_tables.c", killers = { parts() },
     find = ".first = new ? sender : NONE,", put = ".first = NONE," },
   { name = "the_round_is_not_shuffled", file = "swim_table.c", killers = { spec "within_two_rounds" },
@@ -123,6 +124,35 @@ local mutants = {
     find = "s->config.members_max", put = "(s->config.members_max + 1000000)" },
   { name = "leaving_tells_nobody", file = "swim_members.c", killers = { spec "leaving_is_heard" },
     find = "  self->state = SWIM_LEFT;\n", put = "" },
+  -- Damping.
+  { name = "deaths_are_no_points", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held" },
+    find = "{ trouble(s, id, DEATH_POINTS); }", put = "{ trouble(s, id, 0); }" },
+  { name = "suspicions_are_no_points", file = "swim_flap.c", killers = { flap "hears_a_fifth" },
+    find = "if (accuser) trouble(s, id, 1);", put = "" },
+  { name = "points_do_not_decay", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held", chaos(20) },
+    find = "return points * exp2(", put = "return points + 0 * exp2(" },
+  { name = "points_have_no_bound", file = "swim_flap.c", killers = { flap "have_a_bound" },
+    find = "fmin(before + more, CAP * limit)", put = "before + more" },
+  { name = "whoever_is_held_stays_so", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held", chaos(20) },
+    find = "if (!m->held || !may_go(s, f)) continue;", put = "if (m->held || !may_go(s, f)) continue;" },
+  { name = "whoever_is_held_is_let_go_at_once", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held" },
+    find = "points <= RELEASE * s->config.flap_limit;", put = "points >= 0;" },
+  { name = "many_are_held_at_once", file = "swim_flap.c", killers = { flap "a_network_that" },
+    find = "return points * others >= OUTLIER * theirs;", put = "return theirs >= 0 && others > 0;" },
+  { name = "the_first_of_many_stays_held", file = "swim_flap.c", killers = { flap "a_network_that" },
+    find = "if (s->config.flap_limit == 0 || !is_outlier(s, points)) return true;", put = "if (s->config.flap_limit == 0) return true;" },
+  { name = "doubted_deaths_are_accusations", file = "swim_flap.c", killers = { flap "is_no_trouble" },
+    find = "if (accuser) trouble(s, id, 1);", put = "trouble(s, id, 1);" },
+  { name = "a_restart_inherits_points", file = "swim_members.c", killers = { flap "a_restart_ends_it" },
+    find = "  swim_flap_forget(s, id);\n  assert(!swim_lives(m));", put = "  assert(!swim_lives(m));" },
+  { name = "whoever_left_stays_held", file = "swim_members.c", killers = { flap "may_die_or_leave" },
+    find = "  if (r->state == SWIM_LEFT) swim_flap_forget(s, id);\n", put = "" },
+  { name = "points_are_kept_for_ever", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held" },
+    find = "  sweep(s);\n", put = "  (void)sweep;\n" },
+  { name = "events_of_the_held_are_told", file = "swim.c", killers = { flap "comes_and_goes_is_held" },
+    find = "if (s->members[id].held && kind != SWIM_EVENT_USER) return NULL;", put = "" },
+  { name = "the_held_are_shown_alive", file = "swim.c", killers = { flap "comes_and_goes_is_held" },
+    find = ".state = m->held ? SWIM_DEAD : m->state", put = ".state = m->state" },
 }
 
 ---- The workshop: a folder with its own copy of the sources, and objects of them.

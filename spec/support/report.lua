@@ -55,6 +55,7 @@ return function (options)
     for _, p in ipairs(pending) do io.write("pending: ", p.title, ": ", p.message, "\n") end
     for _, f in ipairs(failed) do io.write("\nFAILED: ", f.title, "\n", f.message, "\n") end
     io.write(("%d specs passed, %d failed, %d pending\n"):format(passed, #failed, #pending))
+    io.flush() -- A sanitizer that finds a leak ends the process without it.
     local path = os.getenv("SHOAL_TOTALS")
     if path then
       local file = assert(io.open(path, "w"))
