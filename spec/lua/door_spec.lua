@@ -1,4 +1,5 @@
 local door = require "shoal.core.door"
+local uncollected = require "spec.support.uncollected"
 local uv = require "luv"
 local world = require "shoal.core.world".current()
 
@@ -49,6 +50,7 @@ describe("the door", function ()
   end)
 
   it("reports a stack that overflows", function ()
+    local _ <close> = uncollected()
     local function deeper() return 1 + deeper() end
     call(deeper)
     assert.equal(1, #told)

@@ -2,6 +2,7 @@ local fake_world = require "spec.support.fake_world"
 local errors = require "shoal.errors"
 local log = require "shoal.log"
 local sites = require "shoal.sites"
+local uncollected = require "spec.support.uncollected"
 local cjson = require "cjson"
 
 describe("errors", function ()
@@ -189,6 +190,7 @@ describe("errors", function ()
     end)
 
     it("survives a stack overflow, running out of memory, and a failing message handler", function ()
+      local _ <close> = uncollected()
       local function deep() return 1 + deep() end
       local _, incident = errors.call("spec.a", nil, deep)
       assert.truthy(incident.message:find "stack overflow")
