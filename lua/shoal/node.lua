@@ -182,11 +182,17 @@ local function watch(self)
   return true
 end
 
+log.event("swim.held", { "member", "role", "dc", "points", "for_ms" })
+
 --- What membership says goes to the role's hooks.
 local function on_member(self, event)
   local m = event.member
   m.role, m.dc, m.cores = facts_of(m)
   self.journal:feed(event)
+  if event.kind == "dead" and m.held then -- It lives, and people will wonder.
+    local why = self.swim:why(m.name)
+    log.warning("swim.held", { member = m.name, role = m.role, dc = m.dc, points = ("%.1f"):format(why.flap_points), for_ms = why.held_for_ms })
+  end
   if event.kind == "join" then errors.withdraw("detector.global_death", m.name) end -- Its death is no longer true.
   self.hooks:fire("swim.member", { member = m.name, kind = event.kind }, event)
   if event.kind == "dead" then

@@ -365,6 +365,8 @@ describe("no false death:", function ()
       text = require "shoal.swim".explain(why) }]])
     assert.is_true(why.held and why.ms > 20000 and why.ms <= 90000)
     assert.is_truthy(why.text:find("held to be dead for coming and going", 1, true), why.text)
+    local _, said = c.s:log():gsub('"node":"m%-a1","event":"swim.held","member":"w%-a1"', "")
+    assert.equal(1, said)
     assert.is_nil(c:ask(m, "look").lead.executors["w-a1"])
     local id = begun(c, c:job { load = { vus = 2, iterations = 40 } })
     for _, attempt in ipairs(ended(c, id).result.attempts) do assert.not_equal("w-a1", attempt.executor) end

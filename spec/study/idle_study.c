@@ -5,9 +5,9 @@ static double first_bytes;
 
 static void study(uint32_t count, uint32_t seconds) {
   char name[64];
-  double began_s = study_cpu_s(), resident = study_resident_bytes();
+  double began_s = study_cpu_s(), kernel_s = study_kernel_s(), resident = study_resident_bytes();
   struct study_cluster *c = study_preset(1, count);
-  double set_up_s = study_cpu_s() - began_s;
+  double set_up_s = study_cpu_s() - began_s, pages_s = study_kernel_s() - kernel_s;
   double view_bytes = (study_resident_bytes() - resident) / ((double)count * count);
   study_run(c, 2 * SECOND);
   began_s = study_cpu_s();
@@ -15,7 +15,7 @@ static void study(uint32_t count, uint32_t seconds) {
   study_run(c, seconds * SECOND);
   double took_s = study_cpu_s() - began_s, members = (double)count * seconds;
   double rate = (double)(c->bytes - bytes) / members, sent = (double)(c->datagrams - datagrams) / members;
-  printf("%-7u %-8.2f %-11.3f %-13.0f %-9.2f %.1f\n", count, rate, sent, seconds / took_s, set_up_s, view_bytes);
+  printf("%-7u %-8.2f %-11.3f %-13.0f %-9.2f %-6.2f %.1f\n", count, rate, sent, seconds / took_s, set_up_s, pages_s, view_bytes);
   (void)snprintf(name, sizeof name, "idle_bytes_%u", count);
   study_bar(name, rate, "<=", 60);
   (void)snprintf(name, sizeof name, "idle_datagrams_%u", count);
@@ -42,7 +42,7 @@ static void study(uint32_t count, uint32_t seconds) {
 int main(int argc, char **argv) {
   struct study_option options[] = {{"largest", 10000, "members, from 100 on in decades"}, {"seconds", 60, "of virtual time"}};
   study_options(argc, argv, options, sizeof options / sizeof *options);
-  printf("members bytes/s  datagrams/s x_real_time   set_up_s  bytes_a_view (names of 2-6 bytes)\n");
+  printf("members bytes/s  datagrams/s x_real_time   set_up_s  kernel bytes_a_view (names of 2-6 bytes)\n");
   for (uint32_t count = 100; count <= options[0].value; count *= 10) study(count, (uint32_t)options[1].value);
   return study_short;
 }
