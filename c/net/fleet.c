@@ -27,6 +27,11 @@ static void trouble(struct fleet *f, int code) {
   if (code < 0 && f->error == 0) f->error = code;
 }
 
+static bool withheld(struct fleet *f, uint32_t at, bool came, const struct shoal_address *other, const uint8_t *bytes, size_t length) {
+  if (!f->withhold) return false;
+  return f->withhold(f, &(struct fleet_datagram){.at = at, .came = came, .other = *other, .bytes = bytes, .length = length});
+}
+
 void fleet_settle(struct fleet *f, uint32_t at) {
   struct fleet_node *n = &f->nodes[at];
   struct swim_action a;
@@ -36,7 +41,7 @@ void fleet_settle(struct fleet *f, uint32_t at) {
     if (a.kind == SWIM_SEND) {
       f->datagrams++, f->bytes += a.length;
       if (f->on_send) f->on_send(f, at, fleet_index(&a.to), a.bytes, a.length);
-      trouble(f, world_udp_send(n->udp, &a.to, a.bytes, a.length));
+      if (!withheld(f, at, false, &a.to, a.bytes, a.length)) trouble(f, world_udp_send(n->udp, &a.to, a.bytes, a.length));
     } else if (a.kind == SWIM_EVENT) {
       if (f->on_event) f->on_event(f, at, &a, named(a.member.name, a.member.name_length));
     } else if (a.kind != SWIM_LEFT_DONE) {
@@ -60,8 +65,17 @@ static void on_timer(void *data) {
 
 static void on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
   struct fleet_node *n = data;
+  if (withheld(n->fleet, place(n), true, from, bytes, length)) return;
   (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
   fleet_settle(n->fleet, place(n));
+}
+
+void fleet_pass(struct fleet *f, const struct fleet_datagram *d) {
+  struct fleet_node *n = &f->nodes[d->at];
+  if (!n->swim) return;
+  if (!d->came) trouble(f, world_udp_send(n->udp, &d->other, d->bytes, d->length));
+  else (void)swim_receive(n->swim, world_now_ns(n->world), &d->other, d->bytes, d->length); /* Counted there. */
+  fleet_settle(f, d->at);
 }
 
 static void on_opened(void *data, uint32_t stream) {

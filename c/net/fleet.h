@@ -23,6 +23,13 @@ struct fleet_node {
   uint32_t generation;
   bool settling;
 };
+struct fleet_datagram { /* That came to a member, or that it sends. */
+  uint32_t at;
+  bool came;
+  struct shoal_address other;
+  const uint8_t *bytes;
+  size_t length;
+};
 struct fleet {
   struct sim *sim;
   struct fleet_node *nodes;
@@ -33,6 +40,8 @@ struct fleet {
   /* Told of each datagram as it is sent, and of each event: about whom. Both may be NULL. */
   void (*on_send)(struct fleet *f, uint32_t from, uint32_t to, const uint8_t *bytes, size_t length);
   void (*on_event)(struct fleet *f, uint32_t at, const struct swim_action *action, uint32_t subject);
+  /* Asked of each datagram that comes or is to go, unless it is NULL. True: it is withheld, and for fleet_pass() to let it on. */
+  bool (*withhold)(struct fleet *f, const struct fleet_datagram *d);
   void *data;
 };
 
@@ -48,6 +57,7 @@ void fleet_crash(struct fleet *f, uint32_t at);
 int fleet_restart(struct fleet *f, uint32_t at);                /* Its memory lost, its generation one more. */
 int fleet_join(struct fleet *f, uint32_t at, uint32_t seed);
 void fleet_settle(struct fleet *f, uint32_t at);                /* After a call into its swim: take all it has to say. */
+void fleet_pass(struct fleet *f, const struct fleet_datagram *d); /* That was withheld; its member may be down by now. */
 uint32_t fleet_index(const struct shoal_address *address);      /* Whose address it is. */
 
 #endif

@@ -37,7 +37,7 @@ static void study(uint32_t count, size_t crashes, uint32_t seeds) {
       while (!k.dead_ns && study_now(c) - began_ns < 120 * SECOND) study_run(c, 100 * MILLISECOND);
       if (k.dead_ns) study_add(&all, (double)(k.dead_ns - began_ns) / 1e9);
       else undecided++;
-      study_add(&windows, (double)(k.suspected_ns - k.pinged_ns) / 1e6 / c->config.probe_interval_ms);
+      study_add(&windows, (double)(k.suspected_ns - k.pinged_ns) / 1e6 / c->fleet->config.probe_interval_ms);
       study_add(&firsts, (double)(k.suspected_ns - began_ns) / 1e9);
       false_deaths += k.false_deaths;
       c->on_send = NULL, c->on_event = NULL;

@@ -22,7 +22,7 @@ static void on_send(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t
   struct detection *d = c->data;
   (void)from, (void)length;
   if (type != PING || !d->since_ns[to]) return;
-  study_add(&d->waits, (double)(study_now(c) - d->since_ns[to]) / 1e6 / c->config.probe_interval_ms);
+  study_add(&d->waits, (double)(study_now(c) - d->since_ns[to]) / 1e6 / c->fleet->config.probe_interval_ms);
   d->since_ns[to] = 0;
   d->down--;
 }

@@ -11,10 +11,10 @@ static void study(uint32_t count, uint32_t seconds) {
   double view_bytes = (study_resident_bytes() - resident) / ((double)count * count);
   study_run(c, 2 * SECOND);
   began_s = study_cpu_s();
-  uint64_t bytes = c->bytes, datagrams = c->datagrams;
+  uint64_t bytes = c->fleet->bytes, datagrams = c->fleet->datagrams;
   study_run(c, seconds * SECOND);
   double took_s = study_cpu_s() - began_s, members = (double)count * seconds;
-  double rate = (double)(c->bytes - bytes) / members, sent = (double)(c->datagrams - datagrams) / members;
+  double rate = (double)(c->fleet->bytes - bytes) / members, sent = (double)(c->fleet->datagrams - datagrams) / members;
   printf("%-7u %-8.2f %-11.3f %-13.0f %-9.2f %-6.2f %.1f\n", count, rate, sent, seconds / took_s, set_up_s, pages_s, view_bytes);
   (void)snprintf(name, sizeof name, "idle_bytes_%u", count);
   study_bar(name, rate, "<=", 60);

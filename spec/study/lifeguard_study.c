@@ -94,14 +94,14 @@ static void run_blocked(const struct work *work, const struct row *row, uint32_t
     if (!w.blocked[i]) w.blocked[i] = true, left--;
   }
   uint64_t end_ns = study_now(c) + work->seconds * SECOND;
-  c->data = &w, c->on_event = on_event, c->datagrams = c->bytes = 0;
+  c->data = &w, c->on_event = on_event, c->fleet->datagrams = c->fleet->bytes = 0;
   while (study_now(c) < end_ns) {
     block(c, row, w.blocked, true);
     study_run(c, closed_ms[cell / COUNTS % CLOSED] * MILLISECOND);
     block(c, row, w.blocked, false);
     study_run(c, open_ms[cell / COUNTS / CLOSED] * MILLISECOND);
   }
-  result->datagrams = c->datagrams, result->bytes = c->bytes;
+  result->datagrams = c->fleet->datagrams, result->bytes = c->fleet->bytes;
   c->on_event = NULL;
   study_close(c);
   free(w.blocked);

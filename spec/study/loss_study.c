@@ -37,7 +37,7 @@ static void study(const struct weather *w, uint32_t count, uint32_t seeds, uint3
     study_run(c, minutes * 60 * SECOND);
     total += t.deaths, suspicions += t.suspicions;
     if (t.deaths > worst) worst = t.deaths;
-    bytes += (double)c->bytes / (count * minutes * 60.0 * seeds);
+    bytes += (double)c->fleet->bytes / (count * minutes * 60.0 * seeds);
     study_close(c);
   }
   printf("%-14s %-6u %-12llu %-12llu %-14.0f %.0f\n", w->name, seeds, (unsigned long long)worst, (unsigned long long)total,

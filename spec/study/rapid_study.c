@@ -120,7 +120,7 @@ static void tally(struct study_cluster *c, struct watch *w, struct result *r) {
   }
   r->first_s = study_quantile(&w->decided_s, 0.01), r->last_s = study_quantile(&w->decided_s, 0.99);
   r->harmed = w->harmed, r->harmed_suspicions = w->harmed_suspicions;
-  r->bytes = c->bytes;
+  r->bytes = c->fleet->bytes;
 }
 
 static void one(void *data, uint64_t task) {
@@ -132,7 +132,7 @@ static void one(void *data, uint64_t task) {
   struct watch w = {.faulty_count = work->faulty};
   choose_faulty(c, &w);
   w.began_ns = study_now(c);
-  c->data = &w, c->on_event = on_event, c->datagrams = c->bytes = 0;
+  c->data = &w, c->on_event = on_event, c->fleet->datagrams = c->fleet->bytes = 0;
   let_pass(c, f, &w, work->seconds * SECOND);
   tally(c, &w, &work->results[task]);
   if (work->calm > 0 && f->kind != CRASH) {

@@ -6,11 +6,11 @@ static double spread(uint64_t seed, uint32_t count, double loss, struct study_cl
   *kept = c;
   study_link(c, loss);
   uint32_t from = (uint32_t)rng_below(&c->rng, count), missing = count - 1;
-  struct study_node *n = &c->nodes[from];
+  struct fleet_node *n = &c->nodes[from];
   uint32_t version = n->swim->members[SELF].payload_version + 1;
   STUDY_NEED(swim_set_payload(n->swim, world_now_ns(n->world), "new", 3) == 0);
-  study_settle(n);
-  uint64_t began_ns = study_now(c), step_ns = c->config.gossip_interval_ms * MILLISECOND / 4;
+  fleet_settle(c->fleet, from);
+  uint64_t began_ns = study_now(c), step_ns = c->fleet->config.gossip_interval_ms * MILLISECOND / 4;
   uint8_t *has = calloc(count, 1);
   STUDY_NEED(has);
   has[from] = 1;
@@ -22,7 +22,7 @@ static double spread(uint64_t seed, uint32_t count, double loss, struct study_cl
     }
   }
   free(has);
-  double rounds = (double)(study_now(c) - began_ns) / (c->config.gossip_interval_ms * 1e6);
+  double rounds = (double)(study_now(c) - began_ns) / (c->fleet->config.gossip_interval_ms * 1e6);
   study_link(c, 0);
   study_run(c, 8 * SECOND); /* Until nobody tells it any more. */
   return missing ? INFINITY : rounds;

@@ -1,4 +1,4 @@
-/* What the studies of membership share: clusters of core/swim on the simulated world without Lua states, options, tables and bars.
+/* What the studies of membership share: fleets of core/swim on the simulated world without Lua states, options, tables and bars.
  *
  * A study checks statistics, not invariants (spec/c/swim_net.h does those), so clusters of 10,000 run here. A run is its seed.
  * Every field of the configuration is an option too: --suspicion_max=4. */
@@ -19,6 +19,7 @@
 #include "core/errors.h"
 #include "core/rng.h"
 #include "core/swim_private.h"
+#include "net/fleet.h"
 #include "world/sim.h"
 
 #define SECOND UINT64_C(1000000000)
@@ -177,37 +178,25 @@ static inline double study_resident_bytes(void) {
   return (double)pages * 4096;
 }
 
-/* ---- clusters ---- */
+/* ---- clusters: a fleet (c/net/fleet.h), and what studies do to it ---- */
 
-struct study_cluster;
-struct study_held { /* A datagram that waits, of a node that neither reads nor sends; to be read, or to be sent. */
-  struct study_held *next;
-  bool read;
-  struct shoal_address other;
-  size_t length;
+struct study_withheld { /* A datagram of a member that neither reads nor sends. */
+  struct study_withheld *next;
+  struct fleet_datagram datagram; /* Its bytes follow. */
   uint8_t bytes[];
 };
-struct study_node {
-  struct study_cluster *cluster;
-  struct swim *swim; /* NULL while it is down. */
-  struct sim_node *machine;
-  struct shoal_world *world;
-  struct world_udp *udp;
-  struct world_timer *timer;
-  struct shoal_address address;
-  char name[12];
-  uint32_t generation;
-  bool holds;
-  struct study_held *held, **held_end;
+struct study_line {
+  bool on;
+  struct study_withheld *first, **end;
 };
 struct study_cluster {
-  struct sim *sim;
-  struct rng rng; /* The study's own draws. */
-  struct study_node *nodes;
+  struct fleet *fleet;
+  struct sim *sim;           /* These three are the fleet's. */
+  struct fleet_node *nodes;
   uint32_t count;
-  struct swim_config config;
+  struct rng rng; /* The study's own draws. */
   struct sim_link link;
-  uint64_t datagrams, bytes;
+  struct study_line *lines; /* By member. */
   bool held; /* The member of the event that on_event is told of is. */
   void (*on_send)(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t type, size_t length);
   void (*on_event)(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject);
@@ -216,162 +205,86 @@ struct study_cluster {
 
 static inline uint64_t study_now(const struct study_cluster *c) { return sim_now_ns(c->sim); }
 
-static inline struct shoal_address study_address(uint32_t index) {
-  struct shoal_address a = {.family = 4, .port = 7000};
-  uint32_t host = index + 1;
-  a.bytes[0] = 10, a.bytes[1] = (uint8_t)(host >> 16), a.bytes[2] = (uint8_t)(host >> 8), a.bytes[3] = (uint8_t)host;
-  return a;
-}
-static inline uint32_t study_index(const struct shoal_address *a) {
-  return ((uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3]) - 1;
+static inline void study_sent(struct fleet *f, uint32_t from, uint32_t to, const uint8_t *bytes, size_t length) {
+  struct study_cluster *c = f->data;
+  if (c->on_send) c->on_send(c, from, to, bytes[2] & 15, length);
 }
 
-static inline void study_keep(struct study_node *n, bool read, const struct shoal_address *other, const uint8_t *bytes, size_t length) {
-  struct study_held *h = malloc(sizeof *h + length);
-  STUDY_NEED(h);
-  *h = (struct study_held){.read = read, .other = *other, .length = length};
-  memcpy(h->bytes, bytes, length);
-  *n->held_end = h;
-  n->held_end = &h->next;
+static inline void study_event(struct fleet *f, uint32_t at, const struct swim_action *a, uint32_t subject) {
+  struct study_cluster *c = f->data;
+  c->held = a->member.held;
+  if (c->on_event) c->on_event(c, at, a->event, subject);
 }
 
-static inline void study_settle(struct study_node *n) {
-  struct study_cluster *c = n->cluster;
-  uint32_t at = (uint32_t)(n - c->nodes);
-  struct swim_action a;
-  while (swim_next(n->swim, &a)) {
-    if (a.kind == SWIM_SEND) {
-      c->datagrams++, c->bytes += a.length;
-      if (c->on_send) c->on_send(c, at, study_index(&a.to), a.bytes[2] & 15, a.length);
-      if (n->holds) study_keep(n, false, &a.to, a.bytes, a.length);
-      else STUDY_NEED(world_udp_send(n->udp, &a.to, a.bytes, a.length) == 0);
-    } else if (a.kind == SWIM_EVENT && c->on_event) {
-      char name[12] = {0};
-      memcpy(name, a.member.name + 1, a.member.name_length - 1);
-      c->held = a.member.held;
-      c->on_event(c, at, a.event, (uint32_t)atoi(name));
-    }
-  }
-  uint64_t due = swim_deadline(n->swim);
-  if (due == UINT64_MAX) world_timer_stop(n->timer);
-  else world_timer_start(n->timer, due);
-}
-
-static inline void study_on_timer(void *data) {
-  struct study_node *n = data;
-  swim_tick(n->swim, world_now_ns(n->world));
-  study_settle(n);
-}
-
-static inline void study_on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
-  struct study_node *n = data;
-  if (n->holds) {
-    study_keep(n, true, from, bytes, length);
-    return;
-  }
-  (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
-  study_settle(n);
+static inline bool study_withhold(struct fleet *f, const struct fleet_datagram *d) {
+  struct study_line *line = &((struct study_cluster *)f->data)->lines[d->at];
+  if (!line->on) return false;
+  struct study_withheld *w = malloc(sizeof *w + d->length);
+  STUDY_NEED(w);
+  *w = (struct study_withheld){.datagram = *d};
+  memcpy(w->bytes, d->bytes, d->length);
+  w->datagram.bytes = w->bytes;
+  *line->end = w;
+  line->end = &w->next;
+  return true;
 }
 
 /* It reads nothing and sends nothing, though its timers run: until it lets go, when all of it comes, in order and late. */
 static inline void study_hold(struct study_cluster *c, uint32_t at, bool on) {
-  struct study_node *n = &c->nodes[at];
-  if (n->holds == on) return;
-  n->holds = on;
-  struct study_held *h = n->held, *next;
-  n->held = NULL, n->held_end = &n->held;
-  for (; h; h = next) {
-    next = h->next;
-    if (h->read && n->swim) study_on_datagram(n, &h->other, h->bytes, h->length);
-    if (!h->read && n->swim) STUDY_NEED(world_udp_send(n->udp, &h->other, h->bytes, h->length) == 0);
-    free(h);
+  struct study_line *line = &c->lines[at];
+  if (line->on == on) return;
+  struct study_withheld *w = line->first, *next;
+  *line = (struct study_line){.on = on, .end = &line->first};
+  for (; w; w = next) {
+    next = w->next;
+    fleet_pass(c->fleet, &w->datagram);
+    free(w);
   }
 }
 
-static inline void study_start(struct study_cluster *c, uint32_t at) {
-  static const struct world_udp_events events = {.on_datagram = study_on_datagram};
-  struct study_node *n = &c->nodes[at];
-  if (!n->world) n->world = sim_node_restart(n->machine);
-  STUDY_NEED(n->world && world_udp_open(n->world, &n->address, &events, n, &n->udp) == 0);
-  STUDY_NEED(world_timer_open(n->world, study_on_timer, NULL, n, &n->timer) == 0);
-  struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "study", .cluster_length = 5,
-                                   .address = n->address, .generation = ++n->generation};
-  STUDY_NEED(swim_open(&c->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim) == 0);
-}
-
-static inline void study_join(struct study_cluster *c, uint32_t at, uint32_t seed) {
-  struct study_node *n = &c->nodes[at];
-  STUDY_NEED(swim_join(n->swim, world_now_ns(n->world), &c->nodes[seed].address) == 0);
-  study_settle(n);
-}
-
-static inline void study_crash(struct study_cluster *c, uint32_t at) {
-  struct study_node *n = &c->nodes[at];
-  sim_node_crash(n->machine);
-  swim_close(n->swim);
-  n->swim = NULL;
-  n->world = NULL;
-}
+static inline void study_join(struct study_cluster *c, uint32_t at, uint32_t seed) { STUDY_NEED(fleet_join(c->fleet, at, seed) == 0); }
+static inline void study_crash(struct study_cluster *c, uint32_t at) { fleet_crash(c->fleet, at); }
+static inline void study_start(struct study_cluster *c, uint32_t at) { STUDY_NEED(fleet_restart(c->fleet, at) == 0); } /* A new life. */
 
 /* A study's own changes to each cluster's configuration, by study_set. */
 static void (*study_configure)(void *data, struct swim_config *config);
 static void *study_configure_data;
 
-/* `count` nodes that know nobody. */
-static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) {
+static inline struct study_cluster *study_open(uint64_t seed, uint32_t count, bool acquainted) {
   struct study_cluster *c = calloc(1, sizeof *c);
-  STUDY_NEED(c && (c->nodes = calloc(count, sizeof *c->nodes)));
+  struct swim_config config;
+  STUDY_NEED(c && (c->lines = calloc(count, sizeof *c->lines)));
   rng_seed(&c->rng, seed);
   c->link = (struct sim_link){.latency_ns = 500000, .jitter_ns = 500000};
-  STUDY_NEED(sim_open(&(struct sim_config){.seed = seed, .link = c->link}, &c->sim) == 0);
-  STUDY_NEED(swim_config_profile("lan", &c->config) == 0);
+  STUDY_NEED(swim_config_profile("lan", &config) == 0);
   for (size_t i = 0; i < STUDY_FIELDS; i++)
-    if (study_fields[i].given) memcpy((char *)&c->config + study_fields[i].offset, &study_fields[i].value, sizeof(uint32_t));
-  if (study_configure) study_configure(study_configure_data, &c->config);
-  if (c->config.members_max < count + 1) c->config.members_max = count + 1;
-  const char *wrong = swim_config_check(&c->config);
+    if (study_fields[i].given) memcpy((char *)&config + study_fields[i].offset, &study_fields[i].value, sizeof(uint32_t));
+  if (study_configure) study_configure(study_configure_data, &config);
+  const char *wrong = swim_config_check(&config);
   if (wrong) printf("%s\n", wrong), exit(2);
-  c->count = count;
-  for (uint32_t i = 0; i < count; i++) {
-    struct study_node *n = &c->nodes[i];
-    n->cluster = c;
-    n->generation = 1000;
-    n->address = study_address(i);
-    (void)snprintf(n->name, sizeof n->name, "n%u", i);
-    struct shoal_address machine = n->address;
-    machine.port = 0;
-    STUDY_NEED(sim_node_add(c->sim, n->name, &machine, &n->machine) == 0);
-    n->world = sim_node_world(n->machine);
-    study_start(c, i);
-  }
+  STUDY_NEED(fleet_open(seed, count, &config, &c->link, acquainted, &c->fleet) == 0);
+  struct fleet *f = c->fleet;
+  f->data = c, f->on_send = study_sent, f->on_event = study_event, f->withhold = study_withhold;
+  c->sim = f->sim, c->nodes = f->nodes, c->count = count;
+  for (uint32_t i = 0; i < count; i++) c->lines[i].end = &c->lines[i].first;
+  for (uint32_t i = 0; i < count && acquainted && count <= 100; i++) swim_check(c->nodes[i].swim);
   return c;
 }
 
+/* `count` nodes that know nobody. */
+static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) { return study_open(seed, count, false); }
 /* `count` nodes, all of whom know all: nobody had to join. */
-static inline struct study_cluster *study_preset(uint64_t seed, uint32_t count) {
-  struct study_cluster *c = study_blank(seed, count);
-  struct swim **all = calloc(count, sizeof *all);
-  STUDY_NEED(all);
-  for (uint32_t i = 0; i < count; i++) all[i] = c->nodes[i].swim;
-  STUDY_NEED(swim_preset(all, count) == 0);
-  free(all);
-  for (uint32_t i = 0; i < count; i++) {
-    if (count <= 100) swim_check(c->nodes[i].swim);
-    study_settle(&c->nodes[i]);
-  }
-  return c;
-}
+static inline struct study_cluster *study_preset(uint64_t seed, uint32_t count) { return study_open(seed, count, true); }
 
 static inline void study_close(struct study_cluster *c) {
+  STUDY_NEED(c->fleet->error == 0);
   for (uint32_t i = 0; i < c->count; i++) study_hold(c, i, false);
-  for (uint32_t i = 0; i < c->count; i++)
-    if (c->nodes[i].swim) swim_close(c->nodes[i].swim);
-  sim_close(c->sim);
-  free(c->nodes);
+  fleet_close(c->fleet);
+  free(c->lines);
   free(c);
 }
 
-static inline void study_run(struct study_cluster *c, uint64_t duration_ns) { sim_run_until(c->sim, study_now(c) + duration_ns); }
+static inline void study_run(struct study_cluster *c, uint64_t duration_ns) { fleet_run(c->fleet, duration_ns); }
 
 static inline void study_link(struct study_cluster *c, double loss) {
   c->link.loss = loss;
