@@ -230,7 +230,7 @@ enum swim_event {
   SWIM_EVENT_DEAD,    /* It was a member, and its incarnation shown is over, or it comes and goes: `held` then. */
   SWIM_EVENT_LEFT,    /* It said so itself. */
   SWIM_EVENT_UPDATE,  /* Its payload or address changed. */
-  SWIM_EVENT_USER,    /* It tells something: swim_action.told. */
+  SWIM_EVENT_USER,    /* It tells something, swim_action.told: also one that is shown dead, for others may have heard it. */
 };
 const char *swim_event_name(enum swim_event event); /* "join", ... */
 

@@ -92,7 +92,8 @@ void swim_merge_user(struct swim *s, const struct user_event *e) {
     return;
   }
   mark(s->users, e);
-  struct event *event = swim_emit(s, SWIM_EVENT_USER, id, s->members[id].incarnation, s->members[id].state);
+  const struct member *m = &s->members[id];
+  struct event *event = swim_emit(s, SWIM_EVENT_USER, id, m->incarnation, m->held ? SWIM_DEAD : m->state);
   if (!event) return;
   event->user = (uint32_t)(user - s->users->at);
   user->waiting = true;

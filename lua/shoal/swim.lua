@@ -97,7 +97,7 @@ swim.config = schema.record {
 ---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
 ---@field member SwimMember  of a `dead` one `held` may be true; state and incarnation are those of the event, the rest is of now
 
----@field told string?     of `user`: what the member tells,
+---@field told string?     of `user`: what the member tells (also one that is shown dead, for others may have heard it),
 ---@field number integer?  and which of its life's events it is, from 1
 
 ---@class SwimWhy  times are whole milliseconds; facts come newest first
