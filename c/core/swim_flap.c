@@ -36,13 +36,7 @@ static void forget(struct swim *s, struct flap *f) {
   *f = s->flaps[--s->flaps_count];
 }
 
-/* Those with next to nothing make room, so that the list is as long as there is trouble. */
 static struct flap *add(struct swim *s, uint32_t id) {
-  if (s->flaps_count == s->flaps_capacity)
-    for (uint32_t i = s->flaps_count; i-- > 0;) {
-      struct flap *f = &s->flaps[i];
-      if (!s->members[f->id].held && decayed(s, f->points, f->at_ns) < NOTHING) forget(s, f);
-    }
   if (s->flaps_count == s->flaps_capacity) {
     struct flap *grown = realloc(s->flaps, (s->flaps_capacity * 2 + 4) * sizeof *grown);
     if (!grown) return NULL; /* It is not damped then; all else goes on. */
@@ -101,11 +95,12 @@ static bool may_go(const struct swim *s, const struct flap *f) {
   return s->members[f->id].state != SWIM_SUSPECT && points <= RELEASE * s->config.flap_limit;
 }
 
-/* A look at one of them each period, so that all are forgotten in time. */
+/* A look at a few of them each period, so that all are forgotten in time. */
 static void sweep(struct swim *s) {
-  if (s->flaps_count == 0) return;
-  struct flap *f = &s->flaps[s->counts.probes % s->flaps_count];
-  if (!s->members[f->id].held && decayed(s, f->points, f->at_ns) < NOTHING) forget(s, f);
+  for (int n = 0; n < SWEEP && s->flaps_count > 0; n++) {
+    struct flap *f = &s->flaps[s->flaps_at++ % s->flaps_count];
+    if (!s->members[f->id].held && decayed(s, f->points, f->at_ns) < NOTHING) forget(s, f);
+  }
 }
 
 void swim_flap_tick(struct swim *s) {
@@ -135,11 +130,10 @@ uint32_t swim_flap_held_living(const struct swim *s) {
   return held;
 }
 
-bool swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns) {
+void swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns) {
   *points = points_of(s, id);
   *until_ns = 0;
-  if (!s->members[id].held) return false;
+  if (!s->members[id].held) return;
   double halvings = log2(*points / (RELEASE * s->config.flap_limit));
   *until_ns = s->now_ns + (uint64_t)(fmax(0, halvings) * (double)ms(s->config.flap_half_life_ms));
-  return true;
 }

@@ -275,7 +275,7 @@ struct swim {
   uint32_t ended_ms;   /* The suspicion that the last move ended: how long it was, and its confirmations. */
   uint8_t ended_confirmations;
   struct flap *flaps;  /* In no order. */
-  uint32_t flaps_count, flaps_capacity;
+  uint32_t flaps_count, flaps_capacity, flaps_at; /* at: whom to look at next, whether it can be forgotten. */
   uint32_t held;       /* How many of them are. */
   double flaps_sum;    /* Of all points ever, decayed, as of */
   uint64_t flaps_sum_ns;
@@ -409,8 +409,8 @@ void swim_flap_died(struct swim *s, uint32_t id);
 void swim_flap_forget(struct swim *s, uint32_t id); /* It is another life, or none any more. */
 void swim_flap_tick(struct swim *s);                /* Let go of those that have been well for long enough. */
 uint32_t swim_flap_held_living(const struct swim *s);
-/* False: it is not held. Until when it is, if it gives no more trouble. */
-bool swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns);
+/* *until_ns: when it will be let go of, if it gives no more trouble; 0: it is not held. */
+void swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns);
 
 /* swim_why.c: evidence */
 void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t other, uint32_t value);

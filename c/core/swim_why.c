@@ -70,7 +70,7 @@ bool swim_why(const struct swim *s, const char *name, size_t name_length, struct
     if (p->stage == PROBE_FREE || p->target != id || p->key != m->key) continue;
     out->probing = true, out->probe_ns = p->sent_ns, out->probe_end_ns = p->end_ns;
   }
-  (void)swim_flap_why(s, id, &out->flap_points, &out->held_until_ns); /* 0 when it is not held. */
+  swim_flap_why(s, id, &out->flap_points, &out->held_until_ns);
   if (m->suspicion != NONE) tell_suspicion(s, m, out);
   tell_facts(s, m, out);
   return true;
