@@ -164,13 +164,15 @@ describe("a job", function ()
     end)
 
     it("goes on without its client: --detach, jobs, status, and its answer until it is forgotten", function ()
-      local r = c:shoal { "submit", c:file("j.lua", job_of "w = { command = 'sleep 0.6; echo late' }"), "--connect", up.connect, "--detach" }
+      local r = c:shoal { "submit", c:file("j.lua", job_of(
+        "w = { command = 'while [ ! -e " .. c.dir .. "/go ]; do sleep 0.05; done; echo late' }")), "--connect", up.connect, "--detach" }
       assert.equal(0, r.code, r.err)
       local id = r.out:match "^(%S+)\n$"
       assert.is_truthy(c:shoal({ "jobs", "--connect", up.connect }).out:find(id .. "%s+running"), r.out)
       local status = c:shoal { "status", id, "--connect", up.connect }
       assert.equal(0, status.code)
       assert.is_truthy(status.out:find("is running", 1, true), status.out)
+      c:file("go", "")
       cluster.wait("its end", function ()
         status = c:shoal { "status", id, "--connect", up.connect }
         return status.out:find("completed", 1, true)
@@ -181,7 +183,7 @@ describe("a job", function ()
     end)
 
     it("F31: is one job for one key, also from many at once", function ()
-      local text = job_of("w = { command = 'echo ran >> " .. c.dir .. "/ran; sleep 0.5' }")
+      local text = job_of("w = { command = 'echo ran >> " .. c.dir .. "/ran; sleep 2' }") -- Until the last has asked, on a slow machine too.
       local all, ids = {}, {}
       for i = 1, 5 do all[i] = start_submit(up.connect, text, "--key", "the same") end
       for i, p in ipairs(all) do
