@@ -103,7 +103,7 @@
  *
  * Limits: config.members_max records (one more is refused and counted); SWIM_SEEDS_MAX seeds. Pick and update are O(1), a suspicion
  * O(log suspects). All memory is the table's own: 64 bytes a member, 9 for finding and choosing it, its name and payload in steps of 8,
- * and at most a sixteenth more; nothing is allocated once it has grown. */
+ * 24 for one that gave trouble of late, and at most a sixteenth more; nothing is allocated once it has grown. */
 #ifndef SHOAL_SWIM_H
 #define SHOAL_SWIM_H
 

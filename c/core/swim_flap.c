@@ -7,7 +7,7 @@
  *   trouble:    suspected by somebody 1, dead 3 more (the first return of a member that was cut off is free; the second within a minute is not)
  *   at most:    twice the limit, so that nobody is held longer than three half-lives after its last trouble
  *   and only:   an outlier. Who has less than OUTLIER times the mean of the others is not held, or no longer: then it is the network
- *               that is bad, or it is we who are cut off. */
+ *               that is bad, or it is we who are cut off. Where there are but two members nobody can tell. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -51,9 +51,9 @@ static struct flap *add(struct swim *s, uint32_t id) {
 
 /* The sum of all points is kept as it decays, not walked; those of members that were forgotten decay in it too. */
 static bool is_outlier(const struct swim *s, double points) {
-  uint32_t others = s->living + s->dead > 2 ? s->living + s->dead - 1 : 1;
+  uint32_t others = s->living + s->dead - 1; /* This one is among them. */
   double theirs = fmax(0, decayed(s, s->flaps_sum, s->flaps_sum_ns) - points);
-  return points * others >= OUTLIER * theirs;
+  return others > 0 && points * others >= OUTLIER * theirs;
 }
 
 static void trouble(struct swim *s, uint32_t id, double more) {

@@ -162,6 +162,20 @@ static void a_network_that_comes_and_goes_holds_nobody(uint64_t seed) {
   net_close(net);
 }
 
+static void of_two_nobody_is_held(uint64_t seed) {
+  struct net *net = net_open(seed, "lan");
+  for (uint32_t i = 0; i < 2; i++) net_add(net);
+  join(net, 1, 0);
+  until_converged(net, 10 * SECOND);
+  for (int times = 0; times < 3; times++)
+    for (int cut = 1; cut >= 0; cut--) {
+      cut_both(net, 0, 1, cut);
+      run(net, 20 * SECOND);
+    }
+  MUST(believes(net, 0, 1) == SWIM_ALIVE && believes(net, 1, 0) == SWIM_ALIVE && net->deaths == 6);
+  net_close(net);
+}
+
 static void it_is_off_at_0_and_whoever_was_held_is_let_go(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
@@ -207,6 +221,7 @@ static const struct net_spec specs[] = {
     NET_SPEC(a_restart_ends_it, 5),
     NET_SPEC(one_that_is_held_may_die_or_leave, 6),
     NET_SPEC(a_network_that_comes_and_goes_holds_nobody, 5),
+    NET_SPEC(of_two_nobody_is_held, 3),
     NET_SPEC(it_is_off_at_0_and_whoever_was_held_is_let_go, 3),
     NET_SPEC(why_tells_points_and_until_when, 5),
 };

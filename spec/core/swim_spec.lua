@@ -29,7 +29,7 @@ describe("core/swim", function()
     local ok, output = run "swim_flap_spec"
     assert(ok, output)
     local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(10, behaviours, output)
+    assert.equal(11, behaviours, output)
   end)
 
   it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
