@@ -297,7 +297,7 @@ uint64_t swim_distance_ns(const struct swim *s, const char *a, size_t a_length, 
   X(LEFT, "left")                                                          \
   X(RESTARTED, "began a new life")                                         \
   X(HELD, "came and went too often: held to be dead")                      \
-  X(RELEASED, "has been well for long enough: held no more")               \
+  X(RELEASED, "held no more: well for long enough, or others are no better") \
   X(EXCUSED, "our own timers ran late: all running probes were forgiven")
 enum swim_fact_kind {
 #define SWIM_FACT_ENUM(name, text) SWIM_FACT_##name,

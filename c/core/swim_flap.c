@@ -8,7 +8,6 @@
  *   at most:    twice the limit, so that nobody is held longer than three half-lives after its last trouble
  *   and only:   an outlier. Who has less than OUTLIER times the mean of the others is not held, or no longer: then it is the network
  *               that is bad, or it is we who are cut off. Where there are but two members nobody can tell. */
-#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 

@@ -46,6 +46,12 @@ static bool all_believe(const struct net *net, enum swim_state state) {
   return true;
 }
 
+static void set_limit(struct net *net, uint32_t flap_limit) {
+  struct swim_config config = net->config;
+  config.flap_limit = flap_limit;
+  for (uint32_t i = 0; i < COUNT; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
+}
+
 static void one_cut_off_once_is_back_at_once(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
@@ -75,7 +81,7 @@ static void one_that_comes_and_goes_is_held_from_its_second_death_until_it_has_b
   net_close(net);
 }
 
-static void one_that_hears_a_fifth_is_held_though_it_refutes_every_time(uint64_t seed) {
+static void one_that_hears_a_tenth_is_held_though_it_refutes_every_time(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
   struct sim_link lossy = net->link;
@@ -108,10 +114,8 @@ static void what_it_says_of_others_when_it_is_back_is_no_trouble(uint64_t seed) 
 static void points_have_a_bound(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
-  struct swim_config config = net->config;
   struct swim_why why;
-  config.flap_limit = 2;
-  for (uint32_t i = 0; i < COUNT; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
+  set_limit(net, 2);
   swing(net, 4);
   for (uint32_t i = 0; i < COUNT; i++)
     MUST(i == IT || (swim_why(net->nodes[i].swim, "n5", 2, &why) && why.flap_points > 2 && why.flap_points <= 4));
@@ -176,14 +180,25 @@ static void of_two_nobody_is_held(uint64_t seed) {
   net_close(net);
 }
 
+static void others_are_asked_rather_than_one_that_is_held(uint64_t seed) {
+  struct tale t;
+  struct net *net = watched(seed, &t);
+  swing(net, 3);
+  run(net, 30 * SECOND);
+  struct swim *s = net->nodes[0].swim;
+  uint32_t it = swim_members_find(s, "n5", 2), ids[FANOUT_MAX];
+  MUST(s->members[it].held && s->members[it].state == SWIM_ALIVE); /* It answers, so that only this speaks against it. */
+  for (int times = 0; times < 1000; times++)
+    for (uint32_t i = swim_choose(s, ids, 3, NONE); i-- > 0;) MUST(ids[i] != it);
+  net_close(net);
+}
+
 static void it_is_off_at_0_and_whoever_was_held_is_let_go(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
   swing(net, 3);
   MUST(all_believe(net, SWIM_DEAD));
-  struct swim_config config = net->config;
-  config.flap_limit = 0;
-  for (uint32_t i = 0; i < COUNT; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
+  set_limit(net, 0);
   run(net, 2 * SECOND); /* A period of theirs. */
   MUST(all_believe(net, SWIM_ALIVE));
   t = (struct tale){0};
@@ -215,13 +230,14 @@ static void why_tells_points_and_until_when(uint64_t seed) {
 static const struct net_spec specs[] = {
     NET_SPEC(one_cut_off_once_is_back_at_once, 10),
     NET_SPEC(one_that_comes_and_goes_is_held_from_its_second_death_until_it_has_been_well, 10),
-    NET_SPEC(one_that_hears_a_fifth_is_held_though_it_refutes_every_time, 5),
+    NET_SPEC(one_that_hears_a_tenth_is_held_though_it_refutes_every_time, 5),
     NET_SPEC(what_it_says_of_others_when_it_is_back_is_no_trouble, 10),
     NET_SPEC(points_have_a_bound, 2),
     NET_SPEC(a_restart_ends_it, 5),
     NET_SPEC(one_that_is_held_may_die_or_leave, 6),
     NET_SPEC(a_network_that_comes_and_goes_holds_nobody, 5),
     NET_SPEC(of_two_nobody_is_held, 3),
+    NET_SPEC(others_are_asked_rather_than_one_that_is_held, 3),
     NET_SPEC(it_is_off_at_0_and_whoever_was_held_is_let_go, 3),
     NET_SPEC(why_tells_points_and_until_when, 5),
 };

@@ -9,62 +9,46 @@ local function run(command)
   return pipe:close(), output
 end
 
+--- It ends well, and has said "ok" of so many behaviours.
+local function holds(program, behaviours)
+  local ok, output = run(program)
+  assert(ok, output)
+  assert.is_nil(output:find "FAILED", output)
+  local _, said = output:gsub("ok ", "ok ")
+  assert.equal(behaviours, said, output)
+end
+
 describe("core/swim", function()
   it("keeps membership true over many seeds, its invariants at every event", function()
-    local ok, output = run "swim_spec"
-    assert(ok, output)
-    assert.is_nil(output:find "FAILED", output)
-    local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(34, behaviours, output)
+    holds("swim_spec", 34)
   end)
 
   it("keeps each rule that no other spec would miss (scripts/study mutants takes them away)", function()
-    local ok, output = run "swim_rules_spec"
-    assert(ok, output)
-    local _, rules = output:gsub("ok ", "ok ")
-    assert.equal(7, rules, output)
+    holds("swim_rules_spec", 7)
   end)
 
   it("F12: holds whoever comes and goes to be dead, and lets go of it when it has been well", function ()
-    local ok, output = run "swim_flap_spec"
-    assert(ok, output)
-    local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(11, behaviours, output)
+    holds("swim_flap_spec", 12)
   end)
 
   it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
-    local ok, output = run "swim_parts_spec"
-    assert(ok, output)
-    local _, properties = output:gsub("ok ", "ok ")
-    assert.equal(14, properties, output)
+    holds("swim_parts_spec", 14)
   end)
 
   it("tells distances, what users tell, and why it believes what it does; other values are taken while it runs", function()
-    local ok, output = run "swim_more_spec"
-    assert(ok, output)
-    local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(8, behaviours, output)
+    holds("swim_more_spec", 8)
   end)
 
   it("fetches long tables over streams, and does without where there are none", function ()
-    local ok, output = run "swim_tables_spec"
-    assert(ok, output)
-    local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(5, behaviours, output)
+    holds("swim_tables_spec", 5)
   end)
 
   it("is recorded and replayed to the same decisions; a recording may be cut, or be any bytes", function ()
-    local ok, output = run "swim_record_spec"
-    assert(ok, output)
-    local _, behaviours = output:gsub("ok ", "ok ")
-    assert.equal(4, behaviours, output)
+    holds("swim_record_spec", 4)
   end)
 
   it("keeps names and payloads packed (core/blobs)", function()
-    local ok, output = run "blobs_spec"
-    assert(ok, output)
-    local _, properties = output:gsub("ok ", "ok ")
-    assert.equal(3, properties, output)
+    holds("blobs_spec", 3)
   end)
 
   it("takes any bytes: 10^5 mutated datagrams, every refusal counted", function()

@@ -127,7 +127,7 @@ local mutants = {
   -- Damping.
   { name = "deaths_are_no_points", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held" },
     find = "{ trouble(s, id, DEATH_POINTS); }", put = "{ trouble(s, id, 0); }" },
-  { name = "suspicions_are_no_points", file = "swim_flap.c", killers = { flap "hears_a_fifth" },
+  { name = "suspicions_are_no_points", file = "swim_flap.c", killers = { flap "hears_a_tenth" },
     find = "if (accuser) trouble(s, id, 1);", put = "" },
   { name = "points_do_not_decay", file = "swim_flap.c", killers = { flap "comes_and_goes_is_held", chaos(20) },
     find = "return points * exp2(", put = "return points + 0 * exp2(" },
@@ -141,6 +141,8 @@ local mutants = {
     find = "points * others >= OUTLIER * theirs;", put = "theirs >= 0;" },
   { name = "of_two_one_is_held", file = "swim_flap.c", killers = { flap "of_two" },
     find = "return others > 0 && points", put = "return points" },
+  { name = "the_held_are_asked_like_others", file = "swim_table.c", killers = { flap "others_are_asked" },
+    find = "if (s->members[id].state == SWIM_ALIVE && !s->members[id].held) ids", put = "if (s->members[id].state == SWIM_ALIVE) ids" },
   { name = "the_first_of_many_stays_held", file = "swim_flap.c", killers = { flap "a_network_that" },
     find = "if (s->config.flap_limit == 0 || !is_outlier(s, points)) return true;", put = "if (s->config.flap_limit == 0) return true;" },
   { name = "doubted_deaths_are_accusations", file = "swim_flap.c", killers = { flap "is_no_trouble" },
