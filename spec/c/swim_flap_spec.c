@@ -46,12 +46,6 @@ static bool all_believe(const struct net *net, enum swim_state state) {
   return true;
 }
 
-static void set_limit(struct net *net, uint32_t flap_limit) {
-  struct swim_config config = net->config;
-  config.flap_limit = flap_limit;
-  for (uint32_t i = 0; i < COUNT; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
-}
-
 static void one_cut_off_once_is_back_at_once(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
@@ -115,7 +109,7 @@ static void points_have_a_bound(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
   struct swim_why why;
-  set_limit(net, 2);
+  set_flap_limit(net, 2);
   swing(net, 4);
   for (uint32_t i = 0; i < COUNT; i++)
     MUST(i == IT || (swim_why(net->nodes[i].swim, "n5", 2, &why) && why.flap_points > 2 && why.flap_points <= 4));
@@ -198,7 +192,7 @@ static void it_is_off_at_0_and_whoever_was_held_is_let_go(uint64_t seed) {
   struct net *net = watched(seed, &t);
   swing(net, 3);
   MUST(all_believe(net, SWIM_DEAD));
-  set_limit(net, 0);
+  set_flap_limit(net, 0);
   run(net, 2 * SECOND); /* A period of theirs. */
   MUST(all_believe(net, SWIM_ALIVE));
   t = (struct tale){0};

@@ -299,6 +299,14 @@ static inline enum swim_state believes(const struct net *net, uint32_t at, uint3
   return swim_find(net->nodes[at].swim, name, strlen(name), &m) ? m.state : (enum swim_state)99;
 }
 
+/* Of all that are up, from now on; 0 lets go of whoever is held (c/core/swim_flap.c), for specs with another subject. */
+static inline void set_flap_limit(struct net *net, uint32_t flap_limit) {
+  struct swim_config config = net->config;
+  config.flap_limit = flap_limit;
+  for (uint32_t i = 0; i < net->count; i++)
+    if (net->nodes[i].swim) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
+}
+
 /* Everybody up sees everybody up alive with the same incarnation and payload, and nobody else. */
 static inline bool converged(const struct net *net) {
   uint32_t up = 0, digest = 0;

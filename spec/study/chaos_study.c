@@ -249,11 +249,13 @@ static void stop_faults(struct chaos *c) {
   log_line(c, "calm", 0, 0);
 }
 
-/* What `at` believes of `subject` is so. */
-static bool right(const struct chaos *c, uint32_t at, uint32_t subject) {
+/* What `at` believes of `subject` is so; `shown`: and is shown so, which one that flapped is not yet (c/core/swim_flap.c). */
+static bool right(const struct chaos *c, uint32_t at, uint32_t subject, bool shown) {
   const struct node *n = &c->net->nodes[subject];
   struct swim_member m, self;
-  bool known = swim_find(c->net->nodes[at].swim, n->name, strlen(n->name), &m);
+  const struct swim *s = c->net->nodes[at].swim;
+  bool known = swim_find(s, n->name, strlen(n->name), &m);
+  if (known && !shown) m.state = s->members[swim_members_find(s, n->name, strlen(n->name))].state;
   if (c->status[subject] == OVER) return !known || m.state == SWIM_DEAD || m.state == SWIM_LEFT;
   swim_self(n->swim, &self);
   return known && m.state == SWIM_ALIVE && swim_incarnation_compare(m.incarnation, self.incarnation) == 0 &&
@@ -261,11 +263,11 @@ static bool right(const struct chaos *c, uint32_t at, uint32_t subject) {
          m.payload_length == self.payload_length && memcmp(m.payload, self.payload, m.payload_length) == 0;
 }
 
-static bool all_right(const struct chaos *c, bool say) {
+static bool all_right(const struct chaos *c, bool shown, bool say) {
   bool all = true;
   for (uint32_t at = 0; at < c->net->count; at++) {
     for (uint32_t subject = 0; c->status[at] == UP && subject < c->net->count; subject++) {
-      if (c->twin[subject] || right(c, at, subject)) continue;
+      if (c->twin[subject] || right(c, at, subject, shown)) continue;
       all = false;
       if (say) printf("%10.3f  n%u is wrong about n%u: %s\n", (double)now_ns(c->net) / 1e9, at, subject,
                       believes(c->net, at, subject) <= SWIM_LEFT ? swim_state_name(believes(c->net, at, subject)) : "unknown");
@@ -276,10 +278,10 @@ static bool all_right(const struct chaos *c, bool say) {
   return all;
 }
 
-static double until_rest(struct chaos *c, uint64_t limit_ns) {
+static double until_rest(struct chaos *c, bool shown, uint64_t limit_ns) {
   uint64_t began_ns = now_ns(c->net);
-  while (!all_right(c, false) && now_ns(c->net) - began_ns < limit_ns) run(c->net, 100 * MILLISECOND);
-  if (now_ns(c->net) - began_ns >= limit_ns && !all_right(c, c->verbose)) MUST(!"all agree when the faults have stopped");
+  while (!all_right(c, shown, false) && now_ns(c->net) - began_ns < limit_ns) run(c->net, 100 * MILLISECOND);
+  if (now_ns(c->net) - began_ns >= limit_ns && !all_right(c, shown, c->verbose)) MUST(!"all agree when the faults have stopped");
   return (double)(now_ns(c->net) - began_ns) / 1e9;
 }
 
@@ -291,7 +293,7 @@ static void check_idle(struct chaos *c) {
   uint64_t deaths = net->deaths, all = 0;
   memset(net->sent, 0, sizeof net->sent);
   run(net, REST_S * SECOND);
-  MUST(all_right(c, c->verbose) && net->deaths == deaths);
+  MUST(all_right(c, true, c->verbose) && net->deaths == deaths);
   for (int type = 0; type < SWIM_TYPES; type++) all += net->sent[type];
   /* One try a period at the dead and the seeds, by all of them together, and its answer, with a table perhaps. */
   if (c->verbose)
@@ -341,11 +343,11 @@ static void one(const struct work *work, uint64_t seed, struct result *result) {
     go_on(&c);
   }
   stop_faults(&c);
-  /* Who flapped is let go of three half-lives after its last trouble. */
-  uint64_t held_ns = c.net->config.flap_limit > 0 ? 4 * c.net->config.flap_half_life_ms * MILLISECOND : 0;
-  result->rest_s = until_rest(&c, (c.extreme ? 600 : 120) * SECOND + held_ns);
+  result->rest_s = until_rest(&c, false, (c.extreme ? 600 : 120) * SECOND);
+  /* Who flapped is let go of at the latest three half-lives after its last trouble. */
+  if (c.net->config.flap_limit > 0) (void)until_rest(&c, true, 4 * c.net->config.flap_half_life_ms * MILLISECOND);
   run(c.net, 3 * (c.net->config.health_max + 1) * c.net->config.probe_interval_ms * MILLISECOND); /* The last probe of that time ends. */
-  (void)until_rest(&c, 30 * SECOND);
+  (void)until_rest(&c, true, 30 * SECOND);
   check_idle(&c);
   result->size = c.size, result->extreme = c.extreme, result->done = true;
   net_close(c.net);
