@@ -44,7 +44,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
    * members in about 10 rounds, 2 s: within the least suspicion time. A seed is retried at most as seldom as a person waits. */
   static const struct swim_config lan = {
       .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3,
-      .ping_repeats = 3, .health_max = 8, .buddy = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
+      .ping_repeats = 3, .health_max = 8, .buddy = 1, .verify_deaths = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
       .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 1300, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
@@ -75,6 +75,7 @@ const char *swim_config_check(const struct swim_config *c) {
   if (c->ping_repeats > 8) return "ping_repeats must lie within 0 .. 8";
   if (c->health_max > 8) return "health_max must lie within 0 .. 8";
   if (c->buddy > 1) return "buddy must be 0 or 1";
+  if (c->verify_deaths > 1) return "verify_deaths must be 0 or 1";
   if (c->gossip_interval_ms < 5 || c->gossip_interval_ms > 60000) return "gossip_interval_ms must lie within 5 .. 60000";
   if (c->gossip_fanout < 1 || c->gossip_fanout > FANOUT_MAX) return "gossip_fanout must lie within 1 .. 8";
   if (c->retransmit_multiplier < 1 || c->retransmit_multiplier > 8) return "retransmit_multiplier must lie within 1 .. 8";

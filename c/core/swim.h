@@ -37,7 +37,8 @@
  *  - Generation is (wall-clock seconds at start, or one more than any peer remembers), so a restart needs no disk, and a
  *    node whose clock was set back is not locked out. A node announces itself only after it has heard a table, hence what peers
  *    remember of it; a new generation ends the old life at every observer: dead, then join.
- *  - A table's DEAD is taken as a suspicion of a member that lives here: after a partition, each side's dead get to refute.
+ *  - A table's DEAD is taken as a suspicion of a member that lives here: after a partition, each side's dead get to refute. A
+ *    datagram's is too, until the member had half the least time to refute here: no node that was cut off kills by its word.
  *  - Each period, with probability 1 / live members, one dead member or seed is tried: about one try a period for each side
  *    of a partition at any size, for ever. So it heals with nobody's help.
  *  - Acks carry a digest of the sender's table; where digests differ once rumours are out, tables are exchanged: by datagrams when
@@ -140,6 +141,8 @@ struct swim_config {
   uint32_t health_max;           /* Local health: probes of a node in bad health take up to 1 + this times as long. 0 .. 8; 0: off,
                                   * and late timers are not excused either. */
   uint32_t buddy;                /* 1: a suspect is told so first of all, by whoever pings it. 0 or 1 */
+  uint32_t verify_deaths;        /* 1: a death is believed of a member that had its time to refute here, or did not answer a ping of ours.
+                                  * 0, as in the papers: whoever says so. Of tables it is never believed so. 0 or 1 */
   uint32_t gossip_interval_ms;   /* Between two rounds of gossip, while there are rumours. */
   uint32_t gossip_fanout;        /* Members told in a round. 1 .. 8 */
   uint32_t retransmit_multiplier;/* A rumour is sent this many times ceil(log10(N + 1)). 1 .. 8 */

@@ -262,8 +262,9 @@ static void hasten(struct swim *s, uint32_t id, struct swim_incarnation incarnat
 }
 
 /* It lives here, and has not had its time to refute here: before half of the least time to do so has passed, nobody's word that it is
- * dead is taken. A true death's suspicion comes at least that long before. Of a table it never is. */
+ * dead is taken (verify_deaths). A true death's suspicion comes at least that long before. Of a table it never is. */
 static bool unheard(const struct swim *s, const struct member *m, bool table) {
+  if (!table && !s->config.verify_deaths) return false;
   if (m->state != SWIM_SUSPECT) return m->state == SWIM_ALIVE;
   const struct suspicion *known = &s->suspicions[m->suspicion].of;
   return table || s->now_ns - known->started_ns < known->min_ns / 2;
@@ -328,7 +329,7 @@ void swim_expire(struct swim *s) {
     struct member *m = &s->members[id];
     assert(m->state == SWIM_SUSPECT);
     struct suspect *suspect = &s->suspicions[m->suspicion];
-    if (!suspect->asked && !suspicion_accused_by(&suspect->of, s->members[SELF].key)) {
+    if (s->config.verify_deaths && !suspect->asked && !suspicion_accused_by(&suspect->of, s->members[SELF].key)) {
       /* We know it from hearsay only, and may have missed that it refuted: ask it ourselves before we call it dead. */
       if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due: after these are taken. */
       suspect->asked = true;

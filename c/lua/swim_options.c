@@ -15,7 +15,7 @@ static const struct {
 } tunables[] = {
 #define TUNABLE(name) {#name, offsetof(struct swim_config, name)}
     TUNABLE(probe_interval_ms),  TUNABLE(probe_timeout_ms),      TUNABLE(indirect_probes),      TUNABLE(gossip_interval_ms),
-    TUNABLE(ping_repeats),       TUNABLE(health_max),            TUNABLE(buddy),
+    TUNABLE(ping_repeats),       TUNABLE(health_max),            TUNABLE(buddy),                TUNABLE(verify_deaths),
     TUNABLE(gossip_fanout),      TUNABLE(retransmit_multiplier), TUNABLE(gossip_bytes_per_s),   TUNABLE(user_bytes_per_s),
     TUNABLE(suspicion_multiplier), TUNABLE(suspicion_max),
     TUNABLE(confirmations),      TUNABLE(sync_interval_ms),      TUNABLE(join_retry_ms),        TUNABLE(join_retry_max_ms),

@@ -40,6 +40,7 @@ swim.config = schema.record {
   ping_repeats = tuning(0, 8, "an unanswered ping is repeated so often within its probe"),
   health_max = tuning(0, 8, "local health: probes of a node in bad health take up to 1 + this times as long; 0: off"),
   buddy = tuning(0, 1, "1: a suspect is told so first of all, by whoever pings it"),
+  verify_deaths = tuning(0, 1, "1: a death is believed only when the member had its time to refute, or does not answer us"),
   gossip_interval_ms = tuning(5, 60000, "between two rounds of gossip, while there is news"),
   gossip_fanout = tuning(1, 8, "members told in a round"),
   retransmit_multiplier = tuning(1, 8, "news is sent this many times ceil(log10(N + 1))"),

@@ -435,6 +435,32 @@ static void a_suspect_by_hearsay_is_pinged_before_it_is_dead(void) {
   printf("ok a suspect known from hearsay is pinged before it is called dead\n");
 }
 
+static void deaths_are_believed_when_heard_where_they_are_not_verified(void) {
+  for (uint32_t verify = 0; verify <= 1; verify++) {
+    struct swim *s = open_swim("self", 0);
+    struct swim_member m;
+    struct swim_config config;
+    MUST(swim_config_profile("lan", &config) == 0);
+    config.verify_deaths = verify;
+    MUST(swim_reconfigure(s, s->now_ns, &config) == 0);
+    hearsay(s, "x", SWIM_ALIVE, 0);
+    hearsay(s, "y", SWIM_SUSPECT, 5);
+    ignore_actions(s);
+    hearsay(s, "x", SWIM_DEAD, 0);
+    MUST(swim_find(s, "x", 1, &m) && m.state == (verify ? SWIM_SUSPECT : SWIM_DEAD));
+    ignore_actions(s);
+    uint64_t deadline = heap_deadline(&s->suspects); /* Of y, or of x too, which has as long. */
+    while (s->now_ns < deadline) {
+      quieten(s);
+      swim_tick(s, swim_deadline(s) < deadline ? swim_deadline(s) : deadline);
+      ignore_actions(s);
+    }
+    MUST(swim_find(s, "y", 1, &m) && m.state == (verify ? SWIM_SUSPECT : SWIM_DEAD)); /* It is pinged first, or was not. */
+    swim_close(s);
+  }
+  printf("ok a death is believed when heard, and a suspicion that ran out unasked, where deaths are not verified\n");
+}
+
 static void who_was_stalled_accuses_nobody(void) {
   for (int late = 0; late < 2; late++) {
     static struct tally tallies[4];
@@ -562,6 +588,7 @@ int main(void) {
   confirmations_only_bring_it_nearer(&rng);
   a_ping_that_doubts_us_is_answered_with_more_than_it_knew();
   a_suspect_by_hearsay_is_pinged_before_it_is_dead();
+  deaths_are_believed_when_heard_where_they_are_not_verified();
   who_was_stalled_accuses_nobody();
   every_damaged_bit_is_found();
   a_payload_outlives_the_rumour_that_replaces_it();

@@ -69,7 +69,7 @@ static void draw_config(struct chaos *c, uint64_t seed) {
   config->datagram_max = SWIM_DATAGRAM_MIN, config->confirmations = 0, config->gossip_fanout = 1;
   config->members_max = c->size + 6; /* So many names there are at most. */
   config->indirect_probes = draw(c, 0, 1), config->ping_repeats = 0, config->health_max = one_in(c, 2) ? 0 : 8;
-  config->buddy = draw(c, 0, 1), config->retransmit_multiplier = 1, config->suspicion_multiplier = 1, config->suspicion_max = 1;
+  config->buddy = draw(c, 0, 1), config->verify_deaths = draw(c, 0, 1), config->retransmit_multiplier = 1, config->suspicion_multiplier = 1, config->suspicion_max = 1;
   config->gossip_bytes_per_s = 300, config->tombstone_ms = draw(c, 5000, 60000);
 }
 

@@ -93,7 +93,11 @@ local mutants = {
   { name = "haste_is_lateness", file = "swim_members.c", killers = { spec "keeps_to_its_budget" },
     find = "  if (at_ns < s->now_ns) at_ns = s->now_ns;\n", put = "" },
   { name = "hearsay_is_believed_unasked", file = "swim_members.c", killers = { parts() },
-    find = "if (!suspect->asked && !suspicion_accused_by", put = "if (false && !suspicion_accused_by" },
+    find = "if (s->config.verify_deaths && !suspect->asked && ", put = "if (false && " },
+  { name = "hearsay_is_asked_when_it_need_not", file = "swim_members.c", killers = { parts() },
+    find = "if (s->config.verify_deaths && !suspect->asked && ", put = "if (!suspect->asked && " },
+  { name = "deaths_are_verified_when_they_need_not", file = "swim_members.c", killers = { parts() },
+    find = "if (!table && !s->config.verify_deaths) return false;", put = "" },
   { name = "a_doubted_node_does_not_hear_it", file = "swim_probe.c", killers = { spec "refutes_with_its_first_answer", parts() },
     find = "swim_refute(s, claim->incarnation, claim->state);\n  bool unsure", put = "bool unsure" },
   -- (That a PING to a suspect carries its record too (`about` in swim_send_ping) is no rule of its own: the claim says the same.)

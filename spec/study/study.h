@@ -42,7 +42,7 @@ struct study_option {
 static struct { uint32_t value; bool given; size_t offset; const char *name; } study_fields[] = {
 #define FIELD(name) {0, false, offsetof(struct swim_config, name), #name}
     FIELD(probe_interval_ms), FIELD(probe_timeout_ms), FIELD(indirect_probes), FIELD(ping_repeats),
-    FIELD(health_max), FIELD(buddy), FIELD(gossip_interval_ms), FIELD(gossip_fanout),
+    FIELD(health_max), FIELD(buddy), FIELD(verify_deaths), FIELD(gossip_interval_ms), FIELD(gossip_fanout),
     FIELD(retransmit_multiplier), FIELD(gossip_bytes_per_s), FIELD(suspicion_multiplier),
     FIELD(suspicion_max), FIELD(confirmations), FIELD(sync_interval_ms), FIELD(flap_limit), FIELD(flap_half_life_ms),
 #undef FIELD
