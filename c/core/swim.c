@@ -125,7 +125,7 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   vivaldi_open(&s->place);
   s->budget_ns = now_ns;
   s->young_ns = now_ns + YOUNG * ms(config->probe_interval_ms);
-  s->probe_ns = now_ns + rng_below(&s->rng, ms(config->probe_interval_ms)); /* A random phase. */
+  s->probe_ns = swim_in_step(s, now_ns + rng_below(&s->rng, ms(config->probe_interval_ms))); /* A random phase. */
   s->sync_wait_ns = ms(config->probe_interval_ms);
   s->sync_ns = now_ns + s->sync_wait_ns / 4;
   for (int i = 0; i < SENT_MAX; i++) s->lists[i] = (struct list){NONE, NONE};
@@ -319,7 +319,7 @@ int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *
   if (config->members_max < s->kept) return ERR_FULL;
   s->config = *config;
   swim_ail(s, 0); /* The worst health may be another now. */
-  if (s->probe_ns != UINT64_MAX) s->probe_ns = earlier(s->probe_ns, now_ns + swim_window_ns(s));
+  if (s->probe_ns != UINT64_MAX) s->probe_ns = swim_in_step(s, earlier(s->probe_ns, now_ns + swim_window_ns(s)));
   if (s->gossip_ns != UINT64_MAX) s->gossip_ns = earlier(s->gossip_ns, now_ns + ms(config->gossip_interval_ms));
   s->sync_wait_ns = ms(config->probe_interval_ms);
   return 0;

@@ -45,6 +45,9 @@
  *    short, else over a stream. So there is no stream at rest.
  *  - Addresses that only a seed list names are UNCONFIRMED: tried for ever with backoff, never suspected, no member,
  *    and gone without a death (swim_forget). Only packets confirm; only what was confirmed is gossiped.
+ *  - A period begins at one of four instants of a period of the world's clock, drawn at random: members of one process, which share
+ *    that clock, wake up together, and that is most of what they cost. Those of others have clocks of their own, so that no network
+ *    beats in step. Of many in one process theory's mean wait is half a percent longer.
  *  - Who knows a suspicion from hearsay only pings the suspect itself before it calls it dead, for it may have missed the
  *    refutation: one small datagram a death and member, and half a period more where the news of the death is slower.
  *  - A node whose own timers ran late accuses nobody until it has caught up, and counts it against its local health.

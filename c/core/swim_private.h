@@ -25,6 +25,7 @@ enum {
   EVENTS_MAX = 512,     /* Waiting for swim_next. */
   EVENTS_INPUT = 256,   /* What one input can add: 3 for a suspicion in a new life, 76 such records in a datagram. */
   EXPIRE_MAX = 64,      /* Suspicions that one tick lets run out; the deadline stays due for the rest. */
+  PHASES = 4,           /* In a period of the clock, at which periods of ours begin: swim_in_step. */
   PROBES_MAX = 16,      /* At once: the round's, those of leaving and hints. */
   RELAYS_MAX = 64,      /* Pings sent for others; past it the oldest is forgotten. */
   TRANSFERS_MAX = 8,    /* Tables being sent. */
@@ -453,6 +454,7 @@ void swim_on_nack(struct swim *s, uint32_t sequence);
 void swim_ail(struct swim *s, int by); /* Our own health worsens by so much, or betters. */
 /* What a probe takes: all of it in our present health. */
 uint64_t swim_window_ns(const struct swim *s);
+uint64_t swim_in_step(const struct swim *s, uint64_t at_ns); /* The first instant from at_ns on when periods begin. */
 
 /* swim_tables.c */
 uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to); /* Its sequence. */

@@ -32,6 +32,11 @@ void swim_ail(struct swim *s, int by) {
   s->counts.health = s->health;
 }
 
+uint64_t swim_in_step(const struct swim *s, uint64_t at_ns) {
+  uint64_t step_ns = ms(s->config.probe_interval_ms) / PHASES;
+  return (at_ns + step_ns - 1) / step_ns * step_ns;
+}
+
 uint64_t swim_window_ns(const struct swim *s) { return ms(s->config.probe_interval_ms) * (s->health + 1); }
 
 static void release(struct swim *s, struct probe *p) {
@@ -176,7 +181,7 @@ void swim_probe_tick(struct swim *s) {
   if (s->now_ns < s->probe_ns) return;
   uint64_t interval = swim_window_ns(s);
   s->probe_ns += interval;
-  if (s->probe_ns <= s->now_ns) s->probe_ns = s->now_ns + interval; /* One, after any pause. */
+  if (s->probe_ns <= s->now_ns) s->probe_ns = swim_in_step(s, s->now_ns + interval); /* One, after any pause. */
   uint32_t id = swim_round_next(s);
   if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
   swim_retry_dead_or_seed(s);

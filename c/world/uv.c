@@ -63,21 +63,22 @@ void address_of_socket(int fd, struct shoal_address *out) {
 
 /* ---- clock ---- */
 
+/* No two nodes share an epoch, as in the simulator: else who compares instants of two is right by chance on one machine, and what
+ * is in step with the clock is in step with all other processes, which then fall over each other. */
+enum { EPOCH_SPAN_MS = 3600 * 1000 };
+
+static uint64_t fresh_ns(struct shoal_world *base) { return uv_hrtime() + real_world(base)->epoch_ms * 1000000; }
+
 uint64_t real_now_ns(struct shoal_world *base) {
   struct real_world *w = real_world(base);
   uint64_t loop_ms = uv_now(w->loop);
   /* The loop's own clock tells a new turn too, where no hook of ours runs in between (timers after closings). */
   if (!w->now_known || w->now_loop_ms != loop_ms) {
-    w->now_ns = uv_hrtime();
+    w->now_ns = fresh_ns(base);
     w->now_loop_ms = loop_ms;
     w->now_known = true;
   }
   return w->now_ns;
-}
-
-static uint64_t fresh_ns(struct shoal_world *base) {
-  (void)base;
-  return uv_hrtime();
 }
 
 static int64_t wall_ns(struct shoal_world *base) {
@@ -131,7 +132,10 @@ static void wake(struct real_world *w) {
 }
 
 /* On the loop's clock. Rounded up: never early. */
-static uint64_t due_ms(const struct alarm *a) { return a->at_ns / 1000000 + (a->at_ns % 1000000 != 0); }
+static uint64_t due_ms(const struct real_world *w, const struct alarm *a) {
+  uint64_t at_ms = a->at_ns / 1000000 + (a->at_ns % 1000000 != 0);
+  return at_ms > w->epoch_ms ? at_ms - w->epoch_ms : 0;
+}
 
 /* Set the clock to the next alarm. It may stand earlier than needed, until the end of the turn: see put_clock_off. */
 static void set_clock(struct real_world *w) {
@@ -147,7 +151,7 @@ static void set_clock(struct real_world *w) {
     wake(w);
     return;
   }
-  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w->alarms[1]);
+  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w, w->alarms[1]);
   if (w->clock_ms != 0 && w->clock_ms <= at_ms && w->clock_ms > loop_ms) return;
   uv_timer_start(&w->clock, on_clock, at_ms > loop_ms ? at_ms - loop_ms : 1, 0);
   w->clock_ms = at_ms;
@@ -157,7 +161,7 @@ static void set_clock(struct real_world *w) {
  * met. Waking up for nobody costs more than all that was done in the turn. */
 static void put_clock_off(struct real_world *w) {
   if (w->clock_ms == 0 || w->alarms_count == 0 || w->closing) return;
-  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w->alarms[1]);
+  uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w, w->alarms[1]);
   if (at_ms <= w->clock_ms || at_ms <= loop_ms) return;
   uv_timer_start(&w->clock, on_clock, at_ms - loop_ms, 0);
   w->clock_ms = at_ms;
@@ -373,6 +377,9 @@ int world_uv_open(const struct world_uv_options *options, struct shoal_world **o
   struct real_world *w = calloc(1, sizeof *w);
   if (!w) return ERR_MEMORY;
   world_init(&w->base, &ops, options->seed);
+  struct rng rng;
+  rng_seed(&rng, ~options->seed); /* Another stream than the node's. */
+  w->epoch_ms = rng_below(&rng, EPOCH_SPAN_MS);
   w->loop = options->loop;
   w->handle_data = options->handle_data;
   /* None of these can fail: they touch no descriptor. */

@@ -11,7 +11,7 @@ struct world_uv_options {
   /* Every libuv handle's `data` is set to this pointer and never looked at: luv wants a luv_handle_t there, when the
    * loop is shared with it. Structs are found by offset from the handle. */
   void *handle_data;
-  uint64_t seed; /* Of the random stream. */
+  uint64_t seed; /* Of the random stream, and of the epoch of the clock. */
 };
 /* Returns 0 or a code. The world holds idle handles of its own on the loop that do not keep it alive. */
 int world_uv_open(const struct world_uv_options *options, struct shoal_world **out);

@@ -42,6 +42,7 @@ struct real_world {
   uv_idle_t idle;       /* Active while something is deferred, so that the loop neither waits nor ends. */
   uv_timer_t clock;     /* Active while an alarm is set. */
   uint64_t clock_ms;    /* What the clock is set to, on the loop's clock; 0 when it is not. */
+  uint64_t epoch_ms;    /* Of our clock, before libuv's. */
   uint64_t now_ns;
   uint64_t now_loop_ms; /* uv_now() when now_ns was read. */
   bool now_known;       /* Within this turn. */

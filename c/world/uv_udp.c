@@ -15,7 +15,7 @@
 enum {
   CHUNK_BYTES = 64 * 1024, /* No datagram is longer. Pages nobody writes to are never made real. */
   CHUNKS = 20,             /* Received by one system call at most, */
-  CHUNKS_FIRST = 2,        /* and by the first of a turn: mostly one waits, and fewer than asked for says there are no more. */
+  CHUNKS_FIRST = 3,        /* and by the first of a turn: mostly one waits, and fewer than asked for says there are no more. */
   CHUNKS_TURN = 40,        /* After so many, others have their turn. */
   RECEIVE_BYTES = 1024 * 1024, /* With the kernel's default a quarter of 190,000 small datagrams a second was lost. */
 };

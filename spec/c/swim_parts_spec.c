@@ -461,6 +461,34 @@ static void deaths_are_believed_when_heard_where_they_are_not_verified(void) {
   printf("ok a death is believed when heard, and a suspicion that ran out unasked, where deaths are not verified\n");
 }
 
+static void periods_begin_in_step_with_the_clock(void) {
+  const uint64_t step_ns = 250 * NS_PER_MS, now_ns = 12345678901;
+  unsigned phases = 0;
+  for (uint64_t seed = 1; seed <= 40; seed++) { /* Members of one process, begun a little after each other. */
+    struct swim_config config;
+    struct swim *s;
+    static struct tally tallies[4];
+    MUST(swim_config_profile("lan", &config) == 0);
+    struct swim_identity id = {.name = "self", .name_length = 4, .address = home, .generation = 10};
+    MUST(swim_open(&config, &id, seed, now_ns + seed, &s) == 0);
+    MUST(s->probe_ns >= s->now_ns && s->probe_ns < s->now_ns + 5 * step_ns);
+    phases |= 1u << s->probe_ns / step_ns % 4;
+    add_members(s, 3, 0, tallies);
+    ignore_actions(s);
+    for (int pause = 0; pause < 3; pause++) {
+      uint64_t due = s->probe_ns, probes = s->counts.probes;
+      MUST(due % step_ns == 0);
+      swim_tick(s, due + (pause == 1 ? 7777 * NS_PER_MS : 0)); /* Late once, and then in step again. */
+      MUST(s->counts.probes == probes + 1);
+      ignore_actions(s);
+      MUST(s->probe_ns > s->now_ns && s->probe_ns <= s->now_ns + (s->health + 1) * 4 * step_ns + step_ns);
+    }
+    swim_close(s);
+  }
+  MUST(phases == 15);
+  printf("ok periods begin at one of four instants of a period of the clock, after a pause too\n");
+}
+
 static void who_was_stalled_accuses_nobody(void) {
   for (int late = 0; late < 2; late++) {
     static struct tally tallies[4];
@@ -589,6 +617,7 @@ int main(void) {
   a_ping_that_doubts_us_is_answered_with_more_than_it_knew();
   a_suspect_by_hearsay_is_pinged_before_it_is_dead();
   deaths_are_believed_when_heard_where_they_are_not_verified();
+  periods_begin_in_step_with_the_clock();
   who_was_stalled_accuses_nobody();
   every_damaged_bit_is_found();
   a_payload_outlives_the_rumour_that_replaces_it();

@@ -32,7 +32,7 @@ describe("core/swim", function()
   end)
 
   it("merges in any order, tells rumours least-sent first, and its parts keep their promises", function()
-    holds("swim_parts_spec", 14)
+    holds("swim_parts_spec", 16)
   end)
 
   it("tells distances, what users tell, and why it believes what it does; other values are taken while it runs", function()

@@ -98,6 +98,10 @@ local mutants = {
     find = "if (s->config.verify_deaths && !suspect->asked && ", put = "if (!suspect->asked && " },
   { name = "deaths_are_verified_when_they_need_not", file = "swim_members.c", killers = { parts() },
     find = "if (!table && !s->config.verify_deaths) return false;", put = "" },
+  { name = "periods_begin_anywhere", file = "swim_probe.c", killers = { parts() },
+    find = "return (at_ns + step_ns - 1) / step_ns * step_ns;", put = "return at_ns + 0 * step_ns;" },
+  { name = "periods_begin_anywhere_after_a_pause", file = "swim_probe.c", killers = { parts() },
+    find = "s->probe_ns = swim_in_step(s, s->now_ns + interval);", put = "s->probe_ns = s->now_ns + interval;" },
   { name = "a_doubted_node_does_not_hear_it", file = "swim_probe.c", killers = { spec "refutes_with_its_first_answer", parts() },
     find = "swim_refute(s, claim->incarnation, claim->state);\n  bool unsure", put = "bool unsure" },
   -- (That a PING to a suspect carries its record too (`about` in swim_send_ping) is no rule of its own: the claim says the same.)

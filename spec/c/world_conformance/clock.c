@@ -1,6 +1,9 @@
 /* Clock, chance, deferred work, timers. */
+#include <uv.h>
+
 #include "core/rng.h"
 #include "harness.h"
+#include "world/uv.h"
 
 /* ---- clock and chance ---- */
 
@@ -11,6 +14,20 @@ static void clock_stands_still(void) {
   settle(3);
   CHECK(world_now_ns(W) >= now + 3 * MS);
   CHECK(world_wall_ns(W) > 0);
+}
+
+static void no_two_share_an_epoch(void) { /* A simulated world's is in sim_faults/machines.c. */
+  uv_loop_t loop;
+  struct shoal_world *other;
+  int closed = 0;
+  SAME(uv_loop_init(&loop), 0);
+  SAME(world_uv_open(&(struct world_uv_options){.loop = &loop, .seed = world_seed(W) + 1}, &other), 0);
+  uint64_t ours = world_fresh_ns(W), theirs = world_fresh_ns(other);
+  CHECK((ours > theirs ? ours - theirs : theirs - ours) > 1000 * MS);
+  world_uv_close(other, count_closed, &closed);
+  uv_run(&loop, UV_RUN_DEFAULT);
+  SAME(closed, 1);
+  SAME(uv_loop_close(&loop), 0);
 }
 
 static void chance_is_the_seed(void) {
@@ -302,6 +319,7 @@ static void stopped_by_one_of_the_same_instant(void) {
 
 const struct test_case clock_cases[] = {
     {"clock: stands still between turns and passes with them", clock_stands_still, 0},
+    {"clock: no two nodes share an epoch", no_two_share_an_epoch, NEEDS_REAL_TIME},
     {"chance: the stream is its seed's", chance_is_the_seed, 0},
     {"telemetry: counts what is open", telemetry_counts, 0},
     {"defer: runs once, in order, not before the call returns", deferred_runs_once, 0},
