@@ -14,7 +14,7 @@ static const double chi_square_1e4 = 25.74; /* The upper 10^-4 point, 5 degrees 
 
 struct detection {
   uint64_t *since_ns; /* 0: up. */
-  struct study_samples waits;
+  struct study_samples *waits;
   uint32_t down;
 };
 
@@ -22,47 +22,53 @@ static void on_send(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t
   struct detection *d = c->data;
   (void)from, (void)length;
   if (type != PING || !d->since_ns[to]) return;
-  study_add(&d->waits, (double)(study_now(c) - d->since_ns[to]) / 1e6 / c->fleet->config.probe_interval_ms);
+  study_add(d->waits, (double)(study_now(c) - d->since_ns[to]) / 1e6 / c->fleet->config.probe_interval_ms);
   d->since_ns[to] = 0;
   d->down--;
 }
 
-static void study(uint32_t count, size_t crashes, uint64_t seed) {
+static void crash(struct study_samples *waits, uint32_t count, size_t crashes, uint64_t seed) {
   struct study_cluster *c = study_preset(seed, count);
   uint32_t at_once = count >= 1000 ? count / 100 : 1;
-  struct detection d = {.since_ns = calloc(count, sizeof *d.since_ns)};
+  struct detection d = {.since_ns = calloc(count, sizeof *d.since_ns), .waits = waits};
   STUDY_NEED(d.since_ns);
   study_run(c, 5 * SECOND);
   c->on_send = on_send, c->data = &d;
-  while (d.waits.count < crashes) {
+  size_t wanted = waits->count + crashes;
+  while (waits->count < wanted) {
     study_run(c, (uint64_t)rng_exponential(&c->rng, 1e9 / at_once));
     uint32_t victim = (uint32_t)rng_below(&c->rng, count);
     if (d.down >= at_once || d.since_ns[victim]) continue;
     d.since_ns[victim] = study_now(c);
     d.down++;
   }
+  free(d.since_ns);
+  study_close(c);
+}
+
+static void study(uint32_t count, size_t crashes, uint64_t seeds) {
+  struct study_samples waits = {0};
+  for (uint64_t seed = 1; seed <= seeds; seed++) crash(&waits, count, (crashes + seeds - 1) / seeds, seed);
   double n = count - 1, p = 1 - pow(1 - 1 / n, n), theory = n / (n + 1);
-  double mean = study_mean(&d.waits), total = (double)d.waits.count, seen[BUCKETS] = {0}, chi = 0;
-  for (size_t i = 0; i < d.waits.count; i++) seen[(size_t)fmin(BUCKETS - 1, floor(d.waits.at[i]))]++;
+  double mean = study_mean(&waits), total = (double)waits.count, seen[BUCKETS] = {0}, chi = 0;
+  for (size_t i = 0; i < waits.count; i++) seen[(size_t)fmin(BUCKETS - 1, floor(waits.at[i]))]++;
   for (int k = 0; k < BUCKETS; k++) {
     double want = total * pow(1 - p, k) * (k < BUCKETS - 1 ? p : 1);
     chi += (seen[k] - want) * (seen[k] - want) / want;
   }
-  printf("%-7u %-8zu %-8.4f %-8.4f %-8.4f %-7.2f %.0f %.0f %.0f %.0f %.0f %.0f\n", count, d.waits.count, mean, theory, p, chi,
+  printf("%-7u %-8zu %-8.4f %-8.4f %-8.4f %-7.2f %.0f %.0f %.0f %.0f %.0f %.0f\n", count, waits.count, mean, theory, p, chi,
          seen[0], seen[1], seen[2], seen[3], seen[4], seen[5]);
   char name[64];
   (void)snprintf(name, sizeof name, "detection_mean_off_%u", count);
   study_bar(name, fabs(mean - theory), "<=", 0.02);
   (void)snprintf(name, sizeof name, "detection_chi_square_%u", count);
   study_bar(name, chi, "<=", chi_square_1e4);
-  study_clear(&d.waits);
-  free(d.since_ns);
-  study_close(c);
+  study_clear(&waits);
 }
 
 int main(int argc, char **argv) {
   struct study_option options[] = {{"n", 0, "members; 0: 100, 1,000 and 10,000"}, {"crashes", 33000, "for each size"},
-                                   {"seed", 1, ""}, {"largest", 10000, "leave out the sizes above it"}};
+                                   {"seeds", 10, "clusters that share them"}, {"largest", 10000, "leave out the sizes above it"}};
   study_options(argc, argv, options, sizeof options / sizeof *options);
   printf("members crashes  mean     theory   p        chi2    found in period 1, 2, 3, 4, 5, later\n");
   for (uint32_t count = 100; count <= 10000; count *= 10) {

@@ -8,7 +8,7 @@ static bool quiet(const struct study_cluster *c) {
   return true;
 }
 
-static double spread(struct study_cluster *c, double loss) {
+static double spread(struct study_cluster *c, double loss, bool more) {
   uint32_t count = c->count;
   study_link(c, loss);
   uint32_t from = (uint32_t)rng_below(&c->rng, count), missing = count - 1;
@@ -30,18 +30,22 @@ static double spread(struct study_cluster *c, double loss) {
   free(has);
   double rounds = (double)(study_now(c) - began_ns) / (c->fleet->config.gossip_interval_ms * 1e6);
   study_link(c, 0);
-  for (int s = 0; s < 120 && !quiet(c); s++) study_run(c, SECOND);
+  for (int s = 0; more && s < 120 && !quiet(c); s++) study_run(c, SECOND);
   return missing ? INFINITY : rounds;
 }
 
 int main(int argc, char **argv) {
-  struct study_option options[] = {{"n", 10000, "members"}, {"rumours", 10, "without loss, then as many with it"}};
+  struct study_option options[] = {{"n", 10000, "members"}, {"seeds", 10, "clusters"},
+                                   {"rumours", 1, "in each without loss, then as many with it"}};
   study_options(argc, argv, options, sizeof options / sizeof *options);
-  uint32_t count = (uint32_t)options[0].value;
+  uint32_t count = (uint32_t)options[0].value, rumours = (uint32_t)options[2].value;
   struct study_samples clear = {0}, lossy = {0};
-  struct study_cluster *c = study_preset(1, count);
-  for (int i = 0; i < options[1].value; i++) study_add(&clear, spread(c, 0));
-  for (int i = 0; i < options[1].value; i++) study_add(&lossy, spread(c, 0.25));
+  for (uint64_t seed = 1; seed <= (uint64_t)options[1].value; seed++) {
+    struct study_cluster *c = study_preset(seed, count);
+    for (uint32_t i = 0; i < rumours; i++) study_add(&clear, spread(c, 0, true));
+    for (uint32_t i = 1; i <= rumours; i++) study_add(&lossy, spread(c, 0.25, i < rumours));
+    study_close(c);
+  }
   printf("members loss  rumours rounds_p50 rounds_max\n");
   printf("%-7u 0     %-7zu %-10.2f %.2f\n", count, clear.count, study_quantile(&clear, 0.5), study_quantile(&clear, 1));
   printf("%-7u 0.25  %-7zu %-10.2f %.2f\n", count, lossy.count, study_quantile(&lossy, 0.5), study_quantile(&lossy, 1));
@@ -49,6 +53,6 @@ int main(int argc, char **argv) {
   study_bar("rumour_rounds_p50", study_quantile(&clear, 0.5), "<=", 7);
   study_bar("rumour_loss_ratio", study_quantile(&lossy, 0.5) / study_quantile(&clear, 0.5), "<=", 1.6);
   study_bar("rumour_loss_max_ratio", study_quantile(&lossy, 1) / study_quantile(&clear, 1), "<=", 1.6);
-  study_close(c);
+  study_clear(&clear), study_clear(&lossy);
   return study_short;
 }
