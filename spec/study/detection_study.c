@@ -34,14 +34,14 @@ static void crash(struct study_samples *waits, uint32_t count, size_t crashes, u
   STUDY_NEED(d.since_ns);
   study_run(c, 5 * SECOND);
   c->on_send = on_send, c->data = &d;
-  size_t wanted = waits->count + crashes;
-  while (waits->count < wanted) {
+  for (size_t crashed = 0; crashed < crashes;) {
     study_run(c, (uint64_t)rng_exponential(&c->rng, 1e9 / at_once));
     uint32_t victim = (uint32_t)rng_below(&c->rng, count);
     if (d.down >= at_once || d.since_ns[victim]) continue;
     d.since_ns[victim] = study_now(c);
-    d.down++;
+    d.down++, crashed++;
   }
+  while (d.down > 0) study_run(c, SECOND / 10); /* To the last: those that wait longest count too. */
   free(d.since_ns);
   study_close(c);
 }
