@@ -1,5 +1,6 @@
 local door = require "shoal.core.door"
 local luv = require "luv"
+local real = require "spec.support.real"
 local swim = require "shoal.swim"
 local world = require "shoal.core.world".current()
 
@@ -12,8 +13,10 @@ local function run_until(done, seen)
   local heartbeat
   heartbeat = world:timer(function () if not done() then heartbeat:start(5) end end)
   heartbeat:start(0)
-  while not done() and world:fresh_ns() - began_ns < LIMIT_MS * 1000000 do luv.run "once" end
-  heartbeat:close()
+  do
+    local _ <close> = setmetatable({}, { __close = function () heartbeat:close() end }) -- Also where the loop raises: else it beats for ever.
+    while not done() and world:fresh_ns() - began_ns < LIMIT_MS * 1000000 do luv.run "once" end
+  end
   luv.run "nowait"
   assert(done(), "not within the limit; seen: " .. table.concat(seen or {}, ", "))
 end
@@ -206,7 +209,8 @@ describe("shoal.swim", function ()
     b:close()
     luv.run "nowait"
     taken:close()
-    local c = open("c", { stream_bytes = 0, seeds = { a:address() } }) -- its streams are at its datagrams' port
+    -- Its streams are at its datagrams' port, where nobody else has that: other specs run beside this one.
+    local c = open("c", { stream_bytes = 0, seeds = { a:address() }, bind = "127.0.0.1:" .. real.free_port() })
     run_until(function () return c:counts().streams > 0 end)
     local ended
     local stranger = luv.new_tcp()
