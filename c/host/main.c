@@ -1,4 +1,4 @@
-/* shoal: one node over libuv. What the arguments mean is lua/shoal/main.lua's business. */
+/* shoal: one node over libuv. What the arguments mean is lua/shoal/cli/main.lua's business. */
 #include <assert.h>
 #include <limits.h>
 #include <luv/lhandle.h>
@@ -152,7 +152,7 @@ int main(int argc, char **argv) {
   struct node_options node = {.world = program.world,
                               .home = home,
                               .argv = (const char *const *)(argv + 1),
-                              .entry = "shoal.main",
+                              .entry = "shoal.cli.main",
                               .uv_loop = &program.loop,
                               .uv_foreign = &program.foreign,
                               .on_exit = on_exit_asked};

@@ -17,7 +17,7 @@ struct node_options {
   const char *home;        /* The folder that holds lua/ and scripts/. */
   const char *shown_home;  /* What shoal.core.node.home() says, when that differs: a simulated node has a disk of its own. */
   const char *const *argv; /* What the entry gets, NULL-terminated, without the program's name. */
-  const char *entry;       /* A module whose returned function is called with argv's strings: "shoal.main". */
+  const char *entry;       /* A module whose returned function is called with argv's strings: "shoal.cli.main". */
   bool simulated;          /* pairs in sorted order; io, os.execute, luv raise; random and time are the world's. */
   void *uv_loop;           /* The loop luv is to use; NULL in a simulated node. */
   void *uv_foreign;        /* The luv_handle_t in the data of the host's own handles on it; gets the state's luv context. */

@@ -1,4 +1,4 @@
-/* shoal.core.sim: the simulator's driver in Lua; lua/shoal/sim.lua is its face. The state that calls it, the controlling
+/* shoal.core.sim: the simulator's driver in Lua; lua/shoal/sim/sim.lua is its face. The state that calls it, the controlling
  * one, is a state of its own: it sees simulated nodes by name, and values only as copies.
  *
  *   new{ seed=, latency_ns=, jitter_ns=, loss=, ... (world/sim.h's link), home=? } -> sim

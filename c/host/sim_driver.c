@@ -196,7 +196,7 @@ static void on_fork(void *data) {
   struct program *p = data;
   world_timer_close(p->timer);
   p->timer = NULL;
-  if (open_node(p, "shoal.main") == 0) return;
+  if (open_node(p, "shoal.cli.main") == 0) return;
   struct sim_process *process = p->process;
   say(p, "cannot start: out of memory", 0);
   free_program(p);

@@ -4,7 +4,7 @@
  * (through shoal.errors, when that is loaded; else the built-in fallback: a line on stderr), it is counted, and the
  * caller is told. lua_pcall and lua_resume stand in door.c and nowhere else.
  *
- * The fallback counts too: `raised = reported + suppressed + handled` is kept by lua/shoal/errors.lua; what C had to
+ * The fallback counts too: `raised = reported + suppressed + handled` is kept by lua/shoal/base/errors.lua; what C had to
  * report by itself because that module was missing or failed is added as site "door.sink". */
 #ifndef SHOAL_DOOR_H
 #define SHOAL_DOOR_H
@@ -33,7 +33,7 @@ void door_report(lua_State *L, const char *site, const char *message);
 typedef void door_line_fn(void *data, const char *line);
 void door_set_lines(lua_State *L, door_line_fn *write, void *data);
 
-/* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/errors.lua; this is what joins the two.
+/* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/base/errors.lua; this is what joins the two.
  *   sink(fn)      set what C reports to: fn(site, error value, traceback); nil takes it away
  *   incidents()   how many C had to report by itself, because there was no sink or the sink failed */
 int luaopen_shoal_core_door(lua_State *L);

@@ -1,4 +1,4 @@
-/* The transport in Lua: require "shoal.core.net". What it promises stands in net/net.h; lua/shoal/net.lua is its face.
+/* The transport in Lua: require "shoal.core.net". What it promises stands in net/net.h; lua/shoal/wire/net.lua is its face.
  *
  *   net.open(world, options, handlers) -> net | nil, message, code
  *   net:listen(address), :peer(address), :reply(request, bytes), :refuse(request, code, message), :counts(), :close(fn?)

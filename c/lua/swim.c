@@ -1,4 +1,4 @@
-/* shoal.core.swim: core/swim over the world's datagrams and one timer. lua/shoal/swim.lua is its face and its manual.
+/* shoal.core.swim: core/swim over the world's datagrams and one timer. lua/shoal/member/swim.lua is its face and its manual.
  *
  *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_recording.h
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)

@@ -29,7 +29,7 @@ void swim_push_member(lua_State *L, const struct swim_member *m);
 /* All of them, by rising name. */
 void swim_push_members(lua_State *L, const struct swim *s);
 void swim_push_counts(lua_State *L, const struct swim *s);
-/* What lua/shoal/swim.lua calls SwimWhy. */
+/* What lua/shoal/member/swim.lua calls SwimWhy. */
 void swim_push_why(lua_State *L, const struct swim_why *why, uint64_t now_ns);
 
 #endif

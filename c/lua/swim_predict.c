@@ -1,4 +1,4 @@
-/* core.predict: net/predict from Lua. lua/shoal/swim.lua checks the question and is its manual. */
+/* core.predict: net/predict from Lua. lua/shoal/member/swim.lua checks the question and is its manual. */
 #include "lua/swim_predict.h"
 
 #include <lauxlib.h>

@@ -1,7 +1,7 @@
 --- The errors policy: how loud each failure is, and how often it is told. Edit it while nodes run: the change shows at
 --- the next incident. A mistake here is itself reported, with its line, and the last good policy stays.
 ---
----   level    "debug" | "info" | "warning" | "error" | "critical"; without one, the site's own (lua/shoal/sites.lua)
+---   level    "debug" | "info" | "warning" | "error" | "critical"; without one, the site's own (lua/shoal/base/sites.lua)
 ---   burst    this many are told at once ...
 ---   per_ms   ... then one in this time; what is held back is counted and announced at the same level
 ---   fields   which of an incident's fields are written, besides its id and site (all, unless told):

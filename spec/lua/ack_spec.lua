@@ -1,5 +1,5 @@
 --- F46: progress acks are read by one parser, whole or not at all.
-local ack = require "shoal.ack"
+local ack = require "shoal.wire.ack"
 local msgpack = require "shoal.core.msgpack"
 
 describe("ack", function ()

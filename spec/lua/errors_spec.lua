@@ -1,7 +1,7 @@
 local fake_world = require "spec.support.fake_world"
 local errors = require "shoal.errors"
 local log = require "shoal.log"
-local sites = require "shoal.sites"
+local sites = require "shoal.base.sites"
 local uncollected = require "spec.support.uncollected"
 local cjson = require "cjson"
 

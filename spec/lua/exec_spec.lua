@@ -1,9 +1,9 @@
 --- The child process, with real processes: commands and scripts run by `shoal exec`.
 local child = require "spec.support.child"
-local frames = require "shoal.exec.frames"
+local frames = require "shoal.run.exec.frames"
 local http = require "shoal.http"
 local real = require "spec.support.real"
-local stats = require "shoal.stats"
+local stats = require "shoal.job.stats"
 local task = require "shoal.task"
 local uv = require "luv"
 

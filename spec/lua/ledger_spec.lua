@@ -1,5 +1,5 @@
 --- The ledger alone: a pure state machine, so every case is a few commands and a look.
-local ledger = require "shoal.lead.ledger"
+local ledger = require "shoal.job.ledger"
 
 describe("ledger", function ()
   local l, index

@@ -1,4 +1,4 @@
-local lint = require "shoal.lint"
+local lint = require "shoal.lint.lint"
 local scan = require "shoal.lint.scan"
 
 --- Plant a fault: lint this text as that file.
@@ -47,11 +47,11 @@ describe("lint", function ()
         found("lua/shoal/x.lua", "coroutine.resume(co)\ncoroutine . wrap(f)\ncoroutine.close(co)"))
       assert.same({ "1 door" }, found("lua/shoal/x.lua", "local c = coroutine"))
       assert.same({ "1 door" }, found("lua/shoal/x.lua", 'coroutine["resume"](co)'))
-      assert.same({}, found("lua/shoal/errors.lua", "pcall(f) coroutine.resume(co)"))
+      assert.same({}, found("lua/shoal/base/errors.lua", "pcall(f) coroutine.resume(co)"))
       assert.same({}, found("lua/shoal/x.lua", "coroutine.yield() coroutine.create(f) coroutine.running()"))
       assert.same({}, found("lua/shoal/x.lua", '-- pcall(f)\nlocal s = "pcall(f)" my_pcall(f) -- coroutine.resume'))
       assert.same({}, found("lua/shoal/x.lua", "local env = { pcall = function (f) return f end }"))
-      assert.equal("lua/shoal/x.lua:1: [door] pcall outside lua/shoal/errors.lua: use errors.call(site, ids, fn, ...), "
+      assert.equal("lua/shoal/x.lua:1: [door] pcall outside lua/shoal/base/errors.lua: use errors.call(site, ids, fn, ...), "
         .. "or errors.handle to take the error", message("lua/shoal/x.lua", "pcall(f)"))
     end)
 
@@ -70,12 +70,21 @@ describe("lint", function ()
       for _, path in ipairs { "lua/shoal/x.lua", "lua/shoal/lead/x.lua", "scripts/roles/worker.lua" } do
         assert.same({ "1 luv" }, found(path, text))
       end
-      for _, path in ipairs { "lua/shoal/cli/up.lua", "lua/shoal/repl.lua", "lua/shoal/repl/x.lua", "spec/x_spec.lua",
+      for _, path in ipairs { "lua/shoal/cli/up.lua", "lua/shoal/node/repl.lua", "lua/shoal/node/repl/x.lua", "spec/x_spec.lua",
         "examples/membership.lua" } do
         assert.same({}, found(path, text))
       end
       assert.same({ "1 luv" }, found("lua/shoal/x.lua", "require('luv').run()"))
       assert.same({}, found("lua/shoal/x.lua", '-- require "luv"'))
+    end)
+
+    it("refuses a room that names a higher one, or a short name", function ()
+      assert.same({}, found("lua/shoal/job/x.lua", 'require "shoal.base.task"\nrequire("shoal.job.ledger")\nrequire "shoal.core.net"'))
+      assert.same({ "1 rooms", "2 rooms", "3 rooms" }, found("lua/shoal/job/x.lua",
+        'require "shoal.run.exec"\nrequire "shoal.task"\nrequire("shoal.attic.task")'))
+      assert.same({}, found("lua/shoal/x.lua", 'return require "shoal.run.exec"'))
+      assert.same({}, found("scripts/roles/x.lua", 'local task = require "shoal.task"'))
+      assert.truthy(message("lua/shoal/base/x.lua", 'require "shoal.cli.main"'):find("which is above it", 1, true))
     end)
 
     it("refuses the order of pairs that nobody vouched for", function ()
@@ -119,7 +128,7 @@ describe("lint", function ()
       assert.same({}, found("lua/shoal/x.lua",
         'errors.report("worker.progress.send", ids, err)\nscope:spawn("rpc.anything", {}, f)\n-- errors.call("no.such", 1)'))
       assert.truthy(message("lua/shoal/x.lua", 'errors.report("worker.progress.sned", ids, err)')
-        :find("did you mean worker.progress.send?: declare it in lua/shoal/sites.lua", 1, true))
+        :find("did you mean worker.progress.send?: declare it in lua/shoal/base/sites.lua", 1, true))
     end)
   end)
 
@@ -196,7 +205,7 @@ describe("lint", function ()
       local _, _, status = pipe:close()
       return text, status
     end
-    local text, status = run "lua/shoal/errors.lua lua/shoal/sorted.lua"
+    local text, status = run "lua/shoal/base/errors.lua lua/shoal/base/sorted.lua"
     assert.equal(0, status, text)
     assert.truthy(text:find "2 files, 0 findings")
     local path = "spec/support/planted_fault.lua"

@@ -1,6 +1,6 @@
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"
-local line = require "shoal.log.line"
+local line = require "shoal.base.log.line"
 local cjson = require "cjson"
 local errors = require "shoal.errors" -- Gives the log its protected call.
 local sorted = require "shoal.sorted"

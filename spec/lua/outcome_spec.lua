@@ -1,5 +1,5 @@
 --- What a run amounts to, as pure functions of tables.
-local outcome = require "shoal.lead.outcome"
+local outcome = require "shoal.job.outcome"
 
 describe("outcome", function ()
   it("says why a workflow is queued", function ()

@@ -21,7 +21,7 @@ describe("rpc over loopback", function ()
     errors.reset()
     task.reset()
     messages.reset()
-    package.loaded["shoal.rpc"] = nil
+    package.loaded["shoal.rpc"], package.loaded["shoal.wire.rpc"] = nil, nil
     rpc = require "shoal.rpc"
     log.open(nil, function () end)
     world = require("shoal.core.world").current()

@@ -1,5 +1,5 @@
 --- Statistics: recorded in parts, merged in any order, read by people.
-local stats = require "shoal.stats"
+local stats = require "shoal.job.stats"
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
 

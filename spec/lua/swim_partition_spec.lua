@@ -1,5 +1,5 @@
 --- swim.partition on a fake world: many lost at once, who, and their return.
-local evenness = require "shoal.swim.evenness"
+local evenness = require "shoal.member.swim.evenness"
 local fake_world = require "spec.support.fake_world"
 local member_events = require "spec.support.member_events"
 local sorted = require "shoal.sorted"

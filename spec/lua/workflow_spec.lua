@@ -2,9 +2,9 @@
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"
-local stats = require "shoal.stats"
+local stats = require "shoal.job.stats"
 local task = require "shoal.task"
-local workflow = require "shoal.workflow"
+local workflow = require "shoal.run.workflow"
 local histogram = require "shoal.core.histogram"
 
 local world, requests

@@ -513,7 +513,7 @@ describe("progress and results:", function ()
     c:run(2000)
     local answers = c:on(w, [[
       local job, leader = ...
-      local ack = require "shoal.ack"
+      local ack = require "shoal.wire.ack"
       local run = state.worker.runs[job .. " load/1"]
       local out = {}
       for i, given in ipairs {

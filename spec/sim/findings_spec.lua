@@ -1,6 +1,6 @@
 --- FAILURES 1.2, 1.3 with 2.2, and 1.4, each through the unmodified roles: the failure is injected, one incident tells it with
 --- its ids, the loop goes on, and what rose falls again.
-local ack = require "shoal.ack"
+local ack = require "shoal.wire.ack"
 local messages = require "shoal.messages"
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"

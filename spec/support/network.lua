@@ -105,10 +105,10 @@ function Peer:close() self.closed = true end
 function network.install()
   local made = network.new()
   package.loaded["shoal.core.net"] = { open = function (...) return made:open(...) end }
-  package.loaded["shoal.rpc"] = nil
+  package.loaded["shoal.rpc"], package.loaded["shoal.wire.rpc"] = nil, nil
   return made
 end
 
-function network.remove() package.loaded["shoal.core.net"], package.loaded["shoal.rpc"] = nil, nil end
+function network.remove() package.loaded["shoal.core.net"], package.loaded["shoal.rpc"], package.loaded["shoal.wire.rpc"] = nil, nil, nil end
 
 return network

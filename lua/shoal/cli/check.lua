@@ -3,12 +3,12 @@
 --- A file is told by its text before any of it runs: a program (examples/membership.lua) opens sockets as soon as it is loaded,
 --- and to check one must not be to run it.
 local common = require "shoal.cli.common"
-local errors = require "shoal.errors"
-local job = require "shoal.job"
+local errors = require "shoal.base.errors"
+local job = require "shoal.job.spec"
 local located = require "shoal.cli.located"
-local node = require "shoal.node"
+local node = require "shoal.node.node"
 local source = require "shoal.job.source"
-local workflow = require "shoal.workflow"
+local workflow = require "shoal.run.workflow"
 local world = require "shoal.core.world"
 
 local check = {}

@@ -1,7 +1,7 @@
 --- What the commands share: talk and data, a client node, exit codes by outcome.
 local core = require "shoal.core.node"
-local node = require "shoal.node"
-local task = require "shoal.task"
+local node = require "shoal.node.node"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local common = {}
@@ -16,7 +16,7 @@ local UNREACHABLE = {
 --- To people.
 function common.talk(format, ...)
   local line = select("#", ...) > 0 and format:format(...) or format
-  if core.simulated() then require("shoal.log").info("talk", { line = line }) else io.stderr:write(line, "\n") end
+  if core.simulated() then require("shoal.base.log").info("talk", { line = line }) else io.stderr:write(line, "\n") end
 end
 
 --- To programs.

@@ -1,7 +1,7 @@
 --- shoal incidents: what went wrong on a node, newest last, each with its ids.
 local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
-local sorted = require "shoal.sorted"
+local sorted = require "shoal.base.sorted"
 
 return ask.command {
   example = "shoal incidents --connect 127.0.0.1:7001 -n 20",

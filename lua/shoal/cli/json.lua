@@ -1,6 +1,6 @@
 --- json: answers for programs. Keys sorted, so that equal answers are equal bytes; integers beyond 2^53 as strings, for readers
 --- that keep numbers as doubles.
-local sorted = require "shoal.sorted"
+local sorted = require "shoal.base.sorted"
 
 local json = {}
 

@@ -4,8 +4,8 @@ local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local json = require "shoal.cli.json"
-local line = require "shoal.log.line"
-local task = require "shoal.task"
+local line = require "shoal.base.log.line"
+local task = require "shoal.base.task"
 
 local MOST = 256         -- Events in one answer.
 local WAIT_MS = 10000    -- How long an answer waits for one; then it is asked again.

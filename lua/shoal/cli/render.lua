@@ -1,6 +1,6 @@
 --- render: progress and results as people read them. Pure: tables in, text out.
 local common = require "shoal.cli.common"
-local sorted = require "shoal.sorted"
+local sorted = require "shoal.base.sorted"
 
 local render = {}
 

@@ -1,7 +1,7 @@
 --- shoal repl: lines of Lua to a live node, one answer each. Plain lines, so that it works in a pipe too. A line that is not
 --- complete waits for the next ones; an empty line sends it as it is.
 local common = require "shoal.cli.common"
-local task = require "shoal.task"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local repl = {}

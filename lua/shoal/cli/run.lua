@@ -2,8 +2,8 @@
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local located = require "shoal.cli.located"
-local node = require "shoal.node"
-local task = require "shoal.task"
+local node = require "shoal.node.node"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local run = {}
@@ -60,7 +60,7 @@ local function settings(args)
   for _, key in ipairs(PLAIN) do
     if args[key] ~= nil then config[key], origin[key] = args[key], "--" .. key end
   end
-  for key in require "shoal.sorted" (LISTS) do
+  for key in require "shoal.base.sorted" (LISTS) do
     if args[key] and #args[key] > 0 then
       local addresses, err = common.resolve(args[key])
       if not addresses then return nil, ("--%s: %s"):format(key, err) end

@@ -1,10 +1,10 @@
 --- shoal submit: a job from a file, followed to its end.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
-local job = require "shoal.job"
+local job = require "shoal.job.spec"
 local json = require "shoal.cli.json"
 local render = require "shoal.cli.render"
-local task = require "shoal.task"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local submit = {}
@@ -38,7 +38,7 @@ local function read(args)
     local name, value = pair:match("^([%w_]+)=(.*)$")
     if not name then return nil, ("--env: expected NAME=VALUE, found %q"):format(pair) end
     spec.env[name] = value
-    for _, workflow in require "shoal.sorted" (spec.workflows) do
+    for _, workflow in require "shoal.base.sorted" (spec.workflows) do
       if workflow.env then workflow.env[name] = value end
     end
   end

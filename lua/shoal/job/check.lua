@@ -2,8 +2,8 @@
 ---
 --- The same rules run where a file is submitted and again where a leader takes it, for a leader trusts nobody. They differ in
 --- one thing only: a file names scripts by path, to be read and put in; a leader wants their bytes and reads nothing.
-local schema = require "shoal.schema"
-local sorted = require "shoal.sorted"
+local schema = require "shoal.base.schema"
+local sorted = require "shoal.base.sorted"
 
 local check = {}
 

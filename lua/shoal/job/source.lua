@@ -4,8 +4,8 @@
 --- INSTRUCTIONS_MAX steps; what it returns is data. Lines come from reading the text once more, token by token: a table knows
 --- nothing of where it was written. A key that the file computes has no line, and then the file's name alone is given.
 local cjson = require "cjson"
-local errors = require "shoal.errors"
-local sorted = require "shoal.sorted"
+local errors = require "shoal.base.errors"
+local sorted = require "shoal.base.sorted"
 
 local source = {}
 

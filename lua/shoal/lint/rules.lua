@@ -49,7 +49,7 @@ end
 local lua = {}
 rules.lua = lua
 
-local DOOR = "lua/shoal/errors.lua"
+local DOOR = "lua/shoal/base/errors.lua"
 
 --- The protected calls stand in one file.
 function lua.door(source, found)
@@ -97,9 +97,32 @@ end
 --- The library and the roles ask the world; luv is for what only ever runs for real.
 function lua.luv(source, found)
   if not under(source.path, "lua/shoal/", "scripts/roles/", "scripts/policies/") then return end
-  if under(source.path, "lua/shoal/cli/", "lua/shoal/repl") then return end
+  if under(source.path, "lua/shoal/cli/", "lua/shoal/node/repl") then return end
   for at in source.uncommented:gmatch "()%f[%w_]require%s*%(?%s*[\"']luv[\"']" do
     found(at, "luv here cannot be simulated: ask the world (shoal.core.world), or move this under lua/shoal/cli/")
+  end
+end
+
+--- The library's rooms, lowest first. A room names itself and those before it. `lint` is the project's own and stands on all.
+local ROOMS = { "base", "wire", "member", "tier", "job", "run", "node", "sim", "cli", "lint" }
+local floor_of = {}
+for i, room in ipairs(ROOMS) do floor_of[room] = i end
+
+--- A lower room never names a higher one, and no room uses the short names, which are for people.
+function lua.rooms(source, found)
+  local room = source.path:match "^lua/shoal/([%w_]+)/"
+  local floor = floor_of[room]
+  if not floor then return end
+  for at, name in source.uncommented:gmatch "()%f[%w_]require%s*%(?%s*[\"']shoal%.([%w_.]+)[\"']" do
+    local other = name:match "^([%w_]+)%."
+    if not other then
+      found(at, "shoal." .. name .. " is a short name, for people: name the room where it lives (shoal.ROOM." .. name .. ")")
+    elseif other ~= "core" and not floor_of[other] then
+      found(at, "shoal." .. name .. ": there is no room " .. other .. " (" .. table.concat(ROOMS, ", ") .. ")")
+    elseif other ~= "core" and floor_of[other] > floor then
+      found(at, "lua/shoal/" .. room .. " names lua/shoal/" .. other .. ", which is above it (" .. table.concat(ROOMS, ", ")
+        .. "): move what is shared down, or hand it in")
+    end
   end
 end
 

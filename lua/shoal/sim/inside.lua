@@ -1,6 +1,6 @@
 --- sim.inside: the half of `sim:eval` that runs in the simulated node.
-local errors = require "shoal.errors"
-local task = require "shoal.task"
+local errors = require "shoal.base.errors"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local inside = {}

@@ -1,0 +1,499 @@
+--- The door on Lua's side: the only pcall, xpcall, coroutine.resume and coroutine.close of the library.
+---
+--- Every call that may fail names a site of the catalogue (shoal.sites) and the ids its incidents must carry. One
+--- failure is one incident; at every site and at all times
+---
+---     raised = reported + suppressed + handled + in_flight
+---
+--- reported: told, to the log at its level and to `errors.incidents()`; suppressed: held back by the policy's rate limit,
+--- and announced as a number when the window passes; handled: the caller took the error as its value; in_flight: being
+--- told right now. Policies (scripts/policies/errors.lua) decide how loud, never whether.
+---
+---   local ok, incident = errors.call("client.callback.on_done", { job = id }, user_function, result)
+---   if not sent then errors.report("worker.progress.send", ids, err, code) end
+
+local incidents = require "shoal.base.errors.incident"
+local catalogue = require "shoal.base.errors.catalogue"
+local limit = require "shoal.base.errors.limit"
+local telling = require "shoal.base.errors.telling"
+local judge = require "shoal.base.errors.judge"
+local agenda = require "shoal.base.errors.agenda"
+local hooks = require "shoal.base.errors.hooks"
+local deliver = require "shoal.base.errors.deliver"
+local log = require "shoal.base.log"
+
+local pcall, xpcall, rawequal = pcall, xpcall, rawequal
+local resume, close, status, create = coroutine.resume, coroutine.close, coroutine.status, coroutine.create
+
+local errors = {}
+
+local DEPTH_MAX = 3                  -- Failures while telling failures; deeper is told by the last resort only.
+local POLICY_INSTRUCTIONS = 1000000
+
+local state     -- All that this node's errors know; see reset().
+local records   -- The sites by name, state.catalogue.records: the fast way in.
+local fail      -- (record, ids, caught, code, extra) -> incident
+
+-- ---- the catalogue ----
+
+--- The message handler of one site's protected calls: it runs where the error was raised, with the stack still there.
+local function handler_of(record)
+  return function (err)
+    local where = type(err) == "string" and incidents.split(err) or incidents.position(nil, 2)
+    local trace = limit.wants_trace(record, where) and debug.traceback(nil, 2) or nil
+    return setmetatable({ error = err, where = where, traceback = trace }, incidents.caught)
+  end
+end
+
+--- The record of a site that is about to be used; a wrong name is the programmer's mistake.
+local function site_of(name)
+  local record = state.catalogue:find(name)
+  if not record then error("errors: " .. state.catalogue:unknown(name), 3) end
+  return record
+end
+
+--- Declare a site. shoal's own stand in lua/shoal/base/sites.lua; scripts may add theirs.
+---@param declared shoal.Site  hook may be given as { arity = n } or { args = { names } }
+function errors.site(declared) state.catalogue:declare(declared, 2) end
+
+--- Whether this name is a site, or belongs to a family.
+function errors.is_site(name) return records[name] ~= nil or state.catalogue:find(name) ~= nil end
+
+-- ---- code that must run to its end ----
+
+local DONE = {} -- What a runner yields when its function returned; anything else is a function that tried to wait.
+
+local function serve(fn, ...)
+  return serve(coroutine.yield(DONE, fn(...)))
+end
+
+local runners, runners_count = {}, 0
+
+local function budgeted(co)
+  debug.sethook(co, function ()
+    error("it ran " .. state.budget .. " instructions without waiting or ending", 2)
+  end, "", state.budget)
+end
+
+local function ran(co, ok, mark, ...)
+  if ok and rawequal(mark, DONE) then
+    runners_count = runners_count + 1
+    runners[runners_count] = co
+    return true, ...
+  end
+  return false, co, ok, mark
+end
+
+--- Call fn in a coroutine of its own, kept for the next call, so that a yield inside is seen and stopped here.
+--- -> true, results... | false, co, ok, error
+local function run_apart(fn, ...)
+  local co
+  if runners_count > 0 then
+    co = runners[runners_count]
+    runners[runners_count] = nil
+    runners_count = runners_count - 1
+  else
+    co = create(serve)
+  end
+  if state.budget then budgeted(co) end
+  return ran(co, resume(co, fn, ...))
+end
+
+local WAITED = "this runs to its end and cannot wait: spawn a task for that (scope:spawn)"
+
+--- After run_apart: what went wrong, with the stack it left; its to-be-closed variables run.
+local function autopsy(record, co, ok, err)
+  local where, trace, hint
+  if ok then -- It yielded.
+    err, hint = "it tried to wait", WAITED
+    where = incidents.position(co, 1)
+  elseif type(err) == "string" then
+    where = incidents.split(err)
+    if err:find "attempt to yield" then hint = WAITED end
+  end
+  where = where or incidents.position(co, 0)
+  if limit.wants_trace(record, where) then trace = debug.traceback(co) end
+  local closed, second = close(co)
+  if closed or rawequal(second, err) then second = nil end
+  return setmetatable({ error = err, where = where, traceback = trace, hint = hint, second = second },
+    incidents.caught)
+end
+
+local function quiet(done, ...)
+  if done then return true, ... end
+  local co, ok, err = ...
+  if ok then err = WAITED end
+  close(co) -- Its error, if any, is the one in hand: the last one of a chain.
+  return false, err
+end
+
+--- For the log and for error values' own __tostring: protected, cannot wait, and nobody is told. -> true, values... | false, err
+local function quietly(fn, ...)
+  return quiet(run_apart(fn, ...))
+end
+
+-- ---- the policy ----
+
+local function sandboxed(fn, ...)
+  local co = create(fn)
+  debug.sethook(co, function () error("it ran more than " .. POLICY_INSTRUCTIONS .. " instructions", 2) end, "",
+    POLICY_INSTRUCTIONS)
+  local ok, value = resume(co, ...)
+  if ok and status(co) ~= "dead" then ok, value = false, "a policy cannot wait: it tried to yield" end
+  close(co)
+  return ok, value
+end
+
+--- Read the policy file, and look at it again at later incidents (at most every 200 ms), so that an edit shows.
+--- A file that is wrong changes nothing.
+---@param path string
+---@return true? ok
+---@return string? err  every problem, one a line, each with file:line
+---@return string? code "CONFIG", or why it could not be read
+function errors.load_policy(path) return state.judge:load(state.world, path) end
+
+-- ---- telling ----
+
+local function clocks()
+  local world = state.world
+  if world then return world:now_ns(), world:wall_ns() end
+  return log.clocks()
+end
+
+function fail(record, ids, caught, code, extra)
+  record.raised = record.raised + 1
+  local err = caught.error
+  if getmetatable(err) == incidents.meta then -- Told already, and raised again on its way up.
+    record.handled = record.handled + 1
+    return err
+  end
+  record.in_flight = record.in_flight + 1
+  if state.depth >= DEPTH_MAX then return telling.bare(state.telling, record, caught, "while telling another") end
+  state.depth = state.depth + 1
+  local before = record.in_flight
+  local ok, incident = pcall(telling.tell, state.telling, record, ids, caught, code, extra, state.depth == 1)
+  state.depth = state.depth - 1
+  if not ok then
+    local why = "telling failed: " .. incidents.describe(incident, quietly)
+    incident = telling.bare(state.telling, record, caught, why, record.in_flight ~= before)
+  end
+  if caught.second ~= nil then
+    fail(record, ids, { error = caught.second, where = caught.where }, nil, { closing = true })
+  end
+  return incident
+end
+
+local function caught_by(value)
+  if getmetatable(value) == incidents.caught then return value end
+  return { error = value } -- Out of memory, or the handler itself failed.
+end
+
+-- ---- the calls ----
+
+local function finish(record, ids, ok, ...)
+  if ok then return true, ... end
+  return nil, fail(record, ids, caught_by((...)))
+end
+
+--- Call fn protected. One failure is one incident at `site`; the caller goes on. fn may wait, if the caller may.
+---@param site string
+---@param ids table | (fun(): table) | nil  read when it fails
+---@param fn function
+---@return true? ok
+---@return any ... fn's results, or the incident
+function errors.call(site, ids, fn, ...)
+  local record = records[site] or site_of(site)
+  return finish(record, ids, xpcall(fn, record.handler, ...))
+end
+
+local function finish_apart(record, ids, extra, done, ...)
+  if done then return true, ... end
+  local co, ok, err = ...
+  return nil, fail(record, ids, autopsy(record, co, ok, err), nil, extra)
+end
+
+--- As `errors.call`, for hooks: fn runs to its end; trying to wait is the failure, and says to spawn a task.
+---@param extra? table  ids of the caller's
+function errors.run(site, ids, extra, fn, ...)
+  local record = records[site] or site_of(site)
+  return finish_apart(record, ids, extra, run_apart(fn, ...))
+end
+
+local function finish_handled(record, ok, ...)
+  if ok then return true, ... end
+  record.raised, record.handled = record.raised + 1, record.handled + 1
+  return false, ...
+end
+
+--- Call fn protected, and take its error as a value: counted raised and handled, no incident. The caller must act on it.
+---@return boolean ok
+---@return any ... fn's results, or the error
+function errors.handle(site, _, fn, ...)
+  local record = records[site] or site_of(site)
+  return finish_handled(record, pcall(fn, ...))
+end
+
+--- Report a failure that is a value: `nil, err`, an acknowledgement that cannot be read, a send that did not go.
+--- It never raises. A name outside the catalogue is reported under that name, and so is the mistake.
+---@param err any
+---@param code? string
+---@return table incident
+function errors.report(site, ids, err, code)
+  local record = state.catalogue:find(site)
+  if not record then
+    local name = type(site) == "string" and site or tostring(site)
+    fail(records["errors.undeclared"], { name = name },
+      { error = state.catalogue:unknown(site), where = incidents.position(nil, 2), value = true })
+    record = state.catalogue:stray(name)
+  end
+  return fail(record, ids, { error = err, where = incidents.position(nil, 2), value = true }, code)
+end
+
+local function after_resume(record, ids, co, ok, ...)
+  if ok then
+    if status(co) == "suspended" then return "suspended", ... end
+    return "done", ...
+  end
+  return "failed", fail(record, ids, autopsy(record, co, false, (...)))
+end
+
+--- Resume a coroutine. A failure is an incident; its to-be-closed variables then run.
+---@return "suspended"|"done"|"failed" outcome
+---@return any ... what it yielded or returned, or the incident
+function errors.resume(site, ids, co, ...)
+  local record = records[site] or site_of(site)
+  if state.budget then budgeted(co) end
+  return after_resume(record, ids, co, resume(co, ...))
+end
+
+--- End a suspended coroutine: its to-be-closed variables run, nothing else.
+---@return true? ok
+---@return table? incident
+function errors.close(site, ids, co)
+  local record = records[site] or site_of(site)
+  local ok, err = close(co)
+  if ok then return true end
+  local where = type(err) == "string" and incidents.split(err) or nil
+  local hint = type(err) == "string" and err:find "attempt to yield" and WAITED or nil
+  return nil, fail(record, ids, { error = err, where = where or "?", hint = hint })
+end
+
+--- Cut whatever runs through errors.run or errors.resume after this many instructions without waiting; nil: do not.
+--- It costs tight loops half their speed, so only simulated nodes and specs use it.
+---@param instructions integer?
+function errors.budget(instructions) state.budget = instructions end
+
+-- ---- must-deliver, hooks ----
+
+--- Deliver until accepted: fn is called now, and again after 0.5, 1, 2, 4 and 8 s as long as it raises; then its last
+--- incident is critical and says `escalated`. The same key again replaces what was outstanding under it.
+---@param site string
+---@param key string
+---@param fn function  runs to its end, cannot wait
+---@return boolean delivered  at the first try
+function errors.deliver(site, ids, key, fn)
+  local record = records[site] or site_of(site)
+  return deliver.start(state.deliveries, record, ids, key, nil, fn)
+end
+
+--- For errors/hooks.lua: one hook's share of an event under `key`.
+function errors.deliver_part(site, ids, key, part, fn, extra)
+  return deliver.start(state.deliveries, records[site] or site_of(site), ids, key, part, fn, extra)
+end
+
+local function finish_hook(record, ids, handle, index, done, ...)
+  if done then return true end
+  local co, ok, err = ...
+  fail(record, ids, autopsy(record, co, ok, err), nil, { hook = handle.label, hook_index = index })
+  return false
+end
+
+--- For errors/hooks.lua: one hook, once.
+function errors.run_hook(site, ids, handle, index, ...)
+  local record = records[site] or site_of(site)
+  return finish_hook(record, ids, handle, index, run_apart(handle.fn, ...))
+end
+
+--- What was outstanding under this key is no longer true: do not deliver it again.
+---@return integer withdrawn
+function errors.withdraw(site, key)
+  local record = records[site] or site_of(site)
+  return deliver.withdraw(state.deliveries, record.name, key)
+end
+
+--- A set of hooks: operators' functions hung on sites by name. See errors/hooks.lua.
+---@param names? string[]  the sites one may wire; nil: all that have a hook
+---@return shoal.Hooks
+function errors.hooks(names) return hooks.new(errors, names) end
+
+--- What the catalogue says of a site; nil when it has none of that name.
+function errors.declared(name) return state.catalogue:find(name) end
+--- All names, sorted.
+function errors.names() return state.catalogue:names() end
+--- The declared name nearest to this one, or nil.
+function errors.nearest(name, among) return incidents.nearest(name, among or state.catalogue:names()) end
+
+-- ---- asking ----
+
+local function count_of(record)
+  return { site = record.name, raised = record.raised, reported = record.reported, suppressed = record.suppressed,
+    handled = record.handled, in_flight = record.in_flight, missing_ids = record.missing }
+end
+
+--- One site's counts, also when all are 0.
+function errors.count(site) return count_of(records[site] or site_of(site)) end
+
+--- The counts of every site where something was raised, sorted by name. What C had to tell by itself is at door.sink.
+function errors.counts()
+  local out = {}
+  local by_c = state.door and state.door.incidents() - state.door_base or 0
+  for _, name in ipairs(state.catalogue:names()) do
+    local record = records[name]
+    local added = name == "door.sink" and by_c or 0
+    if record.raised + added > 0 then
+      local count = count_of(record)
+      count.raised, count.reported = count.raised + added, count.reported + added
+      out[#out + 1] = count
+    end
+  end
+  return out
+end
+
+--- The last n incidents that were told, oldest first; at most 512.
+---@param n? integer
+function errors.incidents(n) return telling.recent(state.telling, n) end
+
+--- Hear of each incident that is told. fn runs to its end. Returns what takes it away again.
+---@param fn fun(incident: table)
+function errors.listen(fn) return telling.listen(state.telling, fn) end
+
+--- Whether raised = reported + suppressed + handled holds at every site, with nothing in flight.
+---@return true? ok
+---@return string? err  each site where it does not
+function errors.balance()
+  local wrong = {}
+  for _, c in ipairs(errors.counts()) do
+    if c.raised ~= c.reported + c.suppressed + c.handled or c.in_flight ~= 0 then
+      wrong[#wrong + 1] = string.format("%s: raised %d, reported %d, suppressed %d, handled %d, in flight %d", c.site,
+        c.raised, c.reported, c.suppressed, c.handled, c.in_flight)
+    end
+  end
+  if #wrong == 0 then return true end
+  return nil, table.concat(wrong, "\n")
+end
+
+--- The line each node prints when it ends.
+---@return string
+function errors.summary()
+  local raised, reported, suppressed, handled, sites = 0, 0, 0, 0, 0
+  for _, c in ipairs(errors.counts()) do
+    raised, reported, suppressed, handled = raised + c.raised, reported + c.reported, suppressed + c.suppressed,
+      handled + c.handled
+    sites = sites + 1
+  end
+  return string.format("errors: raised = reported + suppressed + handled: %d %s %d + %d + %d at %d sites", raised,
+    raised == reported + suppressed + handled and "=" or "IS NOT", reported, suppressed, handled, sites)
+end
+
+-- ---- beginning and end ----
+
+local function on_due(entry)
+  if entry.announce then telling.announce(entry.announce) else deliver.again(state.deliveries, entry) end
+end
+
+--- Give errors the node's world (clocks, timer, files) and name. Before this, clocks read 0 and nothing is retried.
+---@param world table
+---@param node string
+function errors.start(world, node)
+  local waiting = state.agenda:drain()
+  state.agenda:close()
+  state.world, state.telling.node, state.judge.look_ns = world, node, 0
+  state.agenda = agenda.new(world, on_due)
+  local now_ns = world:now_ns()
+  for _, entry in ipairs(waiting) do state.agenda:add(entry, now_ns) end
+end
+
+--- From now on an error in a callback of luv is an incident at `luv.callback`, instead of the end of the process. For
+--- programs in stock lua5.4; the shoal program has it so from the start.
+function errors.adopt_luv() require "shoal.core.luv".adopt() end
+
+--- The end: announce what was held back; what is still undelivered is an incident. Then the balance.
+---@return true? ok
+---@return string? err
+function errors.finish()
+  for _, entry in ipairs(state.agenda:drain()) do
+    if entry.announce then
+      telling.announce(entry.announce)
+    else
+      deliver.give_up(state.deliveries, entry)
+      fail(records["errors.undelivered"], { of = entry.record.name, key = entry.key },
+        { error = "not delivered before the end, after " .. entry.attempt .. " attempts", where = "?" })
+    end
+  end
+  for _, entry in ipairs(state.agenda:drain()) do
+    if entry.announce then telling.announce(entry.announce) end
+  end
+  state.agenda:close()
+  return errors.balance()
+end
+
+local function traced_place(trace)
+  if type(trace) ~= "string" then return nil end
+  return trace:match "\n%s*([^\n]-:%d+): in "
+end
+
+--- What C calls with an error that reached it: fn(site, error, traceback).
+local function from_c(site, err, trace)
+  local record = state.catalogue:find(site)
+  if not record then
+    errors.report(site, nil, err)
+    return
+  end
+  local where = type(err) == "string" and incidents.split(err) or traced_place(trace) or "?"
+  local hint = type(err) == "string" and err:find "attempt to yield" and WAITED or nil
+  if not limit.wants_trace(record, where) then trace = nil end
+  fail(record, nil, { error = err, where = where, traceback = trace, hint = hint })
+end
+
+--- In stock lua5.4: from now on an error in a callback of luv is an incident at site luv.callback, and the loop goes on; luv's
+--- own policy is to print and exit. The shoal program does this by itself.
+function errors.adopt_luv() require("shoal.core.luv").adopt() end
+
+--- Connect C's sink. Without the compiled module (a spec of plain Lua) there is nothing to connect.
+local function connect()
+  local ok, door = pcall(require, "shoal.core.door")
+  if ok then
+    state.door, state.door_base = door, door.incidents()
+    door.sink(from_c)
+  elseif not tostring(door):find("module 'shoal.core.door' not found", 1, true) then
+    fail(records["door.sink"], nil, { error = door })
+  end
+end
+
+--- Forget everything and begin anew, for specs: as if just loaded.
+function errors.reset()
+  if state then state.agenda:close() end
+  state = { depth = 0, catalogue = catalogue.new(handler_of), agenda = agenda.new(nil, on_due) }
+  records = state.catalogue.records
+  local function fail_at(name, ids, caught) return fail(records[name], ids, caught) end
+  local function later(entry, due_ns) state.agenda:add(entry, due_ns) end
+  state.judge = judge.new { catalogue = state.catalogue, quietly = quietly, sandboxed = sandboxed, fail = fail_at }
+  state.telling = telling.new {
+    run_apart = run_apart, quietly = quietly, fail = fail_at, clocks = clocks, later = later, judge = state.judge,
+    autopsy = function (name, ...) return autopsy(records[name], ...) end,
+    world = function () return state.world end,
+  }
+  state.deliveries = deliver.new {
+    clock = clocks, later = later, run = errors.run,
+    cancel = function (entry) state.agenda:remove(entry) end,
+  }
+  for _, declared in ipairs(require "shoal.base.sites") do errors.site(declared) end
+  connect()
+end
+
+log.guarded_by(quietly)
+log.event("incident", incidents.fields)
+log.event("incident.held_back", { "site", "where", "held_back", "count" })
+errors.reset()
+
+return errors

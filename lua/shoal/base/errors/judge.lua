@@ -1,0 +1,105 @@
+--- The policy in force: read from its file, read again when that changed, and asked at each incident. A file that is wrong
+--- changes nothing; a policy that fails is replaced by the built-in one until its file changes; both are incidents.
+
+local incidents = require "shoal.base.errors.incident"
+local policies = require "shoal.base.errors.policy"
+local log = require "shoal.base.log"
+
+local LOOK_EVERY_NS = 200 * 1000000
+
+local judge = {}
+judge.__index = judge
+
+--- means: quietly(fn, ...) -> ok, values...; sandboxed(fn, ...) -> ok, value; fail(name, ids, caught); catalogue
+function judge.new(means)
+  policies.builtin.merged = {}
+  return setmetatable({ means = means, policy = policies.builtin, look_ns = 0 }, judge)
+end
+
+local function read_whole(world, path)
+  local err, code
+  if world then
+    local bytes
+    bytes, err, code = world:read_file(path)
+    if bytes then return bytes end
+    if world:simulated() then return nil, err, code end
+  end
+  local file, why = io.open(path, "rb") -- A stock lua5.4 without a world, or a path that the world does not hold.
+  if not file then return nil, err or why, code or "ENOENT" end
+  local bytes = file:read "a"
+  file:close()
+  return bytes
+end
+
+local function put(self, policy)
+  self.policy = policy
+  for _, name in ipairs(self.means.catalogue:names()) do self.means.catalogue.records[name].merged = nil end
+end
+
+local function take(self, text, path)
+  self.text = text
+  local parsed, err = policies.parse(text, path, self.means.sandboxed, self.means.catalogue)
+  if not parsed then return nil, err, "CONFIG" end
+  put(self, parsed)
+  return true
+end
+
+---@return true? ok
+---@return string? err
+---@return string? code
+function judge:load(world, path)
+  local ok, text, err, code = self.means.quietly(read_whole, world, path)
+  if not ok then return nil, path .. ": " .. tostring(text), "FAILED" end
+  if not text then return nil, path .. ": " .. tostring(err), code end
+  ok, err, code = take(self, text, path)
+  if not ok then return nil, err, code end
+  self.path = path
+  return true
+end
+
+--- The file may have been edited since.
+function judge:look(world, now_ns)
+  local path = self.path
+  if not path or world and now_ns < self.look_ns then return end
+  self.look_ns = now_ns + LOOK_EVERY_NS
+  local ok, text = self.means.quietly(read_whole, world, path)
+  if not ok or not text or text == self.text then return end -- Gone half-way through an editor's rename: next time.
+  local taken, err = take(self, text, path)
+  if taken then
+    log.info("policy.loaded", { file = path })
+  else
+    self.means.fail("policy.load", { file = path }, { error = err, where = err:match "^[^\n]-:%d+" or path })
+  end
+end
+
+local function merged_for(self, site)
+  local merged = site.merged
+  if not merged then
+    merged = policies.of(self.policy, site.name, site.family)
+    site.merged, site.traces = merged, merged.traces
+  end
+  return merged
+end
+
+--- The level, burst, window and fields for this incident. `ask`: whether the policy's own function has a say, which it
+--- does not about failures of telling.
+function judge:of(site, incident, ask)
+  local merged = merged_for(self, site)
+  local policy = self.policy
+  if ask and policy.decide then
+    local ok, value = self.means.sandboxed(policy.decide, incident, setmetatable({}, { __index = merged }))
+    if ok then
+      local level, burst, per_ms = policies.verdict(value, merged)
+      if level then return level ~= "" and level or site.level, burst, per_ms, merged.fields end
+      value = burst
+    end
+    put(self, policies.builtin)
+    policies.builtin.merged = {}
+    self.means.fail("policy.decide", { file = policy.path, incident = incident.id },
+      { error = value, where = type(value) == "string" and incidents.split(value) or policy.path })
+    merged = merged_for(self, site)
+  end
+  return merged.level or site.level, merged.burst, merged.per_ms, merged.fields
+end
+
+return judge

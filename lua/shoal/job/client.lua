@@ -1,0 +1,187 @@
+--- client: submit jobs, follow them, ask about them.
+---
+---     local c = client.open(node, { "127.0.0.1:7000" })
+---     local id = assert(c:submit(spec_bytes, "a key of mine"))
+---     local final = c:follow(id, { stats = function (s) print(#s.parts) end })
+---     print(final.state, final.result.stats.requests)
+---
+--- What a leader pushes (job.status, job.stats, job.result) is taken in three steps, and FAILURES 1.4 holds at each: an
+--- unreadable push is one incident and is answered `error`; state is taken, and who waits for it woken, before the user's code runs;
+--- a callback that raises is one incident, and the push is still answered `ok`.
+local backoff = require "shoal.base.backoff"
+local errors = require "shoal.base.errors"
+local messages = require "shoal.wire.messages"
+local msgpack = require "shoal.core.msgpack"
+local sorted = require "shoal.base.sorted"
+local task = require "shoal.base.task"
+
+local client = {}
+client.__index = client
+
+local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
+local CALL_MS = 5000
+local QUIET_MS = 2000 -- No push for so long: the watch is asked for again, wherever a leader answers.
+
+local PUSHES = {
+  ["job.status"] = { kind = "status", site = "client.push.job_status", callback = "client.callback.status" },
+  ["job.stats"] = { kind = "stats", site = "client.push.stats", callback = "client.callback.stats" },
+  ["job.result"] = { kind = "result", site = "client.push.result", callback = "client.callback.result" },
+}
+
+---@param node table
+---@param addresses string[]  gates or managers, "ip:port", tried in order
+function client.open(node, addresses)
+  local self = setmetatable({ node = node, addresses = addresses, at = 1, jobs = {}, scope = task.scope("client", node.scope) }, client)
+  for name, push in sorted(PUSHES) do
+    node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
+  end
+  -- Pushes came over it: who follows a job asks again now, not when it has been quiet for long.
+  self.unwatch = node.rpc:watch(function (_, event)
+    if event ~= "down" then return end
+    for _, j in sorted(self.jobs) do j.heard_ms = -QUIET_MS end
+  end)
+  return self
+end
+
+-- Pushes ---------------------------------------------------------------------------------------------------------------
+
+--- Take an event into the job's state; false when it was seen before, or is nobody's.
+local function take(self, kind, body)
+  local j = self.jobs[body.job]
+  if not j or body.seq <= j.seq then return false end
+  if j.seq > 0 and body.seq > j.seq + 1 and (body.truncated_from or 0) ~= body.seq then
+    error(("event %d follows event %d"):format(body.seq, j.seq))
+  end
+  j.seq, j.heard_ms = body.seq, task.now_ms()
+  if kind == "result" and body.body.workflow == "" then j.result = body.body.result end
+  if kind == "status" and FINAL[body.body.state] and not body.body.workflow then
+    j.state, j.reason = body.body.state, body.body.reason
+    j.done:set(true)
+  elseif kind == "status" then
+    j.state = body.body.state
+  end
+  return true
+end
+
+--- What can be told of a push that cannot be taken: its job, workflow and sequence, each where it is what it should be.
+local function glimpse(bytes)
+  local map = msgpack.unpack(bytes)
+  map = type(map) == "table" and map or {}
+  local body = type(map.body) == "table" and map.body or {}
+  return type(map.job) == "string" and map.job or "?", type(body.workflow) == "string" and body.workflow or "?",
+    math.type(map.seq) == "integer" and map.seq or "?"
+end
+
+--- The one way of a push, whatever its kind. Returns the answer's bytes.
+function client:push(name, push, bytes, peer)
+  local body, err, code = messages.decode(name, bytes)
+  if not body then
+    local job, workflow, sequence = glimpse(bytes)
+    errors.report(push.site, {
+      handler = name, sender = peer:name(), payload_bytes = #bytes, job = job, workflow = workflow, sequence = sequence, stage = "parse",
+    }, err, code)
+    return "error"
+  end
+  local ids = {
+    handler = name, sender = peer:name(), payload_bytes = #bytes, job = body.job, workflow = body.body.workflow or "",
+    sequence = body.seq, stage = "state",
+  }
+  local ok, fresh = errors.call(push.site, ids, take, self, push.kind, body)
+  if not ok then return "error" end
+  local j = fresh and self.jobs[body.job]
+  local callback = j and j.callbacks[push.kind]
+  if callback then
+    ids.stage = "callback"
+    errors.call(push.callback, ids, callback, body.body)
+  end
+  return "ok"
+end
+
+-- Calls ----------------------------------------------------------------------------------------------------------------
+
+local AGAIN = { TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true,
+  NOT_LEADER = true, CLOSED = true, UNKNOWN = true, OVERLOADED = true, FULL = true, NOT_READY = true, EHOSTUNREACH = true, EPIPE = true }
+
+--- Call whoever answers, beginning with who answered last. Refusals are answers; only silence goes on to the next address.
+---@return table? reply, string? err, string? code
+function client:call(name, body, timeout_ms)
+  local err, code
+  for _ = 1, #self.addresses do
+    local reply
+    reply, err, code = self.node.rpc:peer(self.addresses[self.at]):call(name, body, { timeout_ms = timeout_ms or CALL_MS })
+    if reply or not AGAIN[code] then return reply, err, code end
+    self.at = self.at % #self.addresses + 1
+  end
+  return nil, err, code
+end
+
+--- Submit a job; tries again with the same key while nobody answers, which never makes two.
+---@param spec string   job.encode's bytes
+---@param key string    the idempotency key
+---@param patience_ms? number
+---@return string? job, string? err, string? code
+function client:submit(spec, key, patience_ms)
+  local first_err, first_code
+  local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
+  local deadline_ms = task.now_ms() + (patience_ms or 10000)
+  while true do
+    local reply, err, code = self:call("job.submit", { key = key, spec = spec })
+    if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
+    if not AGAIN[code] then return nil, err, code end
+    if code ~= "CIRCUIT" then first_err, first_code = err, code end -- A circuit that opened says less than what opened it.
+    if task.now_ms() >= deadline_ms then return nil, first_err or err, first_code or code end
+    task.sleep(wait:next())
+  end
+end
+
+--- The job goes on and we leave: its leader is told, lest it push to nobody. It hears this before it sees the connection end.
+local function unwatch(self, id, address)
+  self.node.rpc:peer(address):send("job.unwatch", { job = id }, { on_fail = function (err, code)
+    errors.report("client.watch", { job = id, address = address }, err, code)
+  end })
+end
+
+--- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too.
+---@param id string
+---@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table) }
+---@param limit_ms? number
+---@return { state: string, reason: string?, result: table? }? final, string? err, string? code
+function client:follow(id, callbacks, limit_ms)
+  local j = { seq = 0, callbacks = callbacks or {}, done = task.future("job " .. id), heard_ms = task.now_ms(), state = "submitted" }
+  self.jobs[id] = j
+  local watching -- The address of who pushes to us.
+  local free <close> = setmetatable({}, { __close = function ()
+    if self.jobs[id] ~= j then return end -- Somebody here follows it anew.
+    self.jobs[id] = nil
+    if watching and not j.done:state() then unwatch(self, id, watching) end
+  end })
+  local deadline_ms = limit_ms and task.now_ms() + limit_ms
+  local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = QUIET_MS })
+  while true do
+    if not watching or task.now_ms() - j.heard_ms >= QUIET_MS then
+      local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 })
+      watching = reply and self.addresses[self.at]
+      if reply then
+        j.heard_ms = task.now_ms()
+        wait:reset()
+      elseif code == "NOT_FOUND" then
+        return nil, err, code
+      else
+        errors.report("client.watch", { job = id, address = self.addresses[self.at] }, err, code)
+        task.sleep(wait:next())
+      end
+    end
+    local done = j.done:await(500)
+    if done then return { state = j.state, reason = j.reason, result = j.result } end
+    if deadline_ms and task.now_ms() >= deadline_ms then return nil, "the job goes on", "TIMEOUT" end
+  end
+end
+
+function client:cancel(id, reason) return self:call("job.cancel", { job = id, reason = reason }) end
+
+function client:close()
+  self.unwatch()
+  self.scope:close()
+end
+
+return client

@@ -1,0 +1,130 @@
+--- feed: everything a client sees of one job, as one sequence of events: pushed, polled, or replayed from a number.
+---
+--- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so that a client that comes back after the leader was
+--- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX
+--- events; who asks for older ones is told from where it
+--- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one event at a time, the next
+--- when it has answered, so a slow one waits for itself only.
+local errors = require "shoal.base.errors"
+local task = require "shoal.base.task"
+
+local feed = {}
+feed.__index = feed
+
+local KEPT_MAX = 512
+local PUSH_TIMEOUT_MS = 5000
+local TRIES_MAX = 5 -- Then the watcher is let go, aloud; it asks again when it is back.
+local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.result" }
+
+---@param job string
+---@param scope table    the job's; watchers end with it
+---@param fence integer  of the leadership that gives the numbers
+---@param again boolean? the job began under an earlier leadership: its first events are gone
+function feed.new(job, scope, fence, again)
+  local base = fence << 20
+  return setmetatable({
+    job = job, scope = scope, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
+    closed = false,
+  }, feed)
+end
+
+--- Where the events that are kept begin, when that is not where `from` is and something between is gone.
+local function truncated(self, from)
+  if from >= self.first or self.first == self.origin then return nil end
+  return self.first
+end
+
+---@param kind "status"|"stats"|"result"
+---@param body table
+function feed:push(kind, body)
+  self.last = self.last + 1
+  self.events[self.last] = { seq = self.last, kind = kind, body = body }
+  if self.last - self.first >= KEPT_MAX then
+    self.events[self.first] = nil
+    self.first = self.first + 1
+  end
+  for _, w in ipairs(self.watchers) do w.wake:push(true) end -- A full channel is awake already.
+end
+
+--- Events from `from`, at most `max`; and the first that is still kept when `from` is older.
+---@return table[] events, integer? truncated_from
+function feed:since(from, max)
+  local start, out = math.max(from, self.first), {}
+  for seq = start, math.min(self.last, start + max - 1) do out[#out + 1] = self.events[seq] end
+  return out, truncated(self, from)
+end
+
+local function forget(self, watcher)
+  for i, w in ipairs(self.watchers) do
+    if w == watcher then
+      table.remove(self.watchers, i)
+      return
+    end
+  end
+end
+
+local function send(self, watcher, event)
+  local body = { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, body = event.body }
+  for try = 1, TRIES_MAX do
+    local reply, err, code = watcher.peer:call(MESSAGE[event.kind], body, { timeout_ms = PUSH_TIMEOUT_MS })
+    if reply == "ok" then
+      watcher.truncated_from = nil
+      return true
+    end
+    errors.report("lead.push", { job = self.job, sequence = event.seq, watcher = watcher.name, attempt = try },
+      err or ("the client answered " .. tostring(reply)), code or "REFUSED")
+    if reply == "error" then return true end -- It was read and refused; again would be refused again.
+    task.sleep(math.min(250 * 2 ^ (try - 1), 2000))
+  end
+  return false
+end
+
+local function run(self, watcher)
+  while true do
+    while watcher.next <= self.last do
+      if watcher.next < self.first then
+        watcher.truncated_from, watcher.next = truncated(self, watcher.next), self.first
+      end
+      if not send(self, watcher, self.events[watcher.next]) then return end
+      watcher.next = watcher.next + 1
+    end
+    if self.closed then return end
+    watcher.wake:pop()
+  end
+end
+
+--- Push all events from `from` on to this peer. A second watch of one peer replaces the first. `on_end` hears that the
+--- watcher had the last event, or was let go.
+---@param on_end? fun()
+function feed:watch(peer, from, on_end)
+  local name = peer:name()
+  self:leave(peer)
+  local watcher = { peer = peer, name = name, next = math.max(1, from), wake = task.channel(1) }
+  self.watchers[#self.watchers + 1] = watcher
+  watcher.task = self.scope:spawn("lead.watch", { job = self.job, watcher = name }, function ()
+    run(self, watcher)
+    forget(self, watcher)
+    if on_end then on_end() end
+  end)
+end
+
+--- This peer's connection has ended: nobody is there to push to. It asks again when it is back.
+---@return boolean found
+function feed:leave(peer)
+  for _, w in ipairs(self.watchers) do
+    if w.peer == peer then
+      w.task:cancel()
+      forget(self, w)
+      return true
+    end
+  end
+  return false
+end
+
+--- No event will follow; watchers end when they have had the last.
+function feed:close()
+  self.closed = true
+  for _, w in ipairs(self.watchers) do w.wake:push(true) end
+end
+
+return feed

@@ -1,0 +1,230 @@
+--- job: what a client submits: a graph of workflows, from a file in Lua or JSON.
+---
+---     return {
+---       name = "checkout",
+---       datacenters = { "a", "b" },                -- all, when left out
+---       timeout_ms = 60000,                        -- of the whole job; an hour when left out
+---       env = { TARGET = "http://127.0.0.1:8081" },
+---       workflows = {
+---         warm    = { script = "workflows/warm.lua", vus = 4, iterations = 40 },
+---         browse  = { after = { "warm" }, script = "workflows/browse.lua", vus = 8, duration_ms = 10000 },
+---         buy     = { after = { "warm" }, script = "workflows/buy.lua", vus = 8, iterations = 400, rate = 100, retries = 2 },
+---         summary = { after = { "browse", "buy" }, command = "echo done; date" },
+---       },
+---     }
+---
+--- A workflow is a script (users `vus`, and `iterations` in all or a `duration_ms`; with `rate` iterations begin so many times a
+--- second whatever the answers take) or a command (a line for `sh -c`, or a list; run `parts` times, once unless told). Both take
+--- `after`, `cores` (that one part occupies), `parts` (how many to cut it into), `retries`, `timeout_ms`, `env`.
+---
+--- A job measures, so requests that fail are a result and not yet a failure: it completes, and its report says how many and why.
+--- A script with `max_failed_share` (from 0 to below 1) fails when more of its requests than that have failed, in all datacenters
+--- together; what comes after it is then skipped.
+---
+--- The *canonical spec* is what every node works with: known keys only, defaults put in, scripts as { path, bytes }, so that equal
+--- jobs are equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
+local check = require "shoal.job.check"
+local msgpack = require "shoal.core.msgpack"
+local sorted = require "shoal.base.sorted"
+local source = require "shoal.job.source"
+
+local job = {}
+
+---@class Workflow  canonical
+---@field after string[]
+---@field script? { path: string, bytes: string }
+---@field command? string[]
+---@field vus? integer          scripts: how many users
+---@field iterations? integer   scripts: how many in all, or
+---@field duration_ms? integer  for how long
+---@field rate? number          iterations a second, all parts together
+---@field max_failed_share? number  scripts: the workflow fails when a greater share of its requests has failed
+---@field phase? integer        shares: this part begins the iterations phase, phase + stride, ... of the whole
+---@field stride? integer
+---@field parts? integer        commands: how many times it runs; scripts: how many parts are wanted
+---@field cores integer
+---@field retries integer
+---@field timeout_ms? integer
+---@field env table<string, string>
+
+---@class JobSpec  canonical
+---@field name string
+---@field datacenters? string[]
+---@field timeout_ms integer
+---@field env table<string, string>
+---@field workflows table<string, Workflow>
+
+local function failed(problems)
+  return nil, table.concat(problems, "\n"), "CONFIG"
+end
+
+--- The text of a job file as a spec. Problems come all at once, a line each, with file and line where they are known.
+---@param bytes string
+---@param name string  the file's, for messages
+---@param read fun(path: string): string?, string?  gives a script's bytes; relative paths are the job file's neighbours
+---@param getenv? fun(name: string): string?  what the file's `getenv` asks
+---@return JobSpec? spec, string? err, string? code
+function job.parse(bytes, name, read, getenv)
+  local data, lines = source.read(bytes, name, getenv)
+  if not data then return nil, lines, "CONFIG" end
+  local spec, problems = check.job(data, { name = name, lines = lines, read = read })
+  if not spec then return failed(problems) end
+  return spec
+end
+
+--- Load a job file and the scripts it names.
+---@param world table
+---@param path string
+---@param getenv? fun(name: string): string?
+---@return JobSpec? spec, string? err, string? code
+function job.load(world, path, getenv)
+  local bytes, err = world:read_file(path)
+  if not bytes then return nil, ("%s: cannot read the job file: %s"):format(path, err), "CONFIG" end
+  local folder = path:match("^(.*/)[^/]*$") or ""
+  return job.parse(bytes, path, function (script)
+    return world:read_file(script:sub(1, 1) == "/" and script or folder .. script)
+  end, getenv)
+end
+
+--- A spec's bytes; equal specs give equal bytes.
+---@param spec JobSpec
+---@return string bytes
+function job.encode(spec)
+  return msgpack.pack(spec)
+end
+
+--- A spec from bytes that somebody sent: read and checked whole, as if it were a file.
+---@param bytes string
+---@return JobSpec? spec, string? err, string? code
+function job.decode(bytes)
+  local value, err = msgpack.unpack(bytes)
+  if not value then return nil, "the job is unreadable: " .. tostring(err), "MALFORMED" end
+  local spec, problems = check.job(value, { share = true }) -- A tier below keeps a share as a spec of its own.
+  if not spec then return failed(problems) end
+  return spec
+end
+
+--- Names so that each comes after all it waits for; by name where that leaves a choice.
+---@param spec JobSpec
+---@return string[] names
+function job.order(spec)
+  local out, done = {}, {}
+  local function visit(name)
+    if done[name] then return end
+    done[name] = true
+    for _, other in ipairs(spec.workflows[name].after) do visit(other) end
+    out[#out + 1] = name
+  end
+  for name in sorted(spec.workflows) do visit(name) end
+  return out
+end
+
+-- Shares ---------------------------------------------------------------------------------------------------------------
+
+--- Into how many parts a workflow (or share) can be cut at most.
+---@param workflow table
+---@return integer
+function job.divisible(workflow)
+  return workflow.command and workflow.parts or workflow.vus
+end
+
+--- The i-th of n nearly equal pieces of a total, i from 0; earlier ones are greater by at most one; all together the total.
+local function piece(total, i, n)
+  return total // n + (i < total % n and 1 or 0)
+end
+
+--- Cut a workflow, or a share of one, into n parts that add up to it exactly. Fewer than n come back when there is less to cut
+--- (see `divisible`): never one without work.
+---@param workflow table
+---@param n integer
+---@return table[] shares  scripts: { vus, iterations?, duration_ms?, rate?, phase, stride }; commands: { parts }
+function job.share(workflow, n)
+  assert(math.type(n) == "integer" and n >= 1, "share: n must be a positive integer")
+  n = math.min(n, job.divisible(workflow))
+  local shares = {}
+  for i = 0, n - 1 do
+    if workflow.command then
+      shares[i + 1] = { parts = piece(workflow.parts, i, n) }
+    else
+      local phase, stride = workflow.phase or 0, workflow.stride or 1
+      shares[i + 1] = {
+        vus = piece(workflow.vus, i, n), iterations = workflow.iterations and piece(workflow.iterations, i, n),
+        duration_ms = workflow.duration_ms, rate = workflow.rate, phase = phase + i * stride, stride = stride * n,
+      }
+    end
+  end
+  return shares
+end
+
+--- The workflow with a share's amounts in place of its own.
+---@param workflow Workflow
+---@param share table
+---@return Workflow
+function job.with_share(workflow, share)
+  local out = {}
+  for k, v in next, workflow do out[k] = v end
+  out.parts = workflow.command and share.parts or nil
+  for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride" } do out[k] = share[k] end
+  return out
+end
+
+-- Dispatch -------------------------------------------------------------------------------------------------------------
+
+--- A share's bytes.
+---@param share table
+---@return string bytes
+function job.pack(share)
+  return msgpack.pack(share)
+end
+
+--- The bytes a dispatch carries beside its share: all that an executor needs of one workflow. A retry sends the same bytes.
+---@param spec JobSpec
+---@param name string  the workflow's
+---@return string payload
+function job.payload(spec, name)
+  local work = job.with_share(spec.workflows[name], spec.workflows[name])
+  work.after = nil
+  return msgpack.pack { name = spec.name, workflow = name, work = work }
+end
+
+local function unreadable(what, err)
+  return nil, ("the dispatch's %s is unreadable: %s"):format(what, tostring(err)), "MALFORMED"
+end
+
+--- What a dispatch message asks for, as a spec of that one workflow with the share's amounts: it waits for nothing, and its
+--- time limit is the dispatch's.
+---@param dispatch { workflow: string, payload: string, share: string, timeout_ms: integer }  timeout_ms 0: none
+---@return JobSpec? spec, string? err, string? code
+function job.of_dispatch(dispatch)
+  local value, err = msgpack.unpack(dispatch.payload)
+  if type(value) ~= "table" or type(value.work) ~= "table" then return unreadable("payload", err or "no table") end
+  local share
+  share, err = msgpack.unpack(dispatch.share)
+  if type(share) ~= "table" then return unreadable("share", err or "no table") end
+  if value.workflow ~= dispatch.workflow then
+    return nil, ("the dispatch is of %s, its payload of %s"):format(tostring(dispatch.workflow), tostring(value.workflow)), "MALFORMED"
+  end
+  local limit_ms = dispatch.timeout_ms and dispatch.timeout_ms > 0 and dispatch.timeout_ms or nil
+  local spec, problems = check.job({
+    name = value.name, timeout_ms = limit_ms, workflows = { [value.workflow] = job.with_share(value.work, share) },
+  }, { share = true })
+  if not spec then return nil, table.concat(problems, "\n"), "MALFORMED" end
+  return spec
+end
+
+--- The same for who runs the part itself: what shoal.runner starts.
+---@param dispatch table  a dispatch message
+---@return RunnerDispatch? dispatch, string? err, string? code
+function job.read_dispatch(dispatch)
+  local spec, err, code = job.of_dispatch(dispatch)
+  if not spec then return nil, err, code end
+  local work = spec.workflows[dispatch.workflow]
+  local limit_ms = work.timeout_ms
+  if dispatch.timeout_ms and dispatch.timeout_ms > 0 then limit_ms = math.min(limit_ms or dispatch.timeout_ms, dispatch.timeout_ms) end
+  return {
+    job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt, fence = dispatch.fence,
+    cores = work.cores, work = work, timeout_ms = limit_ms,
+  }
+end
+
+return job

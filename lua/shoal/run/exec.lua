@@ -1,0 +1,253 @@
+--- exec: `shoal exec`, the child process in which a worker runs one part.
+---
+---   (stdin) start --> run the script's users, or the command --> result --> exit
+---                        |  cancel, or the time limit: stop, and say so in the result
+---                        |  the end of stdin: the worker is gone; kill the command, exit
+---
+--- A process of its own, so that a crash, a leak or an endless loop of a script harms nothing else and can be killed. It talks
+--- in frames (exec/frames.lua) on stdin and stdout, and its incidents go to stderr as lines, where the worker keeps the last of them.
+local command = require "shoal.run.exec.command"
+local errors = require "shoal.base.errors"
+local frames = require "shoal.run.exec.frames"
+local log = require "shoal.base.log"
+local sorted = require "shoal.base.sorted"
+local stats = require "shoal.job.stats"
+local task = require "shoal.base.task"
+local workflow = require "shoal.run.workflow"
+local world_module = require "shoal.core.world"
+
+local exec = {}
+
+local LOG_LINES_MAX = 1000 -- A script's print in a loop must not be the load.
+local INCIDENTS_MAX = 50
+local LEAVE_MS = 5000 -- For the result to reach the pipe.
+local OUTPUT_MAX = 128 * 1024 -- Of all runs of a command together: the beginning and the end of each, in what is told.
+local LOST_STATUS = 3 -- The worker went away.
+
+---@class Exec
+local Exec = {}
+Exec.__index = Exec
+
+function Exec:send(message)
+  if self.mute then return end
+  local ok, err, code = self.stdout:write(frames.encode(message))
+  if not ok then
+    self.mute = true
+    errors.report("exec.protocol", { part = self.ids.part, payload_bytes = 0 }, "stdout: " .. err, code)
+  end
+end
+
+function Exec:elapsed_ms()
+  return (self.world:now_ns() - self.started_ns) // 1000000
+end
+
+--- Exit, after what was written has left.
+function Exec:leave(status)
+  if self.left then return end
+  self.left = true
+  local timer = self.world:timer(function () self.exit(status) end)
+  if self.stdout:queued() == 0 then
+    timer:start(0)
+  else
+    self.on_drain = function () timer:start(0) end
+    timer:start(LEAVE_MS)
+  end
+end
+
+local function incidents()
+  local out = {}
+  for _, i in ipairs(errors.incidents(INCIDENTS_MAX)) do
+    out[#out + 1] = { id = i.id, site = i.site, level = i.level, message = i.message, where = i.where, count = i.count, node = i.node }
+  end
+  return out
+end
+
+--- The one result.
+function Exec:finish(state, reason)
+  if self.finished then return end
+  self.finished = true
+  self.work_scope:close()
+  if self.ending then state, reason = self.ending.state, self.ending.reason end
+  self:send {
+    type = "result", state = state, reason = reason, record = stats.trim(self.recorder:export(self:elapsed_ms()), OUTPUT_MAX),
+    incidents = incidents(),
+    log_lines_dropped = self.log_lines > LOG_LINES_MAX and self.log_lines - LOG_LINES_MAX or nil,
+  }
+  self:leave(0)
+end
+
+--- Stop early. What was measured so far is told with the result; commands get the time to end.
+---@param state "cancelled"|"failed"
+function Exec:stop(state, reason)
+  if self.ending or self.finished then return end
+  self.ending = { state = state, reason = reason }
+  local running = false
+  for _, c in sorted(self.commands) do
+    running = true
+    c:stop()
+  end
+  if not running then self:finish(state, reason) end
+end
+
+-- Commands -------------------------------------------------------------------------------------------------------------
+
+local function last_line(run)
+  local text = run.tail ~= "" and run.tail or run.head
+  local line = text:match("([^\n]+)%s*$")
+  return line and ": " .. line:sub(1, 200) or ""
+end
+
+local function environment(start)
+  local env = {
+    SHOAL_JOB = start.job, SHOAL_WORKFLOW = start.workflow, SHOAL_PART = start.part, SHOAL_ATTEMPT = tostring(start.attempt),
+  }
+  for name, value in next, start.work.env or {} do env[name] = value end
+  return env
+end
+
+--- One run of the command; nil and a reason when it failed.
+local function run_command(self, number)
+  local start, env = self.start, environment(self.start)
+  env.SHOAL_RUN = tostring(number)
+  local began_ns = self.world:now_ns()
+  local c <close>, err = command.start(self.world, { argv = start.work.command, env = env })
+  if not c then return nil, err end
+  self.commands[number] = c
+  local run = c:wait()
+  self.commands[number] = nil
+  local recorder = self.recorder
+  run.run = ("%s#%d"):format(start.part, number)
+  run.elapsed_ms = (self.world:now_ns() - began_ns) // 1000000
+  recorder.commands[#recorder.commands + 1] = run
+  recorder.counts.iterations = recorder.counts.iterations + 1
+  if run.status == 0 and run.signal == 0 then return true end
+  recorder:failure("command")
+  local how = run.signal ~= 0 and "was killed by signal " .. run.signal or "exited with status " .. run.status
+  return nil, ("the command %s%s"):format(how, last_line(run))
+end
+
+--- All runs of this part, one after the other; the first that fails ends it.
+local function run_commands(self)
+  for number = 1, self.start.work.parts or 1 do
+    if self.ending then break end
+    local ok, reason = run_command(self, number)
+    if not ok then return "failed", reason end
+  end
+  return "completed"
+end
+
+-- The part -------------------------------------------------------------------------------------------------------------
+
+local function run(self)
+  local start = self.start
+  local state, reason
+  if start.work.command then
+    state, reason = run_commands(self)
+  else
+    state, reason = workflow.run {
+      world = self.world, scope = self.users, recorder = self.recorder, job = start.job, workflow = start.workflow, part = start.part,
+      attempt = start.attempt, work = start.work, log = function (text) self:log(text) end,
+    }
+  end
+  return state, reason
+end
+
+function Exec:log(text)
+  self.log_lines = self.log_lines + 1
+  if self.log_lines <= LOG_LINES_MAX then self:send { type = "log", text = text:sub(1, 4096) } end
+end
+
+local SHAPE = {
+  job = "string", workflow = "string", part = "string", attempt = "number", fence = "number", work = "table", progress_ms = "number",
+}
+
+function Exec:begin(start)
+  for name, kind in sorted(SHAPE) do
+    if type(start[name]) ~= kind then
+      return self:malformed(("start without a %s called %s"):format(kind, name))
+    end
+  end
+  self.start, self.started_ns = start, self.world:now_ns()
+  self.ids = { job = start.job, workflow = start.workflow, part = start.part, attempt = start.attempt }
+  if self.options.own_process then errors.start(self.world, ("%s#%d"):format(start.part, start.attempt)) end
+  if start.timeout_ms then
+    self.limit = self.world:timer(function ()
+      self:stop("failed", ("not done after timeout_ms = %d"):format(start.timeout_ms))
+    end)
+    self.limit:start(start.timeout_ms)
+  end
+  self.work_scope:loop("exec.progress", self.ids, {
+    interval_ms = start.progress_ms, first_ms = start.progress_ms, backoff_ms = { start.progress_ms, 5000 },
+  }, function () self:send { type = "progress", record = self.recorder:export(self:elapsed_ms(), true) } end)
+  local main = self.work_scope:spawn("exec.workflow", self.ids, run, self)
+  self.scope:spawn("exec.result", self.ids, function ()
+    local ok, state, reason = main:join()
+    if self.finished then return end
+    if ok then self:finish(state, reason) else self:finish("failed", "the part's own task failed: " .. state) end
+  end)
+end
+
+function Exec:malformed(err)
+  errors.report("exec.protocol", { part = self.ids.part, payload_bytes = 0 }, err, "MALFORMED")
+  self:lost(LOST_STATUS)
+end
+
+--- No worker any more: nothing to tell, nobody to tell it to.
+function Exec:lost(status)
+  self.mute = true
+  for _, c in sorted(self.commands) do c:close() end
+  self.scope:close()
+  self.exit(status)
+end
+
+function Exec:take(message)
+  if message.type == "start" and not self.start then
+    self:begin(message)
+  elseif message.type == "cancel" and self.start then
+    self:stop("cancelled", message.reason or "cancelled")
+  elseif message.type ~= "cancel" then
+    self:malformed(("a %q where none is expected"):format(message.type))
+  end
+end
+
+--- Serve the worker at the other end of stdin and stdout. Returns at once; `exit` is called when all is done.
+---@param options? { world: table?, exit: fun(status: integer)?, own_process: boolean? }  alone in its process: incidents get
+---  the part's and attempt's name for their node
+function exec.serve(options)
+  options = options or {}
+  local world = options.world or world_module.current()
+  local self = setmetatable({
+    world = world, options = options, exit = options.exit or function (status) require("shoal.core.node").exit(status) end, ids = { part = "" },
+    recorder = stats.recorder(), commands = {}, log_lines = 0, started_ns = world:now_ns(),
+  }, Exec)
+  self.scope = task.scope("exec")
+  self.work_scope = task.scope("part", self.scope)
+  self.users = task.scope("users", self.work_scope)
+  local stdin, err = world:stdio(0)
+  if not stdin then error("exec: stdin: " .. err) end
+  self.stdout, err = world:stdio(1)
+  if not self.stdout then error("exec: stdout: " .. err) end
+  self.stdout:attach {
+    on_end = function () self:lost(LOST_STATUS) end,
+    on_drain = function () if self.on_drain then self.on_drain() end end,
+  }
+  local feed = frames.reader(function (message) self:take(message) end)
+  stdin:attach {
+    on_read = function (_, bytes)
+      local ok, problem = feed(bytes)
+      if not ok then self:malformed(problem) end
+    end,
+    on_end = function () if not self.left then self:lost(LOST_STATUS) end end,
+  }
+end
+
+--- The program's `shoal exec`.
+function exec.main()
+  local world = world_module.current()
+  log.open(world, { stderr = true })
+  task.start(world)
+  exec.serve { world = world, own_process = true }
+  return nil
+end
+
+return exec

@@ -1,0 +1,250 @@
+--- runner: one part's attempt, from the worker's side: start a child, hear it, bound its time, and give exactly one result.
+---
+---             start frame            result frame
+---   SPAWNED ---------------> RUNNING --------------> ENDED ---exit---> on_result (once)
+---                               |  cancel(): ask; after its deadline kill
+---                               |  timeout_ms + GRACE_MS: kill (the child keeps the limit itself, unless it hangs)
+---                               +--- exit, a signal, or garbage: a failed result with the end of stderr
+---
+--- A child may be gone without a word; then the result says how it went and what it last said on stderr. on_result comes after
+--- the child has exited, so that its cores are free when it is told.
+local errors = require "shoal.base.errors"
+local frames = require "shoal.run.exec.frames"
+local stats = require "shoal.job.stats"
+local task = require "shoal.base.task"
+
+local runner = {}
+
+local PROGRESS_MS = 200
+local GRACE_MS = 5000      -- Past its own time limit: for a child that hangs.
+local CANCEL_MS = 5000     -- For a cancel without a deadline of its own.
+local EXIT_MS = 10000      -- From the result to the exit.
+local PIPES_MS = 1000      -- From the exit to the end of its pipes, which something it started may hold.
+local STDERR_KEEP = 8192
+local STDERR_SHOWN = 1000
+local LOG_KEEP = 200
+
+---@class Run
+local Run = {}
+Run.__index = Run
+
+--- The program to be the child: ourselves.
+local function program()
+  return require("shoal.core.node").program()
+end
+
+--- What is given on: the child's word, or ours about it.
+local function verdict(self)
+  local said = self.said
+  local tail = self.stderr:sub(-STDERR_SHOWN)
+  if said then
+    return {
+      state = said.state, reason = said.reason, stats = said.record, summary = said.record.counts or {}, incidents = said.incidents or {},
+      log = self.lines, stderr = tail,
+    }
+  end
+  local why = self.problem
+  if not why then
+    if self.signal and self.signal ~= 0 then
+      why = ("the child was killed by signal %d"):format(self.signal)
+    else
+      why = ("the child exited with status %s before its result"):format(tostring(self.status))
+    end
+  end
+  local shown = tail:gsub("%s+$", "")
+  if shown ~= "" then why = why .. "; its stderr ends: " .. shown end
+  return {
+    state = self.cancelled and "cancelled" or "failed", reason = self.cancelled and self.cancelled .. " (" .. why .. ")" or why,
+    stats = self.record or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail, lost = true,
+  }
+end
+
+local function close(self)
+  if self.closed then return end
+  self.closed = true
+  for _, timer in ipairs(self.timers) do timer:close() end
+  for _, stream in ipairs(self.streams) do stream:close() end
+  self.process:close()
+end
+
+--- Once the child has exited and its pipes were read to their end.
+local function look(self)
+  if self.over or not self.status or self.open_pipes > 0 then return end
+  self.over = true
+  local result = verdict(self)
+  if result.lost and not self.cancelled then
+    errors.report("exec.child", self.ids, result.reason)
+  end
+  close(self)
+  self.done:settle(true)
+  errors.call("exec.result", self.ids, self.on_result, result)
+end
+
+local function kill(self, why)
+  if self.status then return end
+  self.problem = self.problem or why
+  local ok, err, code = self.process:kill(9)
+  if not ok and code ~= "ESRCH" then errors.report("exec.kill", self.ids, err, code) end
+end
+
+local function after(self, ms, fn)
+  local timer = self.world:timer(fn)
+  self.timers[#self.timers + 1] = timer
+  timer:start(ms)
+  return timer
+end
+
+local function valid_record(record) return stats.check(record) and type(record.counts) == "table" end
+
+local function valid_result(m)
+  return (m.state == "completed" or m.state == "failed" or m.state == "cancelled") and valid_record(m.record)
+    and (m.reason == nil or type(m.reason) == "string") and (m.incidents == nil or type(m.incidents) == "table")
+end
+
+local function take(self, m)
+  if self.said or self.problem then return end
+  if m.type == "progress" and valid_record(m.record) then
+    self.record, self.summary = m.record, m.record.counts
+    if self.on_progress then errors.call("exec.progress", self.ids, self.on_progress, m.record.counts, m.record) end
+  elseif m.type == "log" then
+    self.lines[#self.lines + 1] = tostring(m.text)
+    if #self.lines > LOG_KEEP then
+      table.remove(self.lines, 1)
+      self.lines_cut = (self.lines_cut or 0) + 1
+    end
+  elseif m.type == "result" and valid_result(m) then
+    self.said = m
+    local unsent = math.tointeger(m.log_lines_dropped) or 0
+    if unsent > 0 then self.lines[#self.lines + 1] = ("(%d later lines were not sent by the child)"):format(unsent) end
+    if self.lines_cut then table.insert(self.lines, 1, ("(%d earlier lines are not kept)"):format(self.lines_cut)) end
+    after(self, EXIT_MS, function () kill(self, "it did not exit after its result") end)
+  else
+    self:garbage(("a %q that it has no business to send"):format(m.type))
+  end
+end
+
+--- The child said what is no message: nothing more it says can be trusted.
+function Run:garbage(err)
+  errors.report("exec.protocol", self.ids, err, "MALFORMED")
+  kill(self, "the child wrote garbage: " .. err)
+end
+
+local function hear(self, fd, on_bytes)
+  local stream = self.process:stream(fd)
+  self.open_pipes = self.open_pipes + 1
+  self.streams[#self.streams + 1] = stream
+  stream:attach {
+    on_read = function (_, bytes) on_bytes(bytes) end,
+    on_end = function ()
+      self.open_pipes = self.open_pipes - 1
+      look(self)
+    end,
+  }
+end
+
+--- Ask the attempt to end; when it has not after deadline_ms, kill it. The result follows as of any other. Idempotent; a later
+--- call may bring the deadline nearer.
+---@param reason string
+---@param deadline_ms? number
+function Run:cancel(reason, deadline_ms)
+  if self.over then return end
+  if not self.cancelled and not self.said then
+    self.cancelled = reason
+    local ok, err, code = self.stdin:write(frames.encode { type = "cancel", reason = reason })
+    if not ok and not self.status and code ~= "EPIPE" then errors.report("exec.protocol", self.ids, err, code) end
+  end
+  local at_ms = task.now_ms() + (deadline_ms or CANCEL_MS)
+  if not self.kill_at_ms or at_ms < self.kill_at_ms then
+    self.kill_at_ms = at_ms
+    if self.cancel_timer then self.cancel_timer:stop() end
+    self.cancel_timer = after(self, deadline_ms or CANCEL_MS, function ()
+      kill(self, "killed: it had not ended when its cancel's deadline passed")
+    end)
+  end
+end
+
+--- Its scope has ended, and with it everybody who could be told: the child goes at once, and its command with it.
+Run.__close = function (self)
+  if self.over then return end
+  self.over = true
+  kill(self, "its worker's scope was closed")
+  close(self)
+end
+
+--- "running" or "ended".
+function Run:state() return self.over and "ended" or "running" end
+
+--- The child's process id, for people and specs.
+function Run:pid() return self.process:pid() end
+
+---@class RunnerDispatch  see job.read_dispatch
+---@field job string
+---@field workflow string
+---@field part string
+---@field attempt integer
+---@field fence integer
+---@field work Workflow
+---@field timeout_ms? integer
+
+--- Start an attempt. A refusal starts nothing and calls nobody; otherwise on_result comes exactly once.
+---@param node table          a node, or a world
+---@param scope table         the attempt ends when it closes, and then nobody is told
+---@param dispatch RunnerDispatch
+---@param on_progress? fun(summary: table, record: table)  counts so far
+---@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[] })
+---@param options? { argv: string[]?, progress_ms: integer? }
+---@return Run? run, string? err, string? code
+function runner.start(node, scope, dispatch, on_progress, on_result, options)
+  options = options or {}
+  local world = type(node) == "table" and node.world or node
+  local self = setmetatable({
+    world = world, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
+    open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
+    ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
+  }, Run)
+  local err, code
+  self.process, err, code = world:spawn {
+    argv = options.argv or { program(), "exec" }, pipe = { stdin = true, stdout = true, stderr = true }, group = true,
+    on_exit = function (status, signal)
+      self.status, self.signal = status, signal
+      look(self)
+      if self.over then return end
+      after(self, PIPES_MS, function ()
+        self.open_pipes = 0
+        look(self)
+      end)
+    end,
+  }
+  if not self.process then
+    errors.report("exec.spawn", self.ids, err, code)
+    return nil, "cannot start a child: " .. err, code
+  end
+  self.ids.pid = self.process:pid()
+  scope:spawn("exec.run", self.ids, function ()
+    local _ <close> = self
+    self.done:await() -- dropped: whoever waits for the result takes it
+  end)
+  local feed = frames.reader(function (m) take(self, m) end)
+  hear(self, 1, function (bytes)
+    if self.problem then return end
+    local ok, problem = feed(bytes)
+    if not ok then self:garbage(problem) end
+  end)
+  hear(self, 2, function (bytes) self.stderr = (self.stderr .. bytes):sub(-STDERR_KEEP) end)
+  self.stdin = self.process:stream(0)
+  self.streams[#self.streams + 1] = self.stdin
+  self.stdin:attach { on_end = function () end } -- A child that closed it is about to exit; that is heard elsewhere.
+  local limit_ms = dispatch.timeout_ms
+  self.stdin:write(frames.encode {
+    type = "start", job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt,
+    fence = dispatch.fence, work = dispatch.work, timeout_ms = limit_ms, progress_ms = options.progress_ms or PROGRESS_MS,
+  }) -- A refusal means that the child is gone already: its exit says more than the write could.
+  if limit_ms then
+    after(self, limit_ms + GRACE_MS, function ()
+      kill(self, ("killed: not done %d ms after its timeout_ms = %d"):format(GRACE_MS, limit_ms))
+    end)
+  end
+  return self
+end
+
+return runner

@@ -1,0 +1,341 @@
+--- tier: what must not be lost, agreed upon and kept. Its users propose commands; committed ones reach `apply` on every
+--- member, in rising order of their index.
+---
+---     local index, err, code = tier:propose(command, 5000)   -- in a task; waits until it is committed and applied here
+---
+--- This is a tier of one: a log on this node's own disk. A command is committed when the log is synced, and only then
+--- applied and acknowledged. Proposals that come while a sync runs share the next one. A group of several (Raft) takes
+--- this file's place later; its users see no difference, so they rely on nothing more than this:
+---
+---   - `apply(index, command)` gets rising, not consecutive, indexes; it has no clock, cannot wait, and must not propose.
+---     If it raises, members would part ways: critical incident, and this node stops leading.
+---   - An index is a fence: strictly rising over commands, leaderships and restarts.
+---   - NOT_LEADER, FULL: it was not taken. UNKNOWN: it may yet apply, or have applied; ask by a key of your own.
+---   - Restart: `restore(bytes)` with the newest snapshot, then `apply` for what followed, then `on_lead(index)`.
+---
+---        open             the sync of its leadership record            sync failed, apply raised
+---   ---------> REPLAYED ----------------------------------> LEADING ---------------------------> LOST
+---      (or refused: damage)              close: from any state, CLOSED
+---
+--- A log longer than rotate_bytes is cut after a snapshot. The tail that a crash tore is cut at open: nobody was promised
+--- it. Any other damage refuses to open, naming file and offset.
+local errors = require "shoal.base.errors"
+local record = require "shoal.tier.record"
+local schema = require "shoal.base.schema"
+local task = require "shoal.base.task"
+
+local tier = {}
+
+---@class Tier
+local Tier = {}
+Tier.__index = Tier
+
+tier.config = schema.record {
+  name = schema.string { pattern = "^[%w_%-]+$", max = 64 },
+  directory = schema.string(),
+  apply = schema.func(),
+  snapshot = schema.func(),
+  restore = schema.func(),
+  on_lead = schema.optional(schema.func()),
+  on_lose = schema.optional(schema.func()),
+  -- A restart replays this much at most, at some 40 MB a second of small commands.
+  rotate_bytes = schema.integer { default = 4 << 20, min = 1024, max = 128 << 20 },
+  outstanding_max = schema.integer { default = 1024, min = 1, max = 1 << 20 },
+  outstanding_bytes_max = schema.integer { default = 16 << 20, min = 1024, max = 1 << 30 },
+  command_max = schema.integer { default = 4 << 20, min = 1, max = 64 << 20, doc = "bytes of one command" },
+}
+
+local function ids(self, index) return { tier = self.name, index = index or self.applied } end
+
+-- Losing --------------------------------------------------------------------------------------------------------------
+
+--- Everybody who waits hears that nobody knows.
+local function release(self, why)
+  local queue, first, last = self.queue, self.queue_first, self.queue_last
+  self.queue, self.queue_first, self.queue_last, self.queue_bytes = {}, 1, 0, 0
+  for i = first, last do
+    local entry = queue[i]
+    if entry.future then entry.future:fail(("tier %s: %s: it may yet apply"):format(self.name, why), "UNKNOWN") end
+  end
+end
+
+--- Stop leading for good: what this node would say from now on could be false. The incident has been made.
+local function lose(self, why)
+  if self.state == "lost" or self.state == "closed" then return end
+  local led = self.state == "leading"
+  self.state, self.why = "lost", why
+  release(self, why)
+  if led and self.options.on_lose then errors.run("tier.on_lose", ids(self), nil, self.options.on_lose, self.applied) end
+end
+
+-- Committing ----------------------------------------------------------------------------------------------------------
+
+--- Put one more record behind the log and its sync under way. `future` (may be nil) gets its index once it is applied.
+local function append(self, kind, command, future)
+  local index = self.index + 1
+  local bytes = record.encode(index, self.durable, kind, command)
+  local ok, err, code = self.log:append(bytes)
+  if not ok then return nil, err, code end
+  self.index, self.size = index, self.size + #bytes
+  self.queue_last, self.queue_bytes = self.queue_last + 1, self.queue_bytes + #bytes
+  self.queue[self.queue_last] = { index = index, kind = kind, command = command, stop = self.size, bytes = #bytes,
+    future = future }
+  return index
+end
+
+local function sync(self)
+  if self.syncing then return true end -- The next one begins when this ends.
+  local ok, err, code = self.log:sync()
+  if not ok then
+    errors.report("tier.log", ids(self, self.index), err, code)
+    lose(self, "the log cannot be synced: " .. err)
+    return nil
+  end
+  self.syncing = true
+  return true
+end
+
+--- One committed entry takes effect. False: it could not, and this node leads no more.
+local function commit(self, entry)
+  if entry.kind == record.COMMAND then
+    self.applying = true
+    local ok, incident = errors.run("tier.apply", ids(self, entry.index), nil, self.options.apply, entry.index,
+      entry.command)
+    self.applying = false
+    if not ok then
+      if entry.future then
+        entry.future:fail(("tier %s: index %d is committed and could not be applied"):format(self.name, entry.index),
+          "UNKNOWN")
+      end
+      lose(self, "a command could not be applied: " .. tostring(incident.message))
+      return false
+    end
+  end
+  self.applied = entry.index
+  if entry.future then entry.future:set(entry.index) end
+  if entry.kind == record.LEADS and self.state == "replayed" then
+    self.state = "leading"
+    if self.options.on_lead then
+      errors.run("tier.on_lead", ids(self, entry.index), nil, self.options.on_lead, entry.index)
+    end
+  end
+  return true
+end
+
+--- Write the state, then begin the log anew with what is not committed yet. No sync runs here, so offsets are ours to move.
+local function rotate(self)
+  local ok, state = errors.run("tier.snapshot", ids(self), nil, self.options.snapshot)
+  if ok and type(state) ~= "string" then
+    ok = false
+    errors.report("tier.snapshot", ids(self), ("expected bytes, found %s"):format(type(state)), "MALFORMED")
+  end
+  self.rotate_at = self.size + self.options.rotate_bytes -- If any of this fails, it is tried again that much later.
+  if not ok then return end
+  local err, code
+  ok, err, code = self.world:put_durable(self.snapshot_path, record.encode_snapshot(self.applied, state))
+  if not ok then
+    errors.report("tier.snapshot", ids(self), err, code)
+    return
+  end
+  ok, err, code = self.log:truncate(#record.LOG_HEADER)
+  if not ok then
+    errors.report("tier.log", ids(self), err, code) -- The log only stays long: replay skips what the snapshot holds.
+    return
+  end
+  self.size, self.durable, self.rotate_at = #record.LOG_HEADER, #record.LOG_HEADER, self.options.rotate_bytes
+  for i = self.queue_first, self.queue_last do
+    local entry = self.queue[i]
+    local bytes = record.encode(entry.index, self.durable, entry.kind, entry.command)
+    ok, err, code = self.log:append(bytes)
+    if not ok then
+      errors.report("tier.log", ids(self, entry.index), err, code)
+      return lose(self, "the log cannot be written: " .. err)
+    end
+    self.size = self.size + #bytes
+    entry.stop = self.size
+  end
+end
+
+local function on_synced(self, size, err, code)
+  if self.state == "closed" or self.state == "lost" then return end
+  self.syncing = false
+  if not size then -- What is on disk is unknown, and asking again would not tell: the kernel may have dropped it.
+    errors.report("tier.log", ids(self, self.index), err, code)
+    return lose(self, "the log could not be synced: " .. tostring(err))
+  end
+  self.durable = size
+  while self.queue_first <= self.queue_last and self.queue[self.queue_first].stop <= size do
+    local entry = self.queue[self.queue_first]
+    self.queue[self.queue_first] = nil
+    self.queue_first, self.queue_bytes = self.queue_first + 1, self.queue_bytes - entry.bytes
+    if not commit(self, entry) or self.state == "closed" then return end -- A hook may have closed us.
+  end
+  if self.size >= self.rotate_at then rotate(self) end
+  if self.state ~= "lost" and self.queue_first <= self.queue_last then sync(self) end
+end
+
+-- For its users --------------------------------------------------------------------------------------------------------
+
+--- Have a command committed and applied here. Waits; in a task.
+---@param command string  bytes; callers encode
+---@param timeout_ms number
+---@return integer? index
+---@return string? err
+---@return string? code  "NOT_LEADER", "FULL", "TOO_LARGE": not taken; "UNKNOWN": it may yet apply; or the disk's
+---@return string? leader  with NOT_LEADER, when it is known
+function Tier:propose(command, timeout_ms)
+  if self.applying then error("tier: apply must not propose", 2) end
+  if type(command) ~= "string" then error(("tier: a command is a string of bytes, found %s"):format(type(command)), 2) end
+  if type(timeout_ms) ~= "number" then error("tier: propose(command, timeout_ms) needs the timeout", 2) end
+  if self.state ~= "leading" then
+    return nil, ("tier %s: this node does not lead%s"):format(self.name, self.why and ": " .. self.why or ""),
+      "NOT_LEADER", nil
+  end
+  if #command > self.options.command_max then
+    return nil, ("tier %s: a command of %d bytes, %d is the limit"):format(self.name, #command, self.options.command_max),
+      "TOO_LARGE"
+  end
+  local waiting = self.queue_last - self.queue_first + 1
+  if waiting >= self.options.outstanding_max or (waiting > 0
+    and self.queue_bytes + #command > self.options.outstanding_bytes_max) then
+    return nil, ("tier %s: %d commands of %d bytes wait already"):format(self.name, waiting, self.queue_bytes), "FULL"
+  end
+  local future = task.future("tier.propose")
+  local index, err, code = append(self, record.COMMAND, command, future)
+  if not index then
+    future:drop "the command was not taken, which propose returns"
+    errors.report("tier.log", ids(self, self.index), err, code)
+    return nil, err, code
+  end
+  sync(self) -- If that fails it has told, and failed the future.
+  local committed
+  committed, err, code = future:await(timeout_ms)
+  if committed then return committed end
+  if code ~= "TIMEOUT" then return nil, err, code end
+  future:drop "its proposer was told UNKNOWN"
+  return nil, ("tier %s: not committed within %g ms: it may yet apply"):format(self.name, timeout_ms), "UNKNOWN"
+end
+
+--- Whether this node leads the tier now.
+---@return boolean
+function Tier:leads() return self.state == "leading" end
+
+--- The leader's node name, as far as this node knows.
+---@return string?
+function Tier:leader() return self.state == "leading" and self.node.name or nil end
+
+--- The index applied last.
+---@return integer
+function Tier:last_index() return self.applied end
+
+--- Let go of the log. Who waits hears UNKNOWN. on_lose is not called: its owner knows. Idempotent.
+function Tier:close()
+  if self.state == "closed" then return end
+  self.state, self.why = "closed", "the tier is closed"
+  release(self, "closed")
+  if self.log then self.log:close() end
+end
+
+-- Opening --------------------------------------------------------------------------------------------------------------
+
+local function restore(self)
+  local bytes, err, code = self.world:read_file(self.snapshot_path)
+  if not bytes then
+    if code == "ENOENT" then return true end
+    return nil, err, code
+  end
+  local index, state, word = record.read_snapshot(bytes)
+  if not index then return nil, ("%s: %s"):format(self.snapshot_path, state), word end
+  local ok, incident = errors.run("tier.restore", ids(self, index), nil, self.options.restore, state)
+  if not ok then
+    return nil, ("%s: it could not be restored: %s"):format(self.snapshot_path, tostring(incident.message)), "FAILED"
+  end
+  self.index, self.applied = index, index
+  return true
+end
+
+--- Apply what the log holds beyond the snapshot. Returns the size of its sound part.
+local function replay(self, bytes)
+  local snapshot_index = self.applied
+  return record.read_log(bytes, function (found)
+    if found.index <= snapshot_index then return true end -- A crash came between the snapshot and the cut.
+    if found.index ~= self.applied + 1 then
+      return nil, ("records %d to %d are missing"):format(self.applied + 1, found.index - 1), "MALFORMED"
+    end
+    if found.kind == record.COMMAND then
+      self.applying = true
+      local ok, incident = errors.run("tier.apply", ids(self, found.index), nil, self.options.apply, found.index,
+        found.command)
+      self.applying = false
+      if not ok then
+        return nil, ("record %d could not be applied: %s"):format(found.index, tostring(incident.message)), "FAILED"
+      end
+    end
+    self.index, self.applied = found.index, found.index
+    return true
+  end)
+end
+
+local function open_log(self)
+  local path = self.log_path
+  local bytes, err, code = self.world:read_file(path)
+  if not bytes then
+    if code ~= "ENOENT" then return nil, err, code end
+    if self.applied > 0 then
+      return nil, ("%s: missing, though there is a snapshot of index %d"):format(path, self.applied), "MALFORMED"
+    end
+    bytes = record.LOG_HEADER
+    local ok
+    ok, err, code = self.world:put_durable(path, bytes)
+    if not ok then return nil, err, code end
+  end
+  local size
+  size, err, code = replay(self, bytes)
+  if not size then return nil, ("%s: %s"):format(path, err), code end
+  self.log, err, code = self.world:log(path, function (synced, why, word)
+    on_synced(self, synced, why, word)
+    task.flush() -- Who waited for these runs now, not a turn later.
+  end)
+  if not self.log then return nil, err, code end
+  if size < #bytes then
+    local ok
+    ok, err, code = self.log:truncate(size)
+    if not ok then return nil, err, code end
+    self.cut_bytes = #bytes - size
+  end
+  self.size, self.durable = size, size
+  return true
+end
+
+--- Open it: restore, replay, and ask for leadership, which `on_lead(index)` then tells; until then propose says NOT_LEADER.
+---@param node { world: table, name: string }
+---@param options table  see `tier.config`
+---@return Tier? tier
+---@return string? err   a damaged file is named, with the offset
+---@return string? code  "CONFIG", "MALFORMED" (damage), "FAILED" (apply or restore raised), or the disk's
+function tier.open(node, options)
+  local checked, problem = tier.config(options)
+  if not checked then return nil, "tier: " .. problem, "CONFIG" end
+  local self = setmetatable({
+    node = node, world = node.world, options = checked, name = checked.name, state = "replayed", index = 0, applied = 0,
+    queue = {}, queue_first = 1, queue_last = 0, queue_bytes = 0, size = 0, durable = 0, syncing = false, applying = false,
+    log_path = checked.directory .. "/log", snapshot_path = checked.directory .. "/snapshot",
+      rotate_at = checked.rotate_bytes,
+  }, Tier)
+  local ok, err, code = self.world:make_directory(checked.directory)
+  if ok then ok, err, code = restore(self) end
+  if ok then ok, err, code = open_log(self) end
+  -- A record of its own for each leadership: so its index is new after every restart, and a fence.
+  if ok then ok, err, code = append(self, record.LEADS, node.name or "", nil) end
+  if not ok then
+    self:close()
+    return nil, ("tier %s: %s"):format(self.name, err), code
+  end
+  if not sync(self) then
+    self:close()
+    return nil, ("tier %s: the log cannot be synced"):format(self.name), "FAILED"
+  end
+  return self
+end
+
+return tier

@@ -1,0 +1,74 @@
+--- Messages that any node answers about itself.
+local all = { "gate", "manager", "worker" }
+
+return {
+  types = {
+    SiteCounts = {
+      { "site", "string" }, { "raised", "integer" }, { "reported", "integer" }, { "suppressed", "integer" },
+      { "handled", "integer" }, { "in_flight", "integer" },
+    },
+    IncidentInfo = { -- of the error value only its text crosses the wire
+      { "id", "string" },
+      { "node", "string" },
+      { "site", "string" },
+      { "level", "string" },
+      { "message", "string" },
+      { "where", "string" },
+      { "count", "integer" },
+      { "wall_ns", "integer" },
+      { "ids", "map:string" },
+    },
+    MemberEvent = { -- `cursor` is the one behind it
+      { "cursor", "integer" }, { "wall_ns", "integer" }, { "kind", "string" }, { "name", "string" }, { "role", "string" },
+      { "dc", "string" }, { "state", "string" }, { "address", "string" }, { "generation", "integer" }, { "version", "integer" },
+      { "told", "bytes?" }, -- of the kind "user"
+    },
+  },
+  messages = {
+    {
+      name = "node.info", id = 30, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      fields = {},
+      reply = {
+        { "node", "string" }, { "role", "string" }, { "dc", "string" }, { "cluster", "string" }, { "address", "string" },
+        { "version", "string" }, { "detail", "any" },
+      },
+    },
+    {
+      name = "node.members", id = 31, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      fields = {},
+      reply = { { "members", "array:KnownMember" } },
+    },
+    {
+      name = "node.incidents", id = 32, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      fields = { { "max", "integer" } },
+      reply = { { "incidents", "array:IncidentInfo" } },
+    },
+    {
+      name = "node.counts", id = 33, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      fields = {},
+      reply = { { "node", "string" }, { "balanced", "boolean" }, { "counts", "array:SiteCounts" } },
+    },
+    {
+      name = "repl.eval", id = 34, lane = "control", from = { "client" }, to = all, timeout_ms = 30000,
+      doc = "one line of Lua, run as a task; answered on loopback only",
+      fields = { { "line", "string" } },
+      reply = { { "ok", "boolean" }, { "output", "string" } },
+    },
+    {
+      name = "node.events", id = 35, lane = "control", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 15000,
+      doc = "member events behind a cursor (lua/shoal/member/swim/journal.lua); with wait_ms the answer waits for one. With the code TRUNCATED "
+        .. "or EPOCH `members` holds the living instead, and `lost` how many events are missed",
+      fields = { { "cursor", "integer" }, { "most", "integer" }, { "wait_ms", "integer" } },
+      reply = {
+        { "node", "string" }, { "cursor", "integer" }, { "code", "string" }, { "lost", "integer" }, { "events", "array:MemberEvent" },
+        { "members", "array:KnownMember" },
+      },
+    },
+    {
+      name = "node.why", id = 36, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      doc = "why this node believes of a member what it does (swim.lua: SwimWhy); text is for people",
+      fields = { { "name", "string" } },
+      reply = { { "node", "string" }, { "why", "any" }, { "text", "string" } },
+    },
+  },
+}
