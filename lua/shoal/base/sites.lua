@@ -150,6 +150,7 @@ site("exec.*", "any", "error", { "part" }, "another step of executing a part fai
 site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler failed")
 
 -- ---- the library ----
+site("machine.refused", "any", "error", { "machine", "from", "to", "of" }, "a state machine was asked for a move that it does not hold; it stayed as it was")
 site("task.run", "any", "error", { "task" }, "a task without a site of its own failed")
 site("task.drain", "any", "critical", {}, "the scheduler of tasks itself failed")
 site("task.take", "any", "error", { "future" }, "a continuation of a future failed")
