@@ -25,10 +25,6 @@ void lua_on_missing_world(lua_make_world_fn *make);
 
 int luaopen_shoal_core_world(lua_State *L);
 
-/* The classes behind it, one file each; for world.c. */
-void lua_world_streams(lua_State *L);  /* stream, listener: stream.c */
-void lua_world_things(lua_State *L);   /* timer, udp, lookup, log, process: things.c */
-extern const luaL_Reg lua_world_stream_functions[], lua_world_thing_functions[];
 /* process:stream(fd): pushes the stream, or nil when there is none; returns 1. Raises with nothing taken. */
 int lua_push_process_stream(lua_State *L, int world_index, struct world_process *process, int fd);
 /* "ip:port" at `index`, or false with `nil, message, code` pushed. Raises when it is no string. */

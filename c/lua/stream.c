@@ -1,4 +1,6 @@
 /* Streams and listeners in Lua. */
+#include "lua/world_classes.h"
+
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -350,10 +352,9 @@ static int l_listener_close(lua_State *L) {
 static const luaL_Reg listener_methods[] = {
     {"address", l_listener_address}, {"close", l_listener_close}, {NULL, NULL}};
 
-const luaL_Reg lua_world_stream_functions[] = {
-    {"connect", l_connect}, {"listen", l_listen}, {"stdio", l_stdio}, {NULL, NULL}};
-
-void lua_world_streams(lua_State *L) {
+void lua_world_stream(lua_State *L) {
+  static const luaL_Reg functions[] = {{"connect", l_connect}, {"listen", l_listen}, {"stdio", l_stdio}, {NULL, NULL}};
   lua_handle_type(L, &stream_type, stream_methods);
   lua_handle_type(L, &listener_type, listener_methods);
+  luaL_setfuncs(L, functions, 0);
 }

@@ -1,4 +1,4 @@
-/* The world's face in Lua: clock, chance, files, telemetry. Streams are in stream.c, the rest in things.c. */
+/* The world's face in Lua: clock, chance, files, telemetry. What it can open is in world_classes.h. */
 #include <lauxlib.h>
 #include <math.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "lua/lua_error.h"
 #include "lua/lua_world.h"
 #include "lua/modules.h"
+#include "lua/world_classes.h"
 
 #define WORLD_NAME "shoal.world"
 
@@ -254,16 +255,18 @@ static void make_classes(lua_State *L) {
   }
   lua_newtable(L);
   luaL_setfuncs(L, own, 0);
-  luaL_setfuncs(L, lua_world_stream_functions, 0);
-  luaL_setfuncs(L, lua_world_thing_functions, 0);
+  lua_world_stream(L);
+  lua_world_timer(L);
+  lua_world_udp(L);
+  lua_world_lookup(L);
+  lua_world_log(L);
+  lua_world_process(L);
   lua_setfield(L, -2, "__index");
   lua_pushliteral(L, "world");
   lua_setfield(L, -2, "__name");
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
-  lua_world_streams(L);
-  lua_world_things(L);
 }
 
 /* current() -> world: this node's; in stock lua5.4 one on luv's loop, made on first use. */
