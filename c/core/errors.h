@@ -27,7 +27,9 @@
   X(CANCELLED, "it was cancelled")                                                        \
   X(NO_NAME, "the host name has no address")                                              \
   X(UNSUPPORTED, "not possible in this world")                                            \
-  X(MEMORY, "out of memory")
+  X(MEMORY, "out of memory")                                                              \
+  X(BUSY, "somebody else holds it")                                                       \
+  X(GONE, "the file or its folder was removed or replaced")
 
 enum shoal_error {
   SHOAL_ERROR_BASE = -5000, /* Below every errno and every code of libuv. */

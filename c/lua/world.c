@@ -163,6 +163,23 @@ static int l_put_durable(lua_State *L) {
   return file_result(L, "write", path, world_put_durable(world, path, bytes, length));
 }
 
+/* world:stat(path) -> { size =, modified_ns =, directory = } | nil, message, code */
+static int l_stat(lua_State *L) {
+  struct shoal_world *world = lua_check_world(L, 1);
+  const char *path = luaL_checkstring(L, 2);
+  struct world_stat about;
+  int rc = world_stat(world, path, &about);
+  if (rc < 0) return push_file_error(L, "stat", path, rc);
+  lua_createtable(L, 0, 3);
+  lua_pushinteger(L, (lua_Integer)about.size);
+  lua_setfield(L, -2, "size");
+  lua_pushinteger(L, (lua_Integer)about.modified_ns);
+  lua_setfield(L, -2, "modified_ns");
+  lua_pushboolean(L, about.directory);
+  lua_setfield(L, -2, "directory");
+  return 1;
+}
+
 static int l_rename(lua_State *L) {
   struct shoal_world *world = lua_check_world(L, 1);
   const char *from = luaL_checkstring(L, 2), *to = luaL_checkstring(L, 3);
@@ -242,7 +259,7 @@ static int l_telemetry(lua_State *L) {
 static const luaL_Reg own[] = {
     {"now_ns", l_now_ns}, {"fresh_ns", l_fresh_ns}, {"wall_ns", l_wall_ns},
     {"random", l_random}, {"unit", l_unit}, {"seed", l_seed}, {"simulated", l_simulated},
-    {"read_file", l_read_file}, {"put_durable", l_put_durable}, {"rename", l_rename}, {"unlink", l_unlink},
+    {"read_file", l_read_file}, {"put_durable", l_put_durable}, {"stat", l_stat}, {"rename", l_rename}, {"unlink", l_unlink},
     {"make_directory", l_make_directory}, {"list", l_list}, {"telemetry", l_telemetry},
     {NULL, NULL}};
 
@@ -260,6 +277,7 @@ static void make_classes(lua_State *L) {
   lua_world_udp(L);
   lua_world_lookup(L);
   lua_world_log(L);
+  lua_world_put(L);
   lua_world_process(L);
   lua_setfield(L, -2, "__index");
   lua_pushliteral(L, "world");

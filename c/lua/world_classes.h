@@ -10,6 +10,7 @@ void lua_world_timer(lua_State *L);   /* timer */
 void lua_world_udp(lua_State *L);     /* udp */
 void lua_world_lookup(lua_State *L);  /* resolve */
 void lua_world_log(lua_State *L);     /* log */
+void lua_world_put(lua_State *L);     /* put_later, lock */
 void lua_world_process(lua_State *L); /* spawn */
 
 #endif

@@ -66,13 +66,24 @@ bool sim_step(struct sim *s) {
   struct sim_event *e = sim_event_take(s);
   if (!e) return false;
   s->events++;
-  if (e->world && e->world->node->paused) {
-    sim_ring_push(&e->world->node->held, e);
+  if (e->world && (e->world->stalled || e->world->node->paused)) {
+    sim_ring_push(e->world->stalled ? &e->world->held : &e->world->node->held, e);
     return true;
   }
   e->run(s, e);
   if (s->running) run_deferred(s);
   return true;
+}
+
+/* A process that goes on after it stood: first the timers, as a loop that comes back from its wait runs those before it asks what there
+ * is to read; then all else, in the order it came. */
+static void let_go_on(struct sim *s, struct sim_event *held) {
+  struct sim_event others;
+  sim_ring_init(&others);
+  for (struct sim_event *e; (e = sim_ring_take(held)) != NULL; )
+    if (sim_event_is_timer(e)) sim_event_at(s, e, s->now_ns);
+    else sim_ring_push(&others, e);
+  sim_ring_release(s, &others);
 }
 
 void sim_run_until(struct sim *s, uint64_t at_ns) {
@@ -157,9 +168,28 @@ static void defer_armed(struct shoal_world *base) {
   if (s->running != w && !sim_event_armed(&w->wake)) sim_event_at(s, &w->wake, s->now_ns);
 }
 
+static void on_go_on(struct sim *s, struct sim_event *e) {
+  struct sim_world *w = SIM_AROUND(struct sim_world, go_on, e);
+  SIM_NOTE(s, "go on %s", w->name);
+  w->stalled = false;
+  let_go_on(s, &w->held);
+}
+
+void sim_world_stall(struct sim_world *w, uint64_t for_ns) {
+  struct sim *s = w->node->sim;
+  uint64_t until_ns = s->now_ns + for_ns;
+  if (w->stalled && until_ns <= w->stalled_until_ns) return;
+  SIM_NOTE(s, "stall %s %llu", w->name, (unsigned long long)for_ns);
+  w->stalled = true;
+  w->stalled_until_ns = until_ns;
+  sim_event_at(s, &w->go_on, until_ns);
+}
+
 struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process, uint64_t seed) {
   struct sim_world *w = sim_take(n->sim, sizeof *w);
   *w = (struct sim_world){.node = n, .process = process, .wake = {.run = on_wake, .world = w}};
+  w->go_on = (struct sim_event){.run = on_go_on}; /* Of no world: a stall does not hold its own end. */
+  sim_ring_init(&w->held);
   w->things.next = w->things.previous = &w->things;
   world_init(&w->base, &sim_ops, seed);
   return w;
@@ -170,6 +200,8 @@ void sim_world_free(struct sim_world *w) {
   assert(s->running != w); /* The driver ends worlds between events only. */
   while (w->things.next != &w->things) w->things.next->drop(w->things.next);
   sim_event_cancel(s, &w->wake);
+  sim_event_cancel(s, &w->go_on);
+  sim_ring_release(s, &w->held); /* Of its things; what is not is the network's, and finds nobody. */
   sim_give(s, w, sizeof *w);
 }
 
@@ -263,7 +295,11 @@ void sim_node_pause(struct sim_node *n, bool paused) {
   if (n->paused == paused || !n->world) return;
   SIM_NOTE(n->sim, "%s %s", paused ? "pause" : "resume", n->name);
   n->paused = paused;
-  if (!paused) sim_ring_release(n->sim, &n->held);
+  if (!paused) let_go_on(n->sim, &n->held);
+}
+
+void sim_node_stall(struct sim_node *n, uint64_t for_ns) {
+  if (n->world) sim_world_stall(n->world, for_ns);
 }
 
 /* ---- names ---- */
@@ -365,10 +401,15 @@ const struct world_ops sim_ops = {
     .lookup_close = lookup_close,
     .read_file = sim_read_file,
     .put_durable = sim_put_durable,
+    .put_later = sim_put_later,
+    .put_close = sim_put_close,
+    .stat = sim_stat,
     .rename = sim_rename,
     .unlink = sim_unlink,
     .make_directory = sim_make_directory,
     .list = sim_list,
+    .lock = sim_lock,
+    .lock_close = sim_lock_close,
     .log_open = sim_log_open,
     .log_append = sim_log_append,
     .log_sync = sim_log_sync,

@@ -88,6 +88,19 @@ struct shoal_world *sim_node_restart(struct sim_node *n);
 /* Its timers and input wait until it is resumed; then all come, late. */
 void sim_node_pause(struct sim_node *n, bool paused);
 
+/* Its first process does not run for so long, as under SIGSTOP and SIGCONT or in a call that blocks: then what came due meanwhile
+ * comes at once, timers first. Its children and its kernel go on. A longer stall that is under way stands. */
+void sim_node_stall(struct sim_node *n, uint64_t for_ns);
+
+/* What is wrong with a machine's disk, from now on and over restarts; all zero: nothing. */
+struct sim_disk_faults {
+  bool full;        /* What needs room fails with -ENOSPC: appends, puts, new files and directories. */
+  int fail;         /* A code below 0: every use fails with it. */
+  int fail_sync;    /* So too, but only syncs (and so puts) do; reads and appends are the page cache's. */
+  uint64_t sync_ns; /* Every sync takes this long (0: 0.2 to 2 ms), and world_put_durable stalls its process for it. */
+};
+void sim_node_disk(struct sim_node *n, const struct sim_disk_faults *faults);
+
 /* Its monotonic clock runs fast (or slow, below 0) by so many millionths, from now on and over restarts; the wall clock, which a
  * time service keeps, does not. Timers follow. 0, or -EINVAL beyond SIM_DRIFT_PPM_MAX. */
 enum { SIM_DRIFT_PPM_MAX = 200 };

@@ -82,6 +82,8 @@ static void on_fire(struct sim *s, struct sim_event *e) {
   t->on_timer(t->thing.data);
 }
 
+bool sim_event_is_timer(const struct sim_event *e) { return e->run == on_fire; }
+
 static void timer_drop(struct sim_thing *thing) {
   struct sim_timer *t = SIM_AROUND(struct sim_timer, thing, thing);
   struct sim *s = sim_of(thing);

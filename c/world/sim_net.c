@@ -118,9 +118,14 @@ static void deliver(struct sim *s, struct sim_datagram *d) {
     drop(s, d, d->to->world ? "no socket" : "down");
     return;
   }
+  struct sim_world *w = sim_world_of(u->thing.handle.world);
+  if (w->stalled) {
+    sim_ring_push(&w->held, &d->arrive);
+    return;
+  }
   SIM_NOTE(s, "deliver %s>%s udp %u", d->from->name, d->to->name, d->length);
   s->counts.delivered++;
-  sim_enter(sim_world_of(u->thing.handle.world));
+  sim_enter(w);
   u->events.on_datagram(u->thing.data, &d->source, d->bytes, d->length);
   forget(s, d);
 }

@@ -7,7 +7,8 @@
  *   sim_net.c      who has an address, the fate of a datagram, ports, datagram sockets
  *   sim_stream.c   the wire and the kernels of streams
  *   sim_socket.c   streams, listeners and pipes as a process holds them
- *   sim_files.c    disks
+ *   sim_files.c    disks, their faults
+ *   sim_log.c      logs, puts off the loop, locks
  *   sim_process.c  children
  *
  * Two kinds of event. An event with a `world` is a callback into that world: while its node is paused it is held, and
@@ -46,6 +47,7 @@ enum {
   SIM_REORDER_MS = 10,                 /* sim.h: the defaults of a link and of a slow consumer. */
   SIM_QUEUE_BYTES = 64 * 1024,
   SIM_SLOW_QUEUE = 64,
+  SIM_PATH_MAX = 1024,
   SIM_PORTS_FIRST = 32768,             /* Free ports are handed out in turn from here, so that a late packet finds no heir. */
   SIM_PORTS = 28000,
 };
@@ -87,6 +89,10 @@ struct sim_world {
   struct sim_process *process; /* NULL: the node's first process. */
   struct sim_thing things;     /* Head of the ring. */
   struct sim_event wake;       /* Deferred work was left, or came from outside an event. */
+  bool stalled;                /* Its process does not run. */
+  struct sim_event held;       /* Head of the ring of what came meanwhile. */
+  struct sim_event go_on;      /* The end of the stall. */
+  uint64_t stalled_until_ns;
   char name[72];               /* "a", and "a/7" for its child 7. */
 };
 
@@ -97,6 +103,9 @@ struct sim_file {
   uint8_t *bytes;
   size_t length, capacity;
   size_t synced_bytes; /* What a power loss would leave, once disks tear. */
+  int64_t modified_ns; /* By its machine's wall clock. */
+  bool locked;
+  int holder; /* The process that holds the lock. */
 };
 struct sim_entry_file {
   char *path; /* Absolute and clean. */
@@ -105,6 +114,7 @@ struct sim_entry_file {
 struct sim_disk {
   struct sim_entry_file *entries; /* Sorted by path, bytewise. */
   size_t count, capacity;
+  struct sim_disk_faults faults;
 };
 
 /* ---- machines ---- */
@@ -224,6 +234,7 @@ void sim_thing_open(struct sim_world *w, struct sim_thing *t, void (*drop)(struc
 void sim_thing_close(struct sim_thing *t); /* Its on_closed comes next. */
 void sim_thing_leave(struct sim_thing *t); /* For drop(): out of its ring, its event cancelled. */
 struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process, uint64_t seed);
+void sim_world_stall(struct sim_world *w, uint64_t for_ns); /* From after this event on. */
 void sim_world_free(struct sim_world *w); /* With all it opened; no callback. */
 extern const struct world_ops sim_ops;
 
@@ -236,6 +247,7 @@ int sim_timer_open(struct shoal_world *w, void (*on_timer)(void *data), world_cl
 void sim_timer_start(struct world_timer *t, uint64_t at_ns);
 void sim_timer_stop(struct world_timer *t);
 void sim_timer_close(struct world_timer *t);
+bool sim_event_is_timer(const struct sim_event *e);
 void sim_world_retime(struct sim_world *w); /* Its timers, as the clock now runs. */
 
 /* sim_link.c */
@@ -306,10 +318,29 @@ void sim_pipe_print(struct sim_connection *c, const void *bytes, size_t length);
 void sim_pipe_end(struct sim_connection *c, int side); /* The process is gone and never took its stream. May free c. */
 
 /* sim_files.c */
+/* Absolute, without ".", "..", doubled or trailing slashes. 0, or -ENAMETOOLONG. */
+int sim_path(const struct sim_world *w, const char *path, char *out);
+struct sim_entry_file *sim_disk_find(struct sim_disk *d, const char *full); /* NULL: there is none. */
+struct sim_entry_file *sim_disk_add(struct sim_disk *d, const char *full, struct sim_file *file);
+int sim_disk_parent(struct sim_disk *d, const char *full); /* Can its directory hold this path? 0, -ENOENT or -ENOTDIR. */
+int sim_disk_put(struct sim_world *w, const char *full, const void *bytes, size_t length);
+struct sim_file *sim_file_new(void);
+void sim_file_release(struct sim_file *f);
+int sim_file_append(struct sim_file *f, const void *bytes, size_t length);
+enum { SIM_DISK_READ = 1, SIM_DISK_NAMES = 2, SIM_DISK_WRITE = 4, SIM_DISK_SYNC = 8 };
+int sim_disk_fault(const struct sim_node *n, unsigned uses); /* What is wrong with the disk for these uses; 0: nothing. */
 void sim_disk_init(struct sim_disk *d);
 void sim_disk_free(struct sim_disk *d);
 int sim_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
 int sim_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+bool sim_put_is_pending(const struct sim_world *w, const char *full);
+int sim_put_later(struct shoal_world *w, const char *path, const void *bytes, size_t length,
+                  void (*on_done)(void *data, int status), world_closed_fn *on_closed, void *data, struct world_put **out);
+void sim_put_close(struct world_put *p);
+int sim_stat(struct shoal_world *w, const char *path, struct world_stat *out);
+int sim_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
+             struct world_lock **out);
+void sim_lock_close(struct world_lock *l);
 int sim_rename(struct shoal_world *w, const char *from, const char *to);
 int sim_unlink(struct shoal_world *w, const char *path);
 int sim_make_directory(struct shoal_world *w, const char *path);
@@ -330,6 +361,7 @@ struct world_stream *sim_process_stream(struct world_process *p, int fd);
 int sim_process_pid(const struct world_process *p);
 int sim_process_kill(struct world_process *p, int signal);
 void sim_process_close(struct world_process *p);
+int sim_process_number(const struct sim_process *p);
 const char *sim_process_directory(const struct sim_process *p); /* Where its relative paths start. */
 void sim_processes_retime(struct sim_node *n); /* Its children's timers, as the clock now runs. */
 void sim_processes_crash(struct sim_node *n, bool tell); /* All of the machine's children are gone, without a word to it. */

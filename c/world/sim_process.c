@@ -39,6 +39,8 @@ struct sim_child {
 
 const char *sim_process_directory(const struct sim_process *p) { return p ? p->directory : "/home/node"; }
 
+int sim_process_number(const struct sim_process *p) { return p->pid; }
+
 /* ---- the machine's half ---- */
 
 static void leave(struct sim_process *p) {

@@ -419,7 +419,7 @@ static void opened(struct sim_connection *c) {
 
 static bool idle_reader(const struct sim_stream *h, const struct sim_flow *f) {
   return h->attached && h->reading && !h->broken && !h->thing.handle.closing && !f->unread.first && !sim_event_armed(&h->wake) &&
-         !h->wake.world->node->paused;
+         !h->wake.world->stalled && !h->wake.world->node->paused;
 }
 
 void sim_flow_give(struct sim_stream *h, struct sim_flow *f, struct sim_segment *g) {

@@ -5,7 +5,8 @@
  *   uv_stream.c   streams and connecting
  *   uv_listener.c accepting
  *   uv_process.c  child processes, stdin, stdout, stderr
- *   uv_files.c    files, the log
+ *   uv_files.c    files
+ *   uv_log.c      the log, puts off the loop, locks
  *
  * Every uv handle is embedded in its struct and found back by offset; `handle->data` is the one pointer of
  * world_uv_options and never read. A handle's close callback frees the struct. */
@@ -32,6 +33,7 @@ struct alarm {
 };
 
 struct real_process;
+struct real_put;
 
 struct real_world {
   struct shoal_world base;
@@ -51,6 +53,8 @@ struct real_world {
   uint64_t alarms_sequence;
   bool alarm_soon; /* The next alarm was due when it was set: ring it in the next turn. */
   struct real_process *orphans; /* Closed before they ended: waited for, so that no zombie stays. */
+  struct real_put *puts; /* Under way, in no order. */
+  uint32_t puts_count;
   uint8_t *datagrams;           /* Receive buffer of all datagram sockets; made by the first. */
   bool closing;
   int handles; /* Of our own, still open. */
@@ -168,6 +172,19 @@ void orphans_close(struct real_world *w);
 
 int real_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
 int real_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+/* Whether a put of this path is under way off the loop. */
+bool put_is_pending(const struct real_world *w, const char *path);
+/* Write `temporary`, sync, rename it to `path`, sync the folder. On any thread. */
+int put_through(const char *temporary, const char *path, const void *bytes, size_t length);
+int sync_parent(const char *path);
+int write_all(int fd, const uint8_t *bytes, size_t length, size_t *done);
+int real_put_later(struct shoal_world *w, const char *path, const void *bytes, size_t length,
+                   void (*on_done)(void *data, int status), world_closed_fn *on_closed, void *data, struct world_put **out);
+void real_put_close(struct world_put *p);
+int real_stat(struct shoal_world *w, const char *path, struct world_stat *out);
+int real_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
+              struct world_lock **out);
+void real_lock_close(struct world_lock *l);
 int real_rename(struct shoal_world *w, const char *from, const char *to);
 int real_unlink(struct shoal_world *w, const char *path);
 int real_make_directory(struct shoal_world *w, const char *path);

@@ -183,6 +183,16 @@ int world_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, si
 int world_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length) {
   return w->ops->put_durable(w, path, bytes, length);
 }
+int world_put_later(struct shoal_world *w, const char *path, const void *bytes, size_t length,
+                    void (*on_done)(void *data, int status), world_closed_fn *on_closed, void *data, struct world_put **out) {
+  assert(path && on_done && out && (bytes || length == 0));
+  return w->ops->put_later(w, path, bytes, length, on_done, on_closed, data, out);
+}
+void world_put_close(struct world_put *p) { CLOSE(p, put_close); }
+int world_stat(struct shoal_world *w, const char *path, struct world_stat *out) {
+  *out = (struct world_stat){0};
+  return w->ops->stat(w, path, out);
+}
 int world_rename(struct shoal_world *w, const char *from, const char *to) { return w->ops->rename(w, from, to); }
 int world_unlink(struct shoal_world *w, const char *path) { return w->ops->unlink(w, path); }
 int world_make_directory(struct shoal_world *w, const char *path) { return w->ops->make_directory(w, path); }
@@ -190,6 +200,14 @@ int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *da
   assert(on_name);
   return w->ops->list(w, path, on_name, data);
 }
+
+int world_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
+               struct world_lock **out) {
+  assert(path && holder && out);
+  *holder = 0;
+  return w->ops->lock(w, path, on_closed, data, holder, out);
+}
+void world_lock_close(struct world_lock *l) { CLOSE(l, lock_close); }
 
 int world_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                    struct world_log **out) {

@@ -30,6 +30,8 @@ struct world_listener;
 struct world_stream;
 struct world_lookup;
 struct world_log;
+struct world_put;
+struct world_lock;
 struct world_process;
 
 typedef void world_closed_fn(void *data);
@@ -38,6 +40,7 @@ enum {
   WORLD_DATAGRAM_MAX = 65507,      /* Largest datagram that can be sent; larger is ERR_TOO_LARGE. */
   WORLD_READ_MAX = 64 * 1024,      /* Most bytes given to one on_read. */
   WORLD_FILE_MAX = 256 * 1024 * 1024, /* Most bytes world_read_file returns. */
+  WORLD_PUTS_MAX = 1024, /* Puts under way off the loop at once; one more is ERR_FULL. */
 };
 
 /* ---- clock and chance ---- */
@@ -150,15 +153,37 @@ void world_lookup_close(struct world_lookup *l);
 int world_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
 /* Replace the file so that after a power loss it is wholly the old or wholly the new one (write, sync, rename, sync). */
 int world_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+/* The same off the loop. Unlike other bytes given to a call, `bytes` are not copied (a snapshot is large): they must stay as they are
+ * until on_closed. on_done comes once, with 0 or why the old file stands; then on_closed. After an early close there is no on_done, and
+ * whether the file was replaced is unknown. ERR_BUSY, from world_put_durable too: a put of this very path is under way. */
+int world_put_later(struct shoal_world *w, const char *path, const void *bytes, size_t length,
+                    void (*on_done)(void *data, int status), world_closed_fn *on_closed, void *data, struct world_put **out);
+void world_put_close(struct world_put *p);
+
+struct world_stat {
+  uint64_t size;       /* In bytes; 0 for a directory. */
+  int64_t modified_ns; /* Unix time of the last write. */
+  bool directory;
+};
+int world_stat(struct shoal_world *w, const char *path, struct world_stat *out); /* -ENOENT when there is none. */
 int world_rename(struct shoal_world *w, const char *from, const char *to);
 int world_unlink(struct shoal_world *w, const char *path);
 int world_make_directory(struct shoal_world *w, const char *path); /* With its parents; there already is 0. */
 /* Each entry's name, sorted bytewise, during the call. */
 int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
 
+/* Hold the file at this path, made when absent, until the close or the end of this process, however it comes. ERR_BUSY while it is held,
+ * by this process or another of this machine: *holder is then its process id, or 0 when that is not known. Children do not inherit it.
+ * The file stays. */
+int world_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
+               struct world_lock **out);
+void world_lock_close(struct world_lock *l);
+
 /* A file that only grows. */
 struct world_log_events {
-  void (*on_synced)(void *data, int status, uint64_t size); /* All up to `size` bytes is durable, or why not. */
+  /* All up to `size` bytes is durable, or why not. ERR_GONE: the file, or its folder, was removed or another stands in its place, so
+   * that nobody will read what was written. After one failure each later append, truncate and sync fails with its code. */
+  void (*on_synced)(void *data, int status, uint64_t size);
   world_closed_fn *on_closed;
 };
 /* Opened for appending, made when absent. */

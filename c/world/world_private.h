@@ -24,6 +24,8 @@ struct world_stream { struct world_handle handle; };
 struct world_listener { struct world_handle handle; };
 struct world_lookup { struct world_handle handle; };
 struct world_log { struct world_handle handle; };
+struct world_put { struct world_handle handle; };
+struct world_lock { struct world_handle handle; };
 struct world_process { struct world_handle handle; };
 
 /* Each has the meaning of the function of its name in world.h. What returns nothing or a code and takes a thing is
@@ -73,10 +75,18 @@ struct world_ops {
 
   int (*read_file)(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
   int (*put_durable)(struct shoal_world *w, const char *path, const void *bytes, size_t length);
+  int (*put_later)(struct shoal_world *w, const char *path, const void *bytes, size_t length,
+                   void (*on_done)(void *data, int status), world_closed_fn *on_closed, void *data, struct world_put **out);
+  void (*put_close)(struct world_put *p);
+  int (*stat)(struct shoal_world *w, const char *path, struct world_stat *out);
   int (*rename)(struct shoal_world *w, const char *from, const char *to);
   int (*unlink)(struct shoal_world *w, const char *path);
   int (*make_directory)(struct shoal_world *w, const char *path);
   int (*list)(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
+
+  int (*lock)(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
+              struct world_lock **out);
+  void (*lock_close)(struct world_lock *l);
 
   int (*log_open)(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                   struct world_log **out);

@@ -1,5 +1,6 @@
 /* Files, the log, names. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -60,6 +61,168 @@ static void directories(void) {
   SAME(strcmp(names, "B a10 a9 b f "), 0); /* Bytewise, folders too. */
   SAME(world_list(W, "d/nothing", on_name, names), -ENOENT);
   CHECK(world_make_directory(W, "d/e/b/c") < 0); /* A file stands in the way. */
+}
+
+static void stat_tells(void) {
+  struct world_stat about = {.size = 7};
+  SAME(world_stat(W, "nobody", &about), -ENOENT);
+  SAME(about.size, 0);
+  SAME(world_put_durable(W, "measured", "12345", 5), 0);
+  SAME(world_stat(W, "measured", &about), 0);
+  SAME(about.size, 5);
+  CHECK(!about.directory);
+  int64_t off_ns = world_wall_ns(W) - about.modified_ns;
+  CHECK(off_ns > -1000 * (int64_t)MS && off_ns < 60000 * (int64_t)MS);
+  SAME(world_stat(W, "measured/x", &about), -ENOTDIR);
+  SAME(world_make_directory(W, "measured.d"), 0);
+  SAME(world_stat(W, "measured.d", &about), 0);
+  CHECK(about.directory && about.size == 0);
+}
+
+/* ---- puts off the loop ---- */
+
+struct put {
+  struct world_put *put;
+  int done, status, closed;
+  const char *again; /* Put this from on_done. */
+  bool close_on_done;
+};
+static const struct put FRESH_PUT = {0};
+static void on_done(void *data, int status);
+static void on_put_closed(void *data) {
+  EVENT();
+  ((struct put *)data)->closed++;
+}
+static int begin(struct put *p, const char *path, const char *bytes) {
+  return ASK(world_put_later(W, path, bytes, strlen(bytes), on_done, on_put_closed, p, &p->put));
+}
+static struct put second;
+static void on_done(void *data, int status) {
+  struct put *p = data;
+  EVENT();
+  SAME(p->closed, 0);
+  p->done++;
+  p->status = status;
+  if (p->again) SAME(begin(&second, "later", p->again), 0); /* This one is over. */
+  if (p->close_on_done) CALL(world_put_close(p->put));
+}
+
+static void put_later(void) {
+  struct put a = {.again = "two", .close_on_done = true}, b = {0}, c = {0};
+  second = FRESH_PUT;
+  SAME(begin(&a, "later", "one"), 0);
+  SAME(begin(&b, "later", "x"), ERR_BUSY);
+  SAME(world_put_durable(W, "later", "x", 1), ERR_BUSY);
+  SAME(begin(&c, "other", ""), 0); /* Of another path there may be one. */
+  SAME(a.done, 0);
+  UNTIL(a.closed && second.closed && c.closed);
+  settle(3);
+  SAME(a.done + second.done + c.done, 3);
+  SAME(a.closed + second.closed + c.closed, 3);
+  SAME(a.status | second.status | c.status, 0);
+  SAME(b.done + b.closed, 0);
+  CHECK(holds("later", "two") && holds("other", ""));
+  SAME(world_put_durable(W, "later", "three", 5), 0);
+  CHECK(holds("later", "three"));
+}
+
+static void put_later_fails(void) {
+  struct put a = {0}, b = {0};
+  char names[100] = "";
+  SAME(world_make_directory(W, "put.d/full"), 0);
+  SAME(begin(&a, "put.d/nowhere/a", "x"), 0);
+  SAME(begin(&b, "put.d/full", "x"), 0);
+  UNTIL(a.closed && b.closed);
+  SAME(a.status, -ENOENT);
+  CHECK(b.status < 0);
+  SAME(world_list(W, "put.d", on_name, names), 0);
+  SAME(strcmp(names, "full "), 0); /* Nothing is left of what failed. */
+  char name[5000];
+  memset(name, 'n', sizeof name);
+  name[sizeof name - 1] = '\0';
+  SAME(begin(&a, name, "x"), -ENAMETOOLONG);
+}
+
+static void put_later_closed(void) {
+  struct put a = {0};
+  SAME(begin(&a, "early", "x"), 0);
+  CALL(world_put_close(a.put));
+  CALL(world_put_close(a.put));
+  UNTIL(a.closed);
+  settle(3);
+  SAME(a.done, 0);
+  SAME(a.closed, 1);
+  a = FRESH_PUT;
+  SAME(begin(&a, "early", "y"), 0); /* The path is free again. */
+  UNTIL(a.closed);
+  CHECK(holds("early", "y"));
+}
+
+static void puts_at_their_limit(void) {
+  static struct put puts[WORLD_PUTS_MAX];
+  struct put more = {0};
+  char name[20];
+  SAME(world_make_directory(W, "many"), 0);
+  for (int i = 0; i < WORLD_PUTS_MAX; i++) {
+    snprintf(name, sizeof name, "many/%d", i);
+    puts[i] = FRESH_PUT;
+    SAME(begin(&puts[i], name, "x"), 0);
+  }
+  SAME(begin(&more, "many/more", "x"), ERR_FULL);
+  for (int i = 0; i < WORLD_PUTS_MAX; i++) {
+    if (i > 0) CALL(world_put_close(puts[i].put)); /* One is enough, and disks are slow. */
+    UNTIL(puts[i].closed);
+  }
+  SAME(puts[0].done, 1);
+  SAME(begin(&more, "many/more", "x"), 0);
+  UNTIL(more.closed);
+  SAME(more.status, 0);
+}
+
+/* ---- locks ---- */
+
+static void locks(void) {
+  struct world_lock *a = NULL, *b = NULL;
+  int closed = 0, holder = 7;
+  SAME(ASK(world_lock(W, "nowhere/lock", count_closed, &closed, &holder, &a)), -ENOENT);
+  SAME(holder, 0);
+  SAME(ASK(world_lock(W, "held", count_closed, &closed, &holder, &a)), 0);
+  SAME(ASK(world_lock(W, "./held", count_closed, &closed, &holder, &b)), ERR_BUSY); /* In this process too. */
+  CHECK(!b && holder == (world_is_simulated(W) ? 0 : (int)getpid()));
+  SAME(ASK(world_lock(W, "other", count_closed, &closed, &holder, &b)), 0);
+  CALL(world_lock_close(b));
+  CALL(world_lock_close(a));
+  CALL(world_lock_close(a));
+  SAME(ASK(world_lock(W, "held", count_closed, &closed, &holder, &a)), 0); /* Free at once. */
+  SAME(closed, 0);
+  UNTIL(closed == 2);
+  CALL(world_lock_close(a));
+  UNTIL(closed == 3);
+  settle(3);
+  SAME(closed, 3);
+  struct world_stat about;
+  SAME(world_stat(W, "held", &about), 0); /* The file stays. */
+}
+
+/* A child that was started while we hold it does not hold it on. */
+static void on_exit_ignored(void *data, int64_t status, int signal) {
+  (void)data, (void)status, (void)signal;
+}
+static void lock_is_not_inherited(void) {
+  static const char *const argv[] = {"sleep", "20", NULL};
+  static const struct world_process_events events = {.on_exit = on_exit_ignored, .on_closed = count_closed};
+  const struct world_spawn options = {.argv = argv};
+  struct world_process *p;
+  struct world_lock *l;
+  int closed = 0, locks_closed = 0, holder;
+  SAME(ASK(world_lock(W, "mine", count_closed, &locks_closed, &holder, &l)), 0);
+  SAME(ASK(world_spawn(W, &options, &events, &closed, &p)), 0);
+  CALL(world_lock_close(l));
+  SAME(ASK(world_lock(W, "mine", count_closed, &locks_closed, &holder, &l)), 0);
+  CALL(world_lock_close(l));
+  SAME(world_process_kill(p, 9), 0);
+  CALL(world_process_close(p));
+  UNTIL(closed && locks_closed == 2);
 }
 
 /* ---- the log ---- */
@@ -197,10 +360,51 @@ static void log_refused(void) {
   CHECK(!l);
 }
 
+/* What is written to a log that has left its place is lost to whoever opens it next. */
+static void log_gone(const char *path, int (*how)(const char *path)) {
+  struct log l = {0};
+  SAME(world_make_directory(W, "logs/in"), 0);
+  open_log(&l, path);
+  SAME(ASK(world_log_append(l.log, "x", 1)), 0);
+  SAME(ASK(world_log_sync(l.log)), 0);
+  UNTIL(l.synced == 1);
+  SAME(l.status, 0);
+  SAME(how(path), 0);
+  SAME(ASK(world_log_append(l.log, "y", 1)), 0); /* Nobody has looked yet. */
+  SAME(ASK(world_log_sync(l.log)), 0);
+  UNTIL(l.synced == 2);
+  SAME(l.status, ERR_GONE);
+  SAME(ASK(world_log_append(l.log, "z", 1)), ERR_GONE);
+  SAME(ASK(world_log_truncate(l.log, 0)), ERR_GONE);
+  SAME(ASK(world_log_sync(l.log)), 0);
+  UNTIL(l.synced == 3);
+  SAME(l.status, ERR_GONE);
+  close_log(&l);
+}
+static int remove_it(const char *path) { return world_unlink(W, path); }
+static int replace_it(const char *path) { return world_put_durable(W, path, "x", 1); }
+static int move_its_folder(const char *path) {
+  (void)path;
+  return world_rename(W, "logs/in", "logs/out");
+}
+static void log_removed(void) { log_gone("logs/in/removed", remove_it); }
+static void log_replaced(void) { log_gone("logs/in/replaced", replace_it); }
+static void log_moved(void) { log_gone("logs/in/moved", move_its_folder); }
+
 const struct test_case file_cases[] = {
     {"files: put, read, replace, rename, unlink", put_and_read, 0},
     {"files: a large one", large_file, 0},
     {"files: directories with their parents; a list is sorted bytewise", directories, 0},
+    {"files: stat tells size, kind and time", stat_tells, 0},
+    {"puts off the loop: replace the file, one at a time for each path, and again from on_done", put_later, 0},
+    {"puts off the loop: what fails is told, and leaves nothing", put_later_fails, 0},
+    {"puts off the loop: closed early: no on_done, one on_closed", put_later_closed, 0},
+    {"puts off the loop: at their limit, and one past", puts_at_their_limit, 0},
+    {"locks: held once, free at the close", locks, 0},
+    {"locks: a child does not inherit them", lock_is_not_inherited, NEEDS_PROCESSES},
+    {"log: removed under us: the next sync is GONE, and so is all after it", log_removed, 0},
+    {"log: replaced under us is GONE", log_replaced, 0},
+    {"log: its folder moved away is GONE", log_moved, 0},
     {"log: grows, syncs, is kept", log_grows, 0},
     {"log: is cut, never lengthened", log_is_cut, 0},
     {"log: cut under a sync: the sync answers only for what it covered", log_cut_under_a_sync, 0},
