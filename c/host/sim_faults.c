@@ -41,6 +41,40 @@ static int l_pause(lua_State *L) {
   return 0;
 }
 
+static int l_stall(lua_State *L) {
+  struct lua_sim *s = lua_sim_check(L);
+  struct machine *m = lua_sim_machine(L, s, 2);
+  lua_Integer for_ns = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, for_ns >= 0, 3, "stall: expected 0 or more");
+  sim_node_stall(m->sim, (uint64_t)for_ns);
+  return 0;
+}
+
+/* The code with the name in this field; 0 when there is none. */
+static int field_code(lua_State *L, int table, const char *field) {
+  int code = 0;
+  if (lua_getfield(L, table, field) != LUA_TNIL) {
+    const char *name = luaL_checkstring(L, -1);
+    code = error_from_name(name);
+    if (code == 0) luaL_error(L, "%s: there is no code '%s'", field, name);
+  }
+  lua_pop(L, 1);
+  return code;
+}
+
+/* disk(name, { full =, fail = "EIO", fail_sync = "EIO", sync_ns = }): what is not said is well. */
+static int l_disk(lua_State *L) {
+  struct lua_sim *s = lua_sim_check(L);
+  struct machine *m = lua_sim_machine(L, s, 2);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  struct sim_disk_faults faults = {.fail = field_code(L, 3, "fail"), .fail_sync = field_code(L, 3, "fail_sync"),
+                                   .sync_ns = lua_sim_field(L, 3, "sync_ns", 0)};
+  lua_getfield(L, 3, "full");
+  faults.full = lua_toboolean(L, -1);
+  sim_node_disk(m->sim, &faults);
+  return 0;
+}
+
 static struct sim_node *opt_node(lua_State *L, struct lua_sim *s, int index) {
   return lua_isnil(L, index) ? NULL : lua_sim_machine(L, s, index)->sim;
 }
@@ -123,4 +157,5 @@ const luaL_Reg lua_sim_fault_methods[] = {
     {"crash", l_crash}, {"restart", l_restart}, {"signal", l_signal},       {"pause", l_pause},
     {"cut", l_cut},     {"clog", l_clog},       {"drift", l_drift},         {"step_wall", l_step_wall},
     {"slow", l_slow},   {"link", l_link},       {"readdress", l_readdress}, {"counts", l_counts},
+    {"stall", l_stall}, {"disk", l_disk},
     {NULL, NULL}};

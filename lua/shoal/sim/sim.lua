@@ -30,6 +30,7 @@ Sim.__name = "shoal.Sim"
 
 ---@class SimNode
 ---@field name string
+---@field role? string
 ---@field ip string
 ---@field address string  "ip:port" where a role listens
 
@@ -146,7 +147,7 @@ function Sim:node(options)
   if not (options.role or options.script or options.entry or options.code) then
     error("sim:node: role, script, code or entry is missing", 2)
   end
-  local node = { name = options.name }
+  local node = { name = options.name, role = options.role }
   if not node.name then
     local stem, n = options.role or "node", 1
     while self.nodes[stem .. n] do n = n + 1 end
@@ -388,6 +389,32 @@ end
 function Sim:resume(node)
   fault(self, "resume %s", name_of(node))
   self.core:pause(name_of(node), false)
+end
+
+--- Its first process does not run for `ms`: as under SIGSTOP and SIGCONT, or in a call that blocks. Then what came due meanwhile comes
+--- at once, timers first. Its children and its kernel go on, unlike under `pause`, which stops the machine.
+---@param node SimNode|string
+---@param ms number
+function Sim:stall(node, ms)
+  fault(self, "stall %s %g", name_of(node), ms)
+  self.core:stall(name_of(node), ns_of(ms))
+end
+
+local DISK_OPTIONS = { full = true, fail = true, fail_sync = true, sync_ms = true }
+
+--- What is wrong with its disk from now on, over restarts too; what is not named is well, so `sim:disk(node)` mends it.
+---@param node SimNode|string
+---@param faults? { full?: boolean, fail?: string, fail_sync?: string, sync_ms?: number }
+---  full: what needs room fails with ENOSPC; fail: each use fails with this code ("EIO"); fail_sync: syncs and puts fail with it, while
+---  reads and appends go well; sync_ms: each sync takes so long, and put_durable stalls the process for it
+function Sim:disk(node, faults)
+  faults = faults or {}
+  check_options("sim:disk", faults, DISK_OPTIONS)
+  local words = {}
+  for name, value in sorted(faults) do words[#words + 1] = (" %s=%s"):format(name, tostring(value)) end
+  fault(self, "disk %s%s", name_of(node), #words > 0 and table.concat(words) or " well")
+  self.core:disk(name_of(node), { full = faults.full, fail = faults.fail, fail_sync = faults.fail_sync,
+    sync_ns = ns_of(faults.sync_ms) })
 end
 
 local function text(node) return name_of(node) or "*" end
