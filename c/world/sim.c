@@ -20,8 +20,8 @@ int sim_open(const struct sim_config *config, struct sim **out) {
 }
 
 static void node_free(struct sim_node *n) {
-  sim_ring_release(n->sim, &n->held);
   sim_inbox_clear(n);
+  sim_datagrams_drop(n->sim, &n->held);
   sim_disk_free(&n->disk);
   free(n->name);
   free(n);
@@ -201,7 +201,7 @@ void sim_world_free(struct sim_world *w) {
   while (w->things.next != &w->things) w->things.next->drop(w->things.next);
   sim_event_cancel(s, &w->wake);
   sim_event_cancel(s, &w->go_on);
-  sim_ring_release(s, &w->held); /* Of its things; what is not is the network's, and finds nobody. */
+  sim_datagrams_drop(s, &w->held); /* All else in it was a thing's, and went with it. */
   sim_give(s, w, sizeof *w);
 }
 
@@ -279,8 +279,8 @@ void sim_node_crash(struct sim_node *n) {
   n->world = NULL;
   sim_streams_crashed(n);
   n->paused = false;
-  sim_ring_release(n->sim, &n->held); /* Datagrams: they will find nobody. */
   sim_inbox_clear(n);
+  sim_datagrams_drop(n->sim, &n->held); /* A process that is started at once must not find them. */
 }
 
 struct shoal_world *sim_node_restart(struct sim_node *n) {

@@ -130,6 +130,8 @@ static void deliver(struct sim *s, struct sim_datagram *d) {
   forget(s, d);
 }
 
+static void on_arrive(struct sim *s, struct sim_event *e);
+
 /* ---- slow consumers ---- */
 
 static void served(struct sim_node *n) { n->serve_ns = n->sim->now_ns + SIM_S / n->slow_per_s; }
@@ -174,6 +176,13 @@ void sim_inbox_clear(struct sim_node *n) {
   n->inbox_count = 0;
   n->serve_ns = 0;
   sim_event_cancel(n->sim, &n->serve);
+}
+
+void sim_datagrams_drop(struct sim *s, struct sim_event *held) {
+  for (struct sim_event *e; (e = sim_ring_take(held)) != NULL; ) {
+    assert(e->run == on_arrive);
+    forget(s, SIM_AROUND(struct sim_datagram, arrive, e));
+  }
 }
 
 void sim_node_slow(struct sim_node *n, uint32_t datagrams_per_s, uint32_t queue) {

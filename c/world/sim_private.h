@@ -279,6 +279,7 @@ struct shoal_address sim_source(const struct sim_node *n, const struct shoal_add
 void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
 void sim_inbox_init(struct sim_node *n);
 void sim_inbox_clear(struct sim_node *n); /* What waits for a slow consumer is gone. */
+void sim_datagrams_drop(struct sim *s, struct sim_event *held); /* Whose process is gone, and nothing else. */
 int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
                  void *data, struct world_udp **out);
 int sim_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);

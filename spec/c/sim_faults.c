@@ -139,7 +139,7 @@ int put(struct end *e, size_t offset, size_t length) {
 }
 
 int main(int argc, char **argv) {
-  static const struct test_case *const rooms[] = {network_cases, links_cases,  machines_cases, clocks_cases,
+  static const struct test_case *const rooms[] = {network_cases, links_cases,  machines_cases, clocks_cases, stalls_cases,
                                                     children_cases, chaos_cases,  queue_cases};
   int bad = 0, run = 0;
   for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)

@@ -554,6 +554,75 @@ describe("faults of links and machines", function ()
     assert.equal(later_wall - 3600000 * 1000000, (select(2, s:eval(node, "return clocks()"))))
   end)
 
+  it("stall a process, which then runs its timers first, and no child of it", function ()
+    new { seed = 5, latency_ms = 1, jitter_ms = 0 }
+    local b = s:node { name = "b", code = [[
+      local world = require "shoal.core.world".current()
+      world:udp("0.0.0.0:7", function (bytes) print("got " .. bytes) end)
+      local timer = world:timer(function () print "timer" end)
+      timer:start(60)]] }
+    s:node { name = "a", code = SENDER, args = { b.ip, "3" } }
+    s:stall(b, 200)
+    s:run(199)
+    assert.same({}, said "b")
+    s:run(1)
+    assert.same({ "timer", "got 0001", "got 0002", "got 0003" }, said "b")
+    s:stall(b, 50)
+    s:crash(b)
+    s:stall(b, 50)
+    s:restart(b)
+    s:run(60)
+    assert.equal("timer", said("b")[5]) -- Its successor does not stand.
+    assert.truthy(s:log():find("fault stall b 200", 1, true))
+  end)
+
+  it("fill, break and slow a disk", function ()
+    new()
+    local node = s:node { name = "a", code = [[
+      local world = require "shoal.core.world".current()
+      local log = assert(world:log("log", function (size, err, code) print("synced", size, code) end))
+      function append() -- luacheck: ignore
+        local ok, _, code = log:append "x"
+        log:sync()
+        world:put_later("file", "new", function (done, _, word) print("put", done, word) end)
+        return ok, code, (select(3, world:put_durable("other", "y"))), (select(3, world:stat "log"))
+      end]] }
+    local function go(faults, ms)
+      s:disk(node, faults)
+      local before = #said "a"
+      local answer = table.pack(s:eval(node, "return append()"))
+      s:run(ms or 10)
+      return answer, { table.unpack(said "a", before + 1) }
+    end
+    local answer, lines = go { full = true }
+    assert.same({ nil, "ENOSPC", "ENOSPC", nil, n = 4 }, answer)
+    table.sort(lines)
+    assert.same({ "put\tnil\tENOSPC", "synced\t0\tnil" }, lines)
+    answer, lines = go { sync_ms = 5000 }
+    assert.same({ true, nil, nil, nil, n = 4 }, answer)
+    assert.same({}, lines)
+    s:run(4980)
+    assert.equal(2, #said "a")
+    s:run(20)
+    assert.equal(4, #said "a")
+    answer, lines = go { fail_sync = "EIO" }
+    assert.same({ true, nil, "EIO", nil, n = 4 }, answer)
+    table.sort(lines)
+    assert.same({ "put\tnil\tEIO", "synced\tnil\tEIO" }, lines)
+    answer = go { fail = "EROFS" }
+    assert.same({ nil, "EIO", "EROFS", "EROFS", n = 4 }, answer) -- The log's first failure stands.
+    assert.same({ nil, "EIO", nil, nil, n = 4 }, (go()))
+    assert.truthy(s:log():find("fault disk a full=true", 1, true))
+    assert.truthy(s:log():find("fault disk a well", 1, true))
+    assert.equal("new", s:read(node, "/home/node/file"))
+  end)
+
+  it("know a node's role", function ()
+    new()
+    assert.equal("worker", s:node({ role = "worker", start = false }).role)
+    assert.is_nil(s:node({ name = "a", code = "" }).role)
+  end)
+
   it("change addresses of machines that are down, and what their programs are told", function ()
     new { seed = 3 }
     local a = s:node { name = "a", role = "worker", dc = "x", start = false }
@@ -590,6 +659,11 @@ describe("faults of links and machines", function ()
     assert.error.matches(function () s:drift("a", 201) end, "drift: expected %-200 to 200 ppm")
     assert.error.matches(function () s:slow("a", -1) end, "slow: expected 0 to 10%^9 datagrams a second")
     assert.error.matches(function () s:slow("a", 1, -1) end, "slow: expected a queue")
+    assert.error.matches(function () s:stall("a", -1) end, "stall: expected 0 or more")
+    assert.error.matches(function () s:stall("nobody", 1) end, "there is no node 'nobody'")
+    assert.error.matches(function () s:disk("a", { fail = "EOOPS" }) end, "fail: there is no code 'EOOPS'")
+    assert.error.matches(function () s:disk("a", { fil = "EIO" }) end, "sim:disk: unknown option fil")
+    assert.error.matches(function () s:disk("a", { sync_ms = -1 }) end, "sync_ns: expected 0 or more")
     assert.error.matches(function () s:clog("a", "nobody") end, "there is no node 'nobody'")
     assert.error.matches(function () s:step_wall("nobody", 1) end, "there is no node 'nobody'")
   end)

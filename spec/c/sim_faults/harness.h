@@ -19,7 +19,7 @@ struct test_case {
 };
 /* NULL title: the end. */
 extern const struct test_case network_cases[], machines_cases[], children_cases[], chaos_cases[], queue_cases[],
-    links_cases[], clocks_cases[];
+    links_cases[], clocks_cases[], stalls_cases[];
 
 void failed(const char *file, int line, const char *what, long long got);
 #define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition, 0))

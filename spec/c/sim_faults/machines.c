@@ -105,6 +105,21 @@ static void on_bell(void *data) {
   bell->rang_at_ns = sim_now_ns(sim);
 }
 
+static void crash_under_a_pause(void) {
+  static struct box x, y;
+  box_open(&x, a);
+  box_open(&y, b);
+  sim_node_slow(b, 1, 2);
+  sim_node_pause(b, true);
+  for (uint64_t i = 0; i < 5; i++) send_number(&x, "10.0.0.2:7000", i);
+  pass(S);
+  sim_node_crash(b);
+  sim_node_restart(b); /* In the same instant. */
+  box_open(&y, b);
+  pass(10 * S);
+  SAME(y.count, 0);
+}
+
 static void paused_comes_late(void) {
   static struct box x, y;
   struct bell first = {0}, second = {0};
@@ -296,6 +311,7 @@ const struct test_case machines_cases[] = {
     {"crash: what waited for an answer gets it after the restart", unanswered_until_restart},
     {"crash: no answer for 15 s resets the writer", unanswered_for_ever},
     {"crash: in the middle of everything, paused", crash_while_busy},
+    {"crash: what was held for a paused machine is not the next process's", crash_under_a_pause},
     {"pause: timers and input come late, all of them, in order", paused_comes_late},
     {"pause: the window of a stream to it fills", paused_fills_the_window},
     {"clocks: each node has its own", clocks_are_apart},
