@@ -101,7 +101,6 @@ describe("tier", function ()
     assert.is_true(m.tier:leads())
     assert.equal("m1", m.tier:leader())
     assert.same({ "lead 1" }, m.events)
-    assert.equal(1, m.tier:last_index())
   end)
 
   it("acknowledges and applies only what was synced, in order", function ()
@@ -195,16 +194,25 @@ describe("tier", function ()
       world:settle()
       propose(m, "torn")
       local size = #world.files[LOG].bytes - world.files[LOG].synced
-      local left = world
+      local left, lines = world, {}
+      log.open(nil, function (line) lines[#lines + 1] = line end)
+      local function cuts()
+        local count = 0
+        for _, line in ipairs(lines) do
+          if line:find('"tier.cut"', 1, true) and line:find('"path":"d/log"', 1, true) then count = count + 1 end
+        end
+        return count
+      end
       for keep = 0, size do
         begin(left:crash(keep))
         local again = leading()
         assert.same(keep == size and { "kept", "torn" } or { "kept" }, commands(again))
         local result = propose(again, "after")
         world:settle()
-        assert.equal(again.tier:last_index(), result.index)
+        assert.equal(again.applied[#again.applied][1], result.index)
       end
       assert.same({}, told())
+      assert.equal(size - 1, cuts()) -- Neither of nothing, nor of all.
     end)
 
     it("refuses to open on other damage, naming file and offset", function ()
@@ -248,12 +256,131 @@ describe("tier", function ()
       for i = 1, 100 do -- always one more on its way when a sync ends
         results[i] = propose(m, "command number " .. i)
         if i > 1 then world:last_log():complete() end
+        if i % 7 == 0 then
+          world:put_all()
+          world:advance(0)
+        end
       end
       world:settle()
       for i = 1, 100 do assert.equal(i + 1, results[i].index) end
       assert.is_true(world.puts > 3)
+      assert.is_nil(world.files["d/log.old"])
       begin(world:crash())
       assert.equal(100, #leading().applied)
+    end)
+
+    it("loses nothing at any step of cutting the log, and leaves one log and one snapshot", function ()
+      for steps = 0, 12 do
+        begin(disk.new())
+        local m = leading { rotate_bytes = 1024 }
+        local acknowledged = {}
+        local function command(i)
+          local result = propose(m, "c" .. i)
+          world:last_log():complete()
+          if result.index then acknowledged[#acknowledged + 1] = "c" .. i end
+        end
+        for i = 1, 40 do command(i) end -- Long enough: log.next is asked for.
+        for step = 1, steps do
+          if step % 3 == 0 then
+            world:advance(0)
+          elseif step % 3 == 1 then
+            command(100 + step)
+          elseif world.later[1] then
+            local put = table.remove(world.later, 1)
+            put.fn(world:put_durable(put.path, put.bytes))
+          end
+        end
+        propose(m, "under way")
+        begin(world:crash())
+        local again = leading()
+        assert.same(acknowledged, table.move(commands(again), 1, #acknowledged, 1, {}))
+        assert.is_nil(world.files["d/log.old"])
+        assert.is_true(world.files["d/log.next"] == nil or world.files["d/log.next"].bytes == record.LOG_HEADER)
+      end
+    end)
+
+    it("packs a state that comes in pieces over several turns, and the commands between are not in it", function ()
+      local turns, m = 0, nil
+      m = leading { rotate_bytes = 1024, snapshot = function ()
+        local lines, at = {}, 0
+        for i, entry in ipairs(m.applied) do lines[i] = entry[1] .. "=" .. entry[2] .. ";" end
+        return function ()
+          turns, at = turns + 1, at + 1
+          return lines[at]
+        end
+      end }
+      for i = 1, 40 do propose(m, "c" .. i) world:last_log():complete() end
+      local fired = 0
+      for _, timer in ipairs(world.timers) do
+        local fn = timer.fn
+        timer.fn = function () fired = fired + 1 return fn() end
+      end
+      world:put_all() -- log.next
+      for i = 41, 44 do
+        propose(m, "c" .. i)
+        world:last_log():complete()
+        world:advance(0)
+      end
+      assert.is_true(turns > 20 and fired >= turns - 1, "one piece a turn")
+      world:settle()
+      local index, state = record.read_snapshot(world.files[SNAPSHOT].bytes)
+      assert.equal(41, index)
+      assert.truthy(state:find "c40")
+      assert.is_nil(state:find "c41")
+      begin(world:crash())
+      assert.equal(44, #leading().applied)
+    end)
+
+    it("tries a snapshot again while its disk is full, and cuts no log before", function ()
+      local m = leading { rotate_bytes = 1024 }
+      for i = 1, 40 do propose(m, "c" .. i) world:last_log():complete() end
+      local put = table.remove(world.later, 1) -- log.next is there, and then the disk is full.
+      put.fn(world:put_durable(put.path, put.bytes))
+      world.put_fails = true
+      for i = 41, 90 do propose(m, "c" .. i) world:settle() end
+      assert.same({ "tier.snapshot" }, told())
+      assert.is_table(world.files["d/log.old"])
+      world.put_fails = false
+      world:advance(11000)
+      world:settle()
+      assert.is_nil(world.files["d/log.old"])
+      begin(world:crash())
+      assert.equal(90, #leading().applied)
+    end)
+
+    it("says FULL when the log cannot be cut and has reached its limit", function ()
+      local m = leading { rotate_bytes = 1024, log_max = 8192 }
+      world.put_fails = true
+      local code, last
+      for i = 1, 400 do
+        local result = propose(m, "c" .. i)
+        world:settle()
+        if result.code then code, last = result.code, result.err break end
+      end
+      assert.equal("FULL", code)
+      assert.truthy(last:find "cannot be cut", last)
+    end)
+
+    it("gives a proposer what apply returned", function ()
+      local m = leading { apply = function (index, command) return { command = command, at = index } end }
+      local answer
+      scope:spawn("task.run", { task = "propose" }, function () answer = select(2, m.tier:propose("x", 1000)) end)
+      task.flush()
+      world:settle()
+      task.flush()
+      assert.same({ command = "x", at = 2 }, answer)
+    end)
+
+    it("says that a folder which is there has no log in it", function ()
+      local lines = {}
+      log.open(nil, function (line) lines[#lines + 1] = line end)
+      leading()
+      assert.is_nil(table.concat(lines):find "tier.new")
+      local left = world:crash()
+      left.files, left.directories.d = {}, true
+      begin(left)
+      leading()
+      assert.truthy(table.concat(lines):find "tier.new")
     end)
 
     it("refuses a snapshot that is damaged, or a log whose snapshot is gone", function ()

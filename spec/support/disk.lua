@@ -7,7 +7,7 @@ local function missing(path) return nil, path .. ": no such file", "ENOENT" end
 
 --- `files` survive from one world to the next, as a disk survives a restart.
 function disk.new(files)
-  return setmetatable({ files = files or {}, logs = {}, timers = {}, time_ns = 0, puts = 0 }, disk)
+  return setmetatable({ files = files or {}, directories = {}, later = {}, logs = {}, timers = {}, time_ns = 0, puts = 0 }, disk)
 end
 
 -- Clock and chance: virtual, as far as tasks need them.
@@ -46,7 +46,34 @@ function disk:advance(ms)
 end
 
 -- Files.
-function disk.make_directory(_) return true end
+function disk:make_directory(path) self.directories[path] = true return true end
+function disk:stat(path)
+  if not self.directories[path] then return missing(path) end
+  return { size = 0, directory = true }
+end
+function disk:unlink(path)
+  if not self.files[path] then return missing(path) end
+  self.files[path] = nil
+  return true
+end
+function disk:rename(from, to)
+  if not self.files[from] then return missing(from) end
+  self.files[to], self.files[from] = self.files[from], nil
+  return true
+end
+--- Done when the spec says so: disk:put_all().
+function disk:put_later(path, bytes, fn)
+  if self.put_refused then return nil, "too many puts", "FULL" end
+  self.later[#self.later + 1] = { path = path, bytes = bytes, fn = fn }
+  return true
+end
+--- What is being put is on disk now, or not; one that its end begins too.
+function disk:put_all()
+  while self.later[1] do
+    local put = table.remove(self.later, 1)
+    put.fn(self:put_durable(put.path, put.bytes))
+  end
+end
 function disk:read_file(path)
   local file = self.files[path]
   if not file then return missing(path) end
@@ -98,10 +125,17 @@ end
 --- The newest log.
 function disk:last_log() return self.logs[#self.logs] end
 
---- Complete syncs until none is under way.
+--- Complete syncs and puts until none is under way.
 function disk:settle()
-  local log = self:last_log()
-  while not log.closed and log:complete() do self.settled = (self.settled or 0) + 1 end
+  repeat
+    local log, again = self:last_log(), false
+    while not log.closed and log:complete() do self.settled = (self.settled or 0) + 1 end
+    if self.later[1] then
+      again = true
+      self:put_all()
+    end
+    self:advance(0) -- Tasks that gave way.
+  until not again and (self:last_log().closed or not self:last_log().syncing)
 end
 
 --- What a crash leaves: what was synced, and `keep` bytes more of what was only written.

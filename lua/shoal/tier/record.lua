@@ -9,7 +9,8 @@
 --- Indexes rise by one from record to record. `durable` is how much of the file was known to be on disk when the record was
 --- written: it lets a reader tell a torn tail, which nobody was promised, from damage to what was acknowledged.
 ---
---- The snapshot is "shoal snapshot 1" | u64 index | u64 length | u32 crc of those 16 bytes and the state | state.
+--- The snapshot is "shoal snapshot 2" | u64 index | u64 length | u32 crc of the state and then of those 16 bytes | state: in this
+--- order, so that the state can be summed up piece by piece before its length is known.
 local crc32c = require("shoal.core.crc").crc32c
 
 local record = {}
@@ -21,7 +22,7 @@ local SNAPSHOT_HEAD = "<I8I8"
 local SNAPSHOT_BYTES = 36
 
 record.LOG_HEADER = "shoal tier log 1"
-record.SNAPSHOT_HEADER = "shoal snapshot 1"
+record.SNAPSHOT_HEADER = "shoal snapshot 2"
 record.OVERHEAD = HEAD_BYTES + 1
 record.COMMAND, record.LEADS = "c", "l"
 
@@ -113,26 +114,41 @@ function record.read_log(bytes, each)
   return offset
 end
 
+--- What comes before the state.
+---@param index integer
+---@param length integer  of the state
+---@param crc integer  of the state, as `record.sum` gives it
+---@return string
+function record.snapshot_head(index, length, crc)
+  local head = string.pack(SNAPSHOT_HEAD, index, length)
+  return record.SNAPSHOT_HEADER .. head .. string.pack("<I4", crc32c(head, crc))
+end
+
+--- The checksum so far, and one more piece.
+---@param piece string
+---@param crc? integer
+---@return integer
+function record.sum(piece, crc) return crc32c(piece, crc or 0) end
+
 ---@param index integer
 ---@param state string
 ---@return string
 function record.encode_snapshot(index, state)
-  local head = string.pack(SNAPSHOT_HEAD, index, #state)
-  return record.SNAPSHOT_HEADER .. head .. string.pack("<I4", crc32c(state, crc32c(head))) .. state
+  return record.snapshot_head(index, #state, record.sum(state)) .. state
 end
 
 ---@param bytes string
 ---@return integer? index, string state_or_err, string? code
 function record.read_snapshot(bytes)
   if #bytes < SNAPSHOT_BYTES or bytes:sub(1, 16) ~= record.SNAPSHOT_HEADER then
-    return nil, "offset 0: this is no snapshot of a tier", "MALFORMED"
+    return nil, "offset 0: this is no snapshot of a tier as this program writes it", "MALFORMED"
   end
   local index, length = string.unpack(SNAPSHOT_HEAD, bytes, 17)
   local state = bytes:sub(SNAPSHOT_BYTES + 1)
   if length ~= #state then
     return nil, ("offset 24: %d bytes of state expected, found %d"):format(length, #state), "MALFORMED"
   end
-  if string.unpack("<I4", bytes, 33) ~= crc32c(state, crc32c(bytes:sub(17, 32))) then
+  if string.unpack("<I4", bytes, 33) ~= crc32c(bytes:sub(17, 32), crc32c(state)) then
     return nil, "offset 32: the checksum is wrong", "MALFORMED"
   end
   return index, state

@@ -17,11 +17,15 @@
 ---   ---------> REPLAYED ----------------------------------> LEADING ---------------------------> LOST
 ---      (or refused: damage)              close: from any state, CLOSED
 ---
---- A log longer than rotate_bytes is cut after a snapshot. The tail that a crash tore is cut at open: nobody was promised
---- it. Any other damage refuses to open, naming file and offset.
+--- What `apply` returns is given to the command's proposer, as the second result of `propose`.
+---
+--- A log longer than rotate_bytes goes on in a new file while a snapshot of the state is written off the loop, piece by piece;
+--- then the old file goes (tier/segments.lua). The tail that a crash tore is cut at open, with a warning: nobody was promised it.
+--- Any other damage refuses to open, naming file and offset.
 local errors = require "shoal.base.errors"
 local record = require "shoal.tier.record"
 local schema = require "shoal.base.schema"
+local segments = require "shoal.tier.segments"
 local task = require "shoal.base.task"
 
 local tier = {}
@@ -34,7 +38,7 @@ tier.config = schema.record {
   name = schema.string { pattern = "^[%w_%-]+$", max = 64 },
   directory = schema.string(),
   apply = schema.func(),
-  snapshot = schema.func(),
+  snapshot = schema.func(), -- The state as bytes, or a function that gives it in pieces, a call each, and nil at the end.
   restore = schema.func(),
   on_lead = schema.optional(schema.func()),
   on_lose = schema.optional(schema.func()),
@@ -42,6 +46,7 @@ tier.config = schema.record {
   rotate_bytes = schema.integer { default = 4 << 20, min = 1024, max = 128 << 20 },
   outstanding_max = schema.integer { default = 1024, min = 1, max = 1 << 20 },
   outstanding_bytes_max = schema.integer { default = 16 << 20, min = 1024, max = 1 << 30 },
+  log_max = schema.integer { default = 128 << 20, min = 4096, max = 200 << 20, doc = "bytes of a log that cannot be cut; then FULL" },
   command_max = schema.integer { default = 4 << 20, min = 1, max = 64 << 20, doc = "bytes of one command" },
 }
 
@@ -99,20 +104,22 @@ end
 local function commit(self, entry)
   if entry.kind == record.COMMAND then
     self.applying = true
-    local ok, incident = errors.run("tier.apply", ids(self, entry.index), nil, self.options.apply, entry.index,
+    local ok, answer = errors.run("tier.apply", ids(self, entry.index), nil, self.options.apply, entry.index,
       entry.command)
     self.applying = false
-    if not ok then
+    if ok then
+      entry.answer = answer
+    else
       if entry.future then
         entry.future:fail(("tier %s: index %d is committed and could not be applied"):format(self.name, entry.index),
           "UNKNOWN")
       end
-      lose(self, "a command could not be applied: " .. tostring(incident.message))
+      lose(self, "a command could not be applied: " .. tostring(answer.message))
       return false
     end
   end
   self.applied = entry.index
-  if entry.future then entry.future:set(entry.index) end
+  if entry.future then entry.future:set(entry) end
   if entry.kind == record.LEADS and self.state == "replayed" then
     self.state = "leading"
     if self.options.on_lead then
@@ -120,40 +127,6 @@ local function commit(self, entry)
     end
   end
   return true
-end
-
---- Write the state, then begin the log anew with what is not committed yet. No sync runs here, so offsets are ours to move.
-local function rotate(self)
-  local ok, state = errors.run("tier.snapshot", ids(self), nil, self.options.snapshot)
-  if ok and type(state) ~= "string" then
-    ok = false
-    errors.report("tier.snapshot", ids(self), ("expected bytes, found %s"):format(type(state)), "MALFORMED")
-  end
-  self.rotate_at = self.size + self.options.rotate_bytes -- If any of this fails, it is tried again that much later.
-  if not ok then return end
-  local err, code
-  ok, err, code = self.world:put_durable(self.snapshot_path, record.encode_snapshot(self.applied, state))
-  if not ok then
-    errors.report("tier.snapshot", ids(self), err, code)
-    return
-  end
-  ok, err, code = self.log:truncate(#record.LOG_HEADER)
-  if not ok then
-    errors.report("tier.log", ids(self), err, code) -- The log only stays long: replay skips what the snapshot holds.
-    return
-  end
-  self.size, self.durable, self.rotate_at = #record.LOG_HEADER, #record.LOG_HEADER, self.options.rotate_bytes
-  for i = self.queue_first, self.queue_last do
-    local entry = self.queue[i]
-    local bytes = record.encode(entry.index, self.durable, entry.kind, entry.command)
-    ok, err, code = self.log:append(bytes)
-    if not ok then
-      errors.report("tier.log", ids(self, entry.index), err, code)
-      return lose(self, "the log cannot be written: " .. err)
-    end
-    self.size = self.size + #bytes
-    entry.stop = self.size
-  end
 end
 
 local function on_synced(self, size, err, code)
@@ -170,7 +143,8 @@ local function on_synced(self, size, err, code)
     self.queue_first, self.queue_bytes = self.queue_first + 1, self.queue_bytes - entry.bytes
     if not commit(self, entry) or self.state == "closed" then return end -- A hook may have closed us.
   end
-  if self.size >= self.rotate_at then rotate(self) end
+  if self.size >= self.rotate_at then self.segments:rotate() end
+  self.segments:turn()
   if self.state ~= "lost" and self.queue_first <= self.queue_last then sync(self) end
 end
 
@@ -180,7 +154,7 @@ end
 ---@param command string  bytes; callers encode
 ---@param timeout_ms number
 ---@return integer? index
----@return string? err
+---@return any err  what `apply` returned; or why not
 ---@return string? code  "NOT_LEADER", "FULL", "TOO_LARGE": not taken; "UNKNOWN": it may yet apply; or the disk's
 ---@return string? leader  with NOT_LEADER, when it is known
 function Tier:propose(command, timeout_ms)
@@ -196,6 +170,9 @@ function Tier:propose(command, timeout_ms)
       "TOO_LARGE"
   end
   local waiting = self.queue_last - self.queue_first + 1
+  if self.size > self.options.log_max then
+    return nil, ("tier %s: the log has %d bytes and cannot be cut, for no snapshot can be written"):format(self.name, self.size), "FULL"
+  end
   if waiting >= self.options.outstanding_max or (waiting > 0
     and self.queue_bytes + #command > self.options.outstanding_bytes_max) then
     return nil, ("tier %s: %d commands of %d bytes wait already"):format(self.name, waiting, self.queue_bytes), "FULL"
@@ -210,7 +187,7 @@ function Tier:propose(command, timeout_ms)
   sync(self) -- If that fails it has told, and failed the future.
   local committed
   committed, err, code = future:await(timeout_ms)
-  if committed then return committed end
+  if committed then return committed.index, committed.answer end
   if code ~= "TIMEOUT" then return nil, err, code end
   future:drop "its proposer was told UNKNOWN"
   return nil, ("tier %s: not committed within %g ms: it may yet apply"):format(self.name, timeout_ms), "UNKNOWN"
@@ -224,86 +201,39 @@ function Tier:leads() return self.state == "leading" end
 ---@return string?
 function Tier:leader() return self.state == "leading" and self.node.name or nil end
 
---- The index applied last.
----@return integer
-function Tier:last_index() return self.applied end
-
 --- Let go of the log. Who waits hears UNKNOWN. on_lose is not called: its owner knows. Idempotent.
 function Tier:close()
   if self.state == "closed" then return end
   self.state, self.why = "closed", "the tier is closed"
   release(self, "closed")
+  self.segments:close()
   if self.log then self.log:close() end
 end
 
 -- Opening --------------------------------------------------------------------------------------------------------------
 
-local function restore(self)
-  local bytes, err, code = self.world:read_file(self.snapshot_path)
-  if not bytes then
-    if code == "ENOENT" then return true end
-    return nil, err, code
+--- Apply one record of the log, when the snapshot does not hold it already.
+local function replay(self, found)
+  if found.index <= self.applied then return true end
+  if found.index ~= self.applied + 1 then
+    return nil, ("records %d to %d are missing"):format(self.applied + 1, found.index - 1), "MALFORMED"
   end
-  local index, state, word = record.read_snapshot(bytes)
-  if not index then return nil, ("%s: %s"):format(self.snapshot_path, state), word end
-  local ok, incident = errors.run("tier.restore", ids(self, index), nil, self.options.restore, state)
-  if not ok then
-    return nil, ("%s: it could not be restored: %s"):format(self.snapshot_path, tostring(incident.message)), "FAILED"
+  if found.kind == record.COMMAND then
+    self.applying = true
+    local ok, incident = errors.run("tier.apply", ids(self, found.index), nil, self.options.apply, found.index, found.command)
+    self.applying = false
+    if not ok then
+      return nil, ("record %d could not be applied: %s"):format(found.index, tostring(incident.message)), "FAILED"
+    end
   end
-  self.index, self.applied = index, index
+  self.index, self.applied = found.index, found.index
   return true
 end
 
---- Apply what the log holds beyond the snapshot. Returns the size of its sound part.
-local function replay(self, bytes)
-  local snapshot_index = self.applied
-  return record.read_log(bytes, function (found)
-    if found.index <= snapshot_index then return true end -- A crash came between the snapshot and the cut.
-    if found.index ~= self.applied + 1 then
-      return nil, ("records %d to %d are missing"):format(self.applied + 1, found.index - 1), "MALFORMED"
-    end
-    if found.kind == record.COMMAND then
-      self.applying = true
-      local ok, incident = errors.run("tier.apply", ids(self, found.index), nil, self.options.apply, found.index,
-        found.command)
-      self.applying = false
-      if not ok then
-        return nil, ("record %d could not be applied: %s"):format(found.index, tostring(incident.message)), "FAILED"
-      end
-    end
-    self.index, self.applied = found.index, found.index
-    return true
-  end)
-end
-
-local function open_log(self)
-  local path = self.log_path
-  local bytes, err, code = self.world:read_file(path)
-  if not bytes then
-    if code ~= "ENOENT" then return nil, err, code end
-    if self.applied > 0 then
-      return nil, ("%s: missing, though there is a snapshot of index %d"):format(path, self.applied), "MALFORMED"
-    end
-    bytes = record.LOG_HEADER
-    local ok
-    ok, err, code = self.world:put_durable(path, bytes)
-    if not ok then return nil, err, code end
-  end
-  local size
-  size, err, code = replay(self, bytes)
-  if not size then return nil, ("%s: %s"):format(path, err), code end
-  self.log, err, code = self.world:log(path, function (synced, why, word)
-    on_synced(self, synced, why, word)
-    task.flush() -- Who waited for these runs now, not a turn later.
-  end)
-  if not self.log then return nil, err, code end
-  if size < #bytes then
-    local ok
-    ok, err, code = self.log:truncate(size)
-    if not ok then return nil, err, code end
-    self.cut_bytes = #bytes - size
-  end
-  self.size, self.durable = size, size
+local function restore(self, index, state)
+  local ok, incident = errors.run("tier.restore", ids(self, index), nil, self.options.restore, state)
+  if not ok then return nil, ("it could not be restored: %s"):format(tostring(incident.message)), "FAILED" end
+  self.index, self.applied = index, index
   return true
 end
 
@@ -319,12 +249,17 @@ function tier.open(node, options)
   local self = setmetatable({
     node = node, world = node.world, options = checked, name = checked.name, state = "replayed", index = 0, applied = 0,
     queue = {}, queue_first = 1, queue_last = 0, queue_bytes = 0, size = 0, durable = 0, syncing = false, applying = false,
-    log_path = checked.directory .. "/log", snapshot_path = checked.directory .. "/snapshot",
-      rotate_at = checked.rotate_bytes,
+    rotate_at = checked.rotate_bytes,
   }, Tier)
-  local ok, err, code = self.world:make_directory(checked.directory)
-  if ok then ok, err, code = restore(self) end
-  if ok then ok, err, code = open_log(self) end
+  self.segments = segments.new(self, {
+    replay = function (found) return replay(self, found) end,
+    restore = function (index, state) return restore(self, index, state) end,
+    on_synced = function (...) on_synced(self, ...) end,
+    lose = function (why) lose(self, why) end,
+    sync = function () return sync(self) end,
+    ids = function (index) return ids(self, index) end,
+  })
+  local ok, err, code = self.segments:open()
   -- A record of its own for each leadership: so its index is new after every restart, and a fence.
   if ok then ok, err, code = append(self, record.LEADS, node.name or "", nil) end
   if not ok then
