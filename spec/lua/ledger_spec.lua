@@ -1,31 +1,61 @@
---- The ledger alone: a pure state machine, so every case is a few commands and a look.
+--- The ledger alone: a pure state machine, so every case is a few commands and a look at what they brought about.
 local ledger = require "shoal.job.ledger"
+local msgpack = require "shoal.core.msgpack"
+local stats = require "shoal.job.stats"
+
+local function kinds(facts)
+  local out = {}
+  for i, fact in ipairs(facts) do out[i] = fact.kind end
+  return table.concat(out, " ")
+end
+
+local function bytes_of(make)
+  local parts = {}
+  for piece in make do parts[#parts + 1] = piece end
+  return table.concat(parts)
+end
 
 describe("ledger", function ()
-  local l, index
+  local l, index, now_ms
   local function commit(command)
     index = index + 3 -- Indexes rise, and are not consecutive.
-    l:apply(index, ledger.encode(command))
-    return l:outcome(index)
+    command.at_ms = now_ms
+    return l:apply(index, ledger.encode(command))
   end
   before_each(function ()
-    l, index = ledger.new(), 0
+    l, index, now_ms = ledger.new(), 0, 1000
   end)
 
   local function job(key)
-    local made = commit { kind = "create", run = "", job = "", prefix = "", key = key or "k", name = "j", salt = "0001", spec = "spec" }
-    return made.run, made
+    local facts = commit { kind = "create", run = "", job = "", key = key or "k", name = "j", salt = "0001", spec = "spec" }
+    return facts.answer.run, facts
   end
-  local function part(run)
-    commit { kind = "split", run = run, workflow = "w", parts = { { part = "w/1", share = { vus = 1 } } } }
+  local function cut(run, names, retries)
+    local parts = {}
+    for i, name in ipairs(names) do parts[i] = { part = name, share = { vus = 1 }, cores = 2 } end
+    return commit { kind = "place", splits = { { run = run, workflow = "w", retries = retries or 2, parts = parts } } }
+  end
+  local function part(run, retries)
+    cut(run, { "w/1" }, retries)
     return l.runs[run].parts["w/1"]
   end
+  local function place(run, name, executor, capacity)
+    return commit { kind = "place", places = { { run = run, part = name, executor = executor, capacity = capacity } } }
+  end
+  local function lose(run, name, fence, more)
+    local loss = { run = run, part = name, fence = fence, state = "lost", reason = "died", retry = true }
+    for key, value in pairs(more or {}) do loss[key] = value end
+    return commit { kind = "lost", parts = { loss } }
+  end
+  local function result(record) return msgpack.pack { stats = record } end
 
   it("F31: gives one run to one key, however often it is submitted", function ()
     local run, first = job("same")
     local again, second = job("same")
-    assert.is_false(first.duplicate)
-    assert.is_true(second.duplicate)
+    assert.is_false(first.answer.duplicate)
+    assert.equal("run_created", kinds(first))
+    assert.is_true(second.answer.duplicate)
+    assert.equal("", kinds(second))
     assert.equal(run, again)
     assert.equal(1, #l:list())
   end)
@@ -37,89 +67,266 @@ describe("ledger", function ()
   it("F36: gives every dispatch a fence above the one before", function ()
     local run = job()
     local p = part(run)
-    local one = commit { kind = "dispatch", run = run, part = "w/1", executor = "x" }
-    commit { kind = "lost", run = run, part = "w/1", fence = one.fence, state = "lost", reason = "died", retry = true }
-    local two = commit { kind = "dispatch", run = run, part = "w/1", executor = "y" }
+    local one = place(run, "w/1", "x")[1]
+    local lost = lose(run, "w/1", one.fence)
+    assert.same({ "part_lost", true, "x" }, { lost[1].kind, lost[1].again, lost[1].executor })
+    local two = place(run, "w/1", "y")[1]
     assert.is_true(two.fence > one.fence)
     assert.same({ 1, 2 }, { one.attempt, two.attempt })
     assert.equal("y", p.executor)
     assert.same({ "x", "lost" }, { p.history[1].executor, p.history[1].state })
   end)
 
+  it("cuts a workflow once, and places its parts in the same command", function ()
+    local run = job()
+    local facts = commit { kind = "place",
+      splits = { { run = run, workflow = "w", retries = 0, parts = {
+        { part = "w/1", share = {}, cores = 1 }, { part = "w/2", share = {}, cores = 1 },
+      } } },
+      places = { { run = run, part = "w/1", executor = "x", capacity = 4 } } }
+    assert.equal("run_split part_dispatched", kinds(facts))
+    assert.equal("", kinds(cut(run, { "w/1", "w/2", "w/3" })))
+    assert.is_nil(l.runs[run].parts["w/3"])
+    assert.same({ "dispatched", "pending" }, { l.runs[run].parts["w/1"].state, l.runs[run].parts["w/2"].state })
+  end)
+
   it("never dispatches a part that is already dispatched", function ()
     local run = job()
     part(run)
-    commit { kind = "dispatch", run = run, part = "w/1", executor = "x" }
-    assert.is_true(commit { kind = "dispatch", run = run, part = "w/1", executor = "y" }.stale)
+    place(run, "w/1", "x")
+    local facts = place(run, "w/1", "y")
+    assert.same({ "part_unplaced", "stale" }, { facts[1].kind, facts[1].why })
+    assert.equal("x", l.runs[run].parts["w/1"].executor)
   end)
 
-  it("F21: takes no result under an older fence", function ()
+  it("F35: counts the cores of an executor from its attempts, and places none beyond what it offers", function ()
+    local run = job()
+    cut(run, { "w/1", "w/2", "w/3" })
+    local one = place(run, "w/1", "x", 4)[1]
+    place(run, "w/2", "x", 4)
+    assert.equal(4, l:load "x")
+    local facts = place(run, "w/3", "x", 5)
+    assert.same({ "part_unplaced", "full" }, { facts[1].kind, facts[1].why })
+    assert.equal("pending", l.runs[run].parts["w/3"].state)
+    assert.equal(2, #l:on "x")
+    lose(run, "w/1", one.fence)
+    assert.equal(2, l:load "x")
+    assert.equal(1, #kinds(place(run, "w/3", "x", 4)):gsub("part_dispatched", "") + 1)
+    assert.equal(4, l:load "x")
+    commit { kind = "finish", run = run, state = "failed", result = "", gave_up = true }
+    assert.same({ 0, 0 }, { l:load "x", l:count_on "x" })
+    assert.same({}, l.executors)
+  end)
+
+  it("F21: takes no result under an older fence, and the first under the newest", function ()
     local run = job()
     local p = part(run)
-    local one = commit { kind = "dispatch", run = run, part = "w/1", executor = "x" }
-    commit { kind = "lost", run = run, part = "w/1", fence = one.fence, state = "lost", reason = "died", retry = true }
-    local two = commit { kind = "dispatch", run = run, part = "w/1", executor = "y" }
-    assert.is_true(commit { kind = "ended", run = run, part = "w/1", fence = one.fence, state = "completed", result = "old" }.stale)
-    assert.is_nil(commit { kind = "ended", run = run, part = "w/1", fence = two.fence, state = "completed", result = "new" }.stale)
-    assert.equal("new", p.result)
-    assert.is_true(commit { kind = "ended", run = run, part = "w/1", fence = two.fence, state = "failed", result = "again" }.stale)
+    local one = place(run, "w/1", "x")[1]
+    lose(run, "w/1", one.fence)
+    local two = place(run, "w/1", "y")[1]
+    assert.is_true(commit { kind = "ended", run = run, part = "w/1", fence = one.fence, state = "completed", result = result {} }.stale)
+    local ended = commit { kind = "ended", run = run, part = "w/1", fence = two.fence, state = "completed",
+      result = result { counts = { requests = 7 } }, progress = { requests = 7 } }
+    assert.equal("part_ended", kinds(ended))
+    assert.is_true(commit { kind = "ended", run = run, part = "w/1", fence = two.fence, state = "failed", result = result {} }.stale)
     assert.equal("completed", p.state)
+    local work = l.runs[run].work.w
+    assert.same({ 0, 1, 0, 7 }, { work.open, work.completed, work.failed, work.detail:record().counts.requests })
   end)
 
   it("F63: keeps the first of cancel and completion, whichever it is", function ()
     local run = job()
-    commit { kind = "cancel", run = run, reason = "enough", state = "cancelled" }
-    assert.equal("cancelling", commit { kind = "cancel", run = run, reason = "late", state = "timed_out" }.state)
-    commit { kind = "finish", run = run, state = "cancelled", reason = "enough", result = "" }
+    assert.equal("cancelling", commit({ kind = "cancel", run = run, reason = "enough", state = "cancelled" }).answer.state)
+    assert.is_true(commit { kind = "cancel", run = run, reason = "late", state = "timed_out" }.stale)
+    assert.equal("run_finished", kinds(commit { kind = "finish", run = run, state = "cancelled", reason = "enough", result = "" }))
     assert.is_true(commit { kind = "finish", run = run, state = "completed", result = "" }.stale)
-    assert.equal("cancelled", commit { kind = "cancel", run = run, reason = "later", state = "cancelled" }.state)
-    assert.equal("cancelled", l.runs[run].state)
+    assert.equal("cancelled", commit({ kind = "cancel", run = run, reason = "later", state = "cancelled" }).answer.state)
+    assert.same({ "cancelled", "enough" }, { l.runs[run].state, l.runs[run].reason })
   end)
 
-  it("loses no retry into a run that is being cancelled", function ()
+  it("a cancel ends what waits at once, and loses no retry into the run", function ()
     local run = job()
-    local p = part(run)
-    local d = commit { kind = "dispatch", run = run, part = "w/1", executor = "x" }
-    commit { kind = "cancel", run = run, reason = "enough", state = "cancelled" }
-    commit { kind = "lost", run = run, part = "w/1", fence = d.fence, state = "lost", reason = "died", retry = true }
-    assert.equal("cancelled", p.state)
+    cut(run, { "w/1", "w/2" })
+    local d = place(run, "w/1", "x")[1]
+    local facts = commit { kind = "cancel", run = run, reason = "enough", state = "cancelled" }
+    assert.equal("run_cancelling", kinds(facts))
+    assert.same({ "dispatched", "cancelled" }, { l.runs[run].parts["w/1"].state, l.runs[run].parts["w/2"].state })
+    assert.is_false(lose(run, "w/1", d.fence)[1].again)
+    assert.equal("cancelled", l.runs[run].parts["w/1"].state)
+    assert.equal(0, l.runs[run].work.w.open)
+  end)
+
+  it("F38: no policy makes a part run more often than retries + 1, its executions below included", function ()
+    local run = job()
+    local p = part(run, 2)
+    for attempt = 1, 3 do
+      local d = place(run, "w/1", "x")[1]
+      assert.equal(attempt, d.attempt)
+      assert.equal(attempt < 3, lose(run, "w/1", d.fence)[1].again)
+    end
+    assert.same({ "failed", 3 }, { p.state, p.executions })
+    run = job("other")
+    p = part(run, 2)
+    local d = place(run, "w/1", "dc")[1] -- A datacenter that told of two executions when it was lost: one is left.
+    assert.is_true(lose(run, "w/1", d.fence, { progress = { executions = 2 } })[1].again)
+    d = place(run, "w/1", "dc")[1]
+    assert.is_false(lose(run, "w/1", d.fence)[1].again)
+    assert.equal(3, p.executions)
+  end)
+
+  it("counts a refusal as no execution, and ends a part that is refused without end", function ()
+    local run = job()
+    local p = part(run, 0)
+    for i = 1, 100 do
+      local d = place(run, "w/1", "x")[1]
+      assert.equal(i < 100, lose(run, "w/1", d.fence, { state = "refused" })[1].again)
+    end
+    assert.same({ "failed", 0 }, { p.state, p.executions })
+  end)
+
+  it("is not finished while a part is open, unless its leader gives it up", function ()
+    local run = job()
+    part(run)
+    assert.is_true(commit { kind = "finish", run = run, state = "completed", result = "" }.stale)
+    assert.equal("running", l.runs[run].state)
+    assert.equal("run_finished", kinds(commit { kind = "finish", run = run, state = "failed", result = "", gave_up = true }))
   end)
 
   it("F53: keeps nothing of a finished run but its answer, and nothing at all once it is forgotten", function ()
     local run = job()
     part(run)
-    commit { kind = "finish", run = run, state = "failed", reason = "x", result = "r" }
-    assert.same({}, l.runs[run].parts)
-    assert.is_nil(l.runs[run].spec)
-    commit { kind = "forget", run = run }
-    assert.same({ runs = {}, keys = {}, finished = {} }, { runs = l.runs, keys = l.keys, finished = l.finished })
+    commit { kind = "finish", run = run, state = "failed", reason = "x", result = "r", gave_up = true }
+    local entry = l.runs[run]
+    for _, field in ipairs { "parts", "split", "work", "spec", "attempts", "incidents" } do assert.is_nil(entry[field], field) end
+    assert.same({ 0, 0, 1 }, { l.live, l.live_bytes, l.result_bytes })
+    assert.is_true(commit { kind = "forget", run = run, index = entry.index + 1 }.stale)
+    assert.equal("run_forgotten", kinds(commit { kind = "forget", run = run, index = entry.index }))
+    assert.same({ {}, {}, {}, 0 }, { l.runs, l.keys, l.jobs, l.result_bytes })
   end)
 
-  it("keeps at most 1,000 finished runs, the newest", function ()
-    local first = job("first")
-    commit { kind = "finish", run = first, state = "completed", result = "" }
-    for i = 1, 1000 do
-      local run = job("k" .. i)
-      commit { kind = "finish", run = run, state = "completed", result = "" }
-      if i == 999 then assert.is_table(l.runs[first]) end
+  it("F31: forgets ended runs by the tier's clock, the oldest first, and none before its time", function ()
+    local runs = {}
+    for i = 1, 5 do
+      now_ms = 1000 * i
+      runs[i] = job("k" .. i)
+      commit { kind = "finish", run = runs[i], state = "completed", result = "r" }
     end
-    assert.is_nil(l.runs[first])
-    assert.is_nil(l.keys.first)
-    assert.equal(1000, #l:list())
+    assert.equal("run_forgotten run_forgotten", kinds(commit { kind = "expire", before_ms = 3000, most = 10 }))
+    assert.is_nil(l.runs[runs[2]])
+    assert.is_table(l.runs[runs[3]])
+    assert.is_nil(l:of_key "k2")
+    assert.equal(runs[3], l:of_key("k3").run)
+    assert.equal("run_forgotten", kinds(commit { kind = "expire", before_ms = 9000, most = 1 }))
+    assert.equal(2, #l.ended)
   end)
+
+  it("forgets by time nothing that a higher tier has not taken", function ()
+    local up = commit({
+      kind = "create", run = "j|p", job = "j", key = "", name = "j", salt = "", spec = "s", upstream = { fence = 1 },
+    }).answer.run
+    commit { kind = "finish", run = up, state = "completed", result = "r" }
+    local own = job()
+    commit { kind = "finish", run = own, state = "completed", result = "r" }
+    assert.equal("run_forgotten", kinds(commit { kind = "expire", before_ms = 999999, most = 10 }))
+    assert.is_table(l.runs[up])
+    assert.is_nil(l.runs[own])
+  end)
+
+  it("drops results to make room, and keeps how each run ended, and its key", function ()
+    local run = job()
+    commit { kind = "finish", run = run, state = "completed", file = { name = "f", bytes = 100, crc = 1 } }
+    assert.equal(100, l.result_bytes)
+    local facts = commit { kind = "drop", runs = { { run = run, index = l.runs[run].index } } }
+    assert.same({ "result_dropped", "f" }, { facts[1].kind, facts[1].file })
+    assert.same({ 0, "completed", true }, { l.result_bytes, l.runs[run].state, l.runs[run].dropped })
+    assert.equal(run, l:of_key("k").run)
+  end)
+
+  it("its clock never goes back, and runs begin and end by it", function ()
+    now_ms = 5000
+    local run = job()
+    now_ms = 3000 -- A leader whose wall clock was set back.
+    commit { kind = "finish", run = run, state = "completed", result = "" }
+    assert.same({ 5000, 5000, 5000 }, { l.clock_ms, l.runs[run].started_ms, l.runs[run].ended_ms })
+  end)
+
+  it("lists attempts and incidents to a limit, and says how many it left out", function ()
+    local run = job()
+    local names = {}
+    for i = 1, 600 do names[i] = "w/" .. i end
+    cut(run, names, 0)
+    for i = 1, 600 do
+      local d = place(run, names[i], "x")[1]
+      commit { kind = "ended", run = run, part = names[i], fence = d.fence, state = "completed",
+        result = msgpack.pack { stats = {}, incidents = { { id = "i" .. i, node = "n", site = "s", level = "error", message = "m" } } } }
+    end
+    local entry = l.runs[run]
+    assert.same({ 500, 100, 100 }, { #entry.attempts, entry.left_out, #entry.incidents })
+    assert.is_nil(entry.parts["w/1"].history)
+  end)
+
+  --- A ledger with runs in every state.
+  local function varied()
+    local runs = {}
+    for i = 1, 9 do
+      now_ms = now_ms + 10
+      local run = job("k" .. i)
+      runs[i] = run
+      cut(run, { "w/1", "w/2" })
+      local d = place(run, "w/1", "x" .. i % 3)[1]
+      if i % 3 == 0 then lose(run, "w/1", d.fence, { progress = { requests = 3 } }) end
+      if i % 3 == 1 then
+        local sum = stats.recorder()
+        sum:check("c", true)
+        commit { kind = "ended", run = run, part = "w/1", fence = d.fence, state = "completed", result = result(sum:export(5)) }
+      end
+      if i % 4 == 0 then commit { kind = "cancel", run = run, reason = "r", state = "cancelled" } end
+      if i == 5 then commit { kind = "finish", run = run, state = "failed", result = "r", gave_up = true } end
+    end
+    return runs
+  end
 
   it("F72: gives equal bytes for equal states, and the same state back", function ()
-    local run = job()
-    part(run)
-    commit { kind = "dispatch", run = run, part = "w/1", executor = "x" }
-    local bytes, other = l:snapshot(), ledger.new()
+    varied()
+    local bytes, other = bytes_of(l:snapshot()), ledger.new()
     other:restore(bytes)
-    assert.same(l.runs, other.runs)
-    assert.equal(bytes, other:snapshot())
+    for _, field in ipairs { "clock_ms", "ended", "keys", "jobs", "executors", "result_bytes", "live", "live_bytes" } do
+      assert.same(l[field], other[field], field)
+    end
+    assert.equal(bytes, bytes_of(other:snapshot()))
+    assert.is_nil(l.saving)
+  end)
+
+  it("F72: a snapshot taken while commands go on holds the instant at which it began", function ()
+    local runs = varied()
+    local whole = bytes_of(l:snapshot())
+    local make, pieces = l:snapshot(), {}
+    local at = index
+    commit { kind = "cancel", run = runs[1], reason = "later", state = "cancelled" }
+    commit { kind = "finish", run = runs[2], state = "failed", result = "later", gave_up = true }
+    commit { kind = "forget", run = runs[5], index = l.runs[runs[5]].index }
+    job("new")
+    for piece in make do pieces[#pieces + 1] = piece end
+    local one, two = ledger.new(), ledger.new()
+    one:restore(whole)
+    two:restore(table.concat(pieces))
+    assert.is_true(index > at)
+    assert.equal(bytes_of(one:snapshot()), bytes_of(two:snapshot()))
+    assert.equal("running", two.runs[runs[1]].state)
+    assert.is_nil(two:of_key "new")
+    assert.is_nil(l.saving)
+  end)
+
+  it("packs a large state in several pieces", function ()
+    for i = 1, 300 do job("k" .. i) end
+    local count = 0
+    for _ in l:snapshot() do count = count + 1 end
+    assert.is_true(count >= 4, count .. " pieces")
   end)
 
   it("raises on a command that is not one of its own", function ()
     assert.error_matches(function () l:apply(1, ledger.encode { kind = "surprise" }) end, 'entry 1: unknown command "surprise"')
     assert.error_matches(function () l:apply(1, "\xc1") end, "entry 1")
+    assert.error_matches(function () l:restore "" end, "it is empty")
   end)
 end)

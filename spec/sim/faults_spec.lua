@@ -119,7 +119,9 @@ describe("backoff:", function ()
     c:on(m, [[ node.spec_first = {}
       local real = node.rpc.handlers["part.progress"]
       node.rpc.handlers["part.progress"] = function (body, peer)
-        node.spec_first[body.part] = node.spec_first[body.part] or node.world:now_ns() // 1000000
+        for _, p in ipairs(body.parts) do
+          node.spec_first[p.part] = node.spec_first[p.part] or node.world:now_ns() // 1000000
+        end
         return real(body, peer)
       end ]])
     assert.truthy(c:until_true(function ()
@@ -314,7 +316,7 @@ describe("scripts as a source of faults:", function ()
       c:run(3000)
       assert.is_nil(c:final(id))
       if wrong:find "^error" then
-        local told = c:incidents(m, "lead.run")
+        local told = c:incidents(m, "policy.placement")
         assert.is_true(#told >= 1)
         assert.equal(id, told[1].ids.job)
         assert.truthy(told[1].message:find "no idea")
@@ -431,6 +433,6 @@ describe("scripts as a source of faults:", function ()
     local tries = c:on(m, "state.lead.gone = nil return node.spec_gone")
     c:run(20000)
     assert.equal(tries, c:on(m, "return node.spec_gone"))
-    for _, e in ipairs(c:on(m, "return state.lead.executors:all()")) do assert.equal("up", e.state, e.name) end
+    for _, e in ipairs(c:on(m, "return state.lead:all_executors()")) do assert.equal("up", e.state, e.name) end
   end)
 end)

@@ -67,7 +67,7 @@ describe("finding 1.2, a worker's progress:", function ()
           ids.put_back })
     end
     -- What was refused came again: no number is missing but by a newer one, and none comes twice once it was taken.
-    local seqs = c:on(m, "local out = {} for i, b in ipairs(node.spec_tap.seen) do out[i] = b.seq end return out")
+    local seqs = c:on(m, "local out = {} for i, b in ipairs(node.spec_tap.seen) do out[i] = b.parts[1].seq end return out")
     assert.is_true(#seqs > 8)
     assert.equal(seqs[1], seqs[2])
     for i = 2, #seqs do

@@ -22,6 +22,7 @@ local CHECK_MS = 100
 local STEP_MS = 20
 local WARM_MS = 2500
 local RETENTION_MS = 1500
+local IN_FLIGHT = 16 -- Requests of one part at most, in the specs that cancel.
 
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 local RANK = { running = 1, cancelling = 2, completed = 3, failed = 3, cancelled = 3, timed_out = 3 }
@@ -362,6 +363,9 @@ local function check_lead(self, look)
   end
   for key, part in sorted(l.parts) do
     local before = last.parts[key]
+    if part.executed > part.retries + 1 then
+      broken(self, "%s: %s was executed %d times, %d retries are allowed", look.name, key, part.executed, part.retries)
+    end
     if before and part.fence < before.fence then
       broken(self, "%s: the fence of %s went from %d to %d", look.name, key, before.fence, part.fence)
     end
@@ -427,6 +431,9 @@ function Cluster:check_counts(id, final)
     if a.state == "lost" then
       if asked < said then broken(self, "%s: %s was lost with %d requests told, the shop saw %d", id, key, said, asked) end
       lost = lost + said
+    elseif a.state == "cancelled" then -- What was under way when it was stopped is no result.
+      if asked < said or asked > said + IN_FLIGHT then broken(self, "%s: %s told %d requests, the shop saw %d", id, key, said, asked) end
+      sum = sum + said
     elseif a.state ~= "refused" then
       if asked ~= said then broken(self, "%s: %s told %d requests, the shop saw %d", id, key, said, asked) end
       sum = sum + said

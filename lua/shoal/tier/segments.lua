@@ -104,7 +104,8 @@ local function end_rotation(self)
 end
 
 local function open_log(self, size)
-  local tier, opened, err, code = self.tier, nil, nil, nil
+  local tier, opened = self.tier, nil
+  local err, code
   opened, err, code = self.world:log(self.log, function (synced, why, word)
     if tier.log ~= opened then return end -- Of a file that another has followed.
     self.hands.on_synced(synced, why, word)
