@@ -1,6 +1,6 @@
 /* shoal.core.swim: core/swim over the world's datagrams and one timer. lua/shoal/member/swim.lua is its face and its manual.
  *
- *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_recording.h
+ *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_replay.h
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)
  *   swim:tell(bytes)  swim:why(name)  swim:distance_ns(a, b)  swim:reconfigure(options)
  *   swim:payload(bytes)  swim:hint(name)  swim:address()  swim:counts()  swim:close() */
@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "core/swim.h"
+#include "drive/swim_recording.h"
+#include "drive/tables.h"
 #include "lua/door.h"
 #include "lua/handle.h"
 #include "lua/lua_error.h"
@@ -16,8 +18,7 @@
 #include "lua/modules.h"
 #include "lua/swim_options.h"
 #include "lua/swim_predict.h"
-#include "lua/swim_recording.h"
-#include "net/tables.h"
+#include "lua/swim_replay.h"
 
 enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
 

@@ -1,4 +1,4 @@
-/* core.predict: net/predict from Lua. lua/shoal/member/swim.lua checks the question and is its manual. */
+/* core.predict: drive/predict from Lua. lua/shoal/member/swim.lua checks the question and is its manual. */
 #include "lua/swim_predict.h"
 
 #include <lauxlib.h>
@@ -6,7 +6,7 @@
 
 #include "lua/lua_error.h"
 #include "lua/swim_options.h"
-#include "net/predict.h"
+#include "drive/predict.h"
 
 static uint64_t whole(lua_State *L, const char *name, lua_Integer otherwise) {
   lua_getfield(L, 1, name);

@@ -212,7 +212,7 @@ local function compile(source, object) return run(flags .. source .. " -o " .. o
 
 local function prepare()
   must_run("cp -r c spec " .. shop)
-  local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c")
+  local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c c/drive/*.c")
   local commands = {}
   for source in sources:gmatch "%S+" do
     objects[source] = shop .. "/" .. source:gsub("/", "_"):gsub("%.c$", ".o")

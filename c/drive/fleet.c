@@ -1,4 +1,4 @@
-#include "net/fleet.h"
+#include "drive/fleet.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,6 @@
-/* swim_recording: a member's recording (core/swim_record.h) on its way to a file, and back from one. */
-#ifndef SHOAL_LUA_SWIM_RECORDING_H
-#define SHOAL_LUA_SWIM_RECORDING_H
-
-#include <lua.h>
+/* swim_recording: a member's recording (core/swim_record.h) on its way to a file. */
+#ifndef SHOAL_DRIVE_SWIM_RECORDING_H
+#define SHOAL_DRIVE_SWIM_RECORDING_H
 
 #include "core/swim_record.h"
 #include "world/world.h"
@@ -23,8 +21,5 @@ void swim_recording_action(struct swim_recording *r, const struct swim_action *a
 int swim_recording_trouble(struct swim_recording *r);
 void swim_recording_close(struct swim_recording *r);
 void swim_recording_abandon(struct swim_recording *r); /* The world is gone: what was not written is lost. */
-
-/* core.replay(bytes, { until_ms = n | nil, why = { name, ... } | nil }) -> result | nil, message, code */
-int swim_l_replay(lua_State *L);
 
 #endif

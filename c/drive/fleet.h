@@ -2,11 +2,11 @@
  *
  * Each member is a machine of the simulator's with a datagram socket, streams for tables and one timer, driven as a binding drives one on a real world.
  * Their names are n0, n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
-#ifndef SHOAL_NET_FLEET_H
-#define SHOAL_NET_FLEET_H
+#ifndef SHOAL_DRIVE_FLEET_H
+#define SHOAL_DRIVE_FLEET_H
 
 #include "core/swim.h"
-#include "net/tables.h"
+#include "drive/tables.h"
 #include "world/sim.h"
 
 struct fleet;

@@ -1,4 +1,4 @@
-#include "net/predict.h"
+#include "drive/predict.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -6,7 +6,7 @@
 
 #include "core/errors.h"
 #include "core/rng.h"
-#include "net/fleet.h"
+#include "drive/fleet.h"
 
 static const uint64_t SECOND = 1000000000, WARM_NS = 5 * UINT64_C(1000000000), STEP_NS = 20000000;
 

@@ -2,8 +2,8 @@
  *
  * The members themselves are run, in virtual time: first at rest, when what they send and whom they suspect falsely is counted, then
  * through crashes, one at a time, each timed until all who live have called it dead. */
-#ifndef SHOAL_NET_PREDICT_H
-#define SHOAL_NET_PREDICT_H
+#ifndef SHOAL_DRIVE_PREDICT_H
+#define SHOAL_DRIVE_PREDICT_H
 
 #include "core/swim.h"
 #include "world/sim.h"

@@ -1,7 +1,7 @@
 /* tables: the streams over which core/swim sends long tables, on a world: it listens, and does what SWIM_STREAM_OPEN, _SEND and
  * _CLOSE ask for. The core numbers the streams. What happens is told by events; of those only `ended` can come during tables_do(). */
-#ifndef SHOAL_NET_TABLES_H
-#define SHOAL_NET_TABLES_H
+#ifndef SHOAL_DRIVE_TABLES_H
+#define SHOAL_DRIVE_TABLES_H
 
 #include "core/swim.h"
 #include "world/world.h"

@@ -1,4 +1,4 @@
-#include "net/tables.h"
+#include "drive/tables.h"
 
 #include <assert.h>
 #include <stdlib.h>
