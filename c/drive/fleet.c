@@ -23,95 +23,61 @@ static uint32_t named(const char *name, size_t length) { /* "n12" */
   return index;
 }
 
-static void trouble(struct fleet *f, int code) {
-  if (code < 0 && f->error == 0) f->error = code;
-}
-
 static bool withheld(struct fleet *f, uint32_t at, bool came, const struct shoal_address *other, const uint8_t *bytes, size_t length) {
   if (!f->withhold) return false;
   return f->withhold(f, &(struct fleet_datagram){.at = at, .came = came, .other = *other, .bytes = bytes, .length = length});
 }
 
-void fleet_settle(struct fleet *f, uint32_t at) {
-  struct fleet_node *n = &f->nodes[at];
-  struct swim_action a;
-  if (n->settling) return; /* A stream that could not be opened says so from within: what that gives is taken below. */
-  n->settling = true;
-  while (swim_next(n->swim, &a)) {
-    if (a.kind == SWIM_SEND) {
-      f->datagrams++, f->bytes += a.length;
-      if (f->on_send) f->on_send(f, at, fleet_index(&a.to), a.bytes, a.length);
-      if (!withheld(f, at, false, &a.to, a.bytes, a.length)) trouble(f, world_udp_send(n->udp, &a.to, a.bytes, a.length));
-    } else if (a.kind == SWIM_EVENT) {
-      if (f->on_event) f->on_event(f, at, &a, named(a.member.name, a.member.name_length));
-    } else if (a.kind != SWIM_LEFT_DONE) {
-      if (a.kind == SWIM_STREAM_SEND) f->bytes += a.length;
-      tables_do(n->tables, &a);
-    }
-  }
-  n->settling = false;
-  uint64_t due = swim_deadline(n->swim);
-  if (due == UINT64_MAX) world_timer_stop(n->timer);
-  else world_timer_start(n->timer, due);
-}
+void fleet_settle(struct fleet *f, uint32_t at) { swim_driver_settle(f->nodes[at].driver); }
 
 static uint32_t place(const struct fleet_node *n) { return (uint32_t)(n - n->fleet->nodes); }
 
-static void on_timer(void *data) {
+static bool on_outgoing(void *data, const struct swim_action *a) {
   struct fleet_node *n = data;
-  swim_tick(n->swim, world_now_ns(n->world));
-  fleet_settle(n->fleet, place(n));
+  struct fleet *f = n->fleet;
+  f->bytes += a->length;
+  if (a->kind != SWIM_SEND) return false;
+  f->datagrams++;
+  if (f->on_send) f->on_send(f, place(n), fleet_index(&a->to), a->bytes, a->length);
+  return withheld(f, place(n), false, &a->to, a->bytes, a->length);
 }
 
-static void on_datagram(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
+static bool on_incoming(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length) {
   struct fleet_node *n = data;
-  if (withheld(n->fleet, place(n), true, from, bytes, length)) return;
-  (void)swim_receive(n->swim, world_now_ns(n->world), from, bytes, length); /* Counted there. */
-  fleet_settle(n->fleet, place(n));
+  return withheld(n->fleet, place(n), true, from, bytes, length);
 }
+
+static void on_event(void *data, const struct swim_action *a) {
+  struct fleet_node *n = data;
+  if (n->fleet->on_event) n->fleet->on_event(n->fleet, place(n), a, named(a->member.name, a->member.name_length));
+}
+
+static void on_left(void *data, uint32_t heard) { (void)data, (void)heard; /* Nobody waits for it. */ }
+
+static void on_trouble(void *data, enum swim_driver_trouble which, int code) {
+  struct fleet *f = ((struct fleet_node *)data)->fleet;
+  (void)which; /* Any of them spoils a study. */
+  if (f->error == 0) f->error = code;
+}
+
+static const struct swim_driver_events events = {.event = on_event, .left = on_left, .trouble = on_trouble,
+                                                 .outgoing = on_outgoing, .incoming = on_incoming};
 
 void fleet_pass(struct fleet *f, const struct fleet_datagram *d) {
   struct fleet_node *n = &f->nodes[d->at];
   if (!n->swim) return;
-  if (!d->came) trouble(f, world_udp_send(n->udp, &d->other, d->bytes, d->length));
-  else (void)swim_receive(n->swim, world_now_ns(n->world), &d->other, d->bytes, d->length); /* Counted there. */
-  fleet_settle(f, d->at);
+  if (d->came) swim_driver_receive(n->driver, &d->other, d->bytes, d->length);
+  else swim_driver_send(n->driver, &d->other, d->bytes, d->length);
 }
-
-static void on_opened(void *data, uint32_t stream) {
-  struct fleet_node *n = data;
-  swim_stream_opened(n->swim, world_now_ns(n->world), stream);
-  fleet_settle(n->fleet, place(n));
-}
-static uint32_t on_accepted(void *data, const struct shoal_address *from) {
-  struct fleet_node *n = data;
-  return swim_stream_accepted(n->swim, world_now_ns(n->world), from);
-}
-static void on_received(void *data, uint32_t stream, const uint8_t *bytes, size_t length) {
-  struct fleet_node *n = data;
-  swim_stream_received(n->swim, world_now_ns(n->world), stream, bytes, length);
-  fleet_settle(n->fleet, place(n));
-}
-static void on_ended(void *data, uint32_t stream) {
-  struct fleet_node *n = data;
-  swim_stream_ended(n->swim, world_now_ns(n->world), stream);
-  fleet_settle(n->fleet, place(n));
-}
-static void on_trouble(void *data, int code) { trouble(((struct fleet_node *)data)->fleet, code); }
 
 static int start(struct fleet_node *n) {
-  static const struct tables_events table_events = {.opened = on_opened, .accepted = on_accepted, .received = on_received,
-                                                    .ended = on_ended, .error = on_trouble};
-
-  static const struct world_udp_events events = {.on_datagram = on_datagram};
-  struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "fleet", .cluster_length = 5,
-                                   .address = n->address, .generation = ++n->generation};
-  n->settling = false;
-  int rc = world_udp_open(n->world, &n->address, &events, n, &n->udp);
-  if (rc == 0) rc = world_timer_open(n->world, on_timer, NULL, n, &n->timer);
-  if (rc == 0) rc = swim_open(&n->fleet->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim);
-  if (rc == 0) rc = tables_open(n->world, &n->address, &table_events, n, &n->tables);
-  if (rc == 0) swim_streams(n->swim, tables_port(n->tables));
+  struct swim_driver_options options = {
+      .config = n->fleet->config, .bind = n->address,
+      .identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "fleet", .cluster_length = 5,
+                   .generation = ++n->generation}};
+  int rc = swim_driver_open(n->world, &n->address, &events, n, &n->driver);
+  if (rc == 0) rc = swim_driver_start(n->driver, &options);
+  if (rc == 0) n->swim = swim_driver_core(n->driver);
   return rc;
 }
 
@@ -159,8 +125,7 @@ int fleet_open(uint64_t seed, uint32_t count, const struct swim_config *config, 
 
 void fleet_close(struct fleet *f) {
   for (uint32_t i = 0; i < f->count; i++) {
-    if (f->nodes[i].swim) swim_close(f->nodes[i].swim);
-    if (f->nodes[i].tables) tables_abandon(f->nodes[i].tables);
+    if (f->nodes[i].driver) swim_driver_abandon(f->nodes[i].driver);
   }
   if (f->sim) sim_close(f->sim);
   free(f->nodes);
@@ -173,11 +138,8 @@ void fleet_crash(struct fleet *f, uint32_t at) {
   struct fleet_node *n = &f->nodes[at];
   if (!n->swim) return;
   sim_node_crash(n->machine); /* Its socket and timer go with it. */
-  tables_abandon(n->tables);
-  swim_close(n->swim);
-  n->swim = NULL;
-  n->tables = NULL;
-  n->world = NULL;
+  swim_driver_abandon(n->driver);
+  n->driver = NULL, n->swim = NULL, n->world = NULL;
 }
 
 int fleet_restart(struct fleet *f, uint32_t at) {
@@ -190,7 +152,7 @@ int fleet_restart(struct fleet *f, uint32_t at) {
 
 int fleet_join(struct fleet *f, uint32_t at, uint32_t seed) {
   struct fleet_node *n = &f->nodes[at];
-  int rc = swim_join(n->swim, world_now_ns(n->world), &f->nodes[seed].address);
+  int rc = swim_driver_join(n->driver, &f->nodes[seed].address);
   fleet_settle(f, at);
   return rc;
 }

@@ -1,27 +1,24 @@
 /* fleet: many members of core/swim on one simulated world, without a Lua state: what swim.predict and the studies run.
  *
- * Each member is a machine of the simulator's with a datagram socket, streams for tables and one timer, driven as a binding drives one on a real world.
- * Their names are n0, n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
+ * Each member is a machine of the simulator, driven by the swim_driver that drives a member on a real world. Their names are n0,
+ * n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
 #ifndef SHOAL_DRIVE_FLEET_H
 #define SHOAL_DRIVE_FLEET_H
 
 #include "core/swim.h"
-#include "drive/tables.h"
+#include "drive/swim_driver.h"
 #include "world/sim.h"
 
 struct fleet;
 struct fleet_node {
   struct fleet *fleet;
-  struct swim *swim; /* NULL while it is down. */
+  struct swim_driver *driver; /* NULL while it is down. */
+  struct swim *swim;          /* The driver's core. */
   struct sim_node *machine;
   struct shoal_world *world;
-  struct world_udp *udp;
-  struct world_timer *timer;
-  struct tables *tables;
   struct shoal_address address;
   char name[12];
   uint32_t generation;
-  bool settling;
 };
 struct fleet_datagram { /* That came to a member, or that it sends. */
   uint32_t at;

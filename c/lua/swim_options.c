@@ -96,9 +96,9 @@ int swim_check_only_tunables(lua_State *L, int index) {
   return 0;
 }
 
-int swim_check_options(lua_State *L, int index, struct swim_options *out) {
+int swim_check_options(lua_State *L, int index, struct swim_driver_options *out) {
   luaL_checktype(L, index, LUA_TTABLE);
-  *out = (struct swim_options){0};
+  *out = (struct swim_driver_options){0};
   (void)swim_config_profile("lan", &out->config); /* It is there. */
   if (swim_check_config(L, index, &out->config)) return 3;
   struct swim_identity *id = &out->identity;

@@ -4,19 +4,10 @@
 
 #include <lua.h>
 
-#include "core/swim.h"
+#include "drive/swim_driver.h"
 
-struct swim_options { /* Strings belong to the table at the index given. */
-  struct swim_config config;
-  struct swim_identity identity; /* `address` is where others reach us, or family 0 when `advertise` was not given. */
-  struct shoal_address bind;
-  struct shoal_address seeds[SWIM_SEEDS_MAX];
-  size_t seeds_count;
-  const char *record; /* Where to, or NULL. */
-};
-
-/* Read the table at `index`. Returns 0; or 3 with `nil, message, "CONFIG"` pushed. Raises on wrong types. */
-int swim_check_options(lua_State *L, int index, struct swim_options *out);
+/* Read the table at `index`; strings of *out belong to it. Returns 0; or 3 with `nil, message, "CONFIG"` pushed. Raises on wrong types. */
+int swim_check_options(lua_State *L, int index, struct swim_driver_options *out);
 /* The tunables and `profile` of the table at `index` over what *out holds. Returns 0, or 3 as above. */
 int swim_check_config(lua_State *L, int index, struct swim_config *out);
 /* Refuse what is no tunable. Returns 0, or 3 as above. */
