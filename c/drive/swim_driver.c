@@ -26,10 +26,19 @@ static uint64_t now_ns(const struct swim_driver *d) { return world_now_ns(d->wor
 
 /* ---- from the core to the world and to the owner ---- */
 
+static void count_error(struct swim_driver_counts *c, int code) {
+  uint32_t i = 0;
+  c->send_failed++;
+  while (i < c->errors_count && c->errors[i].code != code) i++;
+  if (i == SWIM_DRIVER_ERRORS_MAX) return;
+  if (i == c->errors_count) c->errors_count++, c->errors[i].code = code;
+  c->errors[i].count++;
+}
+
 void swim_driver_send(struct swim_driver *d, const struct shoal_address *to, const void *bytes, size_t length) {
   int rc = world_udp_send(d->udp, to, bytes, length);
   if (rc >= 0) return;
-  d->counts.send_failed++;
+  count_error(&d->counts, rc);
   d->events->trouble(d->data, SWIM_DRIVER_SEND, rc);
 }
 

@@ -69,8 +69,14 @@ int swim_driver_reconfigure(struct swim_driver *d, const struct swim_config *con
 struct swim *swim_driver_core(const struct swim_driver *d);
 const struct shoal_address *swim_driver_address(const struct swim_driver *d); /* Where it is bound. */
 
+enum { SWIM_DRIVER_ERRORS_MAX = 8 }; /* Codes counted apart. */
 struct swim_driver_counts {
   uint64_t send_failed; /* Datagrams that the network refused. They are lost, as any datagram can be. */
+  uint32_t errors_count;
+  struct {
+    int code;
+    uint64_t count;
+  } errors[SWIM_DRIVER_ERRORS_MAX]; /* The same ones by code, in the order of first occurrence; further codes are only in the sum. */
 };
 const struct swim_driver_counts *swim_driver_counts(const struct swim_driver *d);
 

@@ -238,8 +238,7 @@ static int l_address(lua_State *L) { return lua_push_address(L, swim_driver_addr
 static int l_counts(lua_State *L) {
   struct swim_driver *d = check(L);
   swim_push_counts(L, swim_driver_core(d));
-  lua_pushinteger(L, (lua_Integer)swim_driver_counts(d)->send_failed);
-  lua_setfield(L, -2, "send_failed");
+  swim_push_driver_counts(L, swim_driver_counts(d));
   return 1;
 }
 

@@ -273,3 +273,15 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
   set_count(L, "live", swim_live(s));
   set_count(L, "records", swim_records(s));
 }
+
+void swim_push_driver_counts(lua_State *L, const struct swim_driver_counts *counts) {
+  uint64_t other = counts->send_failed;
+  set_count(L, "send_failed", counts->send_failed);
+  lua_createtable(L, 0, (int)counts->errors_count + 1);
+  for (uint32_t i = 0; i < counts->errors_count; i++) {
+    set_count(L, error_name(counts->errors[i].code), counts->errors[i].count);
+    other -= counts->errors[i].count;
+  }
+  if (other > 0) set_count(L, "other", other);
+  lua_setfield(L, -2, "send_errors");
+}

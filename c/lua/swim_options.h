@@ -20,6 +20,8 @@ void swim_push_member(lua_State *L, const struct swim_member *m);
 /* All of them, by rising name. */
 void swim_push_members(lua_State *L, const struct swim *s);
 void swim_push_counts(lua_State *L, const struct swim *s);
+/* The driver's counts, into the table on top: send_failed, and by the code's name send_errors = { ENETUNREACH = n, ..., other = n }. */
+void swim_push_driver_counts(lua_State *L, const struct swim_driver_counts *counts);
 /* What lua/shoal/member/swim.lua calls SwimWhy. */
 void swim_push_why(lua_State *L, const struct swim_why *why, uint64_t now_ns);
 
