@@ -5,10 +5,10 @@
  * offline goes through the very states that the node went through, and says where it did otherwise: then the program that replays
  * is not the one that recorded.
  *
- *   recording  "SWR1" · varint count of configuration values, each a varint · identity · u64 seed · u64 now_ns · steps to the end
+ *   recording  "SWR2" · varint count of configuration values, each a varint · identity · u64 seed · u64 now_ns · steps to the end
  *   identity   u8 length and name · u8 length and cluster · address · u32 generation · varint length and payload
  *   address    u8 family 4 or 6 · 16 bytes · u16 port
- *   step       u8 input · varint ns since the last step · u32 crc32c of what the core did since then · body
+ *   step       u8 input · varint ns since the last step · varint count and u32 crc32c of the actions taken since then · body
  *   body       RECEIVE: address, varint length, bytes · JOIN, FORGET: address · PAYLOAD, HINT, TELL: varint length, bytes ·
  *              RECONFIGURE: as at the beginning · TICK, LEAVE: nothing · ACCEPTED: address · STREAMS: the port, OPENED, ENDED: the
  *              stream, STREAM: its bytes, all in u32 stream, varint length, bytes
@@ -29,7 +29,7 @@ enum { SWIM_RECORD_STEP_MAX = SWIM_DATAGRAM_MAX + 64, SWIM_RECORD_BEGIN_MAX = 10
 
 struct swim_recorder {
   uint64_t last_ns;
-  uint32_t crc;
+  uint32_t crc, actions; /* Of the actions since the last step; how many. */
 };
 
 /* All write into `out`, of so many bytes or more, and return how many. */
@@ -45,17 +45,25 @@ size_t swim_record_step(struct swim_recorder *r, enum swim_input input, uint64_t
 /* Each action that swim_next() gave. */
 void swim_record_action(struct swim_recorder *r, const struct swim_action *action);
 
+struct swim_replay_head { /* Of the next step. */
+  bool there;
+  uint8_t input;
+  uint64_t after_ns;
+  uint32_t actions, crc;
+};
 struct swim_replay {
   struct reader reader;
   const uint8_t *begin;
   struct swim *swim;
   struct swim_recorder recorder; /* Of what the replay does. */
+  struct swim_replay_head head;
   uint64_t steps, now_ns, began_ns;
   uint64_t diverged; /* The first step before which it did otherwise, from 1; 0: none so far. */
 };
 /* 0, ERR_MALFORMED, or what swim_open() said. `bytes` must outlive it. */
 int swim_replay_open(struct swim_replay *r, const void *bytes, size_t length);
-/* Give the core its next input: 1, 0 at the end, or ERR_MALFORMED. Between steps take all actions with swim_replay_next(). */
+/* Give the core its next input: 1, 0 at the end, or ERR_MALFORMED. Between steps take all actions that
+ * swim_replay_next() gives: as many as the node took then, for an input may come while actions wait. */
 int swim_replay_step(struct swim_replay *r);
 bool swim_replay_next(struct swim_replay *r, struct swim_action *out);
 size_t swim_replay_offset(const struct swim_replay *r); /* Of the recording: where it stands. */

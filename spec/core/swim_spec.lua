@@ -47,6 +47,10 @@ describe("core/swim", function()
     holds("swim_record_spec", 4)
   end)
 
+  it("is driven over a world: inputs call nobody, refusals are counted by code, recordings replay (drive/swim_driver)", function ()
+    holds("swim_driver_spec", 10)
+  end)
+
   it("keeps names and payloads packed (core/blobs)", function()
     holds("blobs_spec", 3)
   end)
