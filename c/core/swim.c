@@ -26,15 +26,10 @@ const char *swim_type_name(unsigned type) {
 
 enum { FRAME_PREFIX = 2 };
 
-#define NAME(name, text) #name,
-#define TEXT(name, text) text,
+#define NAME(name) #name,
 const char *swim_refusal_name(enum swim_refusal reason) {
   static const char *const names[] = {SWIM_REFUSALS(NAME)};
   return names[reason];
-}
-const char *swim_refusal_text(enum swim_refusal reason) {
-  static const char *const texts[] = {SWIM_REFUSALS(TEXT)};
-  return texts[reason];
 }
 
 /* ---- configuration ---- */

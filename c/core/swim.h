@@ -344,29 +344,28 @@ bool swim_why(const struct swim *s, const char *name, size_t name_length, struct
 
 uint32_t swim_live(const struct swim *s);    /* Shown alive or suspect, ourselves included until we leave. */
 uint32_t swim_records(const struct swim *s); /* All that are kept, tombstones too. */
-/* A digest of the living: equal tables have equal ones. */
+/* A digest of the living: equal tables have equal digests. Only specs and studies compare them from outside. */
 uint32_t swim_digest(const struct swim *s);
 
-#define SWIM_REFUSALS(X)                                        \
-  X(SHORT, "shorter than a header, or longer than a datagram")  \
-  X(MAGIC, "not of this protocol")                              \
-  X(VERSION, "another wire version")                            \
-  X(CLUSTER, "another cluster")                                 \
-  X(CHECKSUM, "damaged on the way")                             \
-  X(TYPE, "a type nobody knows")                                \
-  X(BODY, "a body that ends too soon or holds wrong values")    \
-  X(RECORD, "a record that is cut short or holds wrong values") \
-  X(OWN, "sent by ourselves")                                   \
-  X(MISDIRECTED, "meant for another member at this address")    \
-  X(FULL, "a record more than members_max")
+#define SWIM_REFUSALS(X)                                             \
+  X(SHORT)       /* shorter than a header, or longer than a datagram */  \
+  X(MAGIC)       /* not of this protocol */                              \
+  X(VERSION)     /* another wire version */                              \
+  X(CLUSTER)     /* another cluster */                                   \
+  X(CHECKSUM)    /* damaged on the way */                                \
+  X(TYPE)        /* an unknown type */                                   \
+  X(BODY)        /* a body that ends too soon or holds wrong values */   \
+  X(RECORD)      /* a record that is cut short or holds wrong values */  \
+  X(OWN)         /* sent by ourselves */                                 \
+  X(MISDIRECTED) /* meant for another member at this address */          \
+  X(FULL)        /* a record more than members_max */
 enum swim_refusal {
-#define SWIM_REFUSAL_ENUM(name, text) SWIM_REFUSED_##name,
+#define SWIM_REFUSAL_ENUM(name) SWIM_REFUSED_##name,
   SWIM_REFUSALS(SWIM_REFUSAL_ENUM)
 #undef SWIM_REFUSAL_ENUM
   SWIM_REFUSALS_COUNT
 };
 const char *swim_refusal_name(enum swim_refusal reason); /* "SHORT", ... */
-const char *swim_refusal_text(enum swim_refusal reason);
 
 enum { SWIM_TYPES = 9 }; /* By type number, 0 unused. */
 const char *swim_type_name(unsigned type); /* "ping", ...; NULL for a number that is none. */

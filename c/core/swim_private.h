@@ -458,7 +458,6 @@ uint64_t swim_in_step(const struct swim *s, uint64_t at_ns); /* The first instan
 
 /* swim_tables.c */
 uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to); /* Its sequence. */
-void swim_sync_with(struct swim *s, uint32_t id);
 void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
 void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest);

@@ -24,7 +24,7 @@ uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to) {
   return sequence;
 }
 
-void swim_sync_with(struct swim *s, uint32_t id) {
+static void sync_with(struct swim *s, uint32_t id) {
   struct shoal_address to = swim_address(s, &s->members[id]);
   s->syncing = swim_send_sync(s, &to);
 }
@@ -42,7 +42,7 @@ void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   s->sync_ns = s->now_ns + s->sync_wait_ns * 4 / 5 + rng_below(&s->rng, s->sync_wait_ns * 2 / 5 + 1);
   if (bulk) s->sync_ns = s->now_ns + s->sync_wait_ns / 2;
   if (!bulk) s->sync_wait_ns = earlier(2 * s->sync_wait_ns, ms(s->config.sync_interval_ms));
-  swim_sync_with(s, sender);
+  sync_with(s, sender);
 }
 
 /* ---- sending ---- */
@@ -202,7 +202,7 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
   if (!(flags & TABLE_LAST)) return;
   if (s->joining_more) { /* One table may be that of a node which has itself just joined: ask two more. */
     uint32_t ids[2], count = swim_choose(s, ids, 2, swim_members_by_key(s, sender_key, 0));
-    for (uint32_t i = 0; i < count; i++) swim_sync_with(s, ids[i]);
+    for (uint32_t i = 0; i < count; i++) sync_with(s, ids[i]);
     s->joining_more = false;
   } else if (digest != s->digest) { /* It lacks something that we have. */
     transfer_start(s, &(struct transfer){.to = *from, .channel = s->channel, .first = NONE, .cursor = SELF});

@@ -13,7 +13,7 @@ static struct shoal_address address_of(uint32_t index) {
   return a;
 }
 
-uint32_t fleet_index(const struct shoal_address *a) {
+static uint32_t index_of(const struct shoal_address *a) {
   return ((uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3]) - 1;
 }
 
@@ -38,7 +38,7 @@ static bool on_outgoing(void *data, const struct swim_action *a) {
   f->bytes += a->length;
   if (a->kind != SWIM_SEND) return false;
   f->datagrams++;
-  if (f->on_send) f->on_send(f, place(n), fleet_index(&a->to), a->bytes, a->length);
+  if (f->on_send) f->on_send(f, place(n), index_of(&a->to), a->bytes, a->length);
   return withheld(f, place(n), false, &a->to, a->bytes, a->length);
 }
 

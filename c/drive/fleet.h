@@ -55,6 +55,5 @@ int fleet_restart(struct fleet *f, uint32_t at);                /* Its memory lo
 int fleet_join(struct fleet *f, uint32_t at, uint32_t seed);
 void fleet_settle(struct fleet *f, uint32_t at);                /* After a call into its swim: take all it has to say. */
 void fleet_pass(struct fleet *f, const struct fleet_datagram *d); /* That was withheld; its member may be down by now. */
-uint32_t fleet_index(const struct shoal_address *address);      /* Whose address it is. */
 
 #endif
