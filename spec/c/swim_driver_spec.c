@@ -161,29 +161,50 @@ static void an_input_calls_nobody_before_it_returns(uint64_t seed) {
   close_group(&g);
 }
 
+/* One that joins when a and b know each other hears of both in one table. */
+static void join_as_third(struct group *g, struct member *c) {
+  *c = (struct member){0};
+  run(g, SECOND);
+  add(g, c, 3, "c");
+  struct swim_driver_options o = options_of(c, "c");
+  o.seeds[0] = g->a.address, o.seeds_count = 1;
+  start(c, &o);
+}
+
+static void close_third(struct group *g, struct member *c) {
+  swim_driver_close(c->driver);
+  run(g, SECOND);
+  MUST(c->closed == 1);
+  struct world_telemetry t;
+  world_telemetry(c->world, &t);
+  MUST(t.open_handles == 0);
+  close_group(g);
+}
+
 static void events_come_one_after_another(uint64_t seed) {
   struct group g;
+  struct member c;
   open_group(&g, seed, NULL);
-  g.a.tell_at_event = true; /* And settles from within. */
+  join_as_third(&g, &c);
+  c.tell_at_event = true; /* And settles from within, while the next event waits. */
   run(&g, SECOND);
-  MUST(g.a.joins == 1 && g.a.depth_max == 1);
+  MUST(c.joins == 2 && c.depth_max == 1);
   MUST(swim_counts(swim_driver_core(g.b.driver))->user_heard >= 1); /* What it told then has been sent. */
-  close_group(&g);
+  close_third(&g, &c);
 }
 
 static void whoever_closes_from_an_event_hears_no_more(uint64_t seed) {
   struct group g;
+  struct member c;
   open_group(&g, seed, NULL);
-  g.b.close_at_event = true;
-  run(&g, 5 * SECOND);
-  MUST(g.b.events == 1 && g.b.closed == 1);
+  join_as_third(&g, &c);
+  c.close_at_event = true;
+  run(&g, 50 * MS);
+  MUST(c.events == 1 && c.closed == 1); /* Though another waited. */
   struct world_telemetry t;
-  world_telemetry(g.b.world, &t);
+  world_telemetry(c.world, &t);
   MUST(t.open_handles == 0);
-  swim_driver_close(g.a.driver);
-  run(&g, SECOND);
-  MUST(g.a.closed == 1);
-  sim_close(g.sim);
+  close_group(&g);
 }
 
 static void what_opens_half_way_closes(uint64_t seed) {

@@ -82,6 +82,18 @@ static void a_round_trip_is_smoothed_and_one_that_waited_in_a_queue_is_no_distan
   net_close(net);
 }
 
+static void older_coordinates_change_nothing(uint64_t seed) {
+  struct net *net = cluster(seed, 2, "lan");
+  struct swim *s = net->nodes[0].swim;
+  uint32_t id = swim_members_find(s, "n1", 2);
+  struct place newer = {.at = {.at = {7}}, .version = 9, .error = 3}, older = {.at = {.at = {5}}, .version = 8, .error = 1};
+  swim_merge_place(s, id, &newer);
+  swim_merge_place(s, id, &older);
+  struct place kept = swim_place(&s->members[id]);
+  MUST(kept.version == 9 && kept.at.at[0] == 7 && kept.error == 3);
+  net_close(net);
+}
+
 static void settled_coordinates_cost_nothing(uint64_t seed) {
   struct net *net = far_apart(seed, 30, "lan");
   run(net, 900 * SECOND);
@@ -216,6 +228,8 @@ static void why_tells_who_accuses_whom_since_when_and_what_came_of_it(uint64_t s
   MUST(swim_why(net->nodes[1].swim, "n7", 2, &why) && why.member.state == SWIM_DEAD);
   MUST(has_fact(&why, SWIM_FACT_TIMED_OUT) || has_fact(&why, SWIM_FACT_DEAD));
   for (uint32_t i = 1; i < why.facts_count; i++) MUST(why.facts[i].at_ns <= why.facts[i - 1].at_ns); /* The newest first. */
+  MUST(swim_why(net->nodes[1].swim, "n8", 2, &why) && has_fact(&why, SWIM_FACT_JOINED)); /* Nothing of it is told of another. */
+  MUST(!has_fact(&why, SWIM_FACT_TIMED_OUT) && !has_fact(&why, SWIM_FACT_DEAD) && !has_fact(&why, SWIM_FACT_SUSPECTED));
   uint32_t unanswered = 0;
   for (uint32_t i = 0; i < 20; i++)
     if (i != 7 && swim_why(net->nodes[i].swim, "n7", 2, &why)) unanswered += has_fact(&why, SWIM_FACT_UNANSWERED);
@@ -255,6 +269,7 @@ static const struct net_spec specs[] = {
     NET_SPEC(coordinates_tell_round_trips_that_nobody_measured, 3),
     NET_SPEC(whoever_is_sure_of_its_place_moves_others_further, 1),
     NET_SPEC(a_round_trip_is_smoothed_and_one_that_waited_in_a_queue_is_no_distance, 1),
+    NET_SPEC(older_coordinates_change_nothing, 1),
     NET_SPEC(settled_coordinates_cost_nothing, 2),
     NET_SPEC(one_far_away_is_given_the_time_its_answers_take, 2),
     NET_SPEC(what_one_tells_all_hear_once, 4),
