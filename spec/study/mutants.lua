@@ -90,7 +90,7 @@ local mutants = {
       ".incarnation = {1, 0}, .state = SWIM_SUSPECT, .accuser = 1};\n  swim_merge(s, &r, false, false);\n  seed->next_ns" },
   { name = "a_tables_dead_are_dead", file = "swim_members.c", killers = { spec "a_partition_heals" },
     find = "unheard(s, m, table);", put = "!table && unheard(s, m, table);" },
-  { name = "a_death_that_one_hears_of_is_a_death", file = "swim_members.c", killers = { spec "harms_nobody_when" },
+  { name = "a_death_that_one_hears_of_is_a_death", file = "swim_members.c", killers = { parts(), spec "harms_nobody_when" },
     find = "unheard(s, m, table);", put = "table && unheard(s, m, table);" },
   { name = "haste_is_lateness", file = "swim_members.c", killers = { spec "keeps_to_its_budget" },
     find = "  if (at_ns < s->now_ns) at_ns = s->now_ns;\n", put = "" },
