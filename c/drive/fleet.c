@@ -52,7 +52,7 @@ static void on_event(void *data, const struct swim_action *a) {
   if (n->fleet->on_event) n->fleet->on_event(n->fleet, place(n), a, named(a->member.name, a->member.name_length));
 }
 
-static void on_left(void *data, uint32_t heard) { (void)data, (void)heard; /* Nobody waits for it. */ }
+static void on_left(void *data, uint32_t heard) { (void)data, (void)heard; /* No study waits for it. */ }
 
 static void on_trouble(void *data, enum swim_driver_trouble which, int code) {
   struct fleet *f = ((struct fleet_node *)data)->fleet;
@@ -84,7 +84,7 @@ static int start(struct fleet_node *n) {
 static int add(struct fleet *f, uint32_t at) {
   struct fleet_node *n = &f->nodes[at];
   *n = (struct fleet_node){.fleet = f, .generation = 1000, .address = address_of(at)};
-  (void)snprintf(n->name, sizeof n->name, "n%u", at); /* FLEET_MAX is shorter. */
+  (void)snprintf(n->name, sizeof n->name, "n%u", at); /* FLEET_MAX has 7 digits. */
   struct shoal_address machine = n->address;
   machine.port = 0;
   int rc = sim_node_add(f->sim, n->name, &machine, &n->machine);

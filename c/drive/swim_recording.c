@@ -14,12 +14,12 @@ struct swim_recording {
   struct world_log *log;
   size_t used;
   uint64_t flushed_ns;
-  int trouble; /* A failure to write; 1 once it has been told. */
+  int trouble; /* The code of a failed write; 1 once it was reported. */
   uint8_t buffer[ROOM];
 };
 
 static void on_synced(void *data, int status, uint64_t size) {
-  (void)data, (void)status, (void)size; /* Nobody asks for one. */
+  (void)data, (void)status, (void)size; /* Never requested. */
 }
 
 int swim_recording_open(struct shoal_world *world, const char *path, const struct swim_config *config,
@@ -31,7 +31,7 @@ int swim_recording_open(struct shoal_world *world, const char *path, const struc
   if (!r) return ERR_MEMORY;
   r->used = 0, r->trouble = 0, r->flushed_ns = now_ns;
   int rc = world_log_open(world, path, &events, r, &r->log);
-  if (rc == 0 && world_log_size(r->log) > 0) { /* Of an earlier life: perhaps just the one that somebody wants to see. */
+  if (rc == 0 && world_log_size(r->log) > 0) { /* Of an earlier life: it may be the very one under investigation. */
     world_log_close(r->log);
     rc = world_rename(world, path, old);
     if (rc == 0) rc = world_log_open(world, path, &events, r, &r->log);
