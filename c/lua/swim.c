@@ -178,7 +178,7 @@ static int l_leave(lua_State *L) {
   if (rc < 0) return error_push(L, "swim: leave", rc);
   if (lua_gettop(L) < 2) lua_pushcfunction(L, nobody_asks);
   lua_settop(L, 2);
-  lua_setiuservalue(L, 1, ON_LEFT); /* In time: the driver calls nobody before the next turn. */
+  lua_setiuservalue(L, 1, ON_LEFT); /* In time, for the driver calls nobody before the next turn. */
   lua_pushboolean(L, 1);
   return 1;
 }

@@ -99,7 +99,7 @@ int swim_check_only_tunables(lua_State *L, int index) {
 int swim_check_options(lua_State *L, int index, struct swim_driver_options *out) {
   luaL_checktype(L, index, LUA_TTABLE);
   *out = (struct swim_driver_options){0};
-  (void)swim_config_profile("lan", &out->config); /* It is there. */
+  (void)swim_config_profile("lan", &out->config); /* This profile exists. */
   if (swim_check_config(L, index, &out->config)) return 3;
   struct swim_identity *id = &out->identity;
   id->name = text_field(L, index, "node", &id->name_length);
@@ -152,7 +152,7 @@ void swim_push_member(lua_State *L, const struct swim_member *m) {
   if (m->rtt_ns > 0) lua_pushinteger(L, (lua_Integer)m->rtt_ns), lua_setfield(L, -2, "rtt_ns");
 }
 
-static void set_ago(lua_State *L, const char *name, uint64_t now_ns, uint64_t at_ns) { /* Whole ms; below 0 is yet to come. */
+static void set_ago(lua_State *L, const char *name, uint64_t now_ns, uint64_t at_ns) { /* Whole ms; below 0: in the future. */
   lua_pushinteger(L, (lua_Integer)(now_ns / 1000000) - (lua_Integer)(at_ns / 1000000));
   lua_setfield(L, -2, name);
 }

@@ -58,7 +58,7 @@ int swim_l_predict(lua_State *L) {
   lua_settop(L, 1);
   struct predict_question q = {0};
   struct predict_answer answer;
-  (void)swim_config_profile("lan", &q.config); /* It is there. */
+  (void)swim_config_profile("lan", &q.config); /* This profile exists. */
   lua_getfield(L, 1, "config");
   luaL_checktype(L, 2, LUA_TTABLE);
   if (swim_check_config(L, 2, &q.config)) return 3;

@@ -1,4 +1,4 @@
-/* core.replay: core/swim_record's replay, and what it comes to, in Lua. */
+/* core.replay: core/swim_record's replay and its results in Lua. */
 #include "lua/swim_replay.h"
 
 #include <lauxlib.h>
@@ -9,7 +9,7 @@
 
 enum { EVENTS_KEPT = 100000 };
 
-struct replaying { /* In Lua's memory, so that a raise frees it all. */
+struct replaying { /* In Lua's memory, so that an error frees it. */
   struct swim_replay replay;
   bool open;
 };
@@ -63,7 +63,7 @@ static void push_whys(lua_State *L, const struct swim_replay *r, int names) {
   }
 }
 
-/* With the result table on top: what the run came to. */
+/* Add the results of the run to the table on top. */
 static void finish(lua_State *L, const struct swim_replay *r, int rc, uint64_t sent) {
   lua_pushinteger(L, (lua_Integer)r->steps);
   lua_setfield(L, -2, "steps");
