@@ -212,21 +212,21 @@ static void read_step(struct reader *r, struct step *out) {
   }
 }
 
-/* Refusals are part of what happened: the node met the same. */
+/* Refusals are part of the recording: the node got the same. */
 static void give(struct swim *s, uint64_t now_ns, const struct step *step) {
   switch ((enum swim_input)step->input) {
-    case SWIM_INPUT_RECEIVE: (void)swim_receive(s, now_ns, &step->address, step->bytes, step->length); break; /* As then. */
+    case SWIM_INPUT_RECEIVE: (void)swim_receive(s, now_ns, &step->address, step->bytes, step->length); break; /* As in the recording. */
     case SWIM_INPUT_TICK: swim_tick(s, now_ns); break;
-    case SWIM_INPUT_JOIN: (void)swim_join(s, now_ns, &step->address); break; /* As then. */
-    case SWIM_INPUT_FORGET: (void)swim_forget(s, &step->address); break; /* As then. */
+    case SWIM_INPUT_JOIN: (void)swim_join(s, now_ns, &step->address); break; /* As in the recording. */
+    case SWIM_INPUT_FORGET: (void)swim_forget(s, &step->address); break; /* As in the recording. */
     case SWIM_INPUT_LEAVE: swim_leave(s, now_ns); break;
-    case SWIM_INPUT_PAYLOAD: (void)swim_set_payload(s, now_ns, step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As then. */
+    case SWIM_INPUT_PAYLOAD: (void)swim_set_payload(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As in the recording. */
     case SWIM_INPUT_STREAMS: swim_streams(s, (uint16_t)step->stream); break;
     case SWIM_INPUT_OPENED: swim_stream_opened(s, now_ns, step->stream); break;
-    case SWIM_INPUT_ACCEPTED: (void)swim_stream_accepted(s, now_ns, &step->address); break; /* As then. */
+    case SWIM_INPUT_ACCEPTED: (void)swim_stream_accepted(s, now_ns, &step->address); break; /* As in the recording. */
     case SWIM_INPUT_STREAM: swim_stream_received(s, now_ns, step->stream, step->bytes, step->length); break;
     case SWIM_INPUT_ENDED: swim_stream_ended(s, now_ns, step->stream); break;
     case SWIM_INPUTS_COUNT: break;
@@ -249,7 +249,7 @@ int swim_replay_step(struct swim_replay *r) {
 }
 
 bool swim_replay_next(struct swim_replay *r, struct swim_action *out) {
-  if (r->head.there && r->recorder.actions >= r->head.actions) return false; /* The node took no more before the next input. */
+  if (r->head.there && r->recorder.actions >= r->head.actions) return false; /* The node took no more before its next input. */
   if (!swim_next(r->swim, out)) return false;
   swim_record_action(&r->recorder, out);
   return true;
