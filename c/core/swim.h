@@ -299,15 +299,15 @@ uint64_t swim_distance_ns(const struct swim *s, const char *a, size_t a_length, 
   X(UNANSWERED, "probe unanswered: direct, repeated and indirect pings")   \
   X(SUSPECTED, "suspected")                                                \
   X(CONFIRMED, "suspicion confirmed")                                      \
-  X(CHECKED, "suspicion ran out by hearsay: asked it ourselves")           \
+  X(CHECKED, "suspicion from hearsay timed out: pinged it ourselves")      \
   X(REFUTED, "refuted, or was heard again")                                \
-  X(TIMED_OUT, "suspicion ran out")                                        \
+  X(TIMED_OUT, "suspicion timed out")                                      \
   X(DEAD, "dead by hearsay")                                               \
   X(LEFT, "left")                                                          \
-  X(RESTARTED, "began a new life")                                         \
-  X(HELD, "came and went too often: held to be dead")                      \
-  X(RELEASED, "held no more: well for long enough, or others are no better") \
-  X(EXCUSED, "our own timers ran late: all running probes were forgiven")
+  X(RESTARTED, "restarted")                                                \
+  X(HELD, "flapped too often: held, that is shown as dead")                \
+  X(RELEASED, "released: stable for long enough, or others are no better") \
+  X(EXCUSED, "our own timers ran late: all running probes were excused")
 enum swim_fact_kind {
 #define SWIM_FACT_ENUM(name, text) SWIM_FACT_##name,
   SWIM_FACTS(SWIM_FACT_ENUM)

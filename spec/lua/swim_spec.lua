@@ -421,6 +421,6 @@ describe("examples of foresight and evidence", function ()
 
   it("evidence.lua asks a live member why, and then its recording", function ()
     local output = run "evidence.lua"
-    assert.is_truthy(output:find("is suspect.*suspected by ada.*replayed to the same decisions.*is dead.*suspicion ran out"), output)
+    assert.is_truthy(output:find("is suspect.*suspected by ada.*replayed to the same decisions.*is dead.*suspicion timed out"), output)
   end)
 end)
