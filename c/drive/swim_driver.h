@@ -49,7 +49,7 @@ int swim_driver_open(struct shoal_world *world, const struct shoal_address *bind
                      void *data, struct swim_driver **out);
 /* Open the rest, join the seeds, and begin. On a negative code the driver must still be closed. */
 int swim_driver_start(struct swim_driver *d, const struct swim_driver_options *options);
-void swim_driver_close(struct swim_driver *d);   /* Idempotent. `closed` comes later, and nothing before it. */
+void swim_driver_close(struct swim_driver *d);   /* Idempotent. `closed` comes later, no other event before it. */
 void swim_driver_abandon(struct swim_driver *d); /* The world is gone without a closed event: free everything. */
 
 /* ---- inputs; each returns what its namesake in core/swim.h returns ---- */

@@ -89,7 +89,8 @@ static void run(struct group *g, uint64_t ns) { sim_run_until(g->sim, sim_now_ns
 static void close_group(struct group *g) {
   struct world_telemetry t;
   struct member *all[] = {&g->a, &g->b};
-  for (int i = 0; i < 2; i++) swim_driver_close(all[i]->driver), swim_driver_close(all[i]->driver); /* Idempotent. */
+  for (int i = 0; i < 2; i++)
+    if (!all[i]->closed) swim_driver_close(all[i]->driver), swim_driver_close(all[i]->driver); /* Idempotent, until it is freed. */
   run(g, SECOND);
   for (int i = 0; i < 2; i++) {
     MUST(all[i]->closed == 1);
