@@ -71,7 +71,7 @@ double histogram_mean(const struct histogram *h);
 /* The sum, rounded to a double; exact in sum_high and sum_low. */
 double histogram_sum(const struct histogram *h);
 
-/* The bucket of a value, and the least and greatest value of a bucket. */
+/* The bucket of a value (only specs ask for it), and the least and greatest value of a bucket. */
 uint32_t histogram_index(uint64_t value);
 uint64_t histogram_low(uint32_t index);
 uint64_t histogram_high(uint32_t index);

@@ -26,22 +26,17 @@ const char *swim_type_name(unsigned type) {
 
 enum { FRAME_PREFIX = 2 };
 
-#define NAME(name, text) #name,
-#define TEXT(name, text) text,
+#define NAME(name) #name,
 const char *swim_refusal_name(enum swim_refusal reason) {
   static const char *const names[] = {SWIM_REFUSALS(NAME)};
   return names[reason];
-}
-const char *swim_refusal_text(enum swim_refusal reason) {
-  static const char *const texts[] = {SWIM_REFUSALS(TEXT)};
-  return texts[reason];
 }
 
 /* ---- configuration ---- */
 
 int swim_config_profile(const char *name, struct swim_config *out) {
-  /* A probe's timeout leaves the indirect ones the other half of the period. Gossip of 0.2 s with fanout 3 reaches 10,000
-   * members in about 10 rounds, 2 s: within the least suspicion time. A seed is retried at most as seldom as a person waits. */
+  /* A probe's timeout leaves the other half of the period to the indirect ones. Gossip every 0.2 s with fanout 3 reaches 10,000
+   * members in about 10 rounds, 2 s: within the least suspicion time. The longest wait for a seed is bearable for a person. */
   static const struct swim_config lan = {
       .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3,
       .ping_repeats = 3, .health_max = 8, .buddy = 1, .verify_deaths = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
@@ -52,13 +47,13 @@ int swim_config_profile(const char *name, struct swim_config *out) {
   };
   *out = lan;
   if (strcmp(name, "lan") == 0) return 0;
-  if (strcmp(name, "wan") == 0) { /* Round trips of 300 ms and bursts of loss: five times the patience, four in suspicion. */
+  if (strcmp(name, "wan") == 0) { /* Round trips of 300 ms and bursts of loss: five times the timeouts, four times the suspicion. */
     out->probe_interval_ms = 5000, out->probe_timeout_ms = 3000, out->gossip_interval_ms = 500;
     out->suspicion_multiplier = 4, out->sync_interval_ms = 30000, out->join_retry_ms = 1000, out->join_retry_max_ms = 15000;
     out->leave_timeout_ms = 10000, out->flap_half_life_ms = 180000;
     return 0;
   }
-  if (strcmp(name, "local") == 0) { /* One machine: scheduling is what is slow there, not the network. */
+  if (strcmp(name, "local") == 0) { /* One machine: there scheduling is slow, not the network. */
     out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->user_bytes_per_s = 7500, out->sync_interval_ms = 2000;
     out->suspicion_multiplier = 3, out->join_retry_ms = 100, out->join_retry_max_ms = 1000, out->leave_timeout_ms = 1000;
     return 0;
@@ -119,7 +114,7 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->cluster.crc = crc32c(0, identity->cluster, identity->cluster_length);
   rng_seed(&s->rng, seed);
   s->now_ns = now_ns;
-  s->sequence = (uint32_t)rng_next(&s->rng); /* Acks to an earlier life of ours match nothing. */
+  s->sequence = (uint32_t)rng_next(&s->rng); /* Random, so that acks to an earlier life match nothing. */
   s->gossip_ns = s->leave_ns = s->relay_ns = UINT64_MAX;
   s->budget_bytes = s->user_budget_bytes = config->datagram_max;
   vivaldi_open(&s->place);
@@ -157,7 +152,7 @@ int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation 
 }
 
 uint32_t swim_next_sequence(struct swim *s) {
-  if (++s->sequence > UINT32_MAX - 2 * FANOUT_MAX) s->sequence = 1; /* A probe takes the next few too. */
+  if (++s->sequence > UINT32_MAX - 2 * FANOUT_MAX) s->sequence = 1; /* A probe also uses the next few. */
   return s->sequence;
 }
 
@@ -168,8 +163,8 @@ void swim_advance(struct swim *s, uint64_t now_ns) {
   s->now_ns = now_ns;
 }
 
-/* Our timers ran late: what did not arrive meanwhile may lie unread, and those who accuse are us. Accuse nobody until a period
- * has passed. */
+/* Our timers ran late: answers may lie unread in our socket, so our own suspicions are unfounded. Accuse nobody until a period has
+ * passed. */
 static void excuse_stall(struct swim *s) {
   s->counts.stalls++;
   swim_ail(s, 1);
@@ -199,7 +194,7 @@ uint64_t swim_deadline(const struct swim *s) {
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }
 
-struct body { /* What stands between header and records; which fields count, the type says. */
+struct body { /* The part between header and records; the type decides which fields are set. */
   uint32_t sequence, digest, window_ms;
   uint16_t port;
   uint8_t flags;
@@ -220,7 +215,7 @@ static void read_body(struct reader *r, enum type type, struct body *b) {
   if (b->flags > 3) r->failed = true;
 }
 
-/* Look at all of it before any of it is believed. 0, or minus (reason + 1). */
+/* Check all of it before any of it is used. 0, or minus (reason + 1). */
 static int check(struct swim *s, const uint8_t *bytes, size_t length, struct header *header, struct body *body,
                  struct reader *r) {
   int rc = swim_wire_open(&s->cluster, bytes, length, header, r);
@@ -261,7 +256,7 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
   struct record record;
   struct user_event user;
   struct reader r;
-  if (s->events_count > EVENTS_MAX - EVENTS_INPUT) { /* swim_next() first; a datagram more that is lost. */
+  if (s->events_count > EVENTS_MAX - EVENTS_INPUT) { /* swim_next() first: this datagram counts as lost. */
     s->counts.dropped++;
     return ERR_FULL;
   }
@@ -279,10 +274,10 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
     if (record.name) swim_merge(s, &record, table, quiet);
     else swim_merge_user(s, &user);
   }
-  if (sender == NONE) sender = swim_members_by_key(s, header.key, header.incarnation.generation); /* Perhaps it has just told. */
+  if (sender == NONE) sender = swim_members_by_key(s, header.key, header.incarnation.generation); /* Its header may just have added it. */
   if (sender == SELF) sender = NONE; /* An earlier life of ours, or a namesake. */
   dispatch(s, from, &header, sender, &body);
-  /* Whoever doubted us hears our answer at once; an ACK carries it anyway. */
+  /* Send our refutation to the member that doubted us at once; an ACK carries it anyway. */
   if (header.type != PING && swim_incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
     swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
   return 0;
@@ -318,7 +313,7 @@ int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *
   if (swim_config_check(config)) return ERR_CONFIG;
   if (config->members_max < s->kept) return ERR_FULL;
   s->config = *config;
-  swim_ail(s, 0); /* The worst health may be another now. */
+  swim_ail(s, 0); /* The bound of our health may have changed. */
   if (s->probe_ns != UINT64_MAX) s->probe_ns = swim_in_step(s, earlier(s->probe_ns, now_ns + swim_window_ns(s)));
   if (s->gossip_ns != UINT64_MAX) s->gossip_ns = earlier(s->gossip_ns, now_ns + ms(config->gossip_interval_ms));
   s->sync_wait_ns = ms(config->probe_interval_ms);
@@ -335,7 +330,7 @@ bool swim_hint(struct swim *s, uint64_t now_ns, const char *name, size_t name_le
 
 /* ---- actions out ---- */
 
-/* Room behind the last of a line. */
+/* Room behind the last of a queue. */
 static bool line_room(void **line, uint32_t *head, uint32_t count, uint32_t *capacity, size_t size) {
   if (*head + count < *capacity) return true;
   if (*head > 0) {
@@ -354,7 +349,7 @@ static bool line_room(void **line, uint32_t *head, uint32_t count, uint32_t *cap
 void swim_post(struct swim *s, const struct send *send) {
   struct shoal_address ours = swim_address(s, &s->members[SELF]);
   if (address_equal(&send->to, &ours))
-    return; /* A name that lived here before us, or a claim that is wrong. */
+    return; /* Another name at this address before us, or a wrong claim. */
   if (s->sends_count == SENDS_MAX ||
       !line_room((void **)&s->sends, &s->sends_head, s->sends_count, &s->sends_capacity, sizeof *s->sends)) {
     s->counts.dropped++;
@@ -365,14 +360,14 @@ void swim_post(struct swim *s, const struct send *send) {
 
 struct event *swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state) {
   assert(s->events_count < EVENTS_MAX);
-  if (s->members[id].held && kind != SWIM_EVENT_USER) return NULL; /* It was told dead. */
+  if (s->members[id].held && kind != SWIM_EVENT_USER) return NULL; /* It is shown as dead. */
   if (!line_room((void **)&s->events, &s->events_head, s->events_count, &s->events_capacity, sizeof *s->events)) {
     s->counts.dropped++;
     return NULL;
   }
   struct event *e = &s->events[s->events_head + s->events_count++];
   *e = (struct event){.kind = kind, .id = id, .incarnation = incarnation, .state = state};
-  bool ends = kind == SWIM_EVENT_ALIVE || kind == SWIM_EVENT_DEAD || kind == SWIM_EVENT_LEFT; /* The move just made. */
+  bool ends = kind == SWIM_EVENT_ALIVE || kind == SWIM_EVENT_DEAD || kind == SWIM_EVENT_LEFT; /* The move that was just made. */
   if (ends) e->suspected_ms = s->ended_ms, e->confirmations = s->ended_confirmations;
   return e;
 }
@@ -383,7 +378,7 @@ static void write_start(struct swim *s, struct writer *w, enum type type) {
   swim_wire_header(w, &s->cluster, &(struct header){(uint8_t)type, self->key, self->incarnation});
 }
 
-/* As a datagram, or with its length in front on a stream. */
+/* As a datagram, or on a stream with its length in front. */
 static bool finish(struct swim *s, struct writer *w, enum type type, uint32_t channel, struct swim_action *out) {
   assert(!w->failed);
   uint8_t *message = s->out + FRAME_PREFIX;
@@ -399,7 +394,7 @@ static bool finish(struct swim *s, struct writer *w, enum type type, uint32_t ch
   return true;
 }
 
-/* False when there is nothing to say after all. */
+/* False when there is nothing to send after all. */
 static bool write_send(struct swim *s, const struct send *send, struct swim_action *out) {
   struct writer w;
   write_start(s, &w, send->type);
@@ -435,7 +430,7 @@ static bool next_table(struct swim *s, struct swim_action *out) {
   uint32_t sync, channel;
   if (!s->tables_busy) return false;
   if (swim_conn_next(s, out, &sync)) {
-    if (sync == 0) return true; /* One to be opened. */
+    if (sync == 0) return true; /* A stream to open. */
     write_start(s, &w, SYNC);
     write_u32(&w, sync);
     write_u8(&w, s->joined ? 0 : SYNC_NEW);

@@ -1,13 +1,14 @@
-/* Members that come and go. Suspicion and refutation alone let one whose link is half broken swing between the living and the dead for
- * ever, and each swing costs everybody work. So each observer damps them, as routers do with routes (RFC 2439, route flap damping): trouble
- * with a member is points, points decay by half every flap_half_life_ms, and who has flap_limit of them is held to be dead, whatever it
- * says, until a quarter of the limit is left. The protocol goes on below as if nothing were: it is probed, refutes, and is believed;
- * only what is shown of it, and the events, tell it dead. A new life begins without points.
+/* Members that flap. Suspicion and refutation alone let a member with a half broken link alternate between alive and dead for ever, and
+ * each change costs all members work. So each observer damps them, as routers damp routes (RFC 2439, route flap damping): trouble with a
+ * member gives it points, and points halve every flap_half_life_ms. A member with flap_limit points is held (shown as dead), whatever it
+ * claims, until a quarter of the limit is left. The protocol below is unaffected: the member is probed, refutes, and is believed; only
+ * the view and the events show it as dead. A new life begins without points.
  *
- *   trouble:    suspected by somebody 1, dead 3 more (the first return of a member that was cut off is free; the second within a minute is not)
- *   at most:    twice the limit, so that nobody is held longer than three half-lives after its last trouble
- *   and only:   an outlier. Who has less than OUTLIER times the mean of the others is not held, or no longer: then it is the network
- *               that is bad, or it is we who are cut off. Where there are but two members nobody can tell. */
+ *   points:     1 for a suspicion with an accuser, 3 more for a death (the first return of a member that was cut off is free; a
+ *               second one within a minute is not)
+ *   bound:      twice the limit, so that no member is held longer than three half-lives after its last trouble
+ *   outliers:   only a member with at least OUTLIER times the mean score of the others is damped; one below it is released. Else the
+ *               network is bad, or we are cut off ourselves. With only two members there is no telling */
 #include <math.h>
 #include <stdlib.h>
 
@@ -38,7 +39,7 @@ static void forget(struct swim *s, struct flap *f) {
 static struct flap *add(struct swim *s, uint32_t id) {
   if (s->flaps_count == s->flaps_capacity) {
     struct flap *grown = realloc(s->flaps, (s->flaps_capacity * 2 + 4) * sizeof *grown);
-    if (!grown) return NULL; /* It is not damped then; all else goes on. */
+    if (!grown) return NULL; /* Without memory it is not damped. */
     s->flaps = grown;
     s->flaps_capacity = s->flaps_capacity * 2 + 4;
   }
@@ -48,9 +49,9 @@ static struct flap *add(struct swim *s, uint32_t id) {
   return f;
 }
 
-/* The sum of all points is kept as it decays, not walked; those of members that were forgotten decay in it too. */
+/* The sum of all points is kept and decays as a whole, including the points of members that were forgotten. */
 static bool is_outlier(const struct swim *s, double points) {
-  uint32_t others = s->living + s->dead - 1; /* This one is among them. */
+  uint32_t others = s->living + s->dead - 1; /* Without this one. */
   double theirs = fmax(0, decayed(s, s->flaps_sum, s->flaps_sum_ns) - points);
   return others > 0 && points * others >= OUTLIER * theirs;
 }
@@ -78,7 +79,7 @@ static double points_of(const struct swim *s, uint32_t id) {
 }
 
 void swim_flap_suspected(struct swim *s, uint32_t id, uint32_t accuser) {
-  if (accuser) trouble(s, id, 1); /* Else it is a death that we doubt. */
+  if (accuser) trouble(s, id, 1); /* Without an accuser it is a death that we doubt. */
 }
 void swim_flap_died(struct swim *s, uint32_t id) { trouble(s, id, DEATH_POINTS); }
 
@@ -87,14 +88,14 @@ void swim_flap_forget(struct swim *s, uint32_t id) {
   if (f) forget(s, f);
 }
 
-/* Of many who are cut off at once, the first is an outlier until the others follow. */
+/* When many are cut off at once, the first one is an outlier until the others follow. */
 static bool may_go(const struct swim *s, const struct flap *f) {
   double points = decayed(s, f->points, f->at_ns);
   if (s->config.flap_limit == 0 || !is_outlier(s, points)) return true;
   return s->members[f->id].state != SWIM_SUSPECT && points <= RELEASE * s->config.flap_limit;
 }
 
-/* A look at a few of them each period, so that all are forgotten in time. */
+/* Check a few of them each period, so that all are forgotten in time. */
 static void sweep(struct swim *s) {
   for (int n = 0; n < SWEEP && s->flaps_count > 0; n++) {
     struct flap *f = &s->flaps[s->flaps_at++ % s->flaps_count];
@@ -112,9 +113,9 @@ void swim_flap_tick(struct swim *s) {
     m->held = 0;
     s->held--;
     swim_fact(s, SWIM_FACT_RELEASED, id, 0, 0);
-    if (!swim_lives(m)) continue; /* It is dead, and nothing new. */
+    if (!swim_lives(m)) continue; /* It is dead, which is no news. */
     swim_emit(s, SWIM_EVENT_JOIN, id, m->incarnation, SWIM_ALIVE);
-    if (m->state == SWIM_SUSPECT) swim_emit(s, SWIM_EVENT_SUSPECT, id, m->incarnation, SWIM_SUSPECT); /* It goes for other reasons. */
+    if (m->state == SWIM_SUSPECT) swim_emit(s, SWIM_EVENT_SUSPECT, id, m->incarnation, SWIM_SUSPECT); /* It is under suspicion meanwhile. */
     events++;
   }
   sweep(s);

@@ -1,11 +1,11 @@
-/* Rumours: what is to be told about a member, at most one each, for what is told is the newest of the table. A rumour stands in
- * the list of those sent as often as itself, so the least-sent is found at once, and of those the oldest. */
+/* Rumours: news about members, at most one for each, because a datagram carries the newest record of the table. There is a list for each
+ * number of transmissions, so the least-sent rumour is found at once, and among those the oldest. */
 #include <assert.h>
 #include <stdlib.h>
 
 #include "core/swim_private.h"
 
-enum { MISFITS_MAX = 8 }; /* Rumours too long for what is left of a datagram that are passed over before it is closed. */
+enum { MISFITS_MAX = 8 }; /* Rumours that may be skipped as too long for the rest of a datagram before it is closed. */
 
 uint32_t swim_rumour_limit(const struct swim *s) {
   uint32_t digits = 0; /* ceil(log10(N + 1)) */
@@ -61,12 +61,12 @@ static uint32_t take(struct swim *s) {
 
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
   uint32_t at = s->members[id].rumour;
-  bool payload = with_payload || (at != NONE && s->rumours[at].payload); /* A payload that was being told goes on being told. */
+  bool payload = with_payload || (at != NONE && s->rumours[at].payload); /* A payload that was being sent is still sent. */
   if (at != NONE) {
     unlink_rumour(s, at);
   } else {
     at = take(s);
-    if (at == NONE) { /* No memory: our table differs from others' then, and the digests will show it. */
+    if (at == NONE) { /* No memory: the tables then differ, and the digests show it. */
       s->counts.dropped++;
       return;
     }
@@ -78,12 +78,12 @@ void swim_rumour(struct swim *s, uint32_t id, bool with_payload) {
   swim_gossip_wake(s);
 }
 
-/* Digests are of those who live, with incarnation and payload: four members in a row who tell ours have heard all that rumours of the
- * living could tell them, and so has nearly everybody. After a burst of joins this ends what else would be told for minutes.
- * Suspicions and deaths go on: no digest shows them. */
+/* Digests cover live members with incarnation and payload: when four members in a row send our own digest, they know everything that
+ * rumours of live members could tell, and so does nearly everybody. After a burst of joins this ends rumours that would last for
+ * minutes. Rumours of suspicions and deaths go on, for digests do not show them. */
 void swim_rumours_moot(struct swim *s) {
   s->agreed = 0;
-  if (s->rumours_count <= BULK) return; /* A few are cheaper told than thought about. */
+  if (s->rumours_count <= BULK) return; /* Up to BULK rumours, sending them all is cheaper than selecting. */
   for (uint32_t n = 1; n < SENT_MAX; n++)
     for (uint32_t at = s->lists[n].head, next; at != NONE; at = next) {
       next = s->rumours[at].next;
@@ -92,7 +92,7 @@ void swim_rumours_moot(struct swim *s) {
 }
 
 void swim_gossip_wake(struct swim *s) {
-  if (s->gossip_ns == UINT64_MAX) /* A random phase, so that what all learn at once is not told by all at once. */
+  if (s->gossip_ns == UINT64_MAX) /* A random phase, so that members that learn something at once do not all send at once. */
     s->gossip_ns = s->now_ns + rng_below(&s->rng, ms(s->config.gossip_interval_ms));
 }
 
@@ -118,8 +118,8 @@ static bool tell(struct swim *s, struct writer *w, uint32_t id, size_t *size) {
   return true;
 }
 
-/* At most a datagram is saved up; what the last record went over is paid back first. The young may use four times as much, for
- * a burst of joins is a burst of the young. */
+/* At most a datagram is saved up; an overdraft by the last record is paid back first. Young nodes may use four times as much, because
+ * in a burst of joins all are young. */
 static void refill(struct swim *s) {
   uint64_t rate = s->config.gossip_bytes_per_s * (s->now_ns < s->young_ns ? UINT64_C(4) : 1);
   uint64_t bytes = (s->now_ns - s->budget_ns) / 1000 * rate / 1000000;
@@ -133,7 +133,7 @@ static void refill(struct swim *s) {
 }
 
 static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
-  size_t size; /* Not counted: somebody's life hangs on it. */
+  size_t size; /* Not counted: a member's life may depend on it. */
   if (!tell(s, w, id, &size)) return 0;
   if (s->members[id].rumour != NONE) sent(s, id);
   return 1;
@@ -142,7 +142,7 @@ static uint32_t tell_first(struct swim *s, struct writer *w, uint32_t id) {
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first) {
   uint32_t told[SWIM_DATAGRAM_MAX / 14], count = 0, first = 0, misfits = 0;
   refill(s);
-  size_t reserved = swim_users_waiting(s) ? s->config.datagram_max / 4 : 0; /* Theirs, until all records are told. */
+  size_t reserved = swim_users_waiting(s) ? s->config.datagram_max / 4 : 0; /* Reserved for events of users until all records are in. */
   if (self_first) first += tell_first(s, w, SELF);
   if (about != NONE && about != SELF) first += tell_first(s, w, about);
   uint8_t *end = w->end;
@@ -155,10 +155,10 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
       assert(count < sizeof told / sizeof *told);
       size_t size;
       if (tell(s, w, id, &size)) told[count++] = id, s->budget_bytes -= (int64_t)size;
-      else misfits++; /* Not sent, so not counted: it comes first again next time. */
+      else misfits++; /* Not sent, so not counted: it comes first again in the next datagram. */
     }
   }
-  for (uint32_t i = 0; i < count; i++) sent(s, told[i]); /* Only now: it moves them between the lists walked above. */
+  for (uint32_t i = 0; i < count; i++) sent(s, told[i]); /* Only now, for it moves them between the lists walked above. */
   w->end = end;
   return first + count + swim_tell_users(s, w);
 }
@@ -174,5 +174,5 @@ void swim_gossip_tick(struct swim *s) {
   for (uint32_t i = 0; i < count; i++)
     swim_post(s, &(struct send){.type = GOSSIP, .to = swim_address(s, &s->members[ids[i]]), .about = NONE});
   if (s->living == 0 && s->config.gossip_fanout > 0)
-    s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* Alone: nobody to tell. */
+    s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms); /* We are alone. */
 }

@@ -16,7 +16,7 @@ int swim_join(struct swim *s, uint64_t now_ns, const struct shoal_address *seed)
   assert(now_ns >= s->now_ns);
   s->now_ns = now_ns;
   struct shoal_address ours = swim_address(s, &s->members[SELF]);
-  if (address_equal(seed, &ours)) return 0; /* We need nobody to tell us about ourselves. */
+  if (address_equal(seed, &ours)) return 0; /* A node does not join itself. */
   struct seed *known = seed_find(s, seed);
   if (!known && s->seeds_count == SWIM_SEEDS_MAX) return ERR_FULL;
   if (!known) known = &s->seeds[s->seeds_count++];
@@ -33,7 +33,7 @@ bool swim_forget(struct swim *s, const struct shoal_address *seed) {
 
 static void try_seed(struct swim *s, struct seed *seed) {
   seed->sequence = swim_send_sync(s, &seed->address);
-  seed->next_ns = s->now_ns + backoff_next(&seed->backoff, rng_next(&s->rng)); /* Jittered: nodes started together ask apart. */
+  seed->next_ns = s->now_ns + backoff_next(&seed->backoff, rng_next(&s->rng)); /* Jittered: nodes that start together ask apart. */
 }
 
 void swim_join_tick(struct swim *s) {
@@ -48,7 +48,7 @@ uint64_t swim_join_deadline(const struct swim *s) {
   return at;
 }
 
-/* The member that answered at this seed lives there still. */
+/* Is the member that answered at this seed still alive at that address? */
 static bool seed_lives(const struct swim *s, const struct seed *seed) {
   uint32_t id = seed->member ? swim_members_by_key(s, seed->member, 0) : NONE;
   if (id == NONE || !swim_lives(&s->members[id])) return false;

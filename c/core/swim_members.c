@@ -1,4 +1,4 @@
-/* What is believed of a member: every change of state or incarnation, and the merging of claims. */
+/* Beliefs about members: every change of state or incarnation, and the merging of claims. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,13 +18,13 @@ static void suspicion_end(struct swim *s, struct member *m) {
   m->suspicion = NONE;
 }
 
-/* Time to refute, with N living. */
+/* The time to refute, with N living members. */
 static void suspicion_begin(struct swim *s, uint32_t id, uint32_t accuser) {
   struct member *m = &s->members[id];
   double living = swim_living(s);
   double least_ms = s->config.probe_interval_ms * (double)s->config.suspicion_multiplier * fmax(1, log10(living));
   uint64_t least_ns = (uint64_t)(least_ms * (double)NS_PER_MS);
-  uint32_t others = swim_living(s) > 2 ? swim_living(s) - 2 : 0; /* Who could confirm: all but the suspect and its accuser. */
+  uint32_t others = swim_living(s) > 2 ? swim_living(s) - 2 : 0; /* Members that could confirm: all but the suspect and its accuser. */
   uint32_t wanted = s->config.confirmations < others ? s->config.confirmations : others;
   struct suspicion *now = &s->suspicions[m->suspicion].of;
   s->suspicions[m->suspicion].asked = false;
@@ -83,7 +83,7 @@ static bool address_greater(const struct shoal_address *a, const struct shoal_ad
 }
 
 void swim_raise_self(struct swim *s) {
-  /* Nobody else's record is as loud: it starts anew, with the payload, which some may not have heard. */
+  /* Our own record starts a new rumour with the payload, which some members may not have received. */
   swim_rumour(s, SELF, true);
 }
 
@@ -96,7 +96,7 @@ static void set_self_incarnation(struct swim *s, struct swim_incarnation incarna
   swim_raise_self(s);
 }
 
-/* The incarnation that answers this one. */
+/* The incarnation that refutes this one. */
 static struct swim_incarnation above(struct swim_incarnation i) {
   if (i.version + 1 < UINT32_MAX) return (struct swim_incarnation){i.generation, i.version + 1};
   return (struct swim_incarnation){i.generation + 1, 0};
@@ -116,8 +116,8 @@ bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t st
   struct swim_incarnation answer = above(incarnation);
   if (claim_compare(incarnation, state, self->incarnation, self->state) <= 0) return false;
   if (incarnation.generation > self->incarnation.generation) answer = (struct swim_incarnation){incarnation.generation + 1, 0};
-  if (answer.generation == UINT32_MAX) return false; /* Only a liar leads here; nobody would take our answer. */
-  if (state == SWIM_SUSPECT || state == SWIM_DEAD) { /* Somebody missed our answers: perhaps it is we who are slow. */
+  if (answer.generation == UINT32_MAX) return false; /* Only a forged claim leads here, and nobody would accept our answer. */
+  if (state == SWIM_SUSPECT || state == SWIM_DEAD) { /* A member missed our answers: we may be slow ourselves. */
     s->counts.refuted++;
     swim_ail(s, 1);
   }
@@ -125,12 +125,12 @@ bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t st
   return true;
 }
 
-/* They remember a payload of this generation that others will prefer to ours: an earlier life's of this very second, or a
- * namesake's. */
+/* Others remember a payload of this generation that they would prefer to ours: from an earlier life in the same second, or from a
+ * namesake. */
 static bool outdoes_payload(const struct swim *s, const struct record *r) {
   const struct member *self = &s->members[SELF];
   if (r->incarnation.generation != self->incarnation.generation || r->payload_version < self->payload_version ||
-      r->payload_version + 1 == UINT32_MAX) return false; /* Past that only a liar leads. */
+      r->payload_version + 1 == UINT32_MAX) return false; /* Only a forged record leads beyond it. */
   if (r->payload_version > self->payload_version) return true;
   return r->payload_length != self->payload_length || memcmp(r->payload, swim_payload(s, self), r->payload_length) != 0;
 }
@@ -141,7 +141,7 @@ static void merge_self(struct swim *s, const struct record *r) {
   if (swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours))
     s->counts.conflicts++;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
-    /* Nobody has heard of us in this life: it is an earlier one that they remember, of this very second. */
+    /* Nobody knows of this life yet: they remember an earlier one of the same second. */
     swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
     return;
   }
@@ -155,7 +155,7 @@ static void merge_self(struct swim *s, const struct record *r) {
   swim_refute(s, r->incarnation, r->state);
 }
 
-/* Payload and address, for a record of this member's generation. True when something was news. */
+/* Merge payload and address of a record of this member's generation. True when something was new. */
 static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
   struct member *m = &s->members[id];
   bool news = false;
@@ -177,15 +177,15 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
   return swim_store_payload(s, id, r->payload, r->payload_length, r->payload_version) == 0 || news;
 }
 
-/* A member whose name we did not know, or whose old life is over: begin this one. */
+/* Begin the life of a member that is new, or whose old life is over. */
 static void begin(struct swim *s, uint32_t id, const struct record *r, bool quiet) {
   struct member *m = &s->members[id];
   bool living = r->state == SWIM_ALIVE || r->state == SWIM_SUSPECT;
   swim_flap_forget(s, id);
-  assert(!swim_lives(m)); /* So no digest knows its payload. Another life's is none of this one's. */
+  assert(!swim_lives(m)); /* So no digest includes its payload. The payload of another life is not this life's. */
   m->place_version = 0, m->rtt = 0, m->heard = 0;
   (void)swim_store_payload(s, id, NULL, 0, 0); /* A shorter one always fits. */
-  (void)swim_set_address(s, id, &r->address);  /* Without memory the old one stays, and its own datagrams tell. */
+  (void)swim_set_address(s, id, &r->address);  /* Without memory the old address stays until its own datagrams correct it. */
   move(s, id, living ? SWIM_ALIVE : r->state, r->incarnation, 0);
   merge_details(s, id, r);
   if (living) swim_emit(s, SWIM_EVENT_JOIN, id, r->incarnation, SWIM_ALIVE);
@@ -194,7 +194,7 @@ static void begin(struct swim *s, uint32_t id, const struct record *r, bool quie
   if (r->state == SWIM_SUSPECT) swim_suspect(s, id, r->incarnation, r->accuser);
 }
 
-/* Its generation rose: whatever it was is over. */
+/* Its generation rose: its old life is over. */
 static void end_life(struct swim *s, uint32_t id) {
   struct member *m = &s->members[id];
   if (!swim_lives(m)) return;
@@ -203,7 +203,7 @@ static void end_life(struct swim *s, uint32_t id) {
   swim_emit(s, SWIM_EVENT_DEAD, id, m->incarnation, SWIM_DEAD);
 }
 
-/* Its deadline has come nearer; one that would lie in the past is now, or it would look as if our timers ran late. */
+/* Its deadline came nearer. A deadline in the past becomes now, else it would look as if our timers ran late. */
 static void nearer(struct swim *s, uint32_t suspicion) {
   uint64_t at_ns = suspicion_deadline(&s->suspicions[suspicion].of);
   if (at_ns < s->now_ns) at_ns = s->now_ns;
@@ -224,12 +224,12 @@ void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnati
   }
   if (claim_compare(incarnation, SWIM_SUSPECT, m->incarnation, m->state) <= 0) return;
   bool lived = swim_lives(m), suspected = m->state == SWIM_SUSPECT;
-  if (!move(s, id, SWIM_SUSPECT, incarnation, accuser)) return; /* No memory: somebody else will see it through. */
+  if (!move(s, id, SWIM_SUSPECT, incarnation, accuser)) return; /* No memory: other members carry this suspicion through. */
   if (!lived) swim_emit(s, SWIM_EVENT_JOIN, id, incarnation, SWIM_ALIVE);
   if (!suspected) swim_emit(s, SWIM_EVENT_SUSPECT, id, incarnation, SWIM_SUSPECT);
   if (!suspected) s->counts.suspicions++, swim_flap_suspected(s, id, accuser);
   swim_fact(s, SWIM_FACT_SUSPECTED, id, accuser, 0);
-  if (accuser) swim_rumour(s, id, false); /* Without one it is a death that we doubt, and that others hear of as we did. */
+  if (accuser) swim_rumour(s, id, false); /* Without an accuser it is a death that we doubt; others hear of it as we did. */
   if (accuser != s->members[SELF].key) swim_probe_suspect(s, id);
 }
 
@@ -253,7 +253,7 @@ static void advance(struct swim *s, uint32_t id, const struct record *r, bool qu
   if (!quiet && (lived || r->state == SWIM_ALIVE)) swim_rumour(s, id, !lived);
 }
 
-/* Who says that it is dead need say no more: it has the least time to refute, and then we ask it ourselves. */
+/* A claim of death counts as all confirmations: the member has the least time to refute, and then we ping it ourselves. */
 static void hasten(struct swim *s, uint32_t id, struct swim_incarnation incarnation) {
   const struct member *m = &s->members[id];
   if (m->suspicion == NONE || swim_incarnation_compare(incarnation, m->incarnation) != 0) return;
@@ -261,8 +261,8 @@ static void hasten(struct swim *s, uint32_t id, struct swim_incarnation incarnat
   nearer(s, m->suspicion);
 }
 
-/* It lives here, and has not had its time to refute here: before half of the least time to do so has passed, nobody's word that it is
- * dead is taken (verify_deaths). A true death's suspicion comes at least that long before. Of a table it never is. */
+/* It is alive here, and has not had its time to refute: with verify_deaths a claim of death is not believed until half of the least
+ * time has passed. The suspicion of a true death arrives at least that long before. In a table it is never believed. */
 static bool unheard(const struct swim *s, const struct member *m, bool table) {
   if (!table && !s->config.verify_deaths) return false;
   if (m->state != SWIM_SUSPECT) return m->state == SWIM_ALIVE;
@@ -286,8 +286,8 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   if (r.incarnation.generation < m->incarnation.generation) return;
   bool doubted = r.state == SWIM_DEAD && r.incarnation.generation == m->incarnation.generation && unheard(s, m, table);
   if (doubted) {
-    r.state = SWIM_SUSPECT; /* It may be the other side of a partition that speaks, or one who was cut off: let the member answer. */
-    r.accuser = 0; /* Nobody that we could name. */
+    r.state = SWIM_SUSPECT; /* The claim may come from the other side of a partition: let the member answer. */
+    r.accuser = 0; /* No known accuser. */
   }
   if (r.incarnation.generation > m->incarnation.generation) {
     end_life(s, id);
@@ -311,9 +311,9 @@ uint32_t swim_merge_sender(struct swim *s, const struct header *header, const st
   uint32_t id = swim_members_by_key(s, header->key, header->incarnation.generation);
   if (id == NONE || id == SELF) return id;
   struct member *m = &s->members[id];
-  if (header->incarnation.generation != m->incarnation.generation) return id; /* Its own record will tell. */
+  if (header->incarnation.generation != m->incarnation.generation) return id; /* Its own record will correct it. */
   struct shoal_address known = swim_address(s, m);
-  /* An incarnation brings its address, and a header has none: only from the one we know. Else its own record will tell. */
+  /* A new incarnation may bring a new address, which a header lacks: accept it only from the known address. Else wait for its record. */
   if (swim_incarnation_compare(header->incarnation, m->incarnation) > 0 && address_equal(&known, from)) {
     struct record r = swim_members_record(s, id, false);
     r.incarnation = header->incarnation;
@@ -330,8 +330,8 @@ void swim_expire(struct swim *s) {
     assert(m->state == SWIM_SUSPECT);
     struct suspect *suspect = &s->suspicions[m->suspicion];
     if (s->config.verify_deaths && !suspect->asked && !suspicion_accused_by(&suspect->of, s->members[SELF].key)) {
-      /* We know it from hearsay only, and may have missed that it refuted: ask it ourselves before we call it dead. */
-      if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due: after these are taken. */
+      /* We know the suspicion only from hearsay, and may have missed the refutation: ping the member before we declare it dead. */
+      if (s->sends_count + PROBES_MAX > SENDS_MAX) return; /* It stays due until these are taken. */
       suspect->asked = true;
       swim_fact(s, SWIM_FACT_CHECKED, id, 0, 0);
       swim_send_ping(s, id, 0);

@@ -1,11 +1,11 @@
-/* Round trips, and the coordinates that come of them. */
+/* Round trips, and coordinates computed from them. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "core/swim_private.h"
 
 /* A round trip is kept in 16 bits: 12 of mantissa, 4 of exponent, in units of 2^10 ns: to 1/2048, up to 137 s. */
-enum { NEAR_MS = 5 }; /* In a local network nobody tells coordinates: all are near. */
+enum { NEAR_MS = 5 }; /* In a local network no member announces coordinates: all are near. */
 enum { RTT_UNIT_BITS = 10, RTT_MANTISSA_BITS = 12, RTT_EXPONENT_MAX = 15 };
 
 uint64_t swim_rtt_ns(uint16_t kept) {
@@ -17,7 +17,7 @@ static uint16_t pack_rtt(uint64_t rtt_ns) {
   unsigned exponent = 0;
   while (mantissa >> RTT_MANTISSA_BITS && exponent < RTT_EXPONENT_MAX) mantissa >>= 1, exponent++;
   if (mantissa >> RTT_MANTISSA_BITS) mantissa = (1u << RTT_MANTISSA_BITS) - 1;
-  if (mantissa == 0) mantissa = 1; /* 0 stands for not known. */
+  if (mantissa == 0) mantissa = 1; /* 0 means not known. */
   return (uint16_t)(exponent << RTT_MANTISSA_BITS | mantissa);
 }
 
@@ -40,7 +40,7 @@ void swim_merge_place(struct swim *s, uint32_t id, const struct place *place) {
   if (id != SELF && place->version > m->place_version) set_place(m, place);
 }
 
-/* We have moved: far enough to say so? By more than NEAR, and a tenth of what we told, so that jitter is no news. */
+/* Announce our coordinates when we have moved by more than NEAR and a tenth of the announced distance, so that jitter is no news. */
 static void announce(struct swim *s) {
   struct member *self = &s->members[SELF];
   uint8_t error;
@@ -64,7 +64,7 @@ void swim_heard(struct swim *s, uint32_t id, uint64_t rtt_ns) {
   uint64_t known_ns = swim_rtt_ns(m->rtt);
   m->rtt = pack_rtt(smooth(known_ns, rtt_ns));
   s->counts.rtt_ns = smooth(s->counts.rtt_ns, rtt_ns);
-  if (known_ns && rtt_ns > 2 * known_ns) rtt_ns = 2 * known_ns; /* A queue somewhere, not a distance. */
+  if (known_ns && rtt_ns > 2 * known_ns) rtt_ns = 2 * known_ns; /* A queue on the way, not a distance. */
   vivaldi_update(&s->place, &m->at, m->place_version ? m->place_error : UINT8_MAX, rtt_ns, &s->rng);
   announce(s);
 }

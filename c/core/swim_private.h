@@ -1,9 +1,9 @@
-/* What the parts of swim share. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging · swim_gossip.c: rumours ·
- * swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams · swim_wire.c: bytes ·
- * swim_user.c, swim_why.c, swim_place.c, swim_flap.c: events of users, evidence, coordinates, damping.
+/* swim_private: shared by the parts of swim. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging ·
+ * swim_gossip.c: rumours · swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams ·
+ * swim_wire.c: bytes · swim_user.c, swim_why.c, swim_place.c, swim_flap.c: events of users, evidence, coordinates, damping.
  *
- * A member is known by its id, its index in the table, which never changes while it is kept; the table moves when it grows, so
- * a pointer into it lives only until the next add(). */
+ * A member is identified by its id, its index in the table, which never changes while the member is kept. The table moves when it
+ * grows, so a pointer into it is valid only until the next add(). */
 #ifndef SHOAL_SWIM_PRIVATE_H
 #define SHOAL_SWIM_PRIVATE_H
 
@@ -21,29 +21,29 @@
 
 enum {
   SELF = 0,             /* Our own id. */
-  SENDS_MAX = 64,       /* Datagrams one event can ask for; more are dropped and counted (swim_next was not called). */
+  SENDS_MAX = 64,       /* Datagrams that can wait for swim_next; more are dropped and counted. */
   EVENTS_MAX = 512,     /* Waiting for swim_next. */
-  EVENTS_INPUT = 256,   /* What one input can add: 3 for a suspicion in a new life, 76 such records in a datagram. */
-  EXPIRE_MAX = 64,      /* Suspicions that one tick lets run out; the deadline stays due for the rest. */
-  PHASES = 4,           /* In a period of the clock, at which periods of ours begin: swim_in_step. */
-  PROBES_MAX = 16,      /* At once: the round's, those of leaving and hints. */
-  RELAYS_MAX = 64,      /* Pings sent for others; past it the oldest is forgotten. */
+  EVENTS_INPUT = 256,   /* The most that one input adds: 3 for a suspicion in a new life, 76 such records in a datagram. */
+  EXPIRE_MAX = 64,      /* Suspicions that one tick ends; the deadline stays due for the rest. */
+  PHASES = 4,           /* Instants in a period of the clock at which our periods may begin: swim_in_step. */
+  PROBES_MAX = 16,      /* At once: of the round, of leaving and of hints. */
+  RELAYS_MAX = 64,      /* Pings sent for others; beyond it the oldest is forgotten. */
   TRANSFERS_MAX = 8,    /* Tables being sent. */
   TABLE_BURST = 8,      /* Datagrams of a table in a row, */
   TABLE_GAP_MS = 10,    /* then a pause, so that no receiver's buffer overflows. */
   CONNS_MAX = 8,        /* Streams: half of them ours, half accepted. */
   FRAME_MAX = 2 + SWIM_DATAGRAM_MAX,
   SENT_MAX = 48,        /* Most transmissions of a rumour: 8 * ceil(log10(10^6)). */
-  AGREED = 4,           /* Acks in a row that tell our own digest, after which who lives is no news. */
-  WITNESSES = 3,        /* That must have heard of our leaving. */
-  YOUNG = 10,           /* Periods in which a new member may gossip more. */
-  BULK = 16,            /* Rumours that may be too many for gossip. */
-  USERS_MAX = 64,       /* Events of users told at once; past it the most told makes room. */
-  ORIGINS_MAX = 256,    /* Members whose events are told apart. */
-  FACTS_MAX = 256,      /* Of evidence, about whomever. */
+  AGREED = 4,           /* Acks in a row with our own digest, after which rumours of live members are moot. */
+  WITNESSES = 3,        /* Members that must acknowledge our leaving. */
+  YOUNG = 10,           /* Periods in which a new node may gossip more. */
+  BULK = 16,            /* From so many rumours on, tables may be cheaper than gossip. */
+  USERS_MAX = 64,       /* Events of users being sent; beyond it the most-sent one makes room. */
+  ORIGINS_MAX = 256,    /* Members whose events are tracked. */
+  FACTS_MAX = 256,      /* Facts of evidence, about all members together. */
   PLACE_VERSION_MAX = (1 << 24) - 1,
-  PLACE_PERIODS = 10,   /* Between two versions of our coordinates, at least. */
-  SWEEP = 8,            /* Table slots looked at for reaping each period. */
+  PLACE_PERIODS = 10,   /* Least number of periods between two versions of our coordinates. */
+  SWEEP = 8,            /* Table slots checked for reaping each period. */
   FANOUT_MAX = 8,
   IPV6_BYTES = 16,
   WINDOW_MAX_MS = 600000 * 9, /* Of a probe: the longest interval in the worst health. */
@@ -63,7 +63,7 @@ struct claim {
   uint32_t key;
   struct swim_incarnation incarnation;
   uint8_t state;
-  uint8_t place; /* The low 6 bits of the version of its coordinates that is known. */
+  uint8_t place; /* The low 6 bits of the known version of its coordinates. */
 };
 struct place { /* Coordinates. */
   struct vivaldi at;
@@ -83,18 +83,18 @@ struct record { /* The bytes belong to the datagram. */
   struct place place;       /* Version 0: none follows. */
 };
 struct user_event { /* The bytes belong to the datagram. */
-  uint32_t key, generation, number; /* Whose, and which of its life's, from 1. */
+  uint32_t key, generation, number; /* Its sender, and its number in that life, from 1. */
   const uint8_t *bytes;
   size_t length;
 };
-struct cluster { /* What a datagram of our cluster is known by. */
+struct cluster { /* Identifies datagrams of our cluster. */
   uint32_t crc;
 };
 
 void swim_wire_header(struct writer *w, const struct cluster *cluster, const struct header *header);
 /* Set the checksum of a finished datagram. */
 void swim_wire_seal(uint8_t *bytes, size_t length, const struct cluster *cluster);
-/* Check and read the header; the reader stands behind it. 0, or minus (reason + 1). */
+/* Check and read the header, and move the reader behind it. 0, or minus (reason + 1). */
 int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t length, struct header *out, struct reader *r);
 void swim_wire_write_claim(struct writer *w, const struct claim *claim);
 void swim_wire_read_claim(struct reader *r, struct claim *out);
@@ -102,7 +102,7 @@ void swim_wire_write_address(struct writer *w, const struct shoal_address *addre
 void swim_wire_read_address(struct reader *r, struct shoal_address *out);
 size_t swim_wire_record_size(const struct record *record);
 void swim_wire_write_record(struct writer *w, const struct record *record);
-/* False: no more (at the end, or r->failed). An event of a user's has no name, and stands in *user then. */
+/* False: no more (at the end, or r->failed). For an event of a user the name is empty and *user is set. */
 bool swim_wire_read_record(struct reader *r, struct record *out, struct user_event *user);
 size_t swim_wire_user_size(const struct user_event *user);
 void swim_wire_write_user(struct writer *w, const struct user_event *user);
@@ -112,46 +112,46 @@ uint32_t swim_wire_key(const char *name, size_t name_length);
 
 /* ---- state ---- */
 
-struct member { /* 64 bytes: a table is mostly these. */
+struct member { /* 64 bytes: most of the table's memory. */
   uint32_t key;
   struct swim_incarnation incarnation;
   uint32_t payload_version;
-  uint32_t blob;      /* The name, 16 bytes of address when it is IPv6, the payload. */
-  uint32_t place;     /* Among the living or the dead; NONE for left and for ourselves. Of a free slot: the next free one. */
+  uint32_t blob;      /* The name, 16 bytes of address if it is IPv6, the payload. */
+  uint32_t place;     /* Index among the living or the dead; NONE for left and for ourselves. Of a free slot: the next free one. */
   uint32_t suspicion; /* Handle in `suspicions`; NONE unless suspect. */
-  uint32_t rumour;    /* Index in `rumours`; NONE while nothing is to be told. */
-  uint8_t host[4];    /* When it is IPv4. */
+  uint32_t rumour;    /* Index in `rumours`; NONE without one. */
+  uint8_t host[4];    /* If it is IPv4. */
   uint16_t port;
   uint16_t payload_length;
   uint8_t name_length; /* 0: the slot is free. */
   uint8_t state : 2, ipv6 : 1;
-  uint8_t flapped : 1, held : 1; /* There is a struct flap of it; it is held to be dead. */
+  uint8_t flapped : 1, held : 1; /* It has a struct flap; it is held. */
   uint16_t changed_high; /* When the state last changed, in milliseconds. */
   uint32_t changed_low;
   uint16_t rtt;   /* Smoothed round trip of direct probes, as swim_rtt_ns() reads it; 0: not known. */
-  uint16_t heard; /* The second, counted from any and modulo 2^16, in which it last answered us; 0: it has not. */
+  uint16_t heard; /* The second, modulo 2^16, in which it last answered us; 0: never. */
   uint32_t place_version : 24, place_error : 8;
   struct vivaldi at;
 };
 
-struct suspect { /* What is kept of a member under suspicion. */
+struct suspect { /* A member under suspicion. */
   struct suspicion of;
-  bool asked; /* It was known from hearsay; the deadline passed, and we have pinged it ourselves. */
+  bool asked; /* Known from hearsay; its deadline passed, and we have pinged it ourselves. */
 };
 
-struct flap { /* The points of a member that gave trouble (swim_flap.c), as of then. */
+struct flap { /* The points of a member that gave trouble (swim_flap.c), at that time. */
   uint32_t id;
   double points;
   uint64_t at_ns;
 };
 
-struct rumour { /* Something to tell about a member; in the list of those told as often. Free ones hang together by `next`. */
+struct rumour { /* News of a member; in the list of rumours sent equally often. Free ones are linked by `next`. */
   uint32_t id, next, previous;
   uint8_t sent;    /* Transmissions so far; the index of its list. */
   bool payload;    /* Its record carries the payload. */
 };
 
-struct list { /* Of rumours; in at the tail, out at the head. */
+struct list { /* Of rumours: added at the tail, removed at the head. */
   uint32_t head, tail;
 };
 
@@ -160,32 +160,32 @@ enum purpose { FOR_ROUND, FOR_HINT, FOR_LEAVE };
 struct probe {
   enum stage stage;
   enum purpose purpose;
-  uint32_t target, key; /* Id, and key: the slot may have been reaped and filled anew. */
-  struct swim_incarnation incarnation; /* Of the target when we began: a newer one is a sign of life. */
+  uint32_t target, key; /* Id, and key, because the slot may have been reaped and reused. */
+  struct swim_incarnation incarnation; /* Of the target at the start: a newer one is a sign of life. */
   uint32_t sequence;
-  uint64_t sent_ns, again_ns, indirect_ns, end_ns; /* again: the next repetition of the ping. */
-  uint64_t first_ns, step_ns; /* The first repetition, and from each to the next. Each has a sequence of its own, one higher. */
-  uint8_t repeats;       /* So many were sent. */
-  uint8_t asked, nacks;  /* Members asked for an indirect probe, and those of them that have said they got no answer. */
+  uint64_t sent_ns, again_ns, indirect_ns, end_ns; /* again: when to repeat the ping next. */
+  uint64_t first_ns, step_ns; /* The first repetition, and the interval between them. Each has its own sequence, one higher. */
+  uint8_t repeats;       /* Repetitions sent. */
+  uint8_t asked, nacks;  /* Members asked for an indirect probe, and their nacks. */
 };
 struct relay {
   uint32_t sequence; /* Of our ping; 0: free. */
   uint32_t key;      /* Of its target. */
-  uint32_t asked;    /* The sequence of who asked us, */
+  uint32_t asked;    /* The asker's sequence, */
   struct shoal_address asker;
-  uint64_t nack_ns;  /* Then the asker hears that there was no answer; UINT64_MAX: it has. */
-  uint64_t until_ns; /* After this an answer helps nobody. */
+  uint64_t nack_ns;  /* When to send the nack; UINT64_MAX: sent. */
+  uint64_t until_ns; /* From then on an answer is of no use. */
 };
 struct seed {
   struct shoal_address address;
   uint64_t next_ns;    /* When to try it; UINT64_MAX once it has answered. */
   struct backoff backoff;
   uint32_t sequence;   /* Of the last SYNC to it. */
-  uint32_t member;     /* Who answered: its key, 0 for nobody yet. */
+  uint32_t member;     /* The key of the member that answered; 0: none yet. */
 };
-struct transfer { /* A table on its way. */
+struct transfer { /* A table being sent. */
   bool active;
-  bool by_stream;    /* It is only the word to come and fetch it. */
+  bool by_stream;    /* Only the message that asks to fetch it over a stream. */
   struct shoal_address to;
   uint32_t channel;  /* On this stream; 0: as datagrams. */
   uint32_t first;    /* An id to send before all others, or NONE. */
@@ -197,23 +197,23 @@ struct transfer { /* A table on its way. */
 struct conn { /* A stream. */
   uint32_t channel;  /* Its number; 0: free. */
   bool ours, open_due, sync_due, close_due;
-  bool whole;        /* All of the other's table has come. */
-  struct shoal_address to, back; /* Its other end; and for ours, where that member has its datagrams. */
+  bool whole;        /* The other's table is complete. */
+  struct shoal_address to, back; /* The other end; and for our streams that member's datagram address. */
   uint32_t sequence; /* Of our SYNC. */
-  uint64_t until_ns; /* Closed then, if nothing comes. */
-  uint8_t *buffer;   /* FRAME_MAX bytes of the message that is coming, its length in front. */
+  uint64_t until_ns; /* Closed then, unless bytes come. */
+  uint8_t *buffer;   /* FRAME_MAX bytes: the message being received, its length in front. */
   uint32_t length;
 };
 
-struct send { /* A datagram to be written when it is taken. */
+struct send { /* A datagram that is encoded when it is taken. */
   enum type type;
   uint8_t flags;
   struct shoal_address to;
-  uint32_t about;    /* Id of the recipient, or NONE: it is told first what we believe of it. */
+  uint32_t about;    /* Id of the recipient, to send our belief about it first, or NONE. */
   uint32_t sequence;
   struct claim claim;
   struct shoal_address target; /* PING_REQ, */
-  uint32_t window_ms;          /* and how long the answer is waited for. */
+  uint32_t window_ms;          /* and how long we wait for the answer. */
   bool self_first;   /* Our own record goes first. */
 };
 struct event {
@@ -221,25 +221,25 @@ struct event {
   uint32_t id;
   struct swim_incarnation incarnation;
   uint8_t state;
-  uint8_t confirmations; /* Of the suspicion that it ended, and how long that was. */
+  uint8_t confirmations; /* Of the suspicion that it ended, and its duration. */
   uint32_t suspected_ms;
   uint32_t user; /* SWIM_EVENT_USER: its index in `users`. */
 };
 
-struct user { /* An event of a user's that is being told. */
+struct user { /* An event of a user that is being sent. */
   uint32_t key, generation, number;
   uint16_t length;
   uint8_t sent;
-  bool waiting; /* It is to be delivered here yet. */
+  bool waiting; /* Still to be delivered here. */
   uint8_t bytes[SWIM_USER_MAX];
 };
-struct origin { /* Whose events have been seen: those up to 63 below the newest, by bits. */
+struct origin { /* The events seen of one sender: one bit for each of the newest 64. */
   uint32_t key, generation, newest;
   uint64_t seen;
 };
 struct users { /* Allocated with the first event. */
   struct user at[USERS_MAX];
-  uint32_t count; /* They are at the front; the oldest first. */
+  uint32_t count; /* Oldest first. */
   struct origin origins[ORIGINS_MAX];
   uint32_t origins_count, origins_next; /* Next to be overwritten when all are taken. */
 };
@@ -264,70 +264,70 @@ struct swim {
   uint32_t members_capacity;
   uint32_t free_head, kept; /* kept: slots in use. */
   struct blobs blobs;
-  uint32_t *index, index_count; /* Ids by the hash of their names; NONE where there is none. */
-  uint32_t *order;     /* members_capacity ids: the living but us from the front, the dead from the back. */
+  uint32_t *index, index_count; /* Ids by the hash of their names; NONE: empty. */
+  uint32_t *order;     /* members_capacity ids: the living without ourselves from the front, the dead from the back. */
   uint32_t living, dead;
-  uint32_t cursor;     /* Of the living, [0, cursor) were probed in this round. */
+  uint32_t cursor;     /* The living at [0, cursor) were probed in this round. */
   uint32_t sweep_at;
   uint32_t digest;
   struct heap suspects; /* Deadlines; key: id. */
   struct suspect *suspicions; /* By handle of `suspects`. */
   uint32_t suspicions_capacity;
-  uint32_t ended_ms;   /* The suspicion that the last move ended: how long it was, and its confirmations. */
+  uint32_t ended_ms;   /* Duration and confirmations of the suspicion that the last move ended. */
   uint8_t ended_confirmations;
   struct flap *flaps;  /* In no order. */
-  uint32_t flaps_count, flaps_capacity, flaps_at; /* at: whom to look at next, whether it can be forgotten. */
-  uint32_t held;       /* How many of them are. */
-  double flaps_sum;    /* Of all points ever, decayed, as of */
+  uint32_t flaps_count, flaps_capacity, flaps_at; /* at: the next one to check for removal. */
+  uint32_t held;       /* How many members are held. */
+  double flaps_sum;    /* The decayed sum of all points, as of */
   uint64_t flaps_sum_ns;
 
   struct rumour *rumours;
   uint32_t rumours_capacity, rumours_count, rumours_free;
   struct list lists[SENT_MAX];
-  int64_t budget_bytes; /* What rumours may still use of the network, */
+  int64_t budget_bytes; /* Bytes that rumours may still use, */
   uint64_t budget_ns;   /* as of when, */
-  uint64_t young_ns;    /* and until when they may use more. */
-  int64_t user_budget_bytes; /* What events of users may still use, as of budget_ns. */
+  uint64_t young_ns;    /* and the end of the time in which they may use more. */
+  int64_t user_budget_bytes; /* Bytes that events of users may still use, as of budget_ns. */
   struct users *users;
-  uint32_t user_number;      /* Of our last event. */
-  struct fact *facts;        /* A ring once there are FACTS_MAX. */
+  uint32_t user_number;      /* The number of our last event. */
+  struct fact *facts;        /* A ring, once there are FACTS_MAX. */
   uint64_t facts_count;      /* Ever. */
   uint32_t facts_capacity;
-  uint32_t agreed;           /* So many acks in a row told our own digest. */
+  uint32_t agreed;           /* Acks in a row with our own digest. */
   struct vivaldi_self place; /* Ours, */
-  uint64_t place_ns;         /* and before this no new version of it. */
-  uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to tell. */
+  uint64_t place_ns;         /* and the earliest time of its next version. */
+  uint64_t gossip_ns; /* Next round; UINT64_MAX while there is nothing to gossip. */
 
   uint64_t probe_ns;  /* Next period; UINT64_MAX once we left. */
   struct probe probes[PROBES_MAX];
-  struct relay *relays; /* RELAYS_MAX of them, from the first time that we are asked. */
+  struct relay *relays; /* RELAYS_MAX of them, allocated with the first request. */
   uint32_t relay_next;
-  uint64_t relay_ns;  /* When the first nack may be due; UINT64_MAX: none. */
-  uint64_t relays_until_ns; /* From then on no relay waits for an answer. */
+  uint64_t relay_ns;  /* Earliest time of a nack; UINT64_MAX: none. */
+  uint64_t relays_until_ns; /* No relay waits for an answer from then on. */
   uint32_t probes_used;
   uint32_t health;    /* Lifeguard's local health multiplier less one: 0 well .. config.health_max. */
   uint32_t sequence;
 
   struct seed seeds[SWIM_SEEDS_MAX];
   uint32_t seeds_count;
-  bool joined;         /* A table has been heard in this life. */
-  bool joining_more;   /* The two further tables after the first are still to be asked for. */
-  uint32_t first_table; /* The sequence under which the first table of this life came. */
-  uint32_t syncing;    /* Sequence of the last SYNC that was no seed's. */
-  uint64_t sync_ns;    /* Not before, for differing digests; */
-  uint64_t sync_wait_ns; /* the next pause after that one: a period once digests were equal, then doubling. */
+  bool joined;         /* A table was received in this life. */
+  bool joining_more;   /* The two further tables are still to be requested. */
+  uint32_t first_table; /* The sequence of the first table of this life. */
+  uint32_t syncing;    /* Sequence of the last SYNC not sent to a seed. */
+  uint64_t sync_ns;    /* Earliest next exchange for differing digests; */
+  uint64_t sync_wait_ns; /* the pause after that: a period once digests were equal, then doubling. */
   struct transfer transfers[TRANSFERS_MAX];
   struct conn conns[CONNS_MAX];
-  bool tables_busy;    /* A transfer or a stream may be going on. */
+  bool tables_busy;    /* A transfer or a stream may be in progress. */
   uint32_t channels;   /* The last number given to a stream. */
-  uint32_t channel;    /* That on which the message came that is being dealt with; 0: it is a datagram. */
-  uint16_t stream_port; /* Where we take streams; 0: the driver knows none. */
+  uint32_t channel;    /* The stream of the message being handled; 0: it is a datagram. */
+  uint16_t stream_port; /* The port of our streams; 0: the driver has none. */
 
   bool leaving, left_told;
-  uint32_t witnesses[WITNESSES], witnesses_count, witnesses_wanted; /* Ids of those who heard that we leave. */
-  uint64_t leave_ns; /* When to stop waiting; UINT64_MAX when we are not. */
+  uint32_t witnesses[WITNESSES], witnesses_count, witnesses_wanted; /* Ids of those that acknowledged our leaving. */
+  uint64_t leave_ns; /* When to stop waiting; UINT64_MAX: not leaving. */
 
-  /* Both are lines: in at head + count, out at head. They grow as they must, so that a member at rest has small ones. */
+  /* Both are queues: added at head + count, taken at head. They grow on demand, so that a node at rest has small ones. */
   struct send *sends;
   uint32_t sends_head, sends_count, sends_capacity;
   struct event *events;
@@ -340,36 +340,36 @@ static inline uint64_t ms(uint64_t n) { return n * NS_PER_MS; }
 int swim_incarnation_compare(struct swim_incarnation a, struct swim_incarnation b);
 
 /* swim.c */
-/* The event just added, to be filled further; NULL when there is no memory: then it is lost, and counted. */
+/* The event just added, for the caller to complete; NULL without memory: then it is lost, and counted. */
 struct event *swim_emit(struct swim *s, enum swim_event kind, uint32_t id, struct swim_incarnation incarnation, uint8_t state);
 void swim_post(struct swim *s, const struct send *send);
-uint32_t swim_next_sequence(struct swim *s); /* Never 0, and with room for FANOUT_MAX more. */
+uint32_t swim_next_sequence(struct swim *s); /* Never 0; the next FANOUT_MAX numbers are free too. */
 void swim_view(const struct swim *s, uint32_t id, struct swim_member *out);
 
 /* swim_table.c */
 int swim_members_open(struct swim *s, const struct swim_identity *identity);
 void swim_members_close(struct swim *s);
 uint32_t swim_members_find(const struct swim *s, const char *name, size_t name_length);
-/* The member with this key; when several share it, the one of this generation. NONE. */
+/* The member with this key; if several share it, the one of this generation. Else NONE. */
 uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t generation);
-/* A slot for this name, left for the moment; NONE when the table or the memory is full. */
+/* A slot for this name, in state LEFT at first; NONE when the table or the memory is full. */
 uint32_t swim_members_add(struct swim *s, const struct record *record);
 /* `whole`: with its payload and coordinates. */
 struct record swim_members_record(const struct swim *s, uint32_t id, bool whole);
 struct shoal_address swim_address(const struct swim *s, const struct member *m);
 int swim_set_address(struct swim *s, uint32_t id, const struct shoal_address *address); /* 0, or ERR_MEMORY. */
 int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t length, uint32_t version);
-uint32_t swim_trace(const struct member *m); /* What one living member adds to the digest. */
-/* A new member falls on any place of the round alike: with luck it is among those still to be probed. */
+uint32_t swim_trace(const struct member *m); /* The contribution of a live member to the digest. */
+/* A new member takes any place of the round with equal chance: it may be among those still to be probed. */
 void swim_order_add(struct swim *s, uint32_t id);
 void swim_order_remove(struct swim *s, uint32_t id);
 void swim_graves_add(struct swim *s, uint32_t id);
 void swim_graves_remove(struct swim *s, uint32_t id);
 uint32_t swim_grave(const struct swim *s, uint32_t place); /* The id of one of the dead; place < s->dead. */
-/* A random one of the living but us, alive rather than suspect where that is found quickly; up to `count` distinct ones, none of them
- * `except`. Returns how many. */
+/* Choose up to `count` distinct random living members without ourselves and `except`; alive ones rather than suspects, where
+ * they are found quickly. Returns how many. */
 uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except);
-/* The next of the round; NONE when nobody lives but us. */
+/* The next of the round; NONE when no other member lives. */
 uint32_t swim_round_next(struct swim *s);
 void swim_sweep(struct swim *s);
 
@@ -380,37 +380,37 @@ static inline size_t swim_payload_at(const struct member *m) { return (size_t)m-
 static inline const uint8_t *swim_payload(const struct swim *s, const struct member *m) {
   return blobs_at(&s->blobs, m->blob) + swim_payload_at(m);
 }
-/* Ourselves included until we leave, and those held to be dead: what sizes and chances are reckoned with. */
+/* Includes ourselves until we leave, and held members: the N of sizes and probabilities. */
 static inline uint32_t swim_living(const struct swim *s) { return s->living + (s->members[SELF].state == SWIM_ALIVE); }
 static inline bool swim_lives(const struct member *m) { return m->state == SWIM_ALIVE || m->state == SWIM_SUSPECT; }
 static inline uint64_t swim_changed_ns(const struct member *m) {
   return ((uint64_t)m->changed_high << 32 | m->changed_low) * NS_PER_MS;
 }
-static inline void swim_changed(struct swim *s, uint32_t id) { /* Its state did, now. */
+static inline void swim_changed(struct swim *s, uint32_t id) { /* Its state changed now. */
   uint64_t at_ms = s->now_ns / NS_PER_MS;
   s->members[id].changed_low = (uint32_t)at_ms;
   s->members[id].changed_high = (uint16_t)(at_ms >> 32);
 }
 
 /* swim_members.c */
-/* Merge one claim; `table` when it came in a TABLE, `quiet` when others know it already. */
+/* Merge one claim; `table`: it came in a TABLE, `quiet`: others know it already. */
 void swim_merge(struct swim *s, const struct record *record, bool table, bool quiet);
-/* The claim that a datagram's header makes about its sender; returns the sender's id or NONE. */
+/* Merge the claim of a datagram's header about its sender; returns the sender's id or NONE. */
 uint32_t swim_merge_sender(struct swim *s, const struct header *header, const struct shoal_address *from);
-/* Somebody believes this of us. True when it was answered with a greater incarnation. */
+/* Another member believes this about us. True when we raised our incarnation to refute it. */
 bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t state);
 void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
 void swim_expire(struct swim *s);
 void swim_self_left(struct swim *s);
-void swim_raise_self(struct swim *s); /* Our record changed: count it anew and tell it. */
+void swim_raise_self(struct swim *s); /* Our record changed: update the digest and gossip it. */
 
-/* swim_flap.c: members that come and go. After the event that it was suspected, or found dead, here. */
+/* swim_flap.c: members that flap. Called after the event that it was suspected, or found dead, here. */
 void swim_flap_suspected(struct swim *s, uint32_t id, uint32_t accuser);
 void swim_flap_died(struct swim *s, uint32_t id);
-void swim_flap_forget(struct swim *s, uint32_t id); /* It is another life, or none any more. */
-void swim_flap_tick(struct swim *s);                /* Let go of those that have been well for long enough. */
+void swim_flap_forget(struct swim *s, uint32_t id); /* It has a new life, or is gone. */
+void swim_flap_tick(struct swim *s);                /* Release members that were stable for long enough. */
 uint32_t swim_flap_held_living(const struct swim *s);
-/* *until_ns: when it will be let go of, if it gives no more trouble; 0: it is not held. */
+/* *until_ns: when it will be released, if it gives no more trouble; 0: it is not held. */
 void swim_flap_why(const struct swim *s, uint32_t id, double *points, uint64_t *until_ns);
 
 /* swim_why.c: evidence */
@@ -418,7 +418,7 @@ void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t o
 
 /* swim_place.c: round trips and coordinates */
 uint64_t swim_rtt_ns(uint16_t kept);
-/* The member answered a ping of ours, after so long; 0: that cannot be told. */
+/* The member answered a ping of ours after rtt_ns; 0: not known. */
 void swim_heard(struct swim *s, uint32_t id, uint64_t rtt_ns);
 struct place swim_place(const struct member *m);
 void swim_merge_place(struct swim *s, uint32_t id, const struct place *place);
@@ -426,17 +426,17 @@ void swim_merge_place(struct swim *s, uint32_t id, const struct place *place);
 /* swim_user.c: events of users */
 void swim_merge_user(struct swim *s, const struct user_event *user);
 bool swim_users_waiting(const struct swim *s);
-/* Fill what is left of a datagram; how many. */
+/* Fill the rest of a datagram. Returns how many. */
 uint32_t swim_tell_users(struct swim *s, struct writer *w);
 
 /* swim_gossip.c */
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload);
 void swim_rumour_end(struct swim *s, uint32_t id);
 uint32_t swim_rumour_limit(const struct swim *s);
-/* Fill the rest of a datagram: `about` first (NONE: nobody is), ourselves first if asked. Returns how many records. */
+/* Fill the rest of a datagram: first the record of `about` (NONE: none), or our own if asked. Returns the number of records. */
 uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool self_first);
-void swim_rumours_moot(struct swim *s); /* Everybody asked knows who lives: end the rumours of that. */
-void swim_gossip_wake(struct swim *s); /* There is something to tell. */
+void swim_rumours_moot(struct swim *s); /* All members asked know which members live: end those rumours. */
+void swim_gossip_wake(struct swim *s); /* There is news to gossip. */
 void swim_gossip_tick(struct swim *s);
 
 /* swim_probe.c */
@@ -444,36 +444,35 @@ void swim_probe_tick(struct swim *s);
 uint64_t swim_probe_deadline(const struct swim *s);
 void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence);
 bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose);
-void swim_probe_suspect(struct swim *s, uint32_t id); /* We heard of a suspicion: perhaps it is ours to check. */
-void swim_probe_forgive(struct swim *s);              /* We were not there to hear the answers. */
+void swim_probe_suspect(struct swim *s, uint32_t id); /* A suspicion arrived: check it, if that is our task. */
+void swim_probe_forgive(struct swim *s);              /* Forgive running probes: we could not receive the answers. */
 void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim);
 void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest);
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target, uint32_t window_ms);
 void swim_on_nack(struct swim *s, uint32_t sequence);
-void swim_ail(struct swim *s, int by); /* Our own health worsens by so much, or betters. */
-/* What a probe takes: all of it in our present health. */
+void swim_ail(struct swim *s, int by); /* Worsen our local health by `by`, or improve it. */
+/* The duration of a whole probe in our present health. */
 uint64_t swim_window_ns(const struct swim *s);
-uint64_t swim_in_step(const struct swim *s, uint64_t at_ns); /* The first instant from at_ns on when periods begin. */
+uint64_t swim_in_step(const struct swim *s, uint64_t at_ns); /* The first instant from at_ns on at which periods may begin. */
 
 /* swim_tables.c */
-uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to); /* Its sequence. */
-void swim_sync_with(struct swim *s, uint32_t id);
+uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to); /* Returns its sequence. */
 void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest);
 void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest);
 void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t sender_key, uint32_t sequence, uint8_t flags,
               uint32_t digest, uint16_t port);
-bool swim_table_quiet(const struct swim *s, uint32_t sequence); /* The first table of our life: others know all that is in it. */
+bool swim_table_quiet(const struct swim *s, uint32_t sequence); /* Part of the first table of our life: others know everything in it. */
 void swim_tables_tick(struct swim *s);
 uint64_t swim_tables_deadline(const struct swim *s);
-/* Write the next piece of a table that is due, records and all; false when none is. */
+/* Write the next piece of a table that is due, with its records; false when none is due. */
 bool swim_transfer_next(struct swim *s, struct writer *w, struct shoal_address *to, uint32_t *channel);
-/* A stream to be opened, or *sync > 0: one to say that SYNC on. */
+/* A stream to open; or with *sync > 0 a stream on which to send that SYNC. */
 bool swim_conn_next(struct swim *s, struct swim_action *out, uint32_t *sync);
 bool swim_conn_close_next(struct swim *s, struct swim_action *out);
 void swim_conns_close(struct swim *s);
-/* swim.c: a message that came on a stream: 0, or why it was refused. */
+/* swim.c: a message that came on a stream. 0, or the reason of its refusal. */
 int swim_receive_framed(struct swim *s, const struct shoal_address *from, uint32_t channel, const uint8_t *bytes, size_t length);
 void swim_advance(struct swim *s, uint64_t now_ns);
 
@@ -483,11 +482,11 @@ uint64_t swim_join_deadline(const struct swim *s);
 void swim_retry_dead_or_seed(struct swim *s);
 void swim_leave_heard(struct swim *s, uint32_t id);
 void swim_leave_tick(struct swim *s);
-bool swim_leave_over(const struct swim *s); /* Enough have heard it, or we waited long enough. */
+bool swim_leave_over(const struct swim *s); /* Enough members acknowledged it, or the timeout has passed. */
 
-/* swim_table.c, for specs: the tables agree with each other; asserts. O(N). */
+/* swim_table.c, for specs: assert that the tables agree with each other. O(N). */
 void swim_check(const struct swim *s);
-/* For studies: these, just opened, know each other, as if all had joined long ago. O(count^2). 0, or ERR_MEMORY. */
+/* For the fleet: make these newly opened ones know each other, as if all had joined long ago. O(count^2). 0, or ERR_MEMORY. */
 int swim_preset(struct swim *const *all, uint32_t count);
 
 #endif

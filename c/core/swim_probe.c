@@ -3,8 +3,8 @@
 #include "core/swim_private.h"
 
 enum {
-  PROBES_FOR_HINTS = PROBES_MAX - 4, /* The round and our leaving always find a free one. */
-  CHECKERS = 3, /* With 2, one suspicion in seven is checked by nobody, and the latest deaths come a second and a half later. */
+  PROBES_FOR_HINTS = PROBES_MAX - 4, /* The round and leaving always find a free one. */
+  CHECKERS = 3, /* With 2, nobody checks one suspicion in seven, and the latest deaths come a second and a half later. */
 };
 
 static struct claim claim_of(const struct member *m) {
@@ -19,7 +19,7 @@ void swim_send_ping(struct swim *s, uint32_t id, uint32_t sequence) {
   const struct member *m = &s->members[id];
   struct claim claim = claim_of(m);
   bool doubted = m->state != SWIM_ALIVE;
-  if (!s->config.buddy && doubted) claim.state = SWIM_ALIVE, doubted = false; /* It hears of it from others, in time or not. */
+  if (!s->config.buddy && doubted) claim.state = SWIM_ALIVE, doubted = false; /* Without buddy, it learns of it from others. */
   swim_post(s, &(struct send){.type = PING, .to = swim_address(s, m), .about = doubted ? id : NONE, .sequence = sequence,
                          .claim = claim, .self_first = s->leaving});
 }
@@ -49,13 +49,13 @@ bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   unsigned used = 0;
   for (int i = 0; i < PROBES_MAX; i++) {
     if (s->probes[i].stage == PROBE_FREE) free = &s->probes[i];
-    else if (s->probes[i].target == id && s->probes[i].purpose == purpose) return true; /* It runs already. */
+    else if (s->probes[i].target == id && s->probes[i].purpose == purpose) return true; /* It is already running. */
     else used++;
   }
   if (!free || (purpose == FOR_HINT && used >= PROBES_FOR_HINTS)) return false;
   const struct member *m = &s->members[id];
   uint64_t direct_ns = ms(s->config.probe_timeout_ms) * (s->health + 1), window_ns = swim_window_ns(s);
-  uint64_t far_ns = earlier(3 * swim_rtt_ns(m->rtt), window_ns * 4 / 5); /* One that is far away is given the time its answers take. */
+  uint64_t far_ns = earlier(3 * swim_rtt_ns(m->rtt), window_ns * 4 / 5); /* A distant member gets the time that its answers take. */
   if (far_ns > direct_ns) direct_ns = far_ns;
   *free = (struct probe){
       .stage = PROBE_DIRECT, .purpose = purpose, .target = id, .key = m->key, .incarnation = m->incarnation,
@@ -64,18 +64,18 @@ bool swim_probe_start(struct swim *s, uint32_t id, enum purpose purpose) {
   };
   s->probes_used++;
   s->sequence += s->config.ping_repeats;
-  uint64_t first_ns = 2 * swim_rtt_ns(m->rtt); /* Before that no answer is missing. */
+  uint64_t first_ns = 2 * swim_rtt_ns(m->rtt); /* No answer is late before that. */
   free->first_ns = s->now_ns + (first_ns < free->step_ns ? free->step_ns : earlier(first_ns, window_ns));
   free->again_ns = s->config.ping_repeats ? free->first_ns : free->end_ns;
-  if (purpose == FOR_LEAVE) free->end_ns = free->indirect_ns, free->again_ns = free->end_ns; /* Who does not answer is replaced. */
+  if (purpose == FOR_LEAVE) free->end_ns = free->indirect_ns, free->again_ns = free->end_ns; /* One that does not answer is replaced. */
   else s->counts.probes++;
   swim_send_ping(s, id, free->sequence);
   return true;
 }
 
-/* No answer yet: ask k others to try. The suspicion waits for them. */
+/* No answer yet: ask k others to ping it. The suspicion waits for them. */
 static void ask_others(struct swim *s, struct probe *p) {
-  if (s->sends_count + s->config.indirect_probes > SENDS_MAX) return; /* It stays due: after these are taken. */
+  if (s->sends_count + s->config.indirect_probes > SENDS_MAX) return; /* It stays due until these are taken. */
   uint32_t ids[FANOUT_MAX], count = swim_choose(s, ids, s->config.indirect_probes, p->target);
   const struct member *target = &s->members[p->target];
   p->stage = PROBE_INDIRECT;
@@ -87,27 +87,27 @@ static void ask_others(struct swim *s, struct probe *p) {
                            .window_ms = (uint32_t)((p->end_ns - s->now_ns) / NS_PER_MS)});
 }
 
-/* A probe fails only when all its pings are lost, and they are lost alone or in pairs: at 20 % loss four tries instead of one
- * make a false suspicion twenty times as rare, and where nothing is lost they are never sent. */
+/* A probe fails only when all its pings are lost, and losses come singly or in pairs: at 20 % loss four tries instead of one make a
+ * false suspicion twenty times as rare. Without loss, repetitions are never sent. */
 static void ping_again(struct swim *s, struct probe *p) {
   if (s->sends_count == SENDS_MAX) return; /* It stays due. */
   p->repeats++;
   p->again_ns += p->step_ns;
-  if (p->again_ns <= s->now_ns || p->repeats >= s->config.ping_repeats) p->again_ns = p->end_ns; /* A pause, or enough of it. */
+  if (p->again_ns <= s->now_ns || p->repeats >= s->config.ping_repeats) p->again_ns = p->end_ns; /* After a pause, or the last one. */
   swim_send_ping(s, p->target, p->sequence + p->repeats);
 }
 
 static void fail(struct swim *s, struct probe *p) {
   const struct member *target = &s->members[p->target];
   release(s, p);
-  if (p->purpose == FOR_LEAVE) return; /* swim_leave_tick() asks another. */
+  if (p->purpose == FOR_LEAVE) return; /* swim_leave_tick() chooses another. */
   s->counts.probes_failed++;
-  /* Who was asked for an indirect probe answers in any case, with a nack if need be. Those who do not tell us that it is we who
-   * hear badly; when all do, our health is not in doubt, and neither is that the target is silent. */
+  /* A relay answers in any case, if need be with a nack. Missing answers show that we receive badly ourselves. If all relays
+   * answered, our health is not in doubt, and the target is silent. */
   swim_ail(s, p->asked - p->nacks);
   swim_fact(s, SWIM_FACT_UNANSWERED, p->target, 0, p->asked * 256u + p->nacks);
   if (p->asked == 0) swim_ail(s, 1);
-  /* A greater incarnation since we began is a sign of life. */
+  /* A greater incarnation since the start is a sign of life. */
   if (swim_lives(target) && swim_incarnation_compare(target->incarnation, p->incarnation) == 0)
     swim_suspect(s, p->target, target->incarnation, s->members[SELF].key);
 }
@@ -117,9 +117,9 @@ static void fail(struct swim *s, struct probe *p) {
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target, uint32_t window_ms) {
   if (!s->relays) s->relays = calloc(RELAYS_MAX, sizeof *s->relays);
-  if (!s->relays) return; /* The asker will miss our nack, and ask others too. */
+  if (!s->relays) return; /* The asker misses our nack, but asks others too. */
   struct relay *relay = &s->relays[s->relay_next++ % RELAYS_MAX];
-  /* The nack leaves after four fifths of the time that the asker still waits, so that it is there before that ends. */
+  /* The nack leaves after four fifths of the time that the asker still waits, so that it arrives before the end. */
   *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
                           .nack_ns = s->now_ns + ms(window_ms) * 4 / 5, .until_ns = s->now_ns + ms(window_ms)};
   s->relay_ns = earlier(s->relay_ns, relay->nack_ns);
@@ -142,7 +142,7 @@ static void nack_tick(struct swim *s) {
 }
 
 static bool relayed(struct swim *s, uint32_t sender_key, uint32_t sequence) {
-  if (s->now_ns >= s->relays_until_ns) return false; /* As nearly always. */
+  if (s->now_ns >= s->relays_until_ns) return false; /* The usual case. */
   for (int i = 0; i < RELAYS_MAX; i++) {
     struct relay *relay = &s->relays[i];
     if (relay->sequence != sequence || relay->key != sender_key) continue;
@@ -158,7 +158,7 @@ void swim_on_nack(struct swim *s, uint32_t sequence) {
   for (int i = 0; i < PROBES_MAX; i++) {
     struct probe *p = &s->probes[i];
     if (p->stage != PROBE_INDIRECT || p->sequence != sequence) continue;
-    if (p->nacks < p->asked) p->nacks++; /* One that comes twice hides one that was lost: no harm. */
+    if (p->nacks < p->asked) p->nacks++; /* A duplicate hides a lost one, which does no harm. */
     return;
   }
   s->counts.late_acks++;
@@ -205,8 +205,8 @@ void swim_probe_forgive(struct swim *s) {
     if (s->probes[i].stage != PROBE_FREE && s->probes[i].purpose != FOR_LEAVE) release(s, &s->probes[i]);
 }
 
-/* About CHECKERS members, told apart by a hash so that no word between them is needed, check a suspicion that they hear of:
- * the confirmations that a true one needs come within one period, and do not rise with N. */
+/* About CHECKERS members, chosen by a hash and so without messages between them, check a suspicion that they learn of: so the
+ * confirmations of a true suspicion come within one period, and do not grow with N. */
 void swim_probe_suspect(struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
   uint32_t hash =
@@ -219,7 +219,7 @@ void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sen
   swim_refute(s, claim->incarnation, claim->state);
   bool unsure = claim->state != SWIM_ALIVE || swim_incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
                 s->members[SELF].state == SWIM_LEFT;
-  /* Who pings us as suspect hears at once that we live; who is suspect or dead in our eyes hears that, first of all. */
+  /* A member that pings us as a suspect gets our refutation; a member that we believe suspect or dead gets that belief first. */
   bool doubted = s->config.buddy && sender != NONE && sender != SELF && s->members[sender].state != SWIM_ALIVE;
   bool moved = s->members[SELF].place_version > 0 && claim->place != (s->members[SELF].place_version & 63);
   swim_post(s, &(struct send){.type = moved ? ACK_AT : ACK, .to = *from, .about = doubted ? sender : NONE, .sequence = sequence,
@@ -228,12 +228,12 @@ void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sen
 
 void swim_on_ack(struct swim *s, uint32_t sender_key, uint32_t sender, uint32_t sequence, uint32_t digest) {
   swim_sync_if_differing(s, sender, digest);
-  if (sequence == 0 || relayed(s, sender_key, sequence)) return; /* 0: a dead member's, that swim_retry_dead_or_seed() woke. */
+  if (sequence == 0 || relayed(s, sender_key, sequence)) return; /* 0: from a dead member that swim_retry_dead_or_seed() pinged. */
   for (int i = 0; i < PROBES_MAX; i++) {
     struct probe *p = &s->probes[i];
     uint32_t repeat = sequence - p->sequence;
     if (p->stage == PROBE_FREE || repeat > p->repeats) continue;
-    if (p->stage == PROBE_DIRECT && sender != p->target) break; /* Nobody was asked yet: a forger, or a reused address. */
+    if (p->stage == PROBE_DIRECT && sender != p->target) break; /* No relay was asked yet: a forged answer, or a reused address. */
     if (sender == p->target) swim_heard(s, sender, s->now_ns - (repeat ? p->first_ns + (repeat - 1) * p->step_ns : p->sent_ns));
     release(s, p);
     if (p->purpose == FOR_LEAVE) swim_leave_heard(s, p->target);

@@ -6,7 +6,7 @@
 #include "core/crc.h"
 #include "core/errors.h"
 
-static const char MAGIC[4] = {'S', 'W', 'R', '1'};
+static const char MAGIC[4] = {'S', 'W', 'R', '2'};
 enum { CONFIG_COUNT = sizeof(struct swim_config) / sizeof(uint32_t), HOST_BYTES = 16 };
 _Static_assert(sizeof(struct swim_config) == CONFIG_COUNT * sizeof(uint32_t), "all of its fields are uint32_t");
 
@@ -57,9 +57,10 @@ static struct writer begin_step(struct swim_recorder *r, enum swim_input input, 
   assert(now_ns >= r->last_ns);
   write_u8(&w, (uint8_t)input);
   write_varint(&w, now_ns - r->last_ns);
+  write_varint(&w, r->actions);
   write_u32(&w, r->crc);
   r->last_ns = now_ns;
-  r->crc = 0;
+  r->crc = r->actions = 0;
   return w;
 }
 
@@ -108,6 +109,7 @@ void swim_record_action(struct swim_recorder *r, const struct swim_action *a) {
     if (a->kind == SWIM_STREAM_SEND) crc = crc32c(crc, a->bytes, a->length);
   }
   r->crc = crc;
+  r->actions++;
 }
 
 /* ---- reading ---- */
@@ -141,6 +143,20 @@ static const char *read_short(struct reader *r, size_t *length) {
   return text;
 }
 
+/* The beginning of the next step. There is none at the end, or where the recording is damaged. */
+static void read_head(struct swim_replay *r) {
+  struct swim_replay_head *h = &r->head;
+  *h = (struct swim_replay_head){0};
+  if (r->reader.failed || reader_left(&r->reader) == 0) return;
+  h->there = true;
+  h->input = read_u8(&r->reader);
+  h->after_ns = read_varint(&r->reader);
+  h->actions = read_varint32(&r->reader);
+  h->crc = read_u32(&r->reader);
+  if (h->after_ns > UINT64_MAX / 2 - r->now_ns) r->reader.failed = true; /* 292 years: damage. */
+  if (r->reader.failed) h->there = false;
+}
+
 int swim_replay_open(struct swim_replay *r, const void *bytes, size_t length) {
   struct swim_config config;
   struct swim_identity id = {0};
@@ -157,6 +173,7 @@ int swim_replay_open(struct swim_replay *r, const void *bytes, size_t length) {
   r->now_ns = r->began_ns = read_u64(&r->reader);
   if (r->reader.failed) return ERR_MALFORMED;
   r->recorder.last_ns = r->now_ns;
+  read_head(r);
   return swim_open(&config, &id, seed, r->now_ns, &r->swim);
 }
 
@@ -195,21 +212,21 @@ static void read_step(struct reader *r, struct step *out) {
   }
 }
 
-/* Refusals are part of what happened: the node met the same. */
+/* Refusals are part of the recording: the node got the same. */
 static void give(struct swim *s, uint64_t now_ns, const struct step *step) {
   switch ((enum swim_input)step->input) {
-    case SWIM_INPUT_RECEIVE: (void)swim_receive(s, now_ns, &step->address, step->bytes, step->length); break; /* As then. */
+    case SWIM_INPUT_RECEIVE: (void)swim_receive(s, now_ns, &step->address, step->bytes, step->length); break; /* As in the recording. */
     case SWIM_INPUT_TICK: swim_tick(s, now_ns); break;
-    case SWIM_INPUT_JOIN: (void)swim_join(s, now_ns, &step->address); break; /* As then. */
-    case SWIM_INPUT_FORGET: (void)swim_forget(s, &step->address); break; /* As then. */
+    case SWIM_INPUT_JOIN: (void)swim_join(s, now_ns, &step->address); break; /* As in the recording. */
+    case SWIM_INPUT_FORGET: (void)swim_forget(s, &step->address); break; /* As in the recording. */
     case SWIM_INPUT_LEAVE: swim_leave(s, now_ns); break;
-    case SWIM_INPUT_PAYLOAD: (void)swim_set_payload(s, now_ns, step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As then. */
-    case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As then. */
+    case SWIM_INPUT_PAYLOAD: (void)swim_set_payload(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As in the recording. */
     case SWIM_INPUT_STREAMS: swim_streams(s, (uint16_t)step->stream); break;
     case SWIM_INPUT_OPENED: swim_stream_opened(s, now_ns, step->stream); break;
-    case SWIM_INPUT_ACCEPTED: (void)swim_stream_accepted(s, now_ns, &step->address); break; /* As then. */
+    case SWIM_INPUT_ACCEPTED: (void)swim_stream_accepted(s, now_ns, &step->address); break; /* As in the recording. */
     case SWIM_INPUT_STREAM: swim_stream_received(s, now_ns, step->stream, step->bytes, step->length); break;
     case SWIM_INPUT_ENDED: swim_stream_ended(s, now_ns, step->stream); break;
     case SWIM_INPUTS_COUNT: break;
@@ -218,22 +235,21 @@ static void give(struct swim *s, uint64_t now_ns, const struct step *step) {
 
 int swim_replay_step(struct swim_replay *r) {
   if (r->reader.failed) return ERR_MALFORMED;
-  if (reader_left(&r->reader) == 0) return 0;
-  struct step step = {.input = read_u8(&r->reader)};
-  uint64_t after_ns = read_varint(&r->reader);
-  uint32_t crc = read_u32(&r->reader);
+  if (!r->head.there) return 0;
+  struct step step = {.input = r->head.input};
   read_step(&r->reader, &step);
-  if (after_ns > UINT64_MAX / 2 - r->now_ns) r->reader.failed = true; /* 292 years: damage. */
   if (r->reader.failed) return ERR_MALFORMED;
   r->steps++;
-  if (crc != r->recorder.crc && r->diverged == 0) r->diverged = r->steps;
-  r->recorder.crc = 0;
-  r->now_ns += after_ns;
+  if ((r->head.crc != r->recorder.crc || r->head.actions != r->recorder.actions) && r->diverged == 0) r->diverged = r->steps;
+  r->recorder.crc = r->recorder.actions = 0;
+  r->now_ns += r->head.after_ns;
   give(r->swim, r->now_ns, &step);
+  read_head(r);
   return 1;
 }
 
 bool swim_replay_next(struct swim_replay *r, struct swim_action *out) {
+  if (r->head.there && r->recorder.actions >= r->head.actions) return false; /* The node took no more before its next input. */
   if (!swim_next(r->swim, out)) return false;
   swim_record_action(&r->recorder, out);
   return true;

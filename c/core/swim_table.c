@@ -1,7 +1,7 @@
-/* The table: slots, the index by name, the arrays of the living and the dead, and what choosing among them costs: O(1).
+/* The table: slots, the index by name, the arrays of the living and the dead, and O(1) choices among them.
  *
- * A slot is 64 bytes. What few members have (a suspicion, a rumour) stands in pools of its own; names, IPv6 addresses and payloads
- * in `blobs`. The index is open addressing with linear probing, at most four fifths full. */
+ * A slot is 64 bytes. Data that few members have (a suspicion, a rumour) is in separate pools; names, IPv6 addresses and payloads
+ * are in `blobs`. The index is open addressing with linear probing, at most four fifths full. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -18,7 +18,7 @@ uint32_t swim_trace(const struct member *m) {
   return mix(m->key ^ mix(m->incarnation.generation ^ mix(m->incarnation.version ^ mix(m->payload_version))));
 }
 
-/* ---- what a slot holds ---- */
+/* ---- the content of a slot ---- */
 
 struct shoal_address swim_address(const struct swim *s, const struct member *m) {
   struct shoal_address a = {.family = m->ipv6 ? 6 : 4, .port = m->port};
@@ -31,7 +31,7 @@ static size_t blob_length(const struct member *m) {
   return (size_t)m->name_length + (m->ipv6 ? IPV6_BYTES : 0u) + m->payload_length;
 }
 
-/* Make this member's blob fit another address family or payload; 0, or ERR_MEMORY with nothing changed. */
+/* Resize this member's blob for another address family or payload; 0, or ERR_MEMORY with nothing changed. */
 static int reshape(struct swim *s, struct member *m, bool ipv6, size_t payload_length) {
   size_t was = blob_length(m), kept = swim_payload_at(m);
   size_t at = (size_t)m->name_length + (ipv6 ? IPV6_BYTES : 0u), length = at + payload_length;
@@ -103,7 +103,7 @@ void swim_order_add(struct swim *s, uint32_t id) {
 void swim_order_remove(struct swim *s, uint32_t id) {
   uint32_t place = s->members[id].place, last = --s->living;
   assert(s->order[place] == id);
-  if (place < s->cursor) { /* Close the gap without mixing the probed with the others. */
+  if (place < s->cursor) { /* Close the gap, and keep the probed ones apart from the others. */
     s->cursor--;
     order_set(s, place, s->order[s->cursor]);
     place = s->cursor;
@@ -130,7 +130,7 @@ uint32_t swim_grave(const struct swim *s, uint32_t place) { return *grave(s, pla
 
 uint32_t swim_round_next(struct swim *s) {
   if (s->living == 0) return NONE;
-  if (s->cursor >= s->living) s->cursor = 0; /* A new round, in a new order: shuffled as it is taken. */
+  if (s->cursor >= s->living) s->cursor = 0; /* A new round in a new order, which is shuffled step by step. */
   uint32_t pick = s->cursor + (uint32_t)rng_below(&s->rng, s->living - s->cursor);
   uint32_t id = s->order[pick];
   order_set(s, pick, s->order[s->cursor]);
@@ -138,8 +138,8 @@ uint32_t swim_round_next(struct swim *s) {
   return id;
 }
 
-/* `order` is in random order already, so a run of it from a random place is a random choice. Suspects are passed over as long as
- * 16 looks suffice, then taken. */
+/* `order` is in random order, so a run from a random place is a random choice. Suspects are skipped for the first 16 looks, then
+ * taken. */
 uint32_t swim_choose(struct swim *s, uint32_t *ids, uint32_t count, uint32_t except) {
   if (s->living == 0) return 0;
   uint32_t start = (uint32_t)rng_below(&s->rng, s->living), chosen = 0, passed = 0, looks = 0;
@@ -165,7 +165,7 @@ static void index_add(struct swim *s, uint32_t id) {
   s->index[at] = id;
 }
 
-/* Those behind it that could not have their home move up, so that no search ends too soon. */
+/* Entries behind it that are not at their home move up, so that no search ends too soon. */
 static void index_remove(struct swim *s, uint32_t id) {
   uint32_t gap = home(s, s->members[id].key);
   while (s->index[gap] != id) gap = beside(s, gap);
@@ -197,7 +197,7 @@ uint32_t swim_members_by_key(const struct swim *s, uint32_t key, uint32_t genera
     if (s->members[id].incarnation.generation == generation) of_generation = id, same_generation++;
   }
   if (same_key <= 1) return found;
-  return same_generation == 1 ? of_generation : NONE; /* Two names with one key, born in one second: nobody can tell. */
+  return same_generation == 1 ? of_generation : NONE; /* Two names with one key and one generation cannot be distinguished. */
 }
 
 /* ---- slots ---- */
@@ -228,7 +228,7 @@ uint32_t swim_members_add(struct swim *s, const struct record *r) {
     s->counts.refused[SWIM_REFUSED_FULL]++;
     return NONE;
   }
-  /* All that can fail comes first. By a sixteenth: amortized still, and little of the table lies idle. */
+  /* Everything that can fail comes first. It grows by a sixteenth: still amortized, and little of the table is unused. */
   bool grows = s->free_head == NONE && s->members_count == s->members_capacity;
   if (grows && reserve(s, s->members_capacity + s->members_capacity / 16 + 32) < 0) return NONE;
   bool ipv6 = r->address.family == 6;
@@ -244,7 +244,7 @@ uint32_t swim_members_add(struct swim *s, const struct record *r) {
       .place = NONE, .suspicion = NONE, .rumour = NONE, .incarnation = r->incarnation, .state = SWIM_LEFT,
   };
   swim_changed(s, id);
-  (void)swim_set_address(s, id, &r->address); /* Its room is there. */
+  (void)swim_set_address(s, id, &r->address); /* It was reserved above. */
   index_add(s, id);
   return id;
 }
@@ -293,7 +293,7 @@ void swim_members_close(struct swim *s) {
 
 /* ---- for specs and studies ---- */
 
-/* As if all had joined the first of them: its table is filled, and is what the others copy. */
+/* As if all had joined the first one: fill its table, and copy it to the others. */
 static int preset_first(struct swim *const *all, uint32_t count) {
   struct swim *s = all[0];
   if (reserve(s, count > s->members_capacity ? count : s->members_capacity) < 0) return ERR_MEMORY;
@@ -345,14 +345,14 @@ int swim_preset(struct swim *const *all, uint32_t count) {
   for (uint32_t at = 0; at < count; at++) {
     struct swim *s = all[at];
     if (at > 0 && preset_copy(s, all[0], at) < 0) return ERR_MEMORY;
-    for (uint32_t id = 1; id < count; id++) { /* Shuffled as it is filled. */
+    for (uint32_t id = 1; id < count; id++) { /* Shuffle while filling. */
       uint32_t place = s->living++, other = (uint32_t)rng_below(&s->rng, place + 1);
       if (other != place) order_set(s, place, s->order[other]);
       order_set(s, other, id);
     }
     for (uint32_t id = 0; id < count; id++) swim_changed(s, id);
     s->joined = true;
-    s->young_ns = s->now_ns; /* Nor are they young. */
+    s->young_ns = s->now_ns; /* They are not young either. */
   }
   return 0;
 }

@@ -1,4 +1,4 @@
-/* Tables: asked for by a SYNC, sent as datagrams when short, over a stream when long. */
+/* Tables: requested by a SYNC, sent as datagrams when short, over a stream when long. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -6,8 +6,8 @@
 #include "core/swim_private.h"
 
 enum {
-  PATIENCE_MS = 10000, /* A stream on which nothing comes for so long is closed. */
-  RECORD_BYTES = 20,   /* Of a record beside its name, address and payload: to guess the length of a table. */
+  PATIENCE_MS = 10000, /* A stream without input for so long is closed. */
+  RECORD_BYTES = 20,   /* Of a record without its name, address and payload: to estimate the length of a table. */
 };
 
 /* ---- asking ---- */
@@ -24,7 +24,7 @@ uint32_t swim_send_sync(struct swim *s, const struct shoal_address *to) {
   return sequence;
 }
 
-void swim_sync_with(struct swim *s, uint32_t id) {
+static void sync_with(struct swim *s, uint32_t id) {
   struct shoal_address to = swim_address(s, &s->members[id]);
   s->syncing = swim_send_sync(s, &to);
 }
@@ -35,27 +35,27 @@ void swim_sync_if_differing(struct swim *s, uint32_t sender, uint32_t digest) {
   if (digest == s->digest) s->sync_wait_ns = ms(s->config.probe_interval_ms);
   if (digest == s->digest || s->leaving || s->now_ns < s->sync_ns) return;
   if (sender == NONE || sender == SELF || s->members[sender].state != SWIM_ALIVE) return;
-  /* Rumours may still even it out, unless there are so many that tables are cheaper; but not for ever, for there may be new
-   * ones all the time. */
+  /* Rumours may still resolve the difference, unless there are so many that tables are cheaper. This wait is bounded, for there may
+   * always be new ones. */
   bool bulk = s->rumours_count > BULK && s->rumours_count * UINT64_C(4) >= swim_living(s);
   if (s->rumours_count > 0 && !bulk && s->now_ns < s->sync_ns + 3 * ms(s->config.sync_interval_ms)) return;
   s->sync_ns = s->now_ns + s->sync_wait_ns * 4 / 5 + rng_below(&s->rng, s->sync_wait_ns * 2 / 5 + 1);
   if (bulk) s->sync_ns = s->now_ns + s->sync_wait_ns / 2;
   if (!bulk) s->sync_wait_ns = earlier(2 * s->sync_wait_ns, ms(s->config.sync_interval_ms));
-  swim_sync_with(s, sender);
+  sync_with(s, sender);
 }
 
 /* ---- sending ---- */
 
-/* A table, or with cursor NONE no more than `first` and our digest. */
+/* A table; with cursor NONE only `first` and our digest. */
 static void transfer_start(struct swim *s, const struct transfer *given) {
   struct transfer *free = NULL;
   for (int i = 0; i < TRANSFERS_MAX; i++) {
     struct transfer *t = &s->transfers[i];
     if (!t->active) free = t;
-    else if (t->channel == given->channel && address_equal(&t->to, &given->to)) return; /* One at a time to each. */
+    else if (t->channel == given->channel && address_equal(&t->to, &given->to)) return; /* One at a time to each member. */
   }
-  if (!free) return; /* It will ask again. */
+  if (!free) return; /* The other asks again. */
   *free = *given;
   s->tables_busy = true;
   free->active = true;
@@ -67,10 +67,10 @@ static size_t table_bytes(const struct swim *s) { return (size_t)s->kept * RECOR
 
 void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest) {
-  s->joined = true; /* Whoever hears our table knows us in this life. */
+  s->joined = true; /* The receiver of our table knows us in this life. */
   bool new = flags & SYNC_NEW, whole = digest != s->digest || new;
   bool by_stream = whole && !s->channel && s->stream_port && !(flags & SYNC_DATAGRAMS) && table_bytes(s) > s->config.stream_bytes;
-  /* What we remember of a new one goes first: it must rise above that before it announces itself. */
+  /* Our record of a new node goes first: it must rise above that before it announces itself. */
   transfer_start(s, &(struct transfer){.to = *from, .channel = s->channel, .first = new ? sender : NONE, .sequence = sequence,
                                        .cursor = whole && !by_stream ? SELF : NONE, .by_stream = by_stream});
 }
@@ -79,7 +79,7 @@ bool swim_table_quiet(const struct swim *s, uint32_t sequence) { return !s->join
 
 static bool worth_sending(const struct swim *s, uint32_t id) {
   const struct member *m = &s->members[id];
-  /* Old tombstones are kept but not handed on, or they would go round for ever. */
+  /* Old tombstones are kept but not sent, else they would circulate for ever. */
   return m->name_length && (id == SELF || swim_lives(m) || s->now_ns - swim_changed_ns(m) < ms(s->config.tombstone_ms) / 2);
 }
 
@@ -158,7 +158,7 @@ void swim_conns_close(struct swim *s) {
   for (int i = 0; i < CONNS_MAX; i++) conn_free(s, &s->conns[i]);
 }
 
-/* It ended before the table was whole: ask for datagrams then. */
+/* It ended before the table was complete: ask for datagrams. */
 static void conn_failed(struct swim *s, struct conn *c) {
   if (!c->ours || c->whole) return;
   s->counts.stream_failures++;
@@ -191,7 +191,7 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
   if (!asked || s->leaving) return;
   if (flags & TABLE_STREAM) {
     if (!s->channel) come_by_stream(s, from, sequence, port);
-    return; /* And it is joined when that has come. */
+    return; /* We have joined when that table has come. */
   }
   bool first = !s->joined;
   if (first) {
@@ -200,9 +200,9 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
   }
   if (first) swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
   if (!(flags & TABLE_LAST)) return;
-  if (s->joining_more) { /* One table may be that of a node which has itself just joined: ask two more. */
+  if (s->joining_more) { /* The first table may come from a node that has just joined itself: ask two more. */
     uint32_t ids[2], count = swim_choose(s, ids, 2, swim_members_by_key(s, sender_key, 0));
-    for (uint32_t i = 0; i < count; i++) swim_sync_with(s, ids[i]);
+    for (uint32_t i = 0; i < count; i++) sync_with(s, ids[i]);
     s->joining_more = false;
   } else if (digest != s->digest) { /* It lacks something that we have. */
     transfer_start(s, &(struct transfer){.to = *from, .channel = s->channel, .first = NONE, .cursor = SELF});
@@ -228,7 +228,7 @@ uint32_t swim_stream_accepted(struct swim *s, uint64_t now_ns, const struct shoa
   return c ? c->channel : 0;
 }
 
-/* With the two bytes that say so. */
+/* With the two bytes of the length. */
 static size_t frame_length(const struct conn *c) { return 2u + ((size_t)c->buffer[0] << 8 | c->buffer[1]); }
 
 void swim_stream_received(struct swim *s, uint64_t now_ns, uint32_t stream, const void *bytes, size_t length) {
@@ -243,7 +243,7 @@ void swim_stream_received(struct swim *s, uint64_t now_ns, uint32_t stream, cons
     memcpy(c->buffer + c->length, at, take);
     c->length += (uint32_t)take;
     at += take, length -= take;
-    if (c->length == 2 && (frame_length(c) == 2 || frame_length(c) > FRAME_MAX)) { /* Nothing is that short, or that long. */
+    if (c->length == 2 && (frame_length(c) == 2 || frame_length(c) > FRAME_MAX)) { /* No message is that short or that long. */
       s->counts.refused[SWIM_REFUSED_SHORT]++;
       c->close_due = true;
     }
@@ -281,7 +281,7 @@ uint64_t swim_tables_deadline(const struct swim *s) {
   return at;
 }
 
-/* A stream to be opened, or one to say SYNC on; false: none. */
+/* A stream to open, or one on which to send SYNC; false: none. */
 bool swim_conn_next(struct swim *s, struct swim_action *out, uint32_t *sync) {
   for (int i = 0; i < CONNS_MAX; i++) {
     struct conn *c = &s->conns[i];
@@ -300,7 +300,7 @@ bool swim_conn_next(struct swim *s, struct swim_action *out, uint32_t *sync) {
   return false;
 }
 
-/* A stream that has said all it had to; after the transfers. */
+/* A finished stream to close; after the transfers. */
 bool swim_conn_close_next(struct swim *s, struct swim_action *out) {
   for (int i = 0; i < CONNS_MAX; i++) {
     struct conn *c = &s->conns[i];

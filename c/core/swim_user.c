@@ -1,5 +1,5 @@
-/* Events of users: bytes that one member tells all others, by gossip. The least-told go first; each is told as often as a rumour.
- * Who has been seen is known by a window of 64 numbers for each teller, so that a repetition is known from news. */
+/* Events of users: bytes that one member sends to all others by gossip. The least-sent go first; each is sent as often as a rumour.
+ * A window of 64 numbers for each sender distinguishes repetitions from news. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -18,7 +18,7 @@ static void remove_at(struct users *u, uint32_t at) {
   memmove(&u->at[at], &u->at[at + 1], (u->count - at) * sizeof *u->at);
 }
 
-/* Room for one more: the most told goes; NULL when that would be one that is still to be delivered here, or told at all. */
+/* Room for one more: the most-sent one goes. NULL when that one is still to be delivered here, or was never sent. */
 static struct user *make_room(struct swim *s) {
   struct users *u = s->users;
   if (u->count < USERS_MAX) return &u->at[u->count++];
@@ -27,7 +27,7 @@ static struct user *make_room(struct swim *s) {
     if (!u->at[i].waiting && u->at[i].sent > 0 && (most == NONE || u->at[i].sent > u->at[most].sent)) most = i;
   if (most == NONE) return NULL;
   for (uint32_t i = most; i < u->count; i++)
-    if (u->at[i].waiting) return NULL; /* Events know it by its place. They are about to be taken. */
+    if (u->at[i].waiting) return NULL; /* Events refer to it by its index. They will be taken soon. */
   s->counts.user_dropped++;
   remove_at(u, most);
   return &u->at[u->count++];
@@ -61,12 +61,12 @@ static struct origin *origin_of(struct users *u, const struct user_event *e) {
   return NULL;
 }
 
-/* Numbers rise within a life; those of an older one are all too late. */
+/* Numbers grow within a life; events of an older life are too late. */
 static bool seen(struct swim *s, const struct user_event *e) {
   const struct origin *o = origin_of(s->users, e);
   if (!o || e->generation > o->generation || (e->generation == o->generation && e->number > o->newest)) return false;
   if (e->generation == o->generation && o->newest - e->number < 64) return o->seen >> (o->newest - e->number) & 1;
-  s->counts.user_dropped++; /* Perhaps it was, perhaps not: once at most is what is promised. */
+  s->counts.user_dropped++; /* It may have been delivered; the promise is at most once. */
   return true;
 }
 
@@ -84,7 +84,7 @@ static void mark(struct users *u, const struct user_event *e) {
 
 void swim_merge_user(struct swim *s, const struct user_event *e) {
   uint32_t id = swim_members_by_key(s, e->key, e->generation);
-  if (id == NONE || id == SELF || !reserve(s)) return; /* Of nobody we know yet: it will come again. */
+  if (id == NONE || id == SELF || !reserve(s)) return; /* The sender is not known yet: the event will come again. */
   if (seen(s, e)) return;
   struct user *user = add(s, e);
   if (!user) {
@@ -112,13 +112,13 @@ uint32_t swim_tell_users(struct swim *s, struct writer *w) {
       if (user->sent != sent || size > writer_room(w)) continue;
       swim_wire_write_user(w, &e);
       s->user_budget_bytes -= (int64_t)size;
-      user->sent |= 128; /* Told in this datagram. */
+      user->sent |= 128; /* Sent in this datagram. */
       told++;
     }
   }
   for (uint32_t i = 0; i < u->count; i++)
     if (u->at[i].sent & 128) u->at[i].sent = (uint8_t)((u->at[i].sent & 127) + 1);
-  for (uint32_t i = u->count; i-- > 0;) { /* From the end, past those still to be delivered, which events know by their places. */
+  for (uint32_t i = u->count; i-- > 0;) { /* Not past one that is still to be delivered: events refer to it by index. */
     if (u->at[i].waiting) break;
     if (u->at[i].sent >= limit) remove_at(u, i);
   }

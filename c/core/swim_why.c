@@ -1,4 +1,4 @@
-/* Evidence: a ring of facts about members, the newest of which tell why one is believed to be what it is. */
+/* Evidence: a ring of facts about members. The newest ones explain a member's state. */
 #include <stdlib.h>
 
 #include "core/swim_private.h"
@@ -17,7 +17,7 @@ const char *swim_fact_text(enum swim_fact_kind kind) {
 void swim_fact(struct swim *s, enum swim_fact_kind kind, uint32_t id, uint32_t other, uint32_t value) {
   if (s->facts_count == s->facts_capacity && s->facts_capacity < FACTS_MAX) {
     struct fact *grown = realloc(s->facts, (s->facts_capacity + FACTS_MAX / 8) * sizeof *grown);
-    if (!grown) return; /* It decides nothing. */
+    if (!grown) return; /* Facts decide nothing. */
     s->facts = grown;
     s->facts_capacity += FACTS_MAX / 8;
   }

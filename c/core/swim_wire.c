@@ -8,7 +8,7 @@ enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_PLACE = 16,
 
 uint32_t swim_wire_key(const char *name, size_t name_length) {
   uint32_t key = crc32c(0, name, name_length);
-  return key ? key : 1; /* 0 stands for nobody. */
+  return key ? key : 1; /* 0 means nobody. */
 }
 
 static uint32_t checksum(const uint8_t *bytes, size_t length, const struct cluster *cluster) {
@@ -25,7 +25,7 @@ static struct swim_incarnation read_incarnation(struct reader *r) {
   struct swim_incarnation incarnation;
   incarnation.generation = read_u32(r);
   incarnation.version = read_varint32(r);
-  /* The greatest are kept free, so that whoever is named can always answer with a greater one. */
+  /* The greatest values stay free, so that the member can always answer with a greater one. */
   if (incarnation.generation == UINT32_MAX || incarnation.version == UINT32_MAX) r->failed = true;
   return incarnation;
 }

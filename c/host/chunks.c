@@ -25,12 +25,12 @@ static void free_chunk(struct chunk *chunk) {
   free(chunk);
 }
 
-/* Keep the function on top. Without memory it is just not kept. */
+/* Keep the function on top. Out of memory it is not kept, which does no harm. */
 static void keep(lua_State *L, struct chunks *c, const char *path) {
   struct chunk *chunk = calloc(1, sizeof *chunk);
   if (!chunk) return;
   chunk->path = strdup(path);
-  if (!chunk->path || lua_dump(L, append, chunk, 0) != 0) { /* Not stripped: lines are for people. */
+  if (!chunk->path || lua_dump(L, append, chunk, 0) != 0) { /* Not stripped: tracebacks need the lines. */
     free_chunk(chunk);
     return;
   }
@@ -49,7 +49,7 @@ static int l_search(lua_State *L) {
   lua_getfield(L, -1, "path");
   lua_remove(L, -2);
   lua_call(L, 2, 2);
-  if (lua_isnil(L, 2)) return 1; /* The list of where it was looked for. */
+  if (lua_isnil(L, 2)) return 1; /* The list of places searched. */
   lua_settop(L, 2);
   const char *path = lua_tostring(L, 2);
   const struct chunk *chunk = c->first;
@@ -67,7 +67,7 @@ void chunks_use(lua_State *L, struct chunks *c) {
   lua_pushlightuserdata(L, c);
   lua_getfield(L, -3, "searchpath");
   lua_pushcclosure(L, l_search, 2);
-  lua_rawseti(L, -2, 2); /* In place of the one that reads Lua files. */
+  lua_rawseti(L, -2, 2); /* Replaces the searcher that reads Lua files. */
   lua_pop(L, 2);
 }
 

@@ -1,5 +1,5 @@
-/* chunks: compiled modules, kept by who makes many states, so that each source is parsed once. A module read once stays
- * as it was for as long as the cache lives. */
+/* chunks: a cache of compiled modules for an owner of many states, so that each source is parsed once. A module that was read
+ * stays unchanged as long as the cache lives. */
 #ifndef SHOAL_HOST_CHUNKS_H
 #define SHOAL_HOST_CHUNKS_H
 
@@ -15,7 +15,7 @@ struct chunks {
   struct chunk *first;
 };
 
-/* Make require in this state look into the cache first. The cache outlives the state. Raises. */
+/* Make `require` in this state search the cache first. The cache outlives the state. Raises. */
 void chunks_use(lua_State *L, struct chunks *c);
 void chunks_free(struct chunks *c);
 

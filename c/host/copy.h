@@ -11,10 +11,10 @@ struct copy {
   size_t length, room;
 };
 
-/* Append the value at `index`. Returns NULL, or why it cannot be copied (static text). May raise (stack); what was
- * appended is then still the caller's to free. */
+/* Append the value at `index`. Returns NULL, or the reason why it cannot be copied (static text). May raise (stack); the
+ * caller still frees the bytes. */
 const char *copy_put(lua_State *L, int index, struct copy *out);
-/* Push the value at *at and move on. Raises for want of memory. */
+/* Push the value at *at and advance. Raises (memory). */
 void copy_get(lua_State *L, const struct copy *from, size_t *at);
 void copy_free(struct copy *c);
 

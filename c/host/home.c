@@ -10,7 +10,7 @@
 
 #include "host/host.h"
 
-/* `file` without its last `levels` parts, then `tail`; true when lua/shoal is in there. */
+/* `file` without its last `levels` parts, then `tail`; true when it holds lua/shoal. */
 static int beside(const char *file, int levels, const char *tail, char *out, size_t size) {
   char path[PATH_MAX], probe[PATH_MAX + 16];
   if (!realpath(file, path)) return 0;
@@ -27,7 +27,7 @@ static int beside(const char *file, int levels, const char *tail, char *out, siz
 void host_home(char *out, size_t size) {
   const char *set = getenv("SHOAL_HOME");
   if (set && *set) {
-    (void)snprintf(out, size, "%s", set); /* Cut short it does not exist, and the first require says so. */
+    (void)snprintf(out, size, "%s", set); /* A path that was cut short does not exist: the first require reports it. */
     return;
   }
   if (beside("/proc/self/exe", 2, "share/shoal", out, size)) return; /* bin/shoal */
@@ -58,7 +58,7 @@ void host_program(char *out, size_t size) {
       }
       if ((size_t)snprintf(out, size, "%s/%s", base, places[i].tail) < size && access(out, X_OK) == 0) return;
     }
-  (void)snprintf(out, size, "shoal"); /* From PATH; a spawn that does not find it says so. */
+  (void)snprintf(out, size, "shoal"); /* From PATH; a spawn that does not find it reports that. */
 }
 
 uint64_t host_seed(void) {
@@ -66,6 +66,6 @@ uint64_t host_seed(void) {
   ssize_t got;
   do got = getrandom(&seed, sizeof seed, 0);
   while (got < 0 && errno == EINTR);
-  assert(got == (ssize_t)sizeof seed); /* Of so few bytes all come, says getrandom(2). */
+  assert(got == (ssize_t)sizeof seed); /* getrandom(2) never returns fewer of so few bytes. */
   return seed;
 }

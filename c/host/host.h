@@ -23,17 +23,17 @@ void host_preload(lua_State *L);
  * tree we were built from. */
 void host_home(char *out, size_t size);
 
-/* The path of the shoal program: this very file, or bin/shoal of the tree that shoal.so was loaded from. */
+/* The path of the shoal program: this executable, or bin/shoal of the tree from which shoal.so was loaded. */
 void host_program(char *out, size_t size);
 
-/* 64 bits from the system's own chance. */
+/* 64 random bits from the system. */
 uint64_t host_seed(void);
 
 /* luv's protected call, through the door. */
 void host_adopt_luv(lua_State *L);
 
-/* Make a fresh state that of a node: time and chance are the world's; with `simulated`, order too, and what reaches
- * around the world raises. Raises. See sandbox.c. */
+/* Make a fresh state that of a node: time and chance come from the world. With `simulated`, order does too, and functions that
+ * bypass the world raise. Raises. See sandbox.c. */
 void host_sandbox(lua_State *L, int simulated);
 
 #endif

@@ -1,4 +1,4 @@
-/* shoal: one node over libuv. What the arguments mean is lua/shoal/cli/main.lua's business. */
+/* shoal: one node over libuv. lua/shoal/cli/main.lua reads the arguments. */
 #include <assert.h>
 #include <limits.h>
 #include <luv/lhandle.h>
@@ -13,7 +13,7 @@
 #include "host/node.h"
 #include "world/uv.h"
 
-enum { CLOSE_LIMIT_MS = 2000 }; /* How long what was open may take to close. */
+enum { CLOSE_LIMIT_MS = 2000 }; /* Limit for closing everything at the end. */
 
 static const struct {
   int number;
@@ -21,10 +21,10 @@ static const struct {
 } signals[] = {{SIGINT, "INT"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"}};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
-/* The program is the one owner of its process, so it may be a static. */
+/* The program owns its process, so it may be a static. */
 static struct {
   uv_loop_t loop;
-  luv_handle_t foreign; /* In the data of every handle that is not luv's: uv.walk looks there. */
+  luv_handle_t foreign; /* In the data of every handle that is not luv's, for uv.walk reads it. */
   uv_signal_t handles[SIGNALS];
   uv_timer_t limit;
   struct shoal_world *world;
@@ -50,7 +50,7 @@ static void on_signal(uv_signal_t *handle, int number) {
 
 static void own(void *handle) {
   uv_handle_set_data(handle, &program.foreign);
-  uv_unref(handle); /* Signals and the limit do not keep the node alive. */
+  uv_unref(handle); /* Signals and the limit's timer do not keep the node alive. */
 }
 
 static int start_signals(void) {
@@ -94,7 +94,7 @@ static void tell_thing(void *data, const char *name) {
   (void)fprintf(stderr, "  %s\n", name);
 }
 
-/* Whether anything but the limit is left. Looks with the limit out of the way. */
+/* Is anything open, apart from the limit's timer? */
 static bool is_open(void) {
   struct world_telemetry t;
   world_telemetry(program.world, &t);
@@ -104,17 +104,17 @@ static bool is_open(void) {
   return alive || t.open_handles > 0;
 }
 
-/* Close all the node has open, and run the loop until that is done; say what did not close in time. Only then may the
- * state go: luv's closing callbacks need it. */
+/* Close everything that the node has open, run the loop until it is closed, and report what did not close in time. The state
+ * is closed only after that: luv's close callbacks need it. */
 static bool shut_down(void) {
   int rc = uv_timer_start(&program.limit, on_limit, CLOSE_LIMIT_MS, 0);
   assert(rc == 0);
   (void)rc; /* Only the assertion reads it. */
   for (node_stop(program.node); is_open() && !program.late; node_stop(program.node))
-    (void)uv_run(&program.loop, UV_RUN_ONCE); /* is_open() is asked instead. */
+    (void)uv_run(&program.loop, UV_RUN_ONCE); /* is_open() decides instead. */
   if (program.late) {
     (void)fprintf(stderr, "shoal: still open %d ms after the end:\n", CLOSE_LIMIT_MS);
-    (void)node_open_things(program.node, tell_thing, NULL); /* How many does not matter. */
+    (void)node_open_things(program.node, tell_thing, NULL); /* The number does not matter. */
     uv_walk(&program.loop, tell_handle, NULL);
     return false;
   }
@@ -123,7 +123,7 @@ static bool shut_down(void) {
   world_uv_close(program.world, on_world_closed, NULL);
   for (size_t i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&program.handles[i], NULL);
   uv_close((uv_handle_t *)&program.limit, NULL);
-  (void)uv_run(&program.loop, UV_RUN_DEFAULT); /* Runs dry: all that is left is closing. */
+  (void)uv_run(&program.loop, UV_RUN_DEFAULT); /* It ends by itself: everything left is closing. */
   assert(program.world_closed);
   return uv_loop_close(&program.loop) == 0;
 }
@@ -165,6 +165,6 @@ int main(int argc, char **argv) {
     perror("shoal: stdout");
     if (program.code == 0) program.code = EXIT_FAILURE;
   }
-  if (!clean) _Exit(program.code); /* Freeing what somebody still uses would only hide why. */
+  if (!clean) _Exit(program.code); /* To free memory that is still in use would hide the cause. */
   return program.code;
 }

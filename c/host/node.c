@@ -19,12 +19,12 @@
 
 struct node {
   lua_State *L;
-  struct node_options options; /* Its strings are not kept beyond node_open, but for home. */
+  struct node_options options; /* Its strings are valid during node_open only, except home. */
   char home[PATH_MAX], shown_home[PATH_MAX];
   struct world_defer ending, warning;
   bool exiting, ended, closing;
   int code;
-  char warned[2048]; /* What lua_warning said, in pieces, until it is reported. */
+  char warned[2048]; /* The pieces of a lua_warning, until it is reported. */
   size_t warned_length;
 };
 static char node_key; /* The registry's key. */
@@ -45,13 +45,13 @@ static void on_ending(void *data) {
 }
 
 void node_exit(struct node *n, int code) {
-  if (n->exiting || n->closing) return; /* The first reason stands. */
+  if (n->exiting || n->closing) return; /* The first reason counts. */
   n->exiting = true;
   n->code = code;
   world_defer(n->options.world, &n->ending); /* Not from inside Lua. */
 }
 
-/* ---- warnings: pieces come while Lua collects, when nothing may be called ---- */
+/* ---- warnings: pieces come during garbage collection, when nothing may be called ---- */
 
 static void on_warning_due(void *data) {
   struct node *n = data;
@@ -63,7 +63,7 @@ static void on_warning_due(void *data) {
 static void on_warn(void *data, const char *message, int to_be_continued) {
   struct node *n = data;
   size_t room = sizeof n->warned - 1 - n->warned_length, length = strlen(message);
-  if (message[0] == '@' && !to_be_continued && n->warned_length == 0) return; /* "@on" and "@off" are not for us. */
+  if (message[0] == '@' && !to_be_continued && n->warned_length == 0) return; /* "@on" and "@off" are Lua's own control messages. */
   if (length > room) length = room;
   memcpy(n->warned + n->warned_length, message, length);
   n->warned_length += length;
@@ -72,7 +72,7 @@ static void on_warn(void *data, const char *message, int to_be_continued) {
     on_warning_due(n);
     return;
   }
-  if (n->warned_length + 2 < sizeof n->warned) { /* More may come before this one is told. */
+  if (n->warned_length + 2 < sizeof n->warned) { /* More may come before this one is reported. */
     n->warned[n->warned_length++] = ';';
     n->warned[n->warned_length++] = ' ';
   }
@@ -98,7 +98,7 @@ static int l_home(lua_State *L) {
   return 1;
 }
 
-/* The shoal program to start children with: this one; from another (stock lua5.4) the build's; by name when simulated. */
+/* The shoal program that starts children: this executable, the build's in stock lua5.4, or just the name when simulated. */
 static int l_program(lua_State *L) {
   const struct node *n = find(L);
   char path[PATH_MAX];
@@ -158,7 +158,7 @@ int luaopen_shoal_core_node(lua_State *L) {
   return 1;
 }
 
-/* Each line of the text on top becomes one of the log's. */
+/* Log each line of the text on top. */
 static void say_lines(lua_State *L) {
   const struct node *n = find(L);
   size_t length;
@@ -171,7 +171,7 @@ static void say_lines(lua_State *L) {
   } while (text < end);
 }
 
-/* print, where there is no terminal. */
+/* `print` of a node without a terminal. */
 static int l_print(lua_State *L) {
   int count = lua_gettop(L);
   luaL_Buffer buffer;
@@ -218,7 +218,7 @@ static int l_file_flush(lua_State *L) {
   return 1;
 }
 
-/* What a simulated node says goes to its log: print, io.write, io.stdout and io.stderr. The rest of io is barred. */
+/* In a simulated node print, io.write, io.stdout and io.stderr write to its log. The rest of io raises. */
 static void set_output(lua_State *L) {
   static const char *const names[] = {"stdout", "stderr"};
   static const luaL_Reg methods[] = {
@@ -243,7 +243,7 @@ static void write_line(void *data, const char *line) {
 
 static void set_paths(lua_State *L, const struct node *n) {
   lua_getglobal(L, "package");
-  /* No "./": a file that happens to lie where the node was started must not become part of it. */
+  /* No "./": a file in the current directory must not become part of the node by accident. */
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;/usr/local/share/lua/5.4/?.lua;/usr/local/share/lua/5.4/?/init.lua;"
                      "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua", n->options.home, n->options.home);
   lua_setfield(L, -2, "path");
@@ -255,7 +255,7 @@ static int nothing(lua_State *L) {
   return 0;
 }
 
-/* All of it may raise for want of memory, so it runs behind the door. */
+/* It may raise (memory), so it runs behind the door. */
 static int push_setup(lua_State *L, void *data) {
   struct node *n = data;
   lua_pushlightuserdata(L, n);
@@ -272,7 +272,7 @@ static int push_setup(lua_State *L, void *data) {
     luv_set_loop(L, n->options.uv_loop);
     host_adopt_luv(L);
     luv_handle_t *foreign = n->options.uv_foreign;
-    if (foreign) foreign->ctx = luv_context(L); /* uv.walk asks each handle for it. */
+    if (foreign) foreign->ctx = luv_context(L); /* uv.walk reads it from each handle. */
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, luaopen_luv);
     lua_setfield(L, -2, "luv");
@@ -308,7 +308,7 @@ int node_open(const struct node_options *options, struct node **out) {
   struct node *n = calloc(1, sizeof *n);
   if (!n) return ERR_MEMORY;
   n->options = *options;
-  (void)snprintf(n->home, sizeof n->home, "%s", options->home); /* Cut short, the first require says so. */
+  (void)snprintf(n->home, sizeof n->home, "%s", options->home); /* If it was cut short, the first require reports it. */
   n->options.home = n->home;
   (void)snprintf(n->shown_home, sizeof n->shown_home, "%s", options->shown_home ? options->shown_home : options->home);
   n->ending = (struct world_defer){.run = on_ending, .data = n};
@@ -328,7 +328,7 @@ int node_open(const struct node_options *options, struct node **out) {
   return 0;
 }
 
-/* Each of luv's own handles, as uv.walk gives them; the host's come as nil. */
+/* uv.walk passes each of luv's own handles, and nil for the host's. */
 static int l_close_luv(lua_State *L) {
   if (!lua_isuserdata(L, 1)) return 0;
   lua_settop(L, 1);
@@ -355,8 +355,8 @@ static int push_close_luv(lua_State *L, void *data) {
 
 void node_stop(struct node *n) {
   lua_handle_close_all(n->L, NULL);
-  /* luv's close callbacks need the state: its handles must be gone before lua_close. */
-  if (n->options.uv_loop) (void)door_call(n->L, "node.stop", push_close_luv, 0, NULL, NULL); /* The door told. */
+  /* luv's close callbacks need the state: its handles must be closed before lua_close. */
+  if (n->options.uv_loop) (void)door_call(n->L, "node.stop", push_close_luv, 0, NULL, NULL); /* The door reports it. */
 }
 
 void node_close(struct node *n, bool crash) {
@@ -364,7 +364,7 @@ void node_close(struct node *n, bool crash) {
   n->closing = true;
   if (crash) {
     lua_handle_abandon_all(n->L, NULL);
-    lua_forget_world(n->L, world); /* What finalizers still ask of it raises, and is warned of. */
+    lua_forget_world(n->L, world); /* A finalizer that still uses it raises, which becomes a warning. */
     n->options.on_log = NULL;
   } else {
     world_undefer(world, &n->ending);
@@ -399,6 +399,6 @@ static int push_signal(lua_State *L, void *data) {
 
 bool node_signal(struct node *n, const char *name) {
   struct signal s = {name, false};
-  (void)door_call(n->L, "node.signal", push_signal, 0, NULL, &s); /* A handler that raised has handled it: the door told. */
+  (void)door_call(n->L, "node.signal", push_signal, 0, NULL, &s); /* A handler that raised has handled it; the door reports that. */
   return s.handled;
 }

@@ -1,4 +1,4 @@
-/* What a node's state has in place of Lua's own clock and chance; and in a simulated node, of its order and its ways out. */
+/* Replaces Lua's own clock and chance in a node's state; in a simulated node also iteration order and access to the outside. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "lua/lua_world.h"
 #include "world/world.h"
 
-#define WORLD lua_check_world(L, lua_upvalueindex(1)) /* Of every closure below. */
+#define WORLD lua_check_world(L, lua_upvalueindex(1)) /* The first upvalue of every closure below. */
 
 /* ---- time and chance ---- */
 
@@ -46,12 +46,12 @@ static int l_randomseed(lua_State *L) {
   return luaL_error(L, "math.randomseed: chance is the world's, and its seed is the run's (world:seed())");
 }
 
-/* Read now, for it is used to see how long something takes. */
+/* Not the time of the loop's turn, for scripts measure durations with it. */
 static int l_clock(lua_State *L) { return lua_pushnumber(L, (double)world_fresh_ns(WORLD) * 1e-9), 1; }
 
 static lua_Integer wall_s(struct shoal_world *world) { return (lua_Integer)(world_wall_ns(world) / 1000000000); }
 
-/* Upvalue 2: Lua's own, for what only computes with a given time. */
+/* Upvalue 2: Lua's own, for calls that only compute with a given time. */
 static int l_time(lua_State *L) {
   if (lua_isnoneornil(L, 1)) return lua_pushinteger(L, wall_s(WORLD)), 1;
   lua_pushvalue(L, lua_upvalueindex(2));
@@ -60,7 +60,7 @@ static int l_time(lua_State *L) {
   return 1;
 }
 
-/* Upvalue 2: Lua's own; 3: whether the zone is UTC, so that a run is the same anywhere. */
+/* Upvalue 2: Lua's own; 3: true to use UTC, so that a run is the same anywhere. */
 static int l_date(lua_State *L) {
   const char *format = luaL_optstring(L, 1, "%c");
   lua_Integer at_s = lua_isnoneornil(L, 2) ? wall_s(WORLD) : luaL_checkinteger(L, 2);
@@ -74,7 +74,7 @@ static int l_date(lua_State *L) {
 
 /* ---- order ---- */
 
-static char ids_key; /* The registry's weak table: object -> number of its first sight. */
+static char ids_key; /* The registry's weak table: object -> its number, in the order of first use. */
 
 static lua_Integer object_id(lua_State *L, int index) {
   index = lua_absindex(L, index);
@@ -90,7 +90,7 @@ static lua_Integer object_id(lua_State *L, int index) {
   }
   lua_pushvalue(L, index);
   if (lua_rawget(L, -2) == LUA_TNIL) {
-    lua_rawgeti(L, -2, 1); /* A number is no object: the key 1 holds the last id. */
+    lua_rawgeti(L, -2, 1); /* Numbers are no objects, so key 1 is free for the last id. */
     lua_Integer id = lua_tointeger(L, -1) + 1;
     lua_pushinteger(L, id);
     lua_rawseti(L, -4, 1);
@@ -182,7 +182,7 @@ static size_t push_sorted_keys(lua_State *L, int index) {
   return count;
 }
 
-/* Upvalues: keys, how many, how far. A key whose value went meanwhile is passed over, as with Lua's own. */
+/* Upvalues: keys, their count, the position. A key whose value was removed meanwhile is skipped, as Lua's own `next` does. */
 static int l_walk(lua_State *L) {
   lua_Integer count = lua_tointeger(L, lua_upvalueindex(2)), at = lua_tointeger(L, lua_upvalueindex(3));
   while (at < count) {
@@ -219,7 +219,7 @@ static int l_pairs(lua_State *L) {
   return 3;
 }
 
-/* The least key above the given one: O(n) a call, so pairs is the way to walk. */
+/* The least key above the given one. O(n) a call: walk with `pairs`. */
 static int l_next(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
@@ -242,7 +242,7 @@ static int l_next(lua_State *L) {
   return 2;
 }
 
-/* No addresses: they differ from run to run. */
+/* Without addresses, which differ from run to run. */
 static int l_tostring(lua_State *L) {
   luaL_checkany(L, 1);
   int type = lua_type(L, 1);
@@ -256,7 +256,7 @@ static int l_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- ways out ---- */
+/* ---- access to the outside ---- */
 
 struct way {
   const char *name, *instead;

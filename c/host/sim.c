@@ -1,5 +1,5 @@
-/* shoal.core.sim: the simulator's driver in Lua; lua/shoal/sim/sim.lua is its face. The state that calls it, the controlling
- * one, is a state of its own: it sees simulated nodes by name, and values only as copies.
+/* shoal.core.sim: the simulator's driver in Lua; lua/shoal/sim/sim.lua is its face. The controlling state, which calls it, is
+ * not a simulated node: it names nodes, and exchanges values with them only as copies.
  *
  *   new{ seed=, latency_ns=, jitter_ns=, loss=, ... (world/sim.h's link), home=? } -> sim
  *   sim:add(name, "ip:0") ; sim:start(name, entry, argv) ; sim:world(name) -> world of a machine without a program
@@ -262,7 +262,7 @@ static const luaL_Reg methods[] = {
 int luaopen_shoal_core_sim(lua_State *L) {
   static const luaL_Reg functions[] = {{"new", l_new}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {"__close", l_close}, {NULL, NULL}};
-  lua_pushcfunction(L, luaopen_shoal_core_world); /* For the classes of what worlds hold. */
+  lua_pushcfunction(L, luaopen_shoal_core_world); /* It makes the classes that worlds need. */
   lua_call(L, 0, 0);
   if (luaL_newmetatable(L, SIM_NAME)) {
     luaL_setfuncs(L, meta, 0);

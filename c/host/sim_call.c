@@ -1,4 +1,4 @@
-/* sim:call: a function of a node, called from outside of it, with copied values. */
+/* sim:call: call a function of a node from outside, with copied values. */
 #include "host/sim_lua.h"
 
 #include <string.h>
@@ -53,7 +53,7 @@ static int l_call(lua_State *L) {
   struct lua_sim *s = lua_sim_check(L);
   struct machine *m = lua_sim_machine(L, s, 2);
   int top = lua_gettop(L);
-  struct far_call *c = new_call(L); /* Freed by the collector, whatever raises. */
+  struct far_call *c = new_call(L); /* The collector frees it, whatever raises. */
   c->module = luaL_checkstring(L, 3);
   c->function = luaL_checkstring(L, 4);
   for (int i = 5; i <= top; i++, c->count++) {
@@ -61,7 +61,7 @@ static int l_call(lua_State *L) {
     if (problem) return luaL_argerror(L, i, problem);
   }
   if (!m->program || !m->program->node) return error_push(L, m->name, ERR_CLOSED);
-  s->driver.depth++; /* What it calls must not end the node under it. */
+  s->driver.depth++; /* The function must not end the node in which it runs. */
   bool ok = door_call(node_state(m->program->node), "sim.call", push_far, LUA_MULTRET, take_far, c);
   s->driver.depth--;
   if (!ok) return error_push(L, m->name, ERR_FAILED);
@@ -70,7 +70,7 @@ static int l_call(lua_State *L) {
   luaL_checkstack(L, c->count, "results");
   for (int i = 0; i < c->count; i++) copy_get(L, &c->results, &at);
   int count = c->count;
-  copy_free(&c->arguments); /* Now, not when the collector comes by. */
+  copy_free(&c->arguments); /* Now, not at some later collection. */
   copy_free(&c->results);
   return count;
 }

@@ -22,7 +22,7 @@ struct command {
   char name[128];
   size_t argc;
   char **argv;
-  /* What the function said. */
+  /* The function's results. */
   bool found;
   lua_Integer status;
   uint64_t duration_ns;
@@ -84,7 +84,7 @@ static void take_command(lua_State *L, void *data) {
 
 static void run_command(struct command *c) {
   c->status = 127;
-  (void)door_call(c->sim->L, "sim.command", push_command, 3, take_command, c); /* A raise is told there, and is status 127. */
+  (void)door_call(c->sim->L, "sim.command", push_command, 3, take_command, c); /* The door reports an error; the status is then 127. */
   struct sim_process *process = c->process;
   int64_t status = c->status;
   uint64_t duration_ns = c->duration_ns;
@@ -97,7 +97,7 @@ static void on_input(void *data, const uint8_t *bytes, size_t length) {
   if (c->input.length + length > c->input.room) {
     size_t room = (c->input.room + length) * 2;
     char *grown = realloc(c->input.bytes, room);
-    assert(grown); /* A few bytes of a spec. */
+    assert(grown); /* A spec's input is short. */
     c->input.bytes = grown;
     c->input.room = room;
   }
@@ -109,16 +109,16 @@ static void on_input_closed(void *data) { run_command(data); }
 
 static void on_input_end(void *data, int status) {
   struct command *c = data;
-  (void)status; /* However it ended, what came is what there is. */
+  (void)status; /* Whatever ended the input, the command runs with the bytes that came. */
   world_stream_close(c->stdin_);
 }
 
 static void on_command_killed(void *data, int signal) {
-  (void)signal; /* The simulator tells the parent. */
+  (void)signal; /* The simulator notifies the parent. */
   free_command(data);
 }
 
-/* The name a line of shell begins with. */
+/* The first word of a shell line. */
 static void first_word(const char *line, char *out, size_t size) {
   size_t start = strspn(line, " \t"), length = strcspn(line + start, " \t\n;|&<>");
   (void)snprintf(out, size, "%.*s", (int)(length < size ? length : size - 1), line + start);
@@ -140,13 +140,13 @@ static int take_words(struct command *c, const struct world_spawn *options) {
   return 0;
 }
 
-/* Not within the spawn: the parent has no end of the pipe yet. */
+/* Not during the spawn, when the parent does not hold its end of the pipe yet. */
 static void on_command_start(void *data) {
   static const struct world_stream_events events = {
       .on_read = on_input, .on_end = on_input_end, .on_closed = on_input_closed};
   struct command *c = data;
   world_timer_close(c->start);
-  if (world_stdio(c->world, 0, &c->stdin_) < 0) run_command(c); /* It has none after all. */
+  if (world_stdio(c->world, 0, &c->stdin_) < 0) run_command(c); /* It has no stdin after all. */
   else world_stream_attach(c->stdin_, &events, c);
 }
 

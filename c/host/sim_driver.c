@@ -38,7 +38,7 @@ void driver_log(struct driver *d, const char *who, const char *line, size_t leng
 
 static void on_event(void *data, uint64_t now_ns, const char *text) {
   struct driver *d = data;
-  (void)now_ns; /* It is the simulator's present. */
+  (void)now_ns; /* The log takes the simulator's time. */
   if (d->trace) driver_log(d, "-", text, strlen(text));
 }
 
@@ -63,7 +63,7 @@ int driver_add(struct driver *d, const char *name, const struct shoal_address *a
   m->driver = d;
   m->up = true;
   m->code = -1;
-  (void)snprintf(m->name, sizeof m->name, "%s", name); /* It fits: looked at above. */
+  (void)snprintf(m->name, sizeof m->name, "%s", name); /* It fits: checked above. */
   if (d->last) d->last->next = m;
   else d->machines = m;
   d->last = m;
@@ -75,14 +75,14 @@ void driver_crash(struct machine *m) {
   if (!m->up) return;
   assert(m->driver->depth == 0);
   m->up = false;
-  sim_node_crash(m->sim); /* Its children hear on_kill. The worlds go first: they may still hold what states deferred. */
+  sim_node_crash(m->sim); /* Its children get on_kill. Worlds go first, for they may still hold callbacks that states deferred. */
   if (m->program) program_drop(m->program);
   while (m->children) program_drop(m->children);
 }
 
 void driver_restart(struct machine *m) {
   driver_crash(m);
-  (void)sim_node_restart(m->sim); /* The world is asked for where it is needed. */
+  (void)sim_node_restart(m->sim); /* Its world is looked up where it is needed. */
   m->up = true;
 }
 
@@ -103,14 +103,14 @@ bool driver_run(struct driver *d, uint64_t at_ns) {
     if (d->interrupted) return false;
   }
   d->depth++;
-  sim_run_until(d->sim, at_ns); /* Nothing is left before it: this sets the clock. */
+  sim_run_until(d->sim, at_ns); /* No event is left before at_ns: this sets the clock. */
   d->depth--;
   return true;
 }
 
 int driver_open(struct driver *d, const struct sim_config *config, const char *home) {
   memset(d, 0, sizeof *d);
-  (void)snprintf(d->home, sizeof d->home, "%s", home); /* Cut short, the first require says so. */
+  (void)snprintf(d->home, sizeof d->home, "%s", home); /* If it was cut short, the first require reports it. */
   int rc = sim_open(config, &d->sim);
   if (rc < 0) return rc;
   sim_trace(d->sim, on_event, d);

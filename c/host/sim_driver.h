@@ -1,7 +1,7 @@
 /* sim_driver: simulated machines that run shoal programs. sim.c is its face in Lua.
  *
- * A machine is a sim_node; a program is a Lua state on one of its worlds: the machine's own, or a child's. Machines without
- * a program are the outside: HTTP hosts, clients of a spec. */
+ * A machine is a sim_node. A program is a Lua state on one of its worlds: the machine's own, or a child's. Machines without a
+ * program stand for the outside: HTTP hosts, clients of a spec. */
 #ifndef SHOAL_HOST_SIM_DRIVER_H
 #define SHOAL_HOST_SIM_DRIVER_H
 
@@ -29,7 +29,7 @@ struct program {
   struct world_timer *timer;
   char **argv;
   int code;
-  bool dead; /* Its world goes without a word; then its memory does. */
+  bool dead; /* Its world goes without events, then its memory is freed. */
 };
 
 struct machine {
@@ -53,8 +53,8 @@ struct driver {
   size_t log_length, log_room;
   bool log_full, trace, interrupted;
   unsigned dead; /* Programs to be freed. */
-  int depth; /* Steps going on: then no state may be closed, for it may be the one that runs. */
-  /* A child that is no shoal program: 0 when the driver's owner takes it, or a code. */
+  int depth; /* Steps in progress. While > 0 no state may be closed, for it may be the running one. */
+  /* A child that is no shoal program. Returns 0 when the driver's owner takes it, or a code. */
   int (*on_command)(void *data, struct machine *parent, const struct world_spawn *options, struct sim_process *process);
   void *data;
 };
@@ -65,11 +65,11 @@ struct machine *driver_find(struct driver *d, const char *name);
 int driver_add(struct driver *d, const char *name, const struct shoal_address *address, struct machine **out);
 /* Start the machine's program. argv is copied. */
 int driver_start(struct machine *m, const char *entry, const char *const *argv);
-/* The machine stops dead, its programs' memory is freed. */
+/* The machine stops at once; the memory of its programs is freed. */
 void driver_crash(struct machine *m);
 /* Up again, with its disk and no program. */
 void driver_restart(struct machine *m);
-/* Run events up to at_ns; false when driver_interrupt came first. */
+/* Run events up to at_ns; false when `interrupted` was set first. */
 bool driver_run(struct driver *d, uint64_t at_ns);
 bool driver_step(struct driver *d);
 /* One line of the log, at the present true time. */

@@ -1,4 +1,4 @@
-/* Faults of a simulation: crashes, signals, pauses, cuts, links, clocks; and what they came to. */
+/* Faults of a simulation: crashes, signals, pauses, cuts, links, clocks; and their counts. */
 #include "host/sim_lua.h"
 
 #include "lua/lua_error.h"
@@ -96,7 +96,7 @@ static int l_drift(lua_State *L) {
   struct machine *m = lua_sim_machine(L, s, 2);
   lua_Integer ppm = luaL_checkinteger(L, 3);
   luaL_argcheck(L, ppm >= -SIM_DRIFT_PPM_MAX && ppm <= SIM_DRIFT_PPM_MAX, 3, "drift: expected -200 to 200 ppm");
-  (void)sim_node_drift(m->sim, (int32_t)ppm); /* It refuses only what was looked at here. */
+  (void)sim_node_drift(m->sim, (int32_t)ppm); /* It refuses only values that are refused above. */
   return 0;
 }
 
@@ -107,7 +107,7 @@ static int l_step_wall(lua_State *L) {
   return 0;
 }
 
-/* slow(name, datagrams a second, queue): 0 a second ends it. */
+/* slow(name, datagrams a second, queue); 0 a second ends the slowness. */
 static int l_slow(lua_State *L) {
   struct lua_sim *s = lua_sim_check(L);
   struct machine *m = lua_sim_machine(L, s, 2);

@@ -20,12 +20,12 @@ struct lua_sim {
 struct lua_sim *lua_sim_check(lua_State *L);
 /* The machine that the argument names; raises when there is none. */
 struct machine *lua_sim_machine(lua_State *L, struct lua_sim *s, int index);
-/* Raises within a step: what ends a state cannot be asked for there, for it may be the state that runs. */
+/* Raises within a step: an operation that ends a state is not allowed there, for it may be the running state. */
 void lua_sim_outside(lua_State *L, const struct lua_sim *s, const char *what);
 /* The machine's own world; NULL when it is down. */
 struct shoal_world *lua_sim_world(const struct machine *m);
-/* What the controlling state holds in the world of a machine without a program goes with that world. The world has gone
- * already, for it may still have held what those things deferred: its pointer is only a name. */
+/* Abandon everything that the controlling state has open in the world of a machine without a program. The world is already
+ * gone, for it may have held callbacks that those things deferred: the pointer only identifies it. */
 void lua_sim_forget(lua_State *L, struct shoal_world *world);
 
 /* The link of the table's fields; raises on a field that is wrong. */

@@ -7,8 +7,8 @@
 #include <string.h>
 
 enum {
-  FORK_NS = 2000000,    /* What fork and exec take. */
-  DRAIN_NS = 100000,    /* Between two looks whether an ended program's things have closed. */
+  FORK_NS = 2000000,    /* The time of fork and exec. */
+  DRAIN_NS = 100000,    /* Between two checks that an ended program has closed everything. */
 };
 
 static void on_line(void *data, const char *line, size_t length) {
@@ -52,13 +52,11 @@ static void free_program(struct program *p) {
   free(p);
 }
 
-/* Its world has gone without a word to anyone. */
 void program_drop(struct program *p) {
   if (p->node) node_close(p->node, true);
   free_program(p);
 }
 
-/* Never within a step: the state may be the one that runs. */
 void program_reap(struct driver *d) {
   if (d->depth > 0) return;
   for (struct machine *m = d->machines; m; m = m->next) {
@@ -75,19 +73,19 @@ static void on_gone(void *data) {
   struct sim_process *process = p->process;
   int code = p->code;
   say(p, "exit %d", code);
-  p->machine->driver->interrupted = true; /* Somebody may be waiting for this. */
+  p->machine->driver->interrupted = true; /* The controlling state may wait for this. */
   if (!process) p->machine->code = code;
   free_program(p);
   if (process) sim_process_exit(process, 0, code, 0);
 }
 
-/* A program that ended waits here for what it had open, as a process that has gone still lives in the kernel. */
+/* An ended program waits here until everything it had open is closed, as the kernel still holds a process that has exited. */
 static void on_drain(void *data) {
   struct program *p = data;
   struct world_telemetry t;
   if (p->node) node_stop(p->node);
   world_telemetry(p->world, &t);
-  if (t.open_handles > 1) { /* One is this timer. */
+  if (t.open_handles > 1) { /* One is the timer itself. */
     world_timer_start(p->timer, world_now_ns(p->world) + DRAIN_NS);
     return;
   }
@@ -100,7 +98,7 @@ static void on_exit_asked(void *data, int code) {
   struct program *p = data;
   p->code = code;
   int rc = world_timer_open(p->world, on_drain, on_gone, p, &p->timer);
-  assert(rc == 0); /* The simulator has no limit on them. */
+  assert(rc == 0); /* The simulator does not limit timers. */
   (void)rc;        /* Only the assertion reads it. */
   world_timer_start(p->timer, world_now_ns(p->world));
 }

@@ -5,7 +5,7 @@
 
 #include "host/sim_driver.h"
 
-/* Its world has gone without a word to anyone: free the state and the program. */
+/* Its world is gone without events: free the state and the program. */
 void program_drop(struct program *p);
 /* Drop all that were killed. Does nothing within a step: the state may be the one that runs. */
 void program_reap(struct driver *d);

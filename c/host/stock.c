@@ -19,7 +19,7 @@
 /* ---- luv's callbacks through the door ---- */
 
 static int call_back(lua_State *L, int arguments, int results, int flags) {
-  (void)flags; /* They ask for no exit and no message: we never exit, and the door writes. */
+  (void)flags; /* They say whether to exit or to print: we never exit, and the door prints. */
   int left = door_call_stacked(L, "luv.callback", arguments, results);
   return left < 0 ? -LUA_ERRRUN : left;
 }
@@ -52,7 +52,7 @@ struct stock {
 
 static void on_world_closed(void *data) { free(data); }
 
-enum { TURNS_MAX = 10000 }; /* Of the loop until all our handles closed: one is enough, but for a disk that syncs. */
+enum { TURNS_MAX = 10000 }; /* Turns of the loop until our handles are closed. One is enough, unless a disk is syncing. */
 
 static int l_stock_gc(lua_State *L) {
   struct stock **box = lua_touserdata(L, 1), *stock = *box;
@@ -67,7 +67,7 @@ static int l_stock_gc(lua_State *L) {
       world_uv_close(stock->world, on_world_closed, stock); /* luv's loop is closed next and runs it. */
       return 0;
     }
-    (void)uv_run(stock->loop, UV_RUN_ONCE); /* Whether more is active does not matter here. */
+    (void)uv_run(stock->loop, UV_RUN_ONCE); /* It does not matter here whether more is active. */
   }
   (void)fprintf(stderr, "shoal: %u handles did not close\n", t.open_handles);
   return 0;
@@ -80,7 +80,7 @@ static int push_require(lua_State *L, void *data) {
   return 1;
 }
 
-/* luv's loop lives as long as luv's module does, and package.loaded may let go of it: busted does so after each file. */
+/* luv's loop lives as long as luv's module, and package.loaded may drop that: busted does so after each file. */
 static char luv_key;
 static void keep_luv(lua_State *L, void *data) {
   (void)data;
@@ -111,9 +111,9 @@ static struct shoal_world *make_world(lua_State *L) {
     luaL_error(L, "world: %s", error_text(rc));
   }
   *box = stock;
-  /* A write to a child that has just gone is to be an error, not the end of the process. Who set it otherwise keeps that. */
+  /* A write to a child that has just exited must be an error, not the end of the process. Another setting of the program stays. */
   struct sigaction pipe;
-  /* SIGPIPE can always be ignored: there is no refusal. */
+  /* Ignoring SIGPIPE cannot be refused. */
   if (sigaction(SIGPIPE, NULL, &pipe) == 0 && pipe.sa_handler == SIG_DFL) (void)signal(SIGPIPE, SIG_IGN);
   return stock->world;
 }

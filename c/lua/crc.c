@@ -1,5 +1,5 @@
 /* shoal.core.crc
- *   crc.crc32c(bytes, before?) -> integer   CRC-32C of bytes, that follow bytes whose checksum is before */
+ *   crc.crc32c(bytes, before?) -> integer   CRC-32C of `bytes`, after bytes whose checksum is `before` */
 #include <lauxlib.h>
 #include <lua.h>
 

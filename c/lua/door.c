@@ -11,8 +11,8 @@ enum { LINE_MAX_BYTES = 4096 };
 
 /* One per Lua state, a userdata in the registry. */
 struct door {
-  uint64_t incidents; /* What C had to report by itself. */
-  bool reporting;     /* The sink is running: what fails within it is ours. */
+  uint64_t incidents; /* Incidents that C reported by itself. */
+  bool reporting;     /* The sink is running. If it fails, we report that by ourselves. */
   door_line_fn *write;
   void *data;
 };
@@ -25,7 +25,7 @@ lua_State *door_main(lua_State *L) {
   return main_thread;
 }
 
-/* NULL until something made it: looking never allocates, for it happens outside of protection. */
+/* NULL until it is made. A look-up never allocates, for it happens outside of protection. */
 static struct door *find(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &door_key);
   struct door *door = lua_touserdata(L, -1);
@@ -49,20 +49,20 @@ static void fallback(lua_State *L, const char *site, const char *message) {
   char line[LINE_MAX_BYTES];
   int length = snprintf(line, sizeof line, "shoal: incident at %s: %s", site, message);
   if (length < 0) length = 0;
-  for (char *c = line; *c; c++) /* A line stays one line. */
+  for (char *c = line; *c; c++) /* Keep it one line. */
     if (*c == '\n') *c = '|';
   if (door) door->incidents++;
   if (door && door->write) {
     door->write(door->data, line);
   } else {
-    (void)fprintf(stderr, "%s\n", line); /* The last resort has nobody left to tell. */
+    (void)fprintf(stderr, "%s\n", line); /* The last resort: nowhere is left to report to. */
   }
 }
 
 /* ---- reporting ---- */
 
-/* [error] -> [error, traceback]. Runs where the error was raised. Errors are any value, and kept as they are; the two
- * travel in a table so that nothing is lost on the way out of the protected call. */
+/* [error] -> [error, traceback]. Runs where the error was raised. An error is any value, and is kept as it is; a table carries
+ * both out of the protected call. */
 static int on_error(lua_State *L) {
   lua_createtable(L, 2, 0);
   lua_insert(L, 1);
@@ -94,7 +94,7 @@ static int call_sink(lua_State *L) {
   } else if (lua_istable(L, 2)) {
     lua_rawgeti(L, 2, 1);
     lua_rawgeti(L, 2, 2);
-  } else { /* Out of memory, or the handler failed: then the bare message is all there is. */
+  } else { /* Out of memory, or the handler failed: only the message is there. */
     lua_pushvalue(L, 2);
     lua_pushnil(L);
   }
@@ -103,7 +103,7 @@ static int call_sink(lua_State *L) {
   return 1;
 }
 
-/* light report, error or box -> its text, for the fallback. */
+/* lightuserdata report, error or box -> its text, for the fallback. */
 static int describe(lua_State *L) {
   if (lua_istable(L, 2)) {
     lua_rawgeti(L, 2, 1);
@@ -238,7 +238,7 @@ static int l_incidents(lua_State *L) {
 static const luaL_Reg functions[] = {{"sink", l_sink}, {"incidents", l_incidents}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {
-  (void)check(L); /* Made now, so that no incident is ever uncounted for want of memory. */
+  (void)check(L); /* Made now, so that no incident stays uncounted when memory runs out. */
   luaL_newlib(L, functions);
   return 1;
 }

@@ -1,11 +1,11 @@
 /* door: the one protected call from C into Lua.
  *
- * Every entry from C into Lua names a site. An error on the other side never crosses into C: it becomes one incident
- * (through shoal.errors, when that is loaded; else the built-in fallback: a line on stderr), it is counted, and the
- * caller is told. lua_pcall and lua_resume stand in door.c and nowhere else.
+ * Every entry from C into Lua names a site. A Lua error never crosses into C: it becomes one incident (through shoal.errors
+ * when that is loaded, else as a line on stderr), it is counted, and the call returns false. lua_pcall and lua_resume stand in
+ * door.c and nowhere else.
  *
- * The fallback counts too: `raised = reported + suppressed + handled` is kept by lua/shoal/base/errors.lua; what C had to
- * report by itself because that module was missing or failed is added as site "door.sink". */
+ * lua/shoal/base/errors.lua keeps `raised = reported + suppressed + handled`. It adds the incidents that C reported by itself,
+ * because that module was missing or failed, as site "door.sink". */
 #ifndef SHOAL_DOOR_H
 #define SHOAL_DOOR_H
 
@@ -15,27 +15,27 @@
 /* The state's main thread: callbacks from the world run on it, for the coroutine that opened a thing may be dead. */
 lua_State *door_main(lua_State *L);
 
-/* Arguments are pushed inside the protection, for pushing can fail too: `push` pushes the function and its arguments and
+/* Arguments are pushed under protection, for that can fail too: `push` pushes the function and its arguments and
  * returns the number of arguments; `take` (may be NULL) reads `results` results from the top of the stack, also protected.
- * Returns true when all of it ran. The stack is left as it was found. */
+ * Returns true when all of it ran. The stack is unchanged afterwards. */
 typedef int door_push_fn(lua_State *L, void *data);
 typedef void door_take_fn(lua_State *L, void *data);
 bool door_call(lua_State *L, const char *site, door_push_fn *push, int results, door_take_fn *take, void *data);
 
-/* The same for a function that already lies on the stack under its `arguments` (how luv calls back). All of it is
- * popped. Returns the number of results it left, or -1 when it failed: then the incident is made and nothing is left. */
+/* The same for a function that is already on the stack under its `arguments`, as luv calls back. Pops both. Returns the number
+ * of results pushed, or -1 with no results when it failed; the incident is made. */
 int door_call_stacked(lua_State *L, const char *site, int arguments, int results);
 
-/* A failure C itself found, with no Lua error behind it: make it an incident. Never raises. */
+/* Make an incident of a failure that C itself found, without a Lua error. Never raises. */
 void door_report(lua_State *L, const char *site, const char *message);
 
-/* Where the lines go that C has to write by itself; stderr until set. The line has no newline. Never raises. */
+/* Set the sink of lines that C writes by itself; stderr until set. The line has no newline. Never raises. */
 typedef void door_line_fn(void *data, const char *line);
 void door_set_lines(lua_State *L, door_line_fn *write, void *data);
 
-/* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/base/errors.lua; this is what joins the two.
- *   sink(fn)      set what C reports to: fn(site, error value, traceback); nil takes it away
- *   incidents()   how many C had to report by itself, because there was no sink or the sink failed */
+/* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/base/errors.lua; this module joins the two.
+ *   sink(fn)      C reports to fn(site, error value, traceback) from now on; nil removes it
+ *   incidents()   the number that C reported by itself, because there was no sink or the sink failed */
 int luaopen_shoal_core_door(lua_State *L);
 
 #endif

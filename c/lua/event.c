@@ -15,7 +15,7 @@ static int push_event(lua_State *L, void *data) {
 
 void lua_event_fire(const char *site, struct lua_event *e) {
   if (!e->handle->L || e->handle->closing) return;
-  (void)door_call(e->handle->L, site, push_event, 0, NULL, e); /* The door has reported it. */
+  (void)door_call(e->handle->L, site, push_event, 0, NULL, e); /* The door reports it. */
 }
 
 int lua_event_error(lua_State *L, const char *what, int code) {

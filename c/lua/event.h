@@ -1,5 +1,5 @@
-/* event: how what happens to an open thing reaches its function in Lua. For bindings whose handle has one or two functions,
- * each called with a few values, as user values LUA_EVENT_FUNCTION and the ones after it. */
+/* event: call the Lua function of an open thing. For bindings whose handle has one or two functions, each called with a few
+ * values. The functions are the user values from LUA_EVENT_FUNCTION on. */
 #ifndef SHOAL_LUA_EVENT_H
 #define SHOAL_LUA_EVENT_H
 

@@ -9,7 +9,7 @@
 #include "lua/door.h"
 #include "lua/lua_world.h"
 
-/* One per state: the ring of what is open. */
+/* One per state: the ring of open handles. */
 struct list {
   struct lua_handle head;
   uint64_t made;
@@ -61,8 +61,8 @@ static int l_tostring(lua_State *L) {
   return 1;
 }
 
-/* Meets a closed handle, or a leaked one when the whole state goes: that it reports. The world still holds the struct
- * then, so only its closed event may free it. */
+/* The handle is closed, or it leaked and the whole state is being closed: report that. The world still holds the struct of a
+ * leaked one, so only its closed event may free it. */
 static int l_gc(lua_State *L) {
   struct lua_handle **box = lua_touserdata(L, 1), *h = *box;
   *box = NULL;
@@ -79,7 +79,7 @@ static int l_gc(lua_State *L) {
     (void)snprintf(message, sizeof message, "%s was never closed", text);
     door_report(L, "handle.leaked", message);
     h->closing = true;
-    h->type->close(h); /* May end in lua_handle_closed at once, which frees. */
+    h->type->close(h); /* May call lua_handle_closed at once, which frees it. */
   }
   return 0;
 }
@@ -177,7 +177,7 @@ int lua_handle_value(lua_State *L, int index, int value) { return lua_getiuserva
 void lua_handle_close_all(lua_State *L, struct shoal_world *world) {
   struct list *list = find_list(L);
   if (!list) return;
-  bool again = true; /* A close may close others: start anew after each. */
+  bool again = true; /* A close may close others: restart after each. */
   while (again) {
     again = false;
     for (struct lua_handle *h = list->head.next; h != &list->head; h = h->next) {
@@ -192,7 +192,7 @@ void lua_handle_close_all(lua_State *L, struct shoal_world *world) {
 void lua_handle_abandon_all(lua_State *L, struct shoal_world *world) {
   struct list *list = find_list(L);
   if (!list) return;
-  bool again = true; /* One may own others, which go with it: start anew after each. */
+  bool again = true; /* One may own others, which are abandoned with it: restart after each. */
   while (again) {
     again = false;
     for (struct lua_handle *h = list->head.next; h != &list->head; h = h->next) {

@@ -2,8 +2,8 @@
  *
  *   histogram.new() -> h
  *   histogram.decode(bytes) -> h | nil, message, "MALFORMED"
- *   histogram.RELATIVE_ERROR                what quantiles are off by at most, as a fraction
- *   h:record(value, count?)                 value and count are integers >= 0, in the unit you chose; a fraction raises
+ *   histogram.RELATIVE_ERROR                the greatest error of a quantile, as a fraction
+ *   h:record(value, count?)                 value and count are integers >= 0, in any unit; a fraction raises
  *   h:merge(other | bytes) -> true | nil, message, code
  *   h:quantile(q) -> integer | nil          nil while empty
  *   h:count()  h:sum()                      integers (the sum a float once it passes 2^63 - 1)
@@ -78,7 +78,7 @@ static int l_merge(lua_State *L) {
   if (lua_type(L, 2) == LUA_TSTRING) {
     size_t length;
     const char *bytes = lua_tolstring(L, 2, &length);
-    struct histogram *other = push(L); /* The collector's, so an error below leaks nothing. */
+    struct histogram *other = push(L); /* Owned by the collector, so an error below leaks nothing. */
     rc = histogram_decode(other, bytes, length);
     if (rc == 0) rc = histogram_merge(h, other);
     histogram_free(other);

@@ -1,25 +1,25 @@
-/* shoal.core.http: HTTP/1 messages out of bytes, over Debian's http-parser. Knows no sockets: bytes in, messages out.
+/* shoal.core.http: HTTP/1 messages from bytes, over Debian's http-parser. It has no sockets: bytes in, messages out.
  *
  *   http.parser("response" | "request", limits?) -> parser     limits: head_bytes, headers, body_bytes
  *   parser:feed(bytes, from?) -> message, next    a whole message; `next` is where the bytes after it begin
  *                             -> false            it needs more
  *                             -> nil, text, code  MALFORMED or TOO_LARGE: nothing more can be read from this connection
- *   parser:finish() -> message | false | nil, text, code       the other end sent its end; false when no message had begun
+ *   parser:finish() -> message | false | nil, text, code       the other side finished; false when no message had begun
  *   parser:expect_no_body()                       the next response answers a HEAD
  *   parser:begun() -> boolean                     bytes of an unfinished message were read
  *   http.url(text) -> scheme, host, port, target | nil, text, code
  *   http.reason(status) -> text
  *
- *   message   { status | method + target, body, keep_alive, minor } and `headers`, made when it is first asked for:
- *             names in lower case; a repeated one is joined by ", " (set-cookie: by a newline)
+ *   message   { status | method + target, body, keep_alive, minor } and `headers`, made at its first use: names in
+ *             lower case; values of a repeated one are joined by ", " (set-cookie: by a newline)
  *
  * States of a parser:
  *              first byte               last byte: pause
- *      IDLE --------------->  READING ------------------->  IDLE      (an interim 1xx response: read over)
+ *      IDLE --------------->  READING ------------------->  IDLE      (an interim 1xx response is skipped)
  *                                |
  *                                +--- an error ---> BROKEN: every later feed repeats it
  *
- * While http_parser_execute runs, nothing of Lua is called: its callbacks fill our buffers, which only malloc. */
+ * While http_parser_execute runs, no Lua is called: its callbacks fill our buffers, which only use malloc. */
 #include <http_parser.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -39,7 +39,7 @@ enum {
   HEAD_BYTES_MAX = 64 * 1024,    /* http-parser itself stops at 80 KiB. */
   HEADERS = 128,
   BODY_BYTES = 16 * 1024 * 1024,
-  KEEP_BYTES = 64 * 1024,        /* A buffer that grew past this is given back after its message. */
+  KEEP_BYTES = 64 * 1024,        /* A buffer that grew past this is freed after its message. */
 };
 
 struct buffer {
@@ -81,7 +81,7 @@ struct parser {
   size_t head_max, headers_max, body_max;
   size_t headers_count;
   enum part last;
-  bool head_done;      /* Later fields are trailers, and are read over. */
+  bool head_done;      /* Later fields are trailers, and are skipped. */
   bool begun, complete, keep_alive, no_body;
   int problem;         /* Our own reason to stop, ERR_*; else http-parser's counts. */
   bool broken;
@@ -103,7 +103,7 @@ static int on_begin(http_parser *http) {
   return 0;
 }
 
-/* Room in the head for this many bytes, and the zero byte that will follow them. */
+/* Room in the head for so many bytes and the zero byte after them. */
 static int head_room(struct parser *p, size_t length) {
   if (p->head.length + length + 2 > p->head_max) return stop(p, ERR_TOO_LARGE);
   return reserve(&p->head, length + 2) ? 0 : stop(p, ERR_MEMORY);
@@ -118,7 +118,7 @@ static int on_url(http_parser *http, const char *at, size_t length) {
   return 0;
 }
 
-static void end_text(struct parser *p) { p->head.bytes[p->head.length++] = '\0'; } /* head_room left a place. */
+static void end_text(struct parser *p) { p->head.bytes[p->head.length++] = '\0'; } /* head_room reserved its place. */
 
 static int on_field(http_parser *http, const char *at, size_t length) {
   struct parser *p = self_of(http);
@@ -131,7 +131,7 @@ static int on_field(http_parser *http, const char *at, size_t length) {
   p->last = PART_FIELD;
   for (size_t i = 0; i < length; i++) {
     char c = at[i];
-    if (c == ' ') return stop(p, ERR_MALFORMED); /* Which http-parser lets pass, and RFC 9112 does not. */
+    if (c == ' ') return stop(p, ERR_MALFORMED); /* http-parser accepts it, RFC 9112 does not. */
     p->head.bytes[p->head.length++] = c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
   }
   return 0;
@@ -141,7 +141,7 @@ static int on_value(http_parser *http, const char *at, size_t length) {
   struct parser *p = self_of(http);
   if (p->head_done) return 0;
   if (head_room(p, length) < 0) return -1;
-  if (memchr(at, '\0', length)) return stop(p, ERR_MALFORMED); /* The same; and our head is divided by zero bytes. */
+  if (memchr(at, '\0', length)) return stop(p, ERR_MALFORMED); /* The same; and our head uses zero bytes as separators. */
   if (p->last == PART_FIELD) end_text(p);
   p->last = PART_VALUE;
   memcpy(p->head.bytes + p->head.length, at, length);
@@ -220,7 +220,7 @@ static int l_parser(lua_State *L) {
   return 1;
 }
 
-/* The message just completed. What Lua could not be given (out of memory) stays in the buffers and is overwritten. */
+/* The completed message. If Lua runs out of memory here, it stays in the buffers and is overwritten. */
 static int push_message(lua_State *L, struct parser *p) {
   bool response = p->http.type == HTTP_RESPONSE;
   lua_createtable(L, 0, 7);
@@ -269,7 +269,7 @@ static int l_feed(lua_State *L) {
   luaL_argcheck(L, from >= 1 && (size_t)from <= length + 1, 3, "outside of the bytes");
   if (p->broken) return push_problem(L, p);
   size_t skip = (size_t)(from - 1);
-  if (skip == length) { /* For http-parser no bytes mean the end; that is finish(). */
+  if (skip == length) { /* To http-parser no bytes mean the end, which is finish() here. */
     lua_pushboolean(L, 0);
     return 1;
   }
@@ -292,7 +292,7 @@ static int l_finish(lua_State *L) {
   (void)http_parser_execute(&p->http, &settings, NULL, 0); /* Its result is in http_errno and in `complete`. */
   if (p->complete) return push_message(L, p);
   if (HTTP_PARSER_ERRNO(&p->http) != HPE_OK) return push_problem(L, p);
-  if (p->begun) return push_problem(L, p); /* http-parser lets an end pass in places where a message is under way. */
+  if (p->begun) return push_problem(L, p); /* http-parser accepts the end at some places within a message. */
   lua_pushboolean(L, 0);
   return 1;
 }
@@ -340,7 +340,7 @@ static void push_headers(lua_State *L, const char *raw, size_t length) {
   }
 }
 
-/* __index of a message: only `headers` is ever made here; it then stands in the table. */
+/* __index of a message: makes `headers`, and stores it in the table. */
 static int l_message_index(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_pushliteral(L, "headers");

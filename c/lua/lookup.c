@@ -37,7 +37,7 @@ static void on_result(void *data, int status, const struct shoal_address *addres
 }
 
 /* world:resolve(host, port, fn(addresses | nil, err, code)) -> lookup | nil, message, code
- * The world closes a lookup by itself once it has answered. */
+ * The world closes a lookup after its answer. */
 static int l_resolve(lua_State *L) {
   struct shoal_world *world = lua_check_world(L, 1);
   const char *host = luaL_checkstring(L, 2);

@@ -1,4 +1,4 @@
-/* lua_error: how a refusal of the rooms below becomes Lua's `nil, message, code`. */
+/* lua_error: turns a refusal of the rooms below into Lua's `nil, message, code`. */
 #ifndef SHOAL_LUA_ERROR_H
 #define SHOAL_LUA_ERROR_H
 

@@ -1,4 +1,4 @@
-/* lua_world: how a Lua state comes to its world. */
+/* lua_world: a Lua state and its world. */
 #ifndef SHOAL_LUA_WORLD_H
 #define SHOAL_LUA_WORLD_H
 
@@ -7,19 +7,19 @@
 
 #include "world/world.h"
 
-/* The argument's world; raises when it is none, or one that has gone. */
+/* The argument's world; raises when it is none, or its world is gone. */
 struct shoal_world *lua_check_world(lua_State *L, int index);
 
 /* Push the userdata of a world, the same one each time. Raises (memory). */
 void lua_push_world(lua_State *L, struct shoal_world *world);
 
-/* The world has gone: its userdata raises from now on. What was open in it was closed or abandoned before. */
+/* The world is gone: its userdata raises from now on. Everything open in it was closed or abandoned before. */
 void lua_forget_world(lua_State *L, struct shoal_world *world);
 
-/* What require "shoal.core.world".current() is in this state. */
+/* Set the result of require "shoal.core.world".current() in this state. */
 void lua_set_current_world(lua_State *L, struct shoal_world *world);
 
-/* The hook of the room above: makes the current world of a state that has none (stock lua5.4). May raise. */
+/* Set the hook that makes the current world of a state without one (stock lua5.4). It may raise. */
 typedef struct shoal_world *lua_make_world_fn(lua_State *L);
 void lua_on_missing_world(lua_make_world_fn *make);
 

@@ -1,4 +1,4 @@
-/* modules: every module of ours that Lua can require. In stock lua5.4 the all-in-one searcher finds the functions in
+/* modules: all C modules that Lua can require. In stock lua5.4 the all-in-one searcher finds the functions in
  * shoal.so, so each is exported; the program preloads the same ones from this list. */
 #ifndef SHOAL_LUA_MODULES_H
 #define SHOAL_LUA_MODULES_H

@@ -8,9 +8,9 @@
  *   pack(value, order?) -> bytes | nil, message, "MALFORMED"
  *   unpack(bytes) -> value | nil, message, "MALFORMED"
  *
- * pack and fields of type "any" let the value decide: a table with keys 1..n is an array (an empty one too), any other a
- * map whose keys, integers or strings, stand sorted: those that `order` names first, then integers, then strings. So
- * the same value is the same bytes in every process. Lua strings become str; str and bin become Lua strings. */
+ * pack, and fields of type "any", follow the value: a table with keys 1..n is an array (an empty one too), any other a map with
+ * integers or strings as keys, in this order: those named by `order`, then integers, then strings, both sorted. So the same
+ * value gives the same bytes in every process. Lua strings become str; str and bin become Lua strings. */
 #include "msgpack_schema.h"
 
 #include <lauxlib.h>
@@ -25,7 +25,7 @@ static const char *const TYPE = "shoal.msgpack.schema";
 
 enum { NODES_MAX = 4096, TYPE_TEXT_MAX = 512 };
 
-/* ---- the compiler; all it holds belongs to the schema's userdata, so it may raise anywhere ---- */
+/* ---- the compiler; the schema's userdata owns all its memory, so it may raise anywhere ---- */
 
 struct compiler {
   lua_State *L;
@@ -90,7 +90,7 @@ static void name_field(struct compiler *c, uint32_t index, const char *name, siz
   f->name_index = name_index;
   msgpack_packer packer;
   msgpack_packer_init(&packer, f, append_packed);
-  (void)msgpack_pack_str_with_body(&packer, name, length); /* It fits: the length was held against MP_NAME_MAX. */
+  (void)msgpack_pack_str_with_body(&packer, name, length); /* It fits: the length was compared with MP_NAME_MAX. */
 }
 
 static uint32_t compile_type(struct compiler *c, const char *text, const char *field);
@@ -205,7 +205,7 @@ static int l_compile(lua_State *L) {
   lua_newtable(L); /* At 5: the names. */
   lua_pushvalue(L, 5);
   lua_setiuservalue(L, 4, 1);
-  lua_newtable(L); /* At 6: what is known. */
+  lua_newtable(L); /* At 6: the known types. */
   struct compiler c = {.L = L, .schema = s, .names = 5, .types = lua_isnil(L, 2) ? 0 : 2, .known = 6};
   if (name) s->name = keep(&c, name, strlen(name), NULL);
   s->root = add_node(&c, (struct mp_node){.kind = MP_RECORD});
@@ -222,7 +222,7 @@ static int l_encode(lua_State *L) {
   lua_getiuservalue(L, 1, 1);
   struct mp_buffer *out = lua_touserdata(L, lua_upvalueindex(1));
   char error[MP_ERROR_MAX];
-  out->length = 0; /* Whatever an error raised in the last call left. */
+  out->length = 0; /* An error in the last call may have left bytes. */
   out->failed = false;
   if (!mp_encode(L, s, 3, 2, out, error)) return refused(L, error);
   lua_pushlstring(L, out->bytes, out->length);

@@ -1,9 +1,9 @@
-/* One pass over the bytes, straight onto the Lua stack. msgpack-c's unpacker is not used here: it allocates an array of
- * objects by the count a header claims before it has seen the elements (5 bytes can ask for 48 GiB), so it needs a walk of
- * our own before it. Without that walk it costs 470 ns for a body of ten fields (its zone, then a second walk over its
- * objects, no schema); this costs 400 ns with the schema checked.
- * Every count is held against the bytes that remain, less one for each value already announced, before a table is made:
- * so all tables of a body together are given no more room than the body has bytes. */
+/* One pass over the bytes, straight onto the Lua stack. msgpack-c's unpacker is not used: it allocates an array of objects by
+ * the count in a header before it has seen the elements (5 bytes can request 48 GiB), so it would need a check of our own
+ * first. Without that check it takes 470 ns for a body of ten fields (its zone, then a second walk over its objects, no
+ * schema); this takes 400 ns and checks the schema.
+ * Before a table is made, its count is compared with the remaining bytes, less one for each value already announced: so all
+ * tables of a body together get no more room than the body has bytes. */
 #include "msgpack_schema.h"
 
 #include <inttypes.h>
@@ -17,7 +17,7 @@ struct reader {
   const struct mp_schema *schema; /* NULL: all is "any". */
   int names;
   int depth;
-  size_t owed; /* Values that containers announced and that have not begun: each takes at least one byte yet to come. */
+  size_t owed; /* Values announced by containers and not yet begun: each takes at least one of the remaining bytes. */
   const uint8_t *start, *at, *end;
   char *error;
 };
@@ -79,7 +79,7 @@ struct head {
     bool truth;
     int64_t integer;
     double number;
-    uint32_t count; /* Of bytes, elements or pairs; they have been held against what remains. */
+    uint32_t count; /* Of bytes, elements or pairs; already compared with the remaining bytes. */
   };
 };
 
@@ -122,7 +122,7 @@ static double to_double(uint64_t bits, size_t width) {
   return number;
 }
 
-/* The form a first byte announces, and how many bytes of number or length follow it. */
+/* The form that a first byte announces, and the number of bytes of the number or length after it. */
 static enum form classify(uint8_t first, size_t *width) {
   *width = 0;
   switch (first) {
@@ -221,7 +221,7 @@ static void push_bytes(struct reader *r, uint32_t count) {
   r->at += count;
 }
 
-/* Walk over a value nobody asked for. It must still be whole, and no deeper than the rest may be. */
+/* Skip an unknown value. It must still be whole and within the depth limit. */
 static bool skip(struct reader *r, const struct mp_place *place) {
   struct head head;
   if (!read_head(r, &head, place)) return false;
@@ -256,7 +256,7 @@ static bool read_elements(struct reader *r, uint32_t count, const struct mp_node
   return true;
 }
 
-/* Push a map's key and say in `here` which it is. With a schema only strings are keys. */
+/* Push a map's key, and note it in `here`. With a schema only strings are keys. */
 static bool read_key(struct reader *r, bool text_only, struct mp_place *here) {
   struct head head;
   if (!read_head(r, &head, here->up)) return false;
@@ -318,7 +318,7 @@ static bool read_any(struct reader *r, const struct mp_place *place) {
 
 /* ---- records ---- */
 
-/* The field this key names, or -1. Writers keep the declared order, so it is nearly always the one expected next. */
+/* The field that this key names, or -1. Writers keep the declared order, so it is nearly always the next one. */
 static int find(const struct reader *r, const struct mp_node *node, uint32_t next, const uint8_t *key,
     uint32_t length) {
   const struct mp_field *fields = &r->schema->fields[node->first];
@@ -338,7 +338,7 @@ static bool read_field(struct reader *r, const struct mp_node *node, uint32_t in
     return false;
   }
   *seen |= UINT64_C(1) << index;
-  if (r->at < r->end && *r->at == 0xc0) { /* nil: as if it were not there. */
+  if (r->at < r->end && *r->at == 0xc0) { /* nil counts as absent. */
     if (!field->optional) return refuse(r, &here, "a value", &(struct head){.form = NIL});
     r->at++;
     r->owed--;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-  KEEP_MAX = 256 * 1024, /* A buffer that grew past this goes back after the call. */
+  KEEP_MAX = 256 * 1024, /* A buffer that grew past this is freed after the call. */
   KEYS_ON_STACK = 24,
 };
 
@@ -36,7 +36,7 @@ static bool reserve(struct mp_buffer *b, size_t more) {
   return true;
 }
 
-/* msgpack-c's way out. A failure is remembered, so that no caller of a pack function has to look at its result. */
+/* msgpack-c writes through this. It remembers a failure, so that no caller of a pack function must check its result. */
 static int append(void *data, const char *bytes, size_t length) {
   struct mp_buffer *b = data;
   if (b->failed || !reserve(b, length)) {
@@ -48,8 +48,8 @@ static int append(void *data, const char *bytes, size_t length) {
   return 0;
 }
 
-/* What a pack function returns: the buffer remembers a failure, and run() looks there once. */
-static void packed(int result) { (void)result; /* Told above. */ }
+/* For the result of a pack function: the buffer remembers a failure, and run() checks that once. */
+static void packed(int result) { (void)result; /* See above. */ }
 
 void mp_buffer_reset(struct mp_buffer *b) {
   b->length = 0;
@@ -85,7 +85,7 @@ static bool write_any(struct writer *w, int index, int order, const struct mp_pl
 
 static const char *schema_name(const struct writer *w) { return w->schema ? w->schema->name : NULL; }
 
-/* What people call the value at index: Lua's word, but the two kinds of number told apart. */
+/* The name of the value's type, for messages: Lua's word, but with the two kinds of number distinguished. */
 static const char *found(lua_State *L, int index) {
   if (lua_type(L, index) == LUA_TNUMBER) return lua_isinteger(L, index) ? "integer" : "float";
   return luaL_typename(L, index);
@@ -101,7 +101,7 @@ static bool enter(struct writer *w, const struct mp_place *place) {
     mp_fail(w->error, schema_name(w), place, "nested deeper than %d", MP_DEPTH_MAX);
     return false;
   }
-  luaL_checkstack(w->L, 8, "body too deep"); /* Most a level keeps on the stack, a record's values apart. */
+  luaL_checkstack(w->L, 8, "body too deep"); /* The most that a level keeps on the stack, apart from a record's values. */
   w->depth++;
   return true;
 }
@@ -279,7 +279,7 @@ static bool write_any(struct writer *w, int index, int order, const struct mp_pl
 
 /* ---- records ---- */
 
-/* A key stands in the table that the schema does not know: find it and say so. */
+/* The table has a key that is not in the schema: find and report it. */
 static bool refuse_unknown(struct writer *w, const struct mp_node *node, int index, const struct mp_place *place) {
   lua_State *L = w->L;
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
@@ -351,7 +351,7 @@ static bool write_value(struct writer *w, const struct mp_node *node, int index,
     case MP_BOOLEAN:
       if (!lua_isboolean(L, index)) return refuse(w, place, "boolean", index);
       return write_any(w, index, 0, place);
-    case MP_INTEGER: { /* A float that is a whole number is taken: JSON's readers make such. */
+    case MP_INTEGER: { /* A float that is a whole number is accepted: JSON's readers produce such. */
       int whole;
       lua_Integer integer = lua_tointegerx(L, index, &whole);
       if (!whole || lua_type(L, index) != LUA_TNUMBER) return refuse(w, place, "integer", index);

@@ -1,4 +1,4 @@
-/* msgpack_schema: what msgpack.c compiles, msgpack_encode.c writes by and msgpack_decode.c reads by.
+/* msgpack_schema: compiled by msgpack.c, used by msgpack_encode.c and msgpack_decode.c.
  *
  * A schema is a record: named fields in a declared order. On the wire a record is a MessagePack map whose keys are the
  * field names, in that order. A field's type is one of
@@ -9,12 +9,12 @@
  *   boolean
  *   enum:a|b|c          str, one of these
  *   array:T · map:T     array · map from str to T, keys sorted bytewise
- *   any                 what a table holds decides; see msgpack.c
+ *   any                 follows the value; see msgpack.c
  *   NAME                a record declared in `types`
  *
- * and ends in "?" when the field may be absent. Reading: fields in any order, unknown ones are walked over and ignored,
- * a field twice is refused, nil counts as absent. Writing: a key the schema does not know is refused, for a misspelt
- * field would otherwise be lost in silence. Containers nest at most MP_DEPTH_MAX deep, walked-over ones included. */
+ * and ends in "?" when the field may be absent. Reading: fields come in any order, unknown ones are skipped, a repeated one is
+ * refused, nil counts as absent. Writing: an unknown key is refused, for a misspelt field would otherwise be lost in silence.
+ * Containers nest at most MP_DEPTH_MAX deep, skipped ones included. */
 #ifndef MSGPACK_SCHEMA_H
 #define MSGPACK_SCHEMA_H
 
@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 enum {
-  MP_DEPTH_MAX = 16,  /* Containers inside containers, the body itself being the first. */
+  MP_DEPTH_MAX = 16,  /* Nested containers, the body itself being the first. */
   MP_FIELDS_MAX = 64, /* Fields of one record: a reader marks those it saw in a uint64_t. */
   MP_NAME_MAX = 64,   /* Bytes of a field name. */
 };
@@ -48,14 +48,14 @@ struct mp_field { /* Of a record; or one word of an enum. */
   int name_index; /* In that table. */
   uint32_t node;  /* Its type. */
   bool optional;
-  uint8_t packed[MP_NAME_MAX + 2]; /* The key as it stands on the wire. */
+  uint8_t packed[MP_NAME_MAX + 2]; /* The key in its wire form. */
   uint8_t packed_length;
 };
 
 struct mp_node {
   enum mp_kind kind;
   uint32_t of;    /* array, map: the type inside. */
-  uint32_t first; /* record, enum: where its fields begin. */
+  uint32_t first; /* record, enum: the index of its first field. */
   uint32_t count;
   uint64_t required; /* record: a bit a field. */
   const char *words; /* enum: "a|b|c", in the names table too; record: its name. */
@@ -69,7 +69,7 @@ struct mp_schema {
   const char *name; /* Put before every message; in the names table. */
 };
 
-/* Where in a body we are, for messages; each step points to the one outside it. */
+/* The position in a body, for messages; each step points to the enclosing one. */
 struct mp_place {
   const struct mp_place *up;
   const char *name; /* NULL: an element, by `index`. */
@@ -86,17 +86,17 @@ __attribute__((format(printf, 4, 5))) void mp_fail(char out[MP_ERROR_MAX], const
 struct mp_buffer {
   char *bytes;
   size_t length, capacity;
-  bool failed; /* Out of memory on the way: what it holds is not whole. */
+  bool failed; /* It ran out of memory: its content is incomplete. */
 };
-/* Drop the content, and the memory as well when one large body made it grow. */
+/* Drop the content, and also the memory if a large body made it grow. */
 void mp_buffer_reset(struct mp_buffer *b);
-/* One buffer for any number of calls: owned by a userdata, so that an error raised on the way frees nothing too late. */
+/* One buffer for any number of calls. A userdata owns it, so that an error in between leaks nothing. */
 struct mp_buffer *mp_buffer_push(lua_State *L);
 
 /* Write the value at `index` by the schema's root, whose names table stands at `names`. False: `error` says why. */
 bool mp_encode(lua_State *L, const struct mp_schema *s, int names, int index, struct mp_buffer *out,
                char error[MP_ERROR_MAX]);
-/* Write the value at `index`, whatever it is; keys named in the array at `order` (0: none) come first, in that order. */
+/* Write the value at `index`, of any type; keys named in the array at `order` (0: none) come first, in that order. */
 bool mp_encode_any(lua_State *L, int index, int order, struct mp_buffer *out, char error[MP_ERROR_MAX]);
 
 /* Push the table these bytes hold. False: nothing pushed, `error` says why. */

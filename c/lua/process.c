@@ -49,7 +49,7 @@ static const char **check_strings(lua_State *L, int index, const char *what) {
 
 static int by_bytes(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
-/* { NAME = value } at `index` -> sorted "NAME=value"s, NULL-terminated, in a userdata; both it and what keeps the
+/* { NAME = value } at `index` -> sorted "NAME=value"s, NULL-terminated, in a userdata; it and the table that keeps the
  * strings alive stay on the stack. */
 static const char **check_environment(lua_State *L, int index) {
   luaL_checktype(L, index, LUA_TTABLE);

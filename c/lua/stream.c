@@ -30,7 +30,7 @@ static void close_stream(struct lua_handle *h) {
   struct world_stream *stream = s->stream;
   bool attached = s->attached;
   s->stream = NULL;
-  if (!attached) lua_handle_closed(h); /* The world says nothing of a stream without events; s may be gone. */
+  if (!attached) lua_handle_closed(h); /* The world sends no events of a stream that was never attached; s may be gone. */
   world_stream_close(stream);
 }
 
@@ -67,7 +67,7 @@ static void fire(struct event *e) {
   struct lua_handle *h = &e->stream->handle;
   if (!h->L || !e->stream->wired[e->which]) return;
   if (h->closing && e->which != ON_CLOSED) return;
-  (void)door_call(h->L, sites[e->which], push_event, 0, NULL, e); /* The door told; the stream lives on. */
+  (void)door_call(h->L, sites[e->which], push_event, 0, NULL, e); /* The door reports it; the stream lives on. */
 }
 
 static void on_open(void *data, int status) { fire(&(struct event){data, ON_OPEN, status, NULL, 0}); }
@@ -84,8 +84,8 @@ static void on_closed(void *data) {
 
 static const struct world_stream_events stream_events = {on_open, on_read, on_end, on_drain, on_closed};
 
-/* Take the functions of the table at `index` into the userdata at `self`. Raises before anything changed: a misspelt
- * name would be a handler that never runs. */
+/* Store the functions of the table at `index` in the userdata at `self`. A misspelt name raises before anything changed: it
+ * would be a handler that never runs. */
 static void take_handlers(lua_State *L, struct stream *s, int self, int index) {
   luaL_checktype(L, index, LUA_TTABLE);
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
@@ -103,8 +103,8 @@ static void take_handlers(lua_State *L, struct stream *s, int self, int index) {
   }
 }
 
-/* A handle for a stream that has no handlers yet: open, so that it can be closed and is found when it leaks. The caller
- * puts the stream into it at once, or unpins it. */
+/* A handle for a stream without handlers yet: open, so that it can be closed, and is reported when it leaks. The caller sets
+ * the stream at once, or unpins it. */
 static struct stream *push_bare(lua_State *L, int world_index) {
   struct stream *s = lua_handle_new(L, &stream_type, world_index, sizeof *s, EVENTS);
   lua_handle_pin(L, &s->handle, -1);
@@ -141,7 +141,7 @@ static int l_connect(lua_State *L) {
 
 static struct stream *check_stream(lua_State *L) { return lua_handle_check(L, 1, &stream_type, true); }
 
-/* stream:attach(handlers) -> stream: take a stream that came without handlers; reading starts. */
+/* stream:attach(handlers) -> stream: give handlers to a stream that came without; reading starts. */
 static int l_attach(lua_State *L) {
   struct stream *s = check_stream(L);
   luaL_argcheck(L, !s->attached, 1, "this stream has its handlers already");
@@ -253,8 +253,8 @@ enum { LISTENER_ON_STREAM = 2, LISTENER_ON_ERROR };
 struct connection {
   struct listener *listener;
   struct world_stream *stream;
-  struct stream *taken; /* Lua's, once made; collected perhaps, so ask the registry first. */
-  uint64_t number;      /* Its number. */
+  struct stream *taken; /* Lua's handle, once made. It may have been collected: check the registry first. */
+  uint64_t number;      /* The handle's number. */
   int code;
 };
 
@@ -281,7 +281,7 @@ static void on_connection(void *data, struct world_stream *stream) {
   }
   lua_State *L = l->handle.L;
   if (door_call(L, "world.listener.connection", push_connection, 0, NULL, &c)) return;
-  /* It raised. If it did so before attaching, nobody else will ever close the stream. */
+  /* The handler raised. If it had not attached the stream yet, we must close it. */
   if (!c.taken) {
     world_stream_close(stream);
     return;
@@ -305,7 +305,7 @@ static void on_listener_error(void *data, int code) {
   struct listener *l = data;
   struct connection c = {l, NULL, NULL, 0, code};
   if (!l->handle.L || l->handle.closing) return;
-  (void)door_call(l->handle.L, "world.listener.error", push_listener_error, 0, NULL, &c); /* The door told. */
+  (void)door_call(l->handle.L, "world.listener.error", push_listener_error, 0, NULL, &c); /* The door reports it. */
 }
 
 static void on_listener_closed(void *data) { lua_handle_closed(data); }
@@ -324,7 +324,7 @@ static int l_listen(lua_State *L) {
   struct listener *l = lua_handle_new(L, &listener_type, 1, sizeof *l, 2);
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, 5, LISTENER_ON_STREAM);
-  if (lua_isnil(L, 4)) lua_pushcfunction(L, report_error); /* Nobody listens to it: then it is an incident. */
+  if (lua_isnil(L, 4)) lua_pushcfunction(L, report_error); /* Without a handler an error becomes an incident. */
   else lua_pushvalue(L, 4);
   lua_setiuservalue(L, 5, LISTENER_ON_ERROR);
   lua_handle_pin(L, &l->handle, 5);

@@ -96,10 +96,10 @@ int swim_check_only_tunables(lua_State *L, int index) {
   return 0;
 }
 
-int swim_check_options(lua_State *L, int index, struct swim_options *out) {
+int swim_check_options(lua_State *L, int index, struct swim_driver_options *out) {
   luaL_checktype(L, index, LUA_TTABLE);
-  *out = (struct swim_options){0};
-  (void)swim_config_profile("lan", &out->config); /* It is there. */
+  *out = (struct swim_driver_options){0};
+  (void)swim_config_profile("lan", &out->config); /* This profile exists. */
   if (swim_check_config(L, index, &out->config)) return 3;
   struct swim_identity *id = &out->identity;
   id->name = text_field(L, index, "node", &id->name_length);
@@ -152,7 +152,7 @@ void swim_push_member(lua_State *L, const struct swim_member *m) {
   if (m->rtt_ns > 0) lua_pushinteger(L, (lua_Integer)m->rtt_ns), lua_setfield(L, -2, "rtt_ns");
 }
 
-static void set_ago(lua_State *L, const char *name, uint64_t now_ns, uint64_t at_ns) { /* Whole ms; below 0 is yet to come. */
+static void set_ago(lua_State *L, const char *name, uint64_t now_ns, uint64_t at_ns) { /* Whole ms; below 0: in the future. */
   lua_pushinteger(L, (lua_Integer)(now_ns / 1000000) - (lua_Integer)(at_ns / 1000000));
   lua_setfield(L, -2, name);
 }
@@ -272,4 +272,16 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
 #undef COUNT
   set_count(L, "live", swim_live(s));
   set_count(L, "records", swim_records(s));
+}
+
+void swim_push_driver_counts(lua_State *L, const struct swim_driver_counts *counts) {
+  uint64_t other = counts->send_failed;
+  set_count(L, "send_failed", counts->send_failed);
+  lua_createtable(L, 0, (int)counts->errors_count + 1);
+  for (uint32_t i = 0; i < counts->errors_count; i++) {
+    set_count(L, error_name(counts->errors[i].code), counts->errors[i].count);
+    other -= counts->errors[i].count;
+  }
+  if (other > 0) set_count(L, "other", other);
+  lua_setfield(L, -2, "send_errors");
 }

@@ -1,4 +1,4 @@
-/* core.predict: net/predict from Lua. lua/shoal/member/swim.lua checks the question and is its manual. */
+/* core.predict: drive/predict from Lua. lua/shoal/member/swim.lua checks the question and is its manual. */
 #include "lua/swim_predict.h"
 
 #include <lauxlib.h>
@@ -6,7 +6,7 @@
 
 #include "lua/lua_error.h"
 #include "lua/swim_options.h"
-#include "net/predict.h"
+#include "drive/predict.h"
 
 static uint64_t whole(lua_State *L, const char *name, lua_Integer otherwise) {
   lua_getfield(L, 1, name);
@@ -58,7 +58,7 @@ int swim_l_predict(lua_State *L) {
   lua_settop(L, 1);
   struct predict_question q = {0};
   struct predict_answer answer;
-  (void)swim_config_profile("lan", &q.config); /* It is there. */
+  (void)swim_config_profile("lan", &q.config); /* This profile exists. */
   lua_getfield(L, 1, "config");
   luaL_checktype(L, 2, LUA_TTABLE);
   if (swim_check_config(L, 2, &q.config)) return 3;

@@ -18,7 +18,7 @@ static void close_timer(struct lua_handle *h) { world_timer_close(((struct timer
 static const struct lua_handle_type timer_type = {"shoal.timer", close_timer, NULL};
 
 static int push_self(lua_State *L, struct lua_event *e) {
-  (void)L, (void)e; /* The handle is there already. */
+  (void)L, (void)e; /* The handle is the only argument. */
   return 1;
 }
 

@@ -1,4 +1,4 @@
-/* The world's face in Lua: clock, chance, files, telemetry. What it can open is in world_classes.h. */
+/* The world in Lua: clock, chance, files, telemetry. world_classes.h lists the things that it can open. */
 #include <lauxlib.h>
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #define WORLD_NAME "shoal.world"
 
 struct lua_world {
-  struct shoal_world *world; /* NULL once it has gone. */
+  struct shoal_world *world; /* NULL once it is gone. */
 };
 static char worlds_key, current_key; /* The registry's keys: world pointer -> userdata; the current one. */
 static lua_make_world_fn *make_world; /* Set once, by a constructor of the room above. */
@@ -33,7 +33,7 @@ static void push_worlds(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &worlds_key);
 }
 
-static void make_classes(lua_State *L); /* Below, beside the methods. */
+static void make_classes(lua_State *L); /* Below, next to the methods. */
 
 void lua_push_world(lua_State *L, struct shoal_world *world) {
   make_classes(L);
@@ -129,7 +129,7 @@ static int free_later(lua_State *L) {
   return 0;
 }
 
-/* A slot that frees what is put into it, also when something raises; left on the stack. */
+/* Push a slot that frees its pointer, also when something raises. */
 static void **new_slot(lua_State *L) {
   void **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
@@ -198,9 +198,9 @@ static int l_make_directory(lua_State *L) {
   return file_result(L, "make directory", path, world_make_directory(world, path));
 }
 
-/* Names are gathered in C, for a Lua error must not jump across the world. */
+/* Names are collected in C, for a Lua error must not jump across the world. */
 struct names {
-  char *bytes; /* Each with its zero. */
+  char *bytes; /* Each name with its zero byte. */
   size_t length, room;
   bool full;
 };

@@ -1,5 +1,5 @@
-/* world_classes: what a world can open, one file each. Each function makes the class and adds the world's methods that open
- * it to the table on top of the stack. Called once a state, by world.c. They raise (memory). */
+/* world_classes: the things that a world can open, one file each. Each function makes the class and adds the world's methods that open
+ * it to the table on top of the stack. world.c calls them once a state. They raise (memory). */
 #ifndef SHOAL_LUA_WORLD_CLASSES_H
 #define SHOAL_LUA_WORLD_CLASSES_H
 

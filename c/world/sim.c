@@ -238,7 +238,7 @@ static void place_name(struct sim *s, const struct sim_node *n) {
   for (uint32_t i = 0; i < s->nodes_count; i++) s->by_name[name_slot(s, s->nodes[i]->name)] = i + 1;
 }
 
-struct sim_node *sim_node_find(struct sim *s, const char *name) {
+static struct sim_node *find_node(const struct sim *s, const char *name) {
   uint32_t found = s->by_name_size ? s->by_name[name_slot(s, name)] : 0;
   return found ? s->nodes[found - 1] : NULL;
 }
@@ -246,7 +246,7 @@ struct sim_node *sim_node_find(struct sim *s, const char *name) {
 int sim_node_add(struct sim *s, const char *name, const struct shoal_address *address, struct sim_node **out) {
   struct shoal_address plain = *address;
   plain.port = 0;
-  if (sim_node_find(s, name)) return ERR_EXISTS;
+  if (find_node(s, name)) return ERR_EXISTS;
   if (address->family == 0) return ERR_MALFORMED;
   if (sim_node_at(s, &plain)) return ERR_EXISTS;
   struct sim_node *n = aligned_alloc(SIM_LINE_BYTES, (sizeof *n + SIM_LINE_BYTES - 1) / SIM_LINE_BYTES * SIM_LINE_BYTES);
@@ -339,7 +339,7 @@ static void lookup_drop(struct sim_thing *thing) {
 static struct shoal_address find_name(struct sim_node *n, const char *host, uint16_t port) {
   struct shoal_address found = {0};
   char text[ADDRESS_TEXT_MAX];
-  const struct sim_node *named = sim_node_find(n->sim, host);
+  const struct sim_node *named = find_node(n->sim, host);
   if (named) found = named->address;
   else if (strcmp(host, "localhost") == 0) found = (struct shoal_address){.family = 4, .bytes = {127, 0, 0, 1}};
   else {

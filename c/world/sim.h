@@ -77,7 +77,6 @@ void sim_trace(struct sim *s, void (*on_event)(void *data, uint64_t now_ns, cons
 /* A machine named `name` with this address (port 0) and a disk that outlives its crashes. `epoch_ns` and
  * `wall_offset_ns` are drawn from the seed. */
 int sim_node_add(struct sim *s, const char *name, const struct shoal_address *address, struct sim_node **out);
-struct sim_node *sim_node_find(struct sim *s, const char *name); /* NULL when there is none. */
 /* The node's world while it is up; a restart makes a new one. */
 struct shoal_world *sim_node_world(struct sim_node *n);
 /* The machine stops dead: what is queued to and from it is gone, its world's things are freed without on_closed, the

@@ -212,7 +212,6 @@ uint64_t sim_event_next_ns(struct sim *s);       /* When the next is due; UINT64
 struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it; NULL: there is none. */
 /* Rings of events that wait for something other than time. */
 static inline void sim_ring_init(struct sim_event *ring) { ring->next = ring->previous = ring; }
-static inline bool sim_ring_empty(const struct sim_event *ring) { return ring->next == ring; }
 void sim_ring_push(struct sim_event *ring, struct sim_event *e);
 struct sim_event *sim_ring_take(struct sim_event *ring); /* The first; NULL when there is none. */
 void sim_ring_release(struct sim *s, struct sim_event *ring); /* All of it, in order, now. */

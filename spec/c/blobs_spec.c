@@ -59,6 +59,15 @@ static void ten_thousand_short_names_cost_their_length_rounded_up_to_eight(void)
   blobs_free(&b);
 }
 
+static void what_is_left_of_a_page_goes_to_a_shorter_one(void) {
+  struct blobs b = {0};
+  for (int i = 0; i < 5; i++) MUST(blobs_take(&b, 1000) != UINT32_MAX); /* Four in the first page, which leave 96 bytes. */
+  uint32_t used = b.used;
+  MUST(b.pages_count == 2 && blobs_take(&b, 96) != UINT32_MAX && b.used == used);
+  MUST(blobs_take(&b, 96) != UINT32_MAX && b.used > used);
+  blobs_free(&b);
+}
+
 int main(void) {
   whatever_is_taken_resized_and_given_keeps_its_bytes();
   puts("ok whatever_is_taken_resized_and_given_keeps_its_bytes");
@@ -66,5 +75,7 @@ int main(void) {
   puts("ok what_comes_and_goes_in_the_same_sizes_takes_no_new_page");
   ten_thousand_short_names_cost_their_length_rounded_up_to_eight();
   puts("ok ten_thousand_short_names_cost_their_length_rounded_up_to_eight");
+  what_is_left_of_a_page_goes_to_a_shorter_one();
+  puts("ok what_is_left_of_a_page_goes_to_a_shorter_one");
   return 0;
 }

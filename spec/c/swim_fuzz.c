@@ -145,8 +145,7 @@ int main(int argc, char **argv) {
   printf("%llu mutated datagrams: %llu refused, %llu taken\n", (unsigned long long)count, (unsigned long long)refused,
          (unsigned long long)taken);
   for (int i = 0; i < SWIM_REFUSALS_COUNT; i++)
-    printf("  %-12s %10llu  %s\n", swim_refusal_name((enum swim_refusal)i), (unsigned long long)target->counts.refused[i],
-           swim_refusal_text((enum swim_refusal)i));
+    printf("  %-12s %10llu\n", swim_refusal_name((enum swim_refusal)i), (unsigned long long)target->counts.refused[i]);
   MUST(refused > count / 10 && taken > count / 10);
   swim_close(target);
   printf("ok\n");

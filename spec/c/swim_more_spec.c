@@ -42,6 +42,58 @@ static void coordinates_tell_round_trips_that_nobody_measured(uint64_t seed) {
   net_close(net);
 }
 
+/* How far one answered probe moves node 0, whose coordinates are new, when the other side is of such an error; UINT8_MAX + 1: it has
+ * told no coordinates. */
+static double moved_by(struct swim *s, uint32_t id, unsigned error) {
+  struct member *m = &s->members[id];
+  vivaldi_open(&s->place);
+  m->at = (struct vivaldi){.at = {0, 100 * VIVALDI_UNITS_PER_MS}, .height = 0};
+  m->place_version = error <= UINT8_MAX, m->place_error = (uint8_t)error, m->rtt = 0;
+  swim_heard(s, id, 200 * MILLISECOND);
+  return -s->place.at[1];
+}
+
+static void whoever_is_sure_of_its_place_moves_others_further(uint64_t seed) {
+  struct net *net = cluster(seed, 2, "lan");
+  struct swim *s = net->nodes[0].swim;
+  uint32_t id = swim_members_find(s, "n1", 2);
+  double sure = moved_by(s, id, 0), unsure = moved_by(s, id, UINT8_MAX), untold = moved_by(s, id, UINT8_MAX + 1);
+  MUST(sure > 1.5 * unsure && unsure > 1 && untold == unsure);
+  net_close(net);
+}
+
+static void a_round_trip_is_smoothed_and_one_that_waited_in_a_queue_is_no_distance(uint64_t seed) {
+  struct net *net = cluster(seed, 2, "lan");
+  struct swim *s = net->nodes[0].swim;
+  uint32_t id = swim_members_find(s, "n1", 2);
+  struct member *m = &s->members[id];
+  m->rtt = 0;
+  swim_heard(s, id, 80 * MILLISECOND);
+  uint64_t first = swim_rtt_ns(m->rtt);
+  MUST(first > 79 * MILLISECOND && first <= 80 * MILLISECOND);
+  swim_heard(s, id, 160 * MILLISECOND);
+  uint64_t second = swim_rtt_ns(m->rtt);
+  MUST(second > 89 * MILLISECOND && second < 91 * MILLISECOND); /* By an eighth of the difference. */
+  m->place_version = 0, m->at = (struct vivaldi){0};
+  vivaldi_open(&s->place), s->place.height = 90; /* Where the round trip says. */
+  swim_heard(s, id, 20000 * MILLISECOND);
+  MUST(s->place.height < 120 && s->place.height > 90); /* As if it had taken twice as long as usual. */
+  MUST(swim_rtt_ns(m->rtt) > 2000 * MILLISECOND);
+  net_close(net);
+}
+
+static void older_coordinates_change_nothing(uint64_t seed) {
+  struct net *net = cluster(seed, 2, "lan");
+  struct swim *s = net->nodes[0].swim;
+  uint32_t id = swim_members_find(s, "n1", 2);
+  struct place newer = {.at = {.at = {7}}, .version = 9, .error = 3}, older = {.at = {.at = {5}}, .version = 8, .error = 1};
+  swim_merge_place(s, id, &newer);
+  swim_merge_place(s, id, &older);
+  struct place kept = swim_place(&s->members[id]);
+  MUST(kept.version == 9 && kept.at.at[0] == 7 && kept.error == 3);
+  net_close(net);
+}
+
 static void settled_coordinates_cost_nothing(uint64_t seed) {
   struct net *net = far_apart(seed, 30, "lan");
   run(net, 900 * SECOND);
@@ -176,6 +228,8 @@ static void why_tells_who_accuses_whom_since_when_and_what_came_of_it(uint64_t s
   MUST(swim_why(net->nodes[1].swim, "n7", 2, &why) && why.member.state == SWIM_DEAD);
   MUST(has_fact(&why, SWIM_FACT_TIMED_OUT) || has_fact(&why, SWIM_FACT_DEAD));
   for (uint32_t i = 1; i < why.facts_count; i++) MUST(why.facts[i].at_ns <= why.facts[i - 1].at_ns); /* The newest first. */
+  MUST(swim_why(net->nodes[1].swim, "n8", 2, &why) && has_fact(&why, SWIM_FACT_JOINED)); /* Nothing of it is told of another. */
+  MUST(!has_fact(&why, SWIM_FACT_TIMED_OUT) && !has_fact(&why, SWIM_FACT_DEAD) && !has_fact(&why, SWIM_FACT_SUSPECTED));
   uint32_t unanswered = 0;
   for (uint32_t i = 0; i < 20; i++)
     if (i != 7 && swim_why(net->nodes[i].swim, "n7", 2, &why)) unanswered += has_fact(&why, SWIM_FACT_UNANSWERED);
@@ -213,6 +267,9 @@ static void other_values_are_taken_while_it_runs(uint64_t seed) {
 
 static const struct net_spec specs[] = {
     NET_SPEC(coordinates_tell_round_trips_that_nobody_measured, 3),
+    NET_SPEC(whoever_is_sure_of_its_place_moves_others_further, 1),
+    NET_SPEC(a_round_trip_is_smoothed_and_one_that_waited_in_a_queue_is_no_distance, 1),
+    NET_SPEC(older_coordinates_change_nothing, 1),
     NET_SPEC(settled_coordinates_cost_nothing, 2),
     NET_SPEC(one_far_away_is_given_the_time_its_answers_take, 2),
     NET_SPEC(what_one_tells_all_hear_once, 4),

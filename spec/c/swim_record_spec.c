@@ -175,6 +175,22 @@ static void a_recording_that_is_cut_ends_there(void) {
   swim_replay_close(&r);
 }
 
+static void a_jump_of_ages_is_damage(void) {
+  static uint8_t bytes[SWIM_RECORD_BEGIN_MAX + SWIM_RECORD_STEP_MAX];
+  struct swim_config config;
+  struct swim_identity id = {.name = "a", .name_length = 1, .address = address_of(0), .generation = 1};
+  MUST(swim_config_profile("local", &config) == 0);
+  for (int over = 0; over <= 1; over++) { /* The longest time that is taken, and 1 ns more. */
+    struct swim_recorder r;
+    struct swim_replay replay;
+    size_t length = swim_record_begin(&r, &config, &id, 1, 5, bytes);
+    length += swim_record_step(&r, SWIM_INPUT_LEAVE, UINT64_MAX / 2 + (uint64_t)over, NULL, NULL, 0, NULL, bytes + length);
+    MUST(swim_replay_open(&replay, bytes, length) == 0);
+    MUST(swim_replay_step(&replay) == (over ? ERR_MALFORMED : 1));
+    swim_replay_close(&replay);
+  }
+}
+
 static void any_bytes_are_taken(void) {
   static uint8_t bytes[1 << 16];
   struct swim_replay r;
@@ -194,6 +210,7 @@ int main(void) {
   RUN(a_replay_comes_to_the_same_decisions_at_the_same_instants);
   RUN(another_decision_shows_at_its_step);
   RUN(a_recording_that_is_cut_ends_there);
+  RUN(a_jump_of_ages_is_damage);
   RUN(any_bytes_are_taken);
   for (uint32_t at = 0; at < 2; at++) swim_close(nodes[at]);
   return 0;

@@ -1,9 +1,9 @@
-/* Tables over streams: core/swim, net/tables and the simulated world's streams together, on net/fleet. */
+/* Tables over streams: core/swim, drive/tables and the simulated world's streams together, on drive/fleet. */
 #include <string.h>
 
 #include "core/swim_private.h"
 #include "must.h"
-#include "net/fleet.h"
+#include "drive/fleet.h"
 
 static const uint64_t SECOND = 1000000000;
 

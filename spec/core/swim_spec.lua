@@ -36,7 +36,7 @@ describe("core/swim", function()
   end)
 
   it("tells distances, what users tell, and why it believes what it does; other values are taken while it runs", function()
-    holds("swim_more_spec", 8)
+    holds("swim_more_spec", 11)
   end)
 
   it("fetches long tables over streams, and does without where there are none", function ()
@@ -44,11 +44,27 @@ describe("core/swim", function()
   end)
 
   it("is recorded and replayed to the same decisions; a recording may be cut, or be any bytes", function ()
-    holds("swim_record_spec", 4)
+    holds("swim_record_spec", 5)
+  end)
+
+  it("learns coordinates: by how far one round trip moves a node, and where many lead (core/vivaldi)", function ()
+    holds("vivaldi_spec", 5)
+  end)
+
+  it("holds no more streams of tables than its bound (drive/tables)", function ()
+    holds("tables_spec", 6)
+  end)
+
+  it("is run in fleets, and foretold (drive/fleet, drive/predict)", function ()
+    holds("fleet_spec", 7)
+  end)
+
+  it("is driven over a world: inputs call nobody, refusals are counted by code, recordings replay (drive/swim_driver)", function ()
+    holds("swim_driver_spec", 10)
   end)
 
   it("keeps names and payloads packed (core/blobs)", function()
-    holds("blobs_spec", 3)
+    holds("blobs_spec", 4)
   end)
 
   it("takes any bytes: 10^5 mutated datagrams, every refusal counted", function()

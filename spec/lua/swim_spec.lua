@@ -319,6 +319,16 @@ describe("shoal.swim", function ()
     assert.equal("[::1]:", a:member "b".address:sub(1, 6))
   end)
 
+  it("counts datagrams that the network refuses, in all and by the error's name", function ()
+    local a = open("a")
+    assert.equal(0, a:counts().send_failed)
+    assert.same({}, a:counts().send_errors)
+    assert(a:join { "[::1]:7" }) -- A socket of IPv4 cannot send there.
+    run_until(function () return a:counts().send_failed > 0 end)
+    local counts = a:counts()
+    assert.same({ EAFNOSUPPORT = counts.send_failed }, counts.send_errors)
+  end)
+
   it("refuses, by name, to bind beyond loopback without keys", function ()
     for _, bind in ipairs { "0.0.0.0:0", "192.0.2.7:7000", "[::]:0" } do
       local self, message, code = swim.open(world, { node = "a", bind = bind }, function () end)
@@ -411,6 +421,6 @@ describe("examples of foresight and evidence", function ()
 
   it("evidence.lua asks a live member why, and then its recording", function ()
     local output = run "evidence.lua"
-    assert.is_truthy(output:find("is suspect.*suspected by ada.*replayed to the same decisions.*is dead.*suspicion ran out"), output)
+    assert.is_truthy(output:find("is suspect.*suspected by ada.*replayed to the same decisions.*is dead.*suspicion timed out"), output)
   end)
 end)

@@ -1,9 +1,9 @@
 --- Plant a fault in membership, or take one of its rules away: something must fail.
 --
--- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, a text that stands there once, and what takes
--- its place; then the programs that must notice, quickest first. All is built in a temporary folder: the unchanged objects once, then for
--- each mutant the changed file and a link. One that no longer applies, does not compile or survives is a failure: move it along with the
--- code, or write the spec that is missing.
+-- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, or of another room by its path, a text that
+-- stands there once, and what takes its place; then the programs that must notice, quickest first. All is built in a temporary folder:
+-- the unchanged objects once, then for each mutant the changed file and a link. One that no longer applies, does not compile or survives
+-- is a failure: move it along with the code, or write the spec that is missing.
 --
 -- What cannot be tested so is cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 counts the instructions that a member
 -- spends on a crash at N = 1,000 and 10,000 instead, which valgrind must be there for, and takes ten minutes. With the logarithm
@@ -13,6 +13,7 @@ local function parts() return { "swim_parts_spec" } end
 local function spec(behaviour) return { "swim_spec", behaviour } end
 local function rule(behaviour) return { "swim_rules_spec", behaviour } end
 local function flap(behaviour) return { "swim_flap_spec", behaviour } end
+local function more(behaviour) return { "swim_more_spec", behaviour } end
 local function chaos(seeds, from) return { "chaos_study", "--seeds=" .. seeds, "--from=" .. (from or 1) } end
 
 local mutants = {
@@ -89,7 +90,7 @@ local mutants = {
       ".incarnation = {1, 0}, .state = SWIM_SUSPECT, .accuser = 1};\n  swim_merge(s, &r, false, false);\n  seed->next_ns" },
   { name = "a_tables_dead_are_dead", file = "swim_members.c", killers = { spec "a_partition_heals" },
     find = "unheard(s, m, table);", put = "!table && unheard(s, m, table);" },
-  { name = "a_death_that_one_hears_of_is_a_death", file = "swim_members.c", killers = { spec "harms_nobody_when" },
+  { name = "a_death_that_one_hears_of_is_a_death", file = "swim_members.c", killers = { parts(), spec "harms_nobody_when" },
     find = "unheard(s, m, table);", put = "table && unheard(s, m, table);" },
   { name = "haste_is_lateness", file = "swim_members.c", killers = { spec "keeps_to_its_budget" },
     find = "  if (at_ns < s->now_ns) at_ns = s->now_ns;\n", put = "" },
@@ -166,6 +167,138 @@ local mutants = {
     find = "if (s->members[id].held && kind != SWIM_EVENT_USER) return NULL;", put = "" },
   { name = "the_held_are_shown_alive", file = "swim.c", killers = { flap "comes_and_goes_is_held" },
     find = ".state = m->held ? SWIM_DEAD : m->state", put = ".state = m->state" },
+  -- Coordinates.
+  { name = "the_others_error_is_no_weight", file = "vivaldi.c", killers = { { "vivaldi_spec" } },
+    find = "v->error / (v->error + theirs)", put = "v->error / (v->error + 0.5 + 0 * theirs)" },
+  { name = "the_own_error_is_no_weight", file = "vivaldi.c", killers = { { "vivaldi_spec" } },
+    find = "v->error / (v->error + theirs)", put = "1 / (1 + theirs)" },
+  { name = "on_one_spot_nobody_parts", file = "vivaldi.c", killers = { { "vivaldi_spec" } },
+    find = "away[i] = rng_unit(rng) - 0.5, length += away[i] * away[i];", put = "away[i] = 0 * rng_unit(rng), length += away[i] * away[i];" },
+  { name = "coordinates_leave_the_box", file = "vivaldi.c", killers = { { "vivaldi_spec" } },
+    find = "limit(v->at[i] + push * away[i] / flat, -most, most)", put = "v->at[i] + push * away[i] / flat" },
+  { name = "an_untold_place_is_sure", file = "swim_place.c", killers = { more "is_sure_of_its_place" },
+    find = "m->place_version ? m->place_error : UINT8_MAX", put = "m->place_error" },
+  { name = "a_told_error_is_not_used", file = "swim_place.c", killers = { more "is_sure_of_its_place" },
+    find = "m->place_version ? m->place_error : UINT8_MAX", put = "UINT8_MAX" },
+  { name = "a_queue_is_a_distance", file = "swim_place.c", killers = { more "waited_in_a_queue" },
+    find = "if (known_ns && rtt_ns > 2 * known_ns) rtt_ns = 2 * known_ns;", put = "" },
+  { name = "round_trips_are_not_smoothed", file = "swim_place.c", killers = { more "waited_in_a_queue" },
+    find = "known_ns - known_ns / 8 + rtt_ns / 8", put = "rtt_ns" },
+  { name = "every_step_is_announced", file = "swim_place.c", killers = { more "cost_nothing" },
+    find = "if (moved <= NEAR_MS * VIVALDI_UNITS_PER_MS + far / 10 ||", put = "if (moved == 0 * far + 0 * NEAR_MS ||" },
+  { name = "an_old_place_replaces_a_new_one", file = "swim_place.c", killers = { more "older_coordinates" },
+    find = "place->version > m->place_version) set_place", put = "place->version != m->place_version) set_place" },
+  -- Events of users, and evidence.
+  { name = "what_was_seen_is_told_again", file = "swim_user.c", killers = { more "all_hear_once" },
+    find = "  mark(s->users, e);\n", put = "  (void)mark;\n" },
+  { name = "events_of_the_old_life_hide_the_new", file = "swim_user.c", killers = { more "begins_its_numbers_anew" },
+    find = "if (o->key != e->key || o->generation != e->generation) *o", put = "if (o->key != e->key) *o" },
+  { name = "events_of_users_have_no_budget", file = "swim_user.c", killers = { more "neither_starves" },
+    find = "s->user_budget_bytes -= (int64_t)size;", put = "" },
+  { name = "events_are_told_once", file = "swim_user.c", killers = { more "all_hear_once" },
+    find = "uint32_t told = 0, limit = swim_rumour_limit(s);", put = "uint32_t told = 0, limit = 1;" },
+  { name = "whoever_accuses_is_not_named", file = "swim_why.c", killers = { more "why_tells" },
+    find = "uint32_t id = key ? swim_members_by_key(s, key, 0) : NONE;",
+    put = "uint32_t id = key == 1 ? swim_members_by_key(s, key, 0) : NONE;" },
+  { name = "facts_of_others_are_told", file = "swim_why.c", killers = { more "why_tells" },
+    find = "if (fact->key != m->key && fact->kind != SWIM_FACT_EXCUSED) continue;", put = "" },
+  -- Streams of tables, in the core.
+  { name = "streams_accepted_without_bound", file = "swim_tables.c", killers = { { "swim_tables_spec" } },
+    find = "if (!free || used >= CONNS_MAX / 2) return NULL;", put = "if (!free) return NULL;" },
+  { name = "a_silent_stream_is_waited_for", file = "swim_tables.c", killers = { { "swim_tables_spec" } },
+    find = "if (!c->channel || c->close_due || s->now_ns < c->until_ns) continue;", put = "if (s->now_ns) continue;" },
+  { name = "a_stream_that_failed_is_not_made_up_for", file = "swim_tables.c", killers = { { "swim_tables_spec" } },
+    find = "  post_sync(s, &c->back, c->sequence, true);\n}", put = "}" },
+  { name = "frames_of_any_length", file = "swim_tables.c", killers = { { "swim_tables_spec" } },
+    find = "if (c->length == 2 && (frame_length(c) == 2 || frame_length(c) > FRAME_MAX))",
+    put = "if (c->length == 2 && frame_length(c) > FRAME_MAX)" },
+  -- Values of c/core.
+  { name = "a_heap_does_not_sink", file = "heap.c", killers = { parts() },
+    find = "  rise(h, index);\n  sink(h, h->where[handle]);", put = "  rise(h, index);" },
+  { name = "equal_deadlines_in_any_order", file = "heap.c", killers = { parts() },
+    find = "return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->key < b->key;", put = "return a->at_ns < b->at_ns;" },
+  { name = "deferred_deadlines_are_not_sorted", file = "heap.c", killers = { parts() },
+    find = "for (uint32_t i = h->count / 2; i-- > 0;) sink(h, i);", put = "" },
+  { name = "a_wheel_is_early", file = "wheel.c", killers = { { "net_cores" } },
+    find = "(deadline_ns >> WHEEL_TICK_BITS) + (part != 0)", put = "(deadline_ns >> WHEEL_TICK_BITS) + 0 * part" },
+  { name = "a_backoff_has_no_cap", file = "backoff.c", killers = { { "net_cores" } },
+    find = "ceiling > b->config.cap_ns / b->config.factor ? b->config.cap_ns : ceiling * b->config.factor",
+    put = "ceiling * b->config.factor" },
+  { name = "a_backoff_does_not_grow", file = "backoff.c", killers = { { "net_cores" } },
+    find = "ceiling > b->config.cap_ns / b->config.factor ? b->config.cap_ns : ceiling * b->config.factor", put = "ceiling" },
+  { name = "a_backoff_has_no_floor", file = "backoff.c", killers = { { "net_cores" } },
+    find = "floor = ceiling / 10;", put = "floor = 0;" },
+  { name = "given_bytes_are_not_taken_again", file = "blobs.c", killers = { { "blobs_spec" } },
+    find = "  if (grains > 0) push(b, handle, grains);", put = "  (void)handle, (void)grains;" },
+  { name = "the_rest_of_a_page_is_lost", file = "blobs.c", killers = { { "blobs_spec" } },
+    find = "if (rest > 0) push(b, last, rest);", put = "(void)last, (void)rest;" },
+  { name = "a_resized_blob_loses_its_bytes", file = "blobs.c", killers = { { "blobs_spec" } },
+    find = "if (kept) memcpy(blobs_at(b, moved), blobs_at(b, handle), kept);", put = "(void)kept;" },
+  -- Recordings.
+  { name = "a_replay_takes_all_that_waits", file = "swim_record.c", killers = { { "swim_driver_spec" } },
+    find = "if (r->head.there && r->recorder.actions >= r->head.actions) return false;", put = "" },
+  { name = "a_replay_does_not_compare", file = "swim_record.c", killers = { { "swim_record_spec" } },
+    find = "(r->head.crc != r->recorder.crc || r->head.actions != r->recorder.actions)", put = "r->head.actions != r->recorder.actions" },
+  { name = "a_recorded_jump_of_ages_is_believed", file = "swim_record.c", killers = { { "swim_record_spec" } },
+    find = "if (h->after_ns > UINT64_MAX / 2 - r->now_ns) r->reader.failed = true;", put = "" },
+  -- c/drive.
+  { name = "refused_datagrams_are_not_counted", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "  count_error(&d->counts, rc);\n", put = "  (void)count_error;\n" },
+  { name = "codes_of_refusals_have_no_bound", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "if (i == SWIM_DRIVER_ERRORS_MAX) return;", put = "if (i == SWIM_DRIVER_ERRORS_MAX) i = 0;" },
+  { name = "an_input_waits_for_the_next_deadline", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "static void wake(struct swim_driver *d) { world_timer_start(d->timer, now_ns(d)); }",
+    put = "static void wake(struct swim_driver *d) { (void)d; }" },
+  { name = "events_come_within_events", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "if (d->draining) return;", put = "" },
+  { name = "a_closed_driver_still_tells", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "while (!d->closing && swim_next(", put = "while (swim_next(" },
+  { name = "ticks_are_not_recorded", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "  record(d, SWIM_INPUT_TICK, NULL, NULL, 0);\n", put = "" },
+  { name = "datagrams_are_not_recorded", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "  record(d, SWIM_INPUT_RECEIVE, from, bytes, length);\n", put = "" },
+  { name = "any_address_is_bound", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "if (is_wildcard(&o->bind) && o->identity.address.family == 0)", put = "if (!o)" },
+  { name = "the_stored_generation_is_not_looked_at", file = "drive/swim_driver.c", killers = { { "swim_driver_spec" } },
+    find = "return wall_s > stored ? (uint32_t)wall_s : stored;", put = "return (uint32_t)wall_s + 0 * stored;" },
+  { name = "streams_held_without_bound", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "bool room = t->open <= LINKS_MAX;", put = "bool room = t->open >= 0;" },
+  { name = "one_stream_less_is_held", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "bool room = t->open <= LINKS_MAX;", put = "bool room = t->open < LINKS_MAX;" },
+  { name = "finished_streams_make_no_room", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "if (old->number == 0) world_stream_close(old->stream);", put = "if (!old) world_stream_close(old->stream);" },
+  { name = "running_streams_make_room", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "if (old->number == 0) world_stream_close(old->stream);", put = "world_stream_close(old->stream);" },
+  { name = "a_refused_stream_stays_open", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "if (l->number == 0) world_stream_close(stream);", put = "" },
+  { name = "bytes_come_in_one_piece", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "size_t piece = length < SWIM_DATAGRAM_MAX ? length : SWIM_DATAGRAM_MAX;", put = "size_t piece = length;" },
+  { name = "a_finished_stream_is_still_read", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "while (length > 0 && l->number && !l->tables->closing)", put = "while (length > 0 && !l->tables->closing)" },
+  { name = "a_taken_port_is_an_error", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "if (rc < 0) rc = world_listen(world, &any, &listener_events, t, &t->listener);", put = "(void)any;" },
+  { name = "a_failed_connect_is_silence", file = "drive/tables.c", killers = { { "tables_spec" } },
+    find = "if (status < 0) end(l);", put = "if (status < 0) return;" },
+  { name = "the_earlier_recording_is_written_on", file = "drive/swim_recording.c", killers = { { "swim_driver_spec" } },
+    find = "if (rc == 0 && world_log_size(r->log) > 0) {", put = "if (rc == 0 && world_log_size(r->log) == 1) {" },
+  { name = "a_recording_reaches_the_file_at_the_end_only", file = "drive/swim_recording.c", killers = { { "swim_driver_spec" } },
+    find = "if (r->used >= FLUSH_BYTES || now_ns - r->flushed_ns >= FLUSH_NS) flush(r, now_ns);",
+    put = "if (r->used >= FLUSH_BYTES) flush(r, now_ns);" },
+  { name = "a_recording_has_gaps", file = "drive/swim_recording.c", killers = { { "swim_driver_spec" } },
+    find = "  r->trouble = 1;\n  return trouble;", put = "  r->trouble = 0;\n  return trouble;" },
+  { name = "members_max_is_not_raised", file = "drive/fleet.c", killers = { { "fleet_spec" } },
+    find = "if (f->config.members_max < count + 1) f->config.members_max = count + 1;", put = "" },
+  { name = "a_restart_is_the_same_life", file = "drive/fleet.c", killers = { { "fleet_spec" } },
+    find = ".generation = ++n->generation", put = ".generation = n->generation + 1" },
+  { name = "withheld_datagrams_come_all_the_same", file = "drive/fleet.c", killers = { { "fleet_spec" } },
+    find = "  return withheld(n->fleet, place(n), true, from, bytes, length);",
+    put = "  (void)withheld(n->fleet, place(n), true, from, bytes, length);\n  return false;" },
+  { name = "one_death_counts_for_each_who_tells_it", file = "drive/predict.c", killers = { { "fleet_spec" } },
+    find = "a->event == SWIM_EVENT_DEAD && !w->wronged[subject]", put = "a->event == SWIM_EVENT_DEAD" },
+  { name = "half_of_them_may_crash", file = "drive/predict.c", killers = { { "fleet_spec" } },
+    find = "q->crashes * 2 < q->members", put = "q->crashes * 2 <= q->members" },
+  { name = "the_news_of_a_crash_is_not_waited_for", file = "drive/predict.c", killers = { { "fleet_spec" } },
+    find = "while (w->told < alive && since(f, w) < limit_ns)", put = "while (w->told < 1 && since(f, w) < limit_ns)" },
 }
 
 ---- The workshop: a folder with its own copy of the sources, and objects of them.
@@ -212,7 +345,7 @@ local function compile(source, object) return run(flags .. source .. " -o " .. o
 
 local function prepare()
   must_run("cp -r c spec " .. shop)
-  local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c")
+  local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c c/drive/*.c")
   local commands = {}
   for source in sources:gmatch "%S+" do
     objects[source] = shop .. "/" .. source:gsub("/", "_"):gsub("%.c$", ".o")
@@ -239,7 +372,7 @@ end
 
 --- How a mutant ends: the killer's name, or nil and why not.
 local function try(m)
-  local source = "c/core/" .. m.file
+  local source = m.file:find "/" and "c/" .. m.file or "c/core/" .. m.file
   local text = read(source)
   local from, to = text:find(m.find, 1, true)
   if not from then return nil, "no longer applies: its text is not in " .. source end

@@ -19,7 +19,7 @@
 #include "core/errors.h"
 #include "core/rng.h"
 #include "core/swim_private.h"
-#include "net/fleet.h"
+#include "drive/fleet.h"
 #include "world/sim.h"
 
 #define SECOND UINT64_C(1000000000)
@@ -178,7 +178,7 @@ static inline double study_resident_bytes(void) {
   return (double)pages * 4096;
 }
 
-/* ---- clusters: a fleet (c/net/fleet.h), and what studies do to it ---- */
+/* ---- clusters: a fleet (c/drive/fleet.h), and what studies do to it ---- */
 
 struct study_withheld { /* A datagram of a member that neither reads nor sends. */
   struct study_withheld *next;

@@ -200,7 +200,7 @@ end
 local c = {}
 rules.c = c
 
-local floors = { core = 0, world = 1, net = 2, lua = 3, host = 4 }
+local floors = { core = 0, world = 1, net = 2, drive = 3, lua = 4, host = 5 }
 
 local function room_of(path) return path:match "^c/([%w_]+)/" end
 
@@ -212,7 +212,7 @@ function c.floors(source, found)
   for at, name in source.uncommented:gmatch "()#%s*include%s*\"([^\"\n]+)\"" do
     local other = name:match "^%.*/*([%w_]+)/"
     if other and floors[other] and floors[other] > floor then
-      found(at, "c/" .. room .. " names c/" .. other .. ", which is above it (core, world, net, lua, host): move what is"
+      found(at, "c/" .. room .. " names c/" .. other .. ", which is above it (core, world, net, drive, lua, host): move what is"
         .. " shared down, or hand it in")
     end
   end
@@ -222,7 +222,7 @@ function c.floors(source, found)
     elseif name:find "^luv" and room ~= "host" then
       found(at, "<" .. name .. "> outside c/host: this must run in the simulator; use world/world.h")
     elseif (name == "lua.h" or name == "lauxlib.h" or name == "lualib.h") and floor < floors.lua then
-      found(at, "<" .. name .. "> below c/lua: the rooms core, world and net know no Lua")
+      found(at, "<" .. name .. "> below c/lua: the rooms core, world, net and drive know no Lua")
     end
   end
 end

@@ -79,7 +79,8 @@ swim.config = schema.record {
 ---@field reconfigure fun(self: Swim, options: table): true?, string?, string?  other times and counts while it runs; those of a
 ---  `profile` first, where one is given. Codes "CONFIG", "FULL" (members_max below what is kept): nothing changed then.
 ---@field address fun(self: Swim): string  where it is bound
----@field counts fun(self: Swim): table  datagrams by type, refusals by reason, probes, suspicions, deaths, rtt_ns, live, ...
+---@field counts fun(self: Swim): table  datagrams by type, refusals by reason (`refused`), datagrams that the network refused in all
+---  (`send_failed`) and by the error's name (`send_errors`), probes, suspicions, deaths, rtt_ns, live, ...
 ---@field close fun(self: Swim)  at once, telling nobody; more than once without harm. Other methods then raise.
 
 ---@class SwimMember

@@ -1,15 +1,15 @@
-#include "net/tables.h"
+#include "drive/tables.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-enum { LINKS_MAX = 32 }; /* The core has fewer; the rest are being finished, and must make room for others. */
+enum { LINKS_MAX = 32 }; /* The core has fewer. The rest are being shut down, and make room when others come. */
 
 struct link {
   struct tables *tables;
   struct link *next;
   struct world_stream *stream;
-  uint32_t number; /* The core's; 0 once it has let go of it. */
+  uint32_t number; /* The core's; 0 once the core has finished with it. */
 };
 struct tables {
   struct shoal_world *world;
@@ -18,7 +18,7 @@ struct tables {
   struct world_listener *listener;
   struct link *links;
   uint16_t port;
-  int open; /* Things of the world that have still to say that they closed. */
+  int open; /* Things of the world whose closed event is still to come. */
   bool closing;
 };
 
@@ -28,9 +28,9 @@ static void let_go(struct tables *t) {
   free(t);
 }
 
-/* ---- what the world tells of one stream ---- */
+/* ---- events of one stream ---- */
 
-/* The core hears that it is over, unless it has let go of it; then it is closed. */
+/* Close it. The core gets `ended`, unless it has finished with the stream. */
 static void end(struct link *l) {
   struct tables *t = l->tables;
   uint32_t number = l->number;
@@ -47,7 +47,7 @@ static void on_open(void *data, int status) {
 
 static void on_read(void *data, const uint8_t *bytes, size_t length) {
   struct link *l = data;
-  while (length > 0 && l->number && !l->tables->closing) { /* Each piece may end it. */
+  while (length > 0 && l->number && !l->tables->closing) { /* Each piece may end the stream. */
     size_t piece = length < SWIM_DATAGRAM_MAX ? length : SWIM_DATAGRAM_MAX;
     l->tables->events->received(l->tables->data, l->number, bytes, piece);
     bytes += piece, length -= piece;
@@ -55,7 +55,7 @@ static void on_read(void *data, const uint8_t *bytes, size_t length) {
 }
 
 static void on_end(void *data, int status) {
-  (void)status; /* A table that is cut short is asked for again, whatever cut it. */
+  (void)status; /* The core asks again for a table that was cut short, for whatever reason. */
   end(data);
 }
 
@@ -79,14 +79,14 @@ static struct link *add(struct tables *t, uint32_t number) {
   return l;
 }
 
-static void drop(struct tables *t, struct link *l) { /* The newest, of which the world knows nothing. */
+static void drop(struct tables *t, struct link *l) { /* The newest one, which was never opened. */
   assert(t->links == l);
   t->links = l->next;
   t->open--;
   free(l);
 }
 
-/* ---- what the listener tells ---- */
+/* ---- events of the listener ---- */
 
 static void on_connection(void *data, struct world_stream *stream) {
   struct tables *t = data;
@@ -112,7 +112,7 @@ static void on_listen_error(void *data, int code) {
 
 static void on_listener_closed(void *data) { let_go(data); }
 
-/* ---- */
+/* ---- the seam ---- */
 
 int tables_open(struct shoal_world *world, const struct shoal_address *at, const struct tables_events *events, void *data,
                 struct tables **out) {
@@ -123,7 +123,7 @@ int tables_open(struct shoal_world *world, const struct shoal_address *at, const
   struct shoal_address any = *at, bound;
   any.port = 0;
   int rc = world_listen(world, at, &listener_events, t, &t->listener);
-  if (rc < 0) rc = world_listen(world, &any, &listener_events, t, &t->listener); /* A node's transport has that port. */
+  if (rc < 0) rc = world_listen(world, &any, &listener_events, t, &t->listener); /* The node's own transport may have that port. */
   if (rc < 0) {
     free(t);
     return rc;
@@ -159,7 +159,7 @@ void tables_do(struct tables *t, const struct swim_action *a) {
     if (world_stream_write(l->stream, &buffer, 1) < 0) end(l);
   } else if (l && a->kind == SWIM_STREAM_CLOSE) {
     l->number = 0;
-    if (world_stream_shutdown(l->stream) < 0) world_stream_close(l->stream); /* Else its end comes when the other has finished. */
+    if (world_stream_shutdown(l->stream) < 0) world_stream_close(l->stream); /* Else it ends when the other side has finished. */
   }
 }
 

@@ -1,4 +1,4 @@
-#include "net/predict.h"
+#include "drive/predict.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -6,15 +6,15 @@
 
 #include "core/errors.h"
 #include "core/rng.h"
-#include "net/fleet.h"
+#include "drive/fleet.h"
 
 static const uint64_t SECOND = 1000000000, WARM_NS = 5 * UINT64_C(1000000000), STEP_NS = 20000000;
 
-struct watch { /* Of the run: the crash that goes on, and what was wrong. */
+struct watch { /* The crash in progress, and the errors of the run. */
   struct rng rng;
   uint32_t victim; /* UINT32_MAX: none. */
   uint64_t crashed_ns, suspected_ns, first_dead_ns;
-  uint32_t told;   /* Who have called it dead. */
+  uint32_t told;   /* Observers that have declared it dead. */
   uint64_t false_suspicions, false_deaths;
   bool *down, *wronged;
 };
@@ -23,7 +23,7 @@ static uint64_t since(const struct fleet *f, const struct watch *w) { return sim
 
 static void on_event(struct fleet *f, uint32_t at, const struct swim_action *a, uint32_t subject) {
   struct watch *w = f->data;
-  (void)at; /* Any observer counts alike. */
+  (void)at; /* All observers count alike. */
   if (subject == w->victim) {
     if (a->event == SWIM_EVENT_SUSPECT && w->suspected_ns == 0) w->suspected_ns = since(f, w);
     if (a->event != SWIM_EVENT_DEAD) return;
@@ -52,7 +52,7 @@ struct samples {
   uint32_t count;
 };
 
-/* One more dies; up to the longest suspicion and the rounds of its news later all must know. */
+/* Crash one more member. All must know within the longest suspicion and the rounds that spread its news. */
 static void crash_one(struct fleet *f, struct watch *w, struct samples *s, uint32_t alive, uint32_t *undecided) {
   do w->victim = (uint32_t)rng_below(&w->rng, f->count);
   while (w->down[w->victim]);
@@ -90,7 +90,7 @@ static void run(struct fleet *f, const struct predict_question *q, struct watch 
   for (uint32_t i = 0; i < q->crashes; i++) {
     crash_one(f, w, s, q->members - i - 1, &out->undecided);
     w->victim = UINT32_MAX;
-    fleet_run(f, SECOND * 2 + rng_below(&w->rng, SECOND)); /* The next comes in no phase with it. */
+    fleet_run(f, SECOND * 2 + rng_below(&w->rng, SECOND)); /* So that the next crash has no fixed phase to this one. */
   }
   out->false_deaths = w->false_deaths;
   out->suspected = times_of(s->suspected, s->count);

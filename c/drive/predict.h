@@ -1,9 +1,9 @@
 /* predict: what this configuration of core/swim will do in a cluster of this size on such a network, before it is deployed.
  *
- * The members themselves are run, in virtual time: first at rest, when what they send and whom they suspect falsely is counted, then
- * through crashes, one at a time, each timed until all who live have called it dead. */
-#ifndef SHOAL_NET_PREDICT_H
-#define SHOAL_NET_PREDICT_H
+ * It runs the members themselves in virtual time: first at rest, where it counts traffic and false suspicions, then through
+ * crashes, one at a time, where it measures the time until all live members have declared the crashed one dead. */
+#ifndef SHOAL_DRIVE_PREDICT_H
+#define SHOAL_DRIVE_PREDICT_H
 
 #include "core/swim.h"
 #include "world/sim.h"
@@ -22,11 +22,11 @@ struct predict_times { /* Seconds since the crash; NAN without one. */
   double p50, p99, max;
 };
 struct predict_answer {
-  double bytes_per_s, datagrams_per_s; /* Of each member at rest, sent; UDP payload. */
-  double false_suspicions_per_hour;    /* Of anybody at anybody, in the whole cluster; those at rest. */
-  uint64_t false_deaths;               /* Members called dead by somebody, though they lived, over the whole run. */
-  struct predict_times suspected, first_dead, all_dead; /* First at anybody, first at anybody, at all who live. */
-  uint32_t undecided;  /* Crashes that some had not called dead when their time ran out. */
+  double bytes_per_s, datagrams_per_s; /* Sent by each member at rest; UDP payload. */
+  double false_suspicions_per_hour;    /* At rest, in the whole cluster, by any observer. */
+  uint64_t false_deaths;               /* Live members that some observer declared dead, over the whole run. */
+  struct predict_times suspected, first_dead, all_dead; /* At the first observer, at the first, at all live ones. */
+  uint32_t undecided;  /* Crashes that some observer had not declared dead in time. */
   double virtual_s;
 };
 

@@ -1,29 +1,26 @@
 /* fleet: many members of core/swim on one simulated world, without a Lua state: what swim.predict and the studies run.
  *
- * Each member is a machine of the simulator's with a datagram socket, streams for tables and one timer, driven as a binding drives one on a real world.
- * Their names are n0, n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
-#ifndef SHOAL_NET_FLEET_H
-#define SHOAL_NET_FLEET_H
+ * Each member is a machine of the simulator, driven by the swim_driver that drives a member on a real world. Their names are n0,
+ * n1, ... and their addresses 10.0.0.1 and on. A run is its seed. */
+#ifndef SHOAL_DRIVE_FLEET_H
+#define SHOAL_DRIVE_FLEET_H
 
 #include "core/swim.h"
-#include "net/tables.h"
+#include "drive/swim_driver.h"
 #include "world/sim.h"
 
 struct fleet;
 struct fleet_node {
   struct fleet *fleet;
-  struct swim *swim; /* NULL while it is down. */
+  struct swim_driver *driver; /* NULL while it is down. */
+  struct swim *swim;          /* The driver's core. */
   struct sim_node *machine;
   struct shoal_world *world;
-  struct world_udp *udp;
-  struct world_timer *timer;
-  struct tables *tables;
   struct shoal_address address;
   char name[12];
   uint32_t generation;
-  bool settling;
 };
-struct fleet_datagram { /* That came to a member, or that it sends. */
+struct fleet_datagram { /* Sent to a member, or by it. */
   uint32_t at;
   bool came;
   struct shoal_address other;
@@ -36,11 +33,11 @@ struct fleet {
   uint32_t count;
   struct swim_config config;
   uint64_t datagrams, bytes; /* Sent so far, by all. */
-  int error;                 /* The first that a socket or a start met; 0 as long as all is well. */
-  /* Told of each datagram as it is sent, and of each event: about whom. Both may be NULL. */
+  int error;                 /* The first error of a socket or a start; 0: none. */
+  /* Called with each datagram sent, and each event: `subject` is the member that it is about. Both may be NULL. */
   void (*on_send)(struct fleet *f, uint32_t from, uint32_t to, const uint8_t *bytes, size_t length);
   void (*on_event)(struct fleet *f, uint32_t at, const struct swim_action *action, uint32_t subject);
-  /* Asked of each datagram that comes or is to go, unless it is NULL. True: it is withheld, and for fleet_pass() to let it on. */
+  /* Called, unless NULL, before each datagram is received or sent. True: it is withheld until the owner calls fleet_pass(). */
   bool (*withhold)(struct fleet *f, const struct fleet_datagram *d);
   void *data;
 };
@@ -56,8 +53,7 @@ void fleet_run(struct fleet *f, uint64_t duration_ns);
 void fleet_crash(struct fleet *f, uint32_t at);
 int fleet_restart(struct fleet *f, uint32_t at);                /* Its memory lost, its generation one more. */
 int fleet_join(struct fleet *f, uint32_t at, uint32_t seed);
-void fleet_settle(struct fleet *f, uint32_t at);                /* After a call into its swim: take all it has to say. */
-void fleet_pass(struct fleet *f, const struct fleet_datagram *d); /* That was withheld; its member may be down by now. */
-uint32_t fleet_index(const struct shoal_address *address);      /* Whose address it is. */
+void fleet_settle(struct fleet *f, uint32_t at);                /* After a call into its swim: take all its actions. */
+void fleet_pass(struct fleet *f, const struct fleet_datagram *d); /* Send or receive a withheld datagram. Its member may be down by now. */
 
 #endif
