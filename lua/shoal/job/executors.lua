@@ -2,8 +2,8 @@
 ---
 ---   known --- lead answered ---> up --- death, silence ---> down --- heard again ---> known
 ---
---- A leader claims cores here before it dispatches and releases them when the attempt is over, on every path, so that
---- claimed + free = cores at each instant.
+--- How many cores are taken is not counted here: the ledger knows which attempts an executor has.
+local machine = require "shoal.base.machine"
 local sorted = require "shoal.base.sorted"
 
 local executors = {}
@@ -14,95 +14,93 @@ executors.__index = executors
 ---@field address string   where its messages go
 ---@field state "known"|"up"|"down"
 ---@field cores integer    offered
----@field claimed integer  by this leader
----@field claims table<string, integer>  by "run part"
----@field epoch integer    grows with each return, so that an answer of an earlier life is told apart
+---@field epoch integer    grows with each return, move and new life, so that an answer of an earlier one does not count
+---@field generation? integer  of its life
+---@field why? string      it is down
+
+local STATES = machine.define {
+  name = "executor", first = "known", moves = { known = { "up", "down" }, up = { "known", "down" }, down = { "known" } },
+}
 
 function executors.new()
   return setmetatable({ byname = {} }, executors)
 end
 
+local function move(e, to)
+  if e.state ~= to then assert(STATES:move(e, to, e.name)) end
+end
+
 --- Heard of: a member joined, a heartbeat came. Returns the executor and whether it has to be asked (again).
+---@param generation integer  of its life; another one is another life, whose answers alone count
 ---@return Executor, boolean
-function executors:hear(name, address, cores)
+function executors:hear(name, address, cores, generation)
   local e = self.byname[name]
   if not e then
-    e = { name = name, address = address, state = "known", cores = cores, claimed = 0, claims = {}, epoch = 1 }
+    e = STATES:enter { name = name, address = address, cores = cores, epoch = 1, generation = generation }
     self.byname[name] = e
     return e, true
   end
-  local moved = e.address ~= address
-  e.address, e.cores = address, cores
-  if e.state == "down" or moved then
-    e.state, e.epoch = "known", e.epoch + 1
+  local other = e.address ~= address or e.generation ~= generation
+  e.address, e.cores, e.generation = address, cores, generation
+  if e.state == "down" or other then
+    e.epoch = e.epoch + 1
+    move(e, "known")
     return e, true
   end
   return e, e.state == "known"
 end
 
-function executors:up(name)
-  local e = self.byname[name]
-  if e and e.state == "known" then e.state = "up" end
+--- It answered who leads.
+function executors:up(e)
+  if self.byname[e.name] == e and e.state == "known" then move(e, "up") end
 end
 
---- Gone. Its claims stay until the leader has settled each part; `remove` follows then.
-function executors:down(name)
+--- Gone. It stays until the leader has settled each of its parts; `remove` follows then.
+---@return Executor?
+function executors:down(name, why)
   local e = self.byname[name]
   if not e or e.state == "down" then return nil end
-  e.state = "down"
+  move(e, "down")
+  e.why, e.epoch = why, e.epoch + 1
   return e
 end
 
+--- A new leadership asks everybody anew.
+function executors:ask_again()
+  for _, e in sorted(self.byname) do
+    if e.state == "up" then
+      e.epoch = e.epoch + 1
+      move(e, "known")
+    end
+  end
+end
+
+---@return Executor?
 function executors:get(name) return self.byname[name] end
 
+--- Nothing of an executor that is down is kept once no part of ours is there.
 function executors:remove(name)
   local e = self.byname[name]
-  if e and e.state == "down" and e.claimed == 0 then self.byname[name] = nil end
-end
-
---- Take cores for one attempt; false when they are not free.
-function executors:claim(name, key, cores)
-  local e = self.byname[name]
-  if not e or e.state ~= "up" or e.cores - e.claimed < cores then return false end
-  assert(not e.claims[key], "claimed twice: " .. key)
-  e.claims[key], e.claimed = cores, e.claimed + cores
-  return true
-end
-
---- Take cores that are in use already: an attempt adopted after a restart.
-function executors:adopt(name, key, cores)
-  local e = self.byname[name]
-  if not e or e.claims[key] then return end
-  e.claims[key], e.claimed = cores, e.claimed + cores
-end
-
---- Give them back; harmless when they were not taken. True when something was.
-function executors:release(name, key)
-  local e = self.byname[name]
-  local cores = e and e.claims[key]
-  if not cores then return false end
-  e.claims[key], e.claimed = nil, e.claimed - cores
-  assert(e.claimed >= 0)
-  self:remove(name)
-  return true
+  if e and e.state == "down" then self.byname[name] = nil end
 end
 
 --- Those up, by name: plain copies for a placement policy.
-function executors:list()
+---@param load fun(name: string): integer  cores taken
+function executors:list(load)
   local out = {}
   for _, e in sorted(self.byname) do
     if e.state == "up" then
-      out[#out + 1] = { name = e.name, address = e.address, cores = e.cores, free = math.max(0, e.cores - e.claimed) }
+      out[#out + 1] = { name = e.name, address = e.address, cores = e.cores, free = math.max(0, e.cores - load(e.name)) }
     end
   end
   return out
 end
 
 --- All, for people.
-function executors:all()
+function executors:all(load)
   local out = {}
   for _, e in sorted(self.byname) do
-    out[#out + 1] = { name = e.name, address = e.address, state = e.state, cores = e.cores, claimed = e.claimed }
+    out[#out + 1] = { name = e.name, address = e.address, state = e.state, cores = e.cores, claimed = load(e.name) }
   end
   return out
 end

@@ -1,14 +1,17 @@
 --- lead: one leader of jobs, for a gate and a manager alike.
 ---
 --- A gate is a leader whose executors are datacenters, a manager one whose executors are workers; the messages are the same on
---- both hops. What must not be lost stands in the ledger (lead/ledger.lua), fed by the tier; what may be lost (progress,
---- feeds, calls under way) stands here, and is built again from the ledger and from what executors report.
+--- both hops. What must not be lost stands in the ledger (ledger.lua), fed by the tier. What may be lost stands in objects that a
+--- leadership makes and its end takes down: drivers of runs (driver.lua), placing (placing.lua), attempts (attempts.lua).
 ---
---- Every run has one task, its driver: woken by whatever happens to the run, it looks at the ledger, does what is due, and
---- waits. Nobody else moves a run, so there is nothing to lock.
-local ack = require "shoal.wire.ack"
-local backoff = require "shoal.base.backoff"
-local dispatching = require "shoal.job.dispatching"
+--- Effects follow apply: whatever a command brings about happens because it was applied (`effects` below), whoever proposed it and
+--- whatever became of that call. A proposer learns the facts of its own command, or why it was refused; UNKNOWN means that it may
+--- yet apply, and then the facts come all the same.
+---
+--- The tier's clock: milliseconds that never go back over leaderships. A leadership reads the wall clock once and counts on with
+--- its monotonic one; commands carry it, so that time limits and retention go on under a new leader.
+local attempts = require "shoal.job.attempts"
+local driver = require "shoal.job.driver"
 local errors = require "shoal.base.errors"
 local executors = require "shoal.job.executors"
 local feed = require "shoal.job.feed"
@@ -16,147 +19,278 @@ local job = require "shoal.job.spec"
 local ledger = require "shoal.job.ledger"
 local log = require "shoal.base.log"
 local outcome = require "shoal.job.outcome"
+local placing = require "shoal.job.placing"
+local results = require "shoal.job.results"
 local sorted = require "shoal.base.sorted"
+local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
 local tier = require "shoal.tier.single"
+local backoff = require "shoal.base.backoff"
 
 local lead = {}
 lead.__index = lead
+lead.FINAL = ledger.FINAL
 
 local PROPOSE_MS = 5000
-local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
-local RUN_BACKOFF_MS = { 100, 5000 }
+local LOOK_MS = 1000
 local YOUNG_HEARTBEATS = 3
+local EXPIRE_MOST = 500         -- Runs that one command forgets.
+local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
+local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
+local RUNS_MAX = 10000          -- Runs that are not over.
+local RUN_BYTES_MAX = 128 << 20 -- Their specs: a snapshot holds them all.
+local WATCHERS_MAX = 4096
+local AGAIN_MS = 1000           -- When to try again after a refusal for room.
+local LIST_MAX = 2000           -- Jobs in one answer, the newest.
 
 ---@class LeadOptions
 ---@field tier "gates"|"managers"
----@field part_name fun(run: table, workflow: string, index: integer, share: table): string
----@field placement table  scripts/policies/placement.lua's half for this role: `split` and `choose`
+---@field part_name fun(entry: table, workflow: string, index: integer, share: table): string
+---@field keys fun(body: table): string[]  the keys of runs that a message may be about
+---@field placement table  scripts/policies/placement.lua's half for this role: `accepts`, `split` and `choose`
 ---@field retry table      scripts/policies/retry.lua
 ---@field claims boolean whether parts take cores of an executor (a datacenter queues by itself)
 ---@field reports? table   shoal.reports: where progress and results of dispatched runs go
 ---@field silent_ms integer  a part without a word for this long is lost
 ---@field retention_ms integer  how long a finished job can be asked for
+---@field retention_bytes? integer  how many bytes of results are kept
 
 --- Open the leader: replay the tier's log, and take up what was under way. Waits; call it in a task.
 ---@param node table
 ---@param options LeadOptions
 ---@return table? lead, string? err, string? code
 function lead.open(node, options)
+  local directory = node.config.data .. "/" .. options.tier
   local self = setmetatable({
-    node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {},
-    executors = executors.new(), fence = 0, progress_seen = 0, progress_level = "none", strays = {},
+    node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
+    fence = 0, progress_seen = 0, progress_level = "none", last_seq = {}, old_feeds = {}, watchers = 0,
   }, lead)
-  local opened, err, code = tier.open(node, {
-    name = options.tier,
-    directory = node.config.data .. "/" .. options.tier,
-    apply = function (index, command) self.ledger:apply(index, command) end,
+  local err, code
+  self.results, err, code = results.open(node, directory .. "/results")
+  if not self.results then return nil, err, code end
+  self.tier, err, code = tier.open(node, {
+    name = options.tier, directory = directory,
+    apply = function (index, command)
+      local facts = self.ledger:apply(index, command)
+      if self.fence > 0 then self:act(facts) end
+      return facts
+    end,
     snapshot = function () return self.ledger:snapshot() end,
     restore = function (bytes) self.ledger:restore(bytes) end,
     on_lead = function (index) self:on_lead(index) end,
     on_lose = function () self:on_lose() end,
   })
-  if not opened then return nil, err, code end
-  self.tier = opened
+  if not self.tier then return nil, err, code end
   self.stop_hearing = node.rpc:watch(function (peer, event)
     if event ~= "down" then return end
-    for _, run in sorted(self.runs) do
-      if run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
-    end
+    for _, run in sorted(self.runs) do self:stop_watching(run, peer) end
   end)
   self.scope:loop("lead.level_loop", {}, { interval_ms = LOOK_MS }, function () self:measure() end)
   return self
 end
 
+-- Leadership -----------------------------------------------------------------------------------------------------------
+
+--- Milliseconds of the tier's clock.
+---@return integer
+function lead:clock_ms() return self.base_ms + math.floor(task.now_ms() - self.led_ms) end
+
 --- This node leads, under a fence above that of every leadership before: take up what was under way.
 function lead:on_lead(index)
   self.fence, self.led_ms = index, task.now_ms()
-  self.ledger:forget_outcomes() -- Those of a replay have no proposer.
+  self.base_ms = math.max(self.ledger.clock_ms, self.node.world:wall_ns() // 1000000)
+  self.term = task.scope("term", self.scope)
+  self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
+  self.executors:ask_again()
+  local named = {}
   for _, entry in ipairs(self.ledger:list()) do
-    if ledger.FINAL[entry.state] then
-      self:hand_over(entry)
-    else -- Each by itself: one that cannot be taken up again must not keep the others.
+    if entry.file then named[entry.file.name] = true end
+    if not ledger.FINAL[entry.state] then -- Each by itself: one that cannot be taken up again must not keep the others.
       local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
-      if not ok then self:give_up(entry, "it could not be taken up again: " .. incident.message) end
+      if not ok then self:give_up(entry.run, "it could not be taken up again: " .. incident.message) end
+    elseif entry.upstream then
+      self:hand_over(entry)
     end
   end
+  self.results:sweep(named)
+  self.term:loop("lead.forget", { job = "any" }, { interval_ms = LOOK_MS }, function () self:keep_house() end)
+  for _, e in sorted(self.executors.byname) do self:ask(e) end
 end
 
---- A run that nobody can drive ends all the same, as failed.
-function lead:give_up(entry, reason)
-  self.scope:spawn("lead.run", { job = entry.job }, function ()
-    self:commit_or_raise({
-      kind = "finish", run = entry.run, state = "failed", reason = reason, result = outcome.encode({
-        job = entry.job, name = entry.name, state = "failed", reason = reason, node = self.node.name, elapsed_ms = 0, totals = {},
-        attempts = {}, incidents = {}, workflows = not entry.upstream and {} or nil, stats = not entry.upstream and outcome.nothing() or nil,
-      }),
-    })
-    self:hand_over(entry)
-  end)
-end
-
---- Another leads now, or nobody: stop driving. The ledger stays; executors keep working for whoever leads next.
+--- Another leads now, or nobody: all that is volatile goes. The ledger stays; executors work on for the next leader.
 function lead:on_lose()
   self.fence = 0
-  for _, run in sorted(self.runs) do run.scope:close() end
-  self.runs = {}
+  self.term:close()
+  self.runs, self.last_seq, self.old_feeds, self.watchers = {}, {}, {}, 0
+  self.placing, self.attempts = nil, nil
 end
 
---- Put a command through the tier and give what it did.
----@return table? outcome, string? err, string? code
-function lead:commit(command)
-  local index, err, code = self.tier:propose(ledger.encode(command), PROPOSE_MS)
-  if not index then return nil, err, code end
-  return self.ledger:outcome(index)
+--- Put a command through the tier.
+---@param command table
+---@return table? facts  what it brought about (`stale`: nothing; `answer`: for its proposer)
+---@return string? err
+---@return string? code  "UNKNOWN": it may yet apply
+function lead:propose(command)
+  if self.fence == 0 then return self:not_leading() end
+  command.at_ms = self:clock_ms()
+  local index, facts, code = self.tier:propose(ledger.encode(command), PROPOSE_MS)
+  if not index then return nil, facts, code end
+  return facts
 end
 
---- The same for what must be done for the driver to go on: its failure is the driver's.
-function lead:commit_or_raise(command)
-  local done, err, code = self:commit(command)
-  if not done then error(("%s: %s (%s)"):format(command.kind, err, code)) end
-  return done
+function lead:not_leading()
+  return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER"
 end
 
---- Has it only just begun to lead? Then who is missing may not have had the time to say that it is there.
+--- Has it only just begun to lead? Then executors that are missing may not have had the time to say that they are there.
 function lead:young()
   return task.now_ms() - self.led_ms < YOUNG_HEARTBEATS * self.node.config.heartbeat_ms
 end
 
-function lead:wake_all()
-  for _, run in sorted(self.runs) do run.wake:push(true) end
+--- How long an executor that has parts may stay unheard of after a leadership began: it has to find its way back.
+function lead:grace_ms() return self.node.config.dc_silent_ms + 2 * self.node.config.heartbeat_ms end
+
+--- May this attempt be made again, says the policy? The ledger has its own limit.
+---@param how "lost"|"failed"|"refused"
+---@return boolean
+function lead:again(run, part, how)
+  if not run or not part then return false end
+  local ok, answer = errors.call("lead.run", { job = run.job }, self.options.retry.again, {
+    part = part.part, workflow = part.workflow, share = part.share, history = part.history, executions = part.executions,
+  }, run.spec.workflows[part.workflow], how, self.options.tier)
+  if not ok then return how ~= "failed" end
+  if type(answer) == "boolean" then return answer end
+  errors.report("lead.run", { job = run.job }, ("retry.again answered a %s; expected true or false"):format(type(answer)), "POLICY")
+  return how ~= "failed"
+end
+
+-- Effects of what was applied ------------------------------------------------------------------------------------------
+
+local effects = {}
+
+function effects.run_created(self, fact)
+  self:start(self.ledger.runs[fact.run], false)
+end
+
+function effects.run_split(self, fact, facts)
+  local except = {}
+  for _, other in ipairs(facts) do
+    if other.kind == "part_unplaced" and other.run == fact.run then except[other.part] = true end
+  end
+  self.placing:was_cut(fact.run, fact.workflow, except)
+  local run = self.runs[fact.run]
+  if run then run:wake() end
+end
+
+function effects.part_dispatched(self, fact)
+  local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
+  if not run then return end
+  self.attempts:begin(run, entry, entry.parts[fact.part])
+  run:stats_changed(fact.part)
+end
+
+function effects.part_unplaced(self, fact)
+  local entry = self.ledger.runs[fact.run]
+  local part = entry and entry.parts and entry.parts[fact.part]
+  if self.runs[fact.run] and part and part.state == "pending" then self.placing:again(fact.run, part) end
+end
+
+--- An attempt is over: its cores are free, its part ready again, or its workflow a step nearer to its end.
+local function attempt_over(self, fact)
+  local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
+  self.attempts:over(fact.run, fact.part, fact.fence)
+  self.placing:wake()
+  if not run then return end
+  run:stats_changed(fact.part)
+  local part = entry.parts[fact.part]
+  if fact.again then
+    self.placing:again(fact.run, part)
+  elseif entry.work[part.workflow].open == 0 then
+    run:wake()
+  end
+end
+
+function effects.part_lost(self, fact)
+  local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
+  local part = entry.parts[fact.part]
+  local executor = self.executors:get(fact.executor)
+  errors.report("lead.attempt_lost", {
+    job = entry.job, workflow = part.workflow, part = fact.part, attempt = part.attempt, executor = fact.executor, fence = fact.fence,
+    requests = part.counts and part.counts.lost or 0, retry = fact.again,
+  }, fact.reason, fact.state == "lost" and "LOST" or "REFUSED")
+  if fact.still_there and executor and executor.state ~= "down" then
+    self.attempts:cancel_stray({ job = entry.job, part = fact.part, fence = fact.fence }, fact.executor, executor.address,
+      "the attempt was given up: " .. fact.reason)
+  end
+  attempt_over(self, fact)
+  if executor and executor.state == "down" then self.attempts:wake() end
+  return run
+end
+
+function effects.part_ended(self, fact) attempt_over(self, fact) end
+
+function effects.run_cancelling(self, fact)
+  local run = self.runs[fact.run]
+  self.placing:forget(fact.run)
+  if not run then return end
+  run.feed:push("status", { state = "cancelling", reason = fact.reason, at_ms = run:elapsed_ms() })
+  for _, a in sorted(self.attempts:of_run(fact.run)) do self.attempts:cancel(a, fact.reason) end
+  run:wake()
+end
+
+function effects.run_finished(self, fact) self:close_run(self.ledger.runs[fact.run]) end
+
+function effects.run_forgotten(self, fact)
+  self.results:remove(fact.file)
+  self.last_seq[fact.run] = nil
+  self:drop_feed(fact.run)
+end
+
+function effects.result_dropped(self, fact) self.results:remove(fact.file) end
+
+--- What was applied has its effects, each by itself.
+function lead:act(facts)
+  for _, fact in ipairs(facts) do
+    local entry = self.ledger.runs[fact.run]
+    errors.call("lead.fact", { job = entry and entry.job or fact.run, fact = fact.kind }, effects[fact.kind], self, fact, facts)
+  end
 end
 
 -- Intake ---------------------------------------------------------------------------------------------------------------
 
+--- Is there room for one more run? Then nothing; else why not.
+local function no_room(self, bytes)
+  if self.ledger.live >= RUNS_MAX or self.ledger.live_bytes + bytes > RUN_BYTES_MAX then
+    return ("%s leads %d jobs of %d bytes already, at most %d of %d are taken; try again in %d ms"):format(self.node.name, self.ledger.live,
+      self.ledger.live_bytes, RUNS_MAX, RUN_BYTES_MAX, AGAIN_MS)
+  end
+end
+
 --- A client's job. Answers { job, duplicate }, or a refusal.
 function lead:submit(body)
-  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
+  if self.fence == 0 then return self:not_leading() end
   local spec, problems, class = job.decode(body.spec)
   if not spec then return nil, problems, class end
   local asked = self.ledger:of_key(body.key)
   if asked then return { job = asked.job, duplicate = true } end
-  local reachable, why = self.options.placement.accepts(spec, self.executors:all())
-  if not reachable then
-    return nil, why, self:young() and "NOT_READY" or "CONFIG"
-  end
-  local made, err, code = self:commit({
-    kind = "create", run = "", job = "", key = body.key, name = spec.name,
-    salt = ("%04x"):format(self.node.world:random(65536) - 1), spec = body.spec,
-  })
-  if not made then return nil, err, code end
-  if made.stale then return nil, "this node lost the lead while taking the job; submit it again with the same key", "UNKNOWN" end
-  local entry = self.ledger.runs[made.run]
-  if not made.duplicate then self:start(entry) end
-  return { job = entry.job, duplicate = made.duplicate }
+  local full = no_room(self, #body.spec)
+  if full then return nil, full, "OVERLOADED" end
+  local reachable, why, code = self.options.placement.accepts(spec, self:all_executors())
+  if not reachable then return nil, why, code or self:young() and "NOT_READY" or "CONFIG" end
+  local facts, err
+  facts, err, code = self:propose {
+    kind = "create", run = "", job = "", key = body.key, name = spec.name, salt = ("%04x"):format(self.node.world:random(65536) - 1),
+    spec = body.spec, timeout_ms = spec.timeout_ms,
+  }
+  if not facts then return nil, err, code end
+  local made = self.ledger.runs[facts.answer.run]
+  return { job = made and made.job or facts.answer.run, duplicate = facts.answer.duplicate }
 end
 
 --- A higher tier's dispatch of one workflow's share: a run of one workflow. The same dispatch again gives the same answer.
 function lead:take(body)
-  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
+  if self.fence == 0 then return self:not_leading() end
   local key = body.job .. "|" .. body.part
-  local upstream = {
-    address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
-  }
   local known = self.ledger.runs[key]
   if known then
     if body.fence == known.upstream.fence then return { state = "accepted" } end
@@ -167,123 +301,64 @@ function lead:take(body)
       local _, err, code = self:cancel(key, "a newer attempt was dispatched")
       return nil, "an earlier attempt of this part is still being ended here" .. (err and ": " .. err or ""), code or "OVERLOADED"
     end
-    -- It has ended, and who dispatched it has given it up: its result counts nowhere any more.
-    local gone, err, code = self:let_go(known)
+    -- It has ended, and the higher tier has given it up: its result counts nowhere any more.
+    local gone, err, code = self:propose { kind = "forget", run = key, index = known.index }
     if not gone then return nil, err, code end
   end
+  local full = no_room(self, #body.payload)
+  if full then return nil, full, "OVERLOADED" end
   local spec, err = job.of_dispatch(body)
   if not spec then return nil, err, "MALFORMED" end
-  local made, problem, code = self:commit({
-    kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "",
-    spec = job.encode(spec), upstream = upstream,
-  })
-  if not made then return nil, problem, code end
-  if not made.stale and not made.duplicate then self:start(self.ledger.runs[key]) end
+  local facts, problem, code = self:propose {
+    kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "", spec = job.encode(spec), timeout_ms = spec.timeout_ms,
+    upstream = {
+      address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
+    },
+  }
+  if not facts then return nil, problem, code end
   return { state = "accepted" }
 end
 
--- The driver of one run ------------------------------------------------------------------------------------------------
-
 ---@param entry table
----@param again? boolean  it was begun under an earlier leadership
+---@param again boolean  it was begun under an earlier leadership
 function lead:start(entry, again)
   if self.runs[entry.run] then return end
-  local scope = task.scope("run " .. entry.run, self.scope)
-  local spec = assert(job.decode(entry.spec))
-  local run = {
-    key = entry.run, job = entry.job, entry = entry, again = again, spec = spec, order = job.order(spec), scope = scope,
-    wake = task.channel(1), feed = feed.new(entry.job, scope, self.fence, again), started_ms = task.now_ms(), progress = {}, seen = {},
-    busy = {}, held = {}, told = {}, cancels = {}, stats_ms = 0, changed = false,
-  }
-  run.deadline_ms = spec.timeout_ms and run.started_ms + spec.timeout_ms
+  local run = driver.start(self, entry, again)
   self.runs[entry.run] = run
-  run.feed:push("status", { state = entry.state, at_ms = 0 })
-  scope:spawn("lead.run", { job = run.job }, function () self:drive(run) end)
-end
-
-function lead:drive(run)
-  local backoff_ms = 0
-  while not run.over do
-    local ok = errors.call("lead.run", { job = run.job }, self.advance, self, run)
-    backoff_ms = ok and 0 or math.min(RUN_BACKOFF_MS[2], math.max(RUN_BACKOFF_MS[1], backoff_ms * 2))
-    if backoff_ms > 0 then task.sleep(backoff_ms) end
-    if not run.over then run.wake:pop(self:wait_ms(run)) end
-  end
-end
-
-function lead:wait_ms(run)
-  local wait = run.changed and self.node.config.push_ms or LOOK_MS
-  if run.deadline_ms then wait = math.min(wait, run.deadline_ms - task.now_ms()) end
-  return math.max(wait, 1)
-end
-
---- Do all that is due for this run now. Waits for the tier at most.
-function lead:advance(run)
-  local entry, now = run.entry, task.now_ms()
-  if entry.state == "running" and run.deadline_ms and now >= run.deadline_ms then
-    local state, err, code = self:stop_run(run, ("not done after timeout_ms = %d"):format(run.spec.timeout_ms), "timed_out")
-    if not state then error(("the time limit: %s (%s)"):format(err, code)) end
-  end
-  local states, open = {}, false
-  for _, name in ipairs(run.order) do
-    states[name] = self:advance_workflow(run, name, states)
-    open = open or outcome.OPEN[states[name]]
-    self:tell_workflow(run, name, states[name])
-  end
-  if run.changed and now - run.stats_ms >= self.node.config.push_ms then self:tell_stats(run, now) end
-  if not open then self:finish(run, states) end
-end
-
---- Move one workflow on as far as it goes, and name its state.
-function lead:advance_workflow(run, name, states)
-  local entry, workflow = run.entry, run.spec.workflows[name]
-  local state = outcome.workflow_state(entry, workflow, name, states)
-  if state == "ready" then
-    if entry.state ~= "running" then return "cancelled" end
-    if not self:split(run, name, workflow) then return "queued" end
-    state = "running"
-  end
-  if state == "running" then
-    for _, part_name in ipairs(entry.split[name]) do
-      dispatching.advance(self, run, entry.parts[part_name], workflow)
+  for name, names in sorted(entry.split) do
+    run.wanted[name] = true
+    for _, part_name in ipairs(names) do
+      local part = entry.parts[part_name]
+      if part.state == "dispatched" then
+        self.attempts:find(run, entry, part)
+      elseif part.state == "pending" and part.attempt > 0 then
+        self.placing:again(entry.run, part)
+      end
     end
-    state = outcome.workflow_state(entry, workflow, name, states)
+    local except = {}
+    for _, part_name in ipairs(names) do except[part_name] = entry.parts[part_name].attempt > 0 or nil end
+    self.placing:was_cut(entry.run, name, except)
   end
-  return state
-end
-
---- Cut a workflow into parts, once; false while nobody could run it.
-function lead:split(run, name, workflow)
-  if run.again and self:young() then return false end -- Everybody there was before the restart shall have a share.
-  local shares = self.options.placement.split(workflow, self.executors:list(), run.spec)
-  if not shares or #shares == 0 then return false end
-  local whole, why = outcome.adds_up(workflow, shares)
-  if not whole then error(("placement.split of %s: %s"):format(name, why)) end
-  local parts = {}
-  for i, share in ipairs(shares) do
-    parts[i] = { part = self.options.part_name(run, name, i, share), share = share }
+  if entry.state == "cancelling" then
+    for _, a in sorted(self.attempts:of_run(entry.run)) do self.attempts:cancel(a, entry.reason) end
   end
-  self:commit_or_raise({ kind = "split", run = run.key, workflow = name, parts = parts })
-  return run.entry.split[name] ~= nil
 end
 
 --- Begin to end a run before its work is done. Idempotent.
 ---@param state "cancelled"|"timed_out"
-function lead:stop_run(run, reason, state)
-  local done, err, code = self:commit({ kind = "cancel", run = run.key, reason = reason, state = state })
-  if not done then return nil, err, code end
-  if run.entry.state == "cancelling" then run.feed:push("status", { state = "cancelling", reason = reason }) end
-  run.wake:push(true)
-  return run.entry.state
+---@return string? state  the run's now
+function lead:stop_run(key, reason, state)
+  local facts, err, code = self:propose { kind = "cancel", run = key, reason = reason, state = state }
+  if not facts then return nil, err, code end
+  return facts.answer and facts.answer.state or "unknown"
 end
 
 --- A client's or a higher tier's cancel. Answers the state now; a job that has ended keeps its answer.
 function lead:cancel(key, reason)
   local entry = self.ledger.runs[key]
   if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
-  local run = self.runs[key]
-  if not run or ledger.FINAL[entry.state] then return { state = entry.state } end
-  local state, err, code = self:stop_run(run, reason, "cancelled")
+  if ledger.FINAL[entry.state] then return { state = entry.state } end
+  local state, err, code = self:stop_run(key, reason, "cancelled")
   if not state then return nil, err, code end
   return { state = state }
 end
@@ -298,7 +373,7 @@ function lead:end_part(body)
   return { state = "cancelling" } -- Its result follows, also when it had ended just before.
 end
 
---- The higher tier knows nothing of this attempt of ours: end it.
+--- The higher tier does not know this attempt of ours, or it counts no more: end it.
 ---@param record { job: string, part: string, fence: integer }
 function lead:drop(record, reason)
   self.scope:spawn("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
@@ -317,208 +392,143 @@ function lead:upstream_parts()
   return parts
 end
 
---- Who leads this job, as far as this node knows.
+--- The leader of this job, as far as this node knows.
 function lead:who(body)
-  for _, entry in ipairs(self.ledger:list()) do
-    if entry.job == body.job and not ledger.FINAL[entry.state] and self.fence > 0 then
-      return { node = self.node.name, address = self.node.address }
+  if self.fence > 0 then
+    for _, key in ipairs(self.ledger:of_job(body.job)) do
+      if not ledger.FINAL[self.ledger.runs[key].state] then return { node = self.node.name, address = self.node.address } end
     end
   end
   return { node = "", address = "" }
 end
 
--- What executors say ---------------------------------------------------------------------------------------------------
-
---- The run and part that a message of an executor is about, when its fence is the one that counts.
-local function find(self, body)
-  for _, key in ipairs(self.options.keys(body)) do
-    local run = self.runs[key]
-    local part = run and run.entry.parts[body.part]
-    if part then return run, part end
-  end
-end
-
---- Does this tier know the job at all, be it that it has ended?
-local function known(self, body)
-  for _, key in ipairs(self.options.keys(body)) do
-    if self.ledger.runs[key] then return true end
-  end
-  return false
-end
-
---- Progress: newest per part wins. Answers the ack; a sender whose attempt no longer counts is told to stop.
-function lead:progress(body, peer)
-  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
-  self.progress_seen = self.progress_seen + 1
-  if not known(self, body) then return ack.encode({ level = self.progress_level, known = false }) end
-  local run, part = find(self, body)
-  if not run or part.fence ~= body.fence or part.state ~= "dispatched" then
-    dispatching.cancel_stray(self, body, peer)
-  elseif body.seq > (run.seen[body.part] and run.seen[body.part].seq or 0) then
-    run.seen[body.part] = { seq = body.seq, at_ms = task.now_ms() }
-    run.progress[body.part] = body.stats
-    run.changed = true
-    if task.now_ms() - run.stats_ms >= self.node.config.push_ms then run.wake:push(true) end
-  end
-  return ack.encode({ level = self.progress_level, leader = self.node.name, leader_address = self.node.address })
-end
-
---- A part's result. Answered only when it is durable; one that no longer counts is answered too, so that it is dropped there.
-function lead:result(body)
-  if self.fence == 0 then return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER" end
-  if not known(self, body) then return { accepted = false, stale = true } end
-  local run, part = find(self, body)
-  if not run or part.fence ~= body.fence or part.state ~= "dispatched" then return { accepted = true, stale = true } end
-  local readable, problem, word = outcome.readable(body.result)
-  if not readable then
-    errors.report("lead.result", {
-      job = body.job, workflow = body.workflow, part = body.part, payload_bytes = #body.result,
-    }, problem, word)
-    return nil, problem, word
-  end
-  if body.state == "cancelled" and run.entry.state == "running" then -- Nobody here asked: its executor is going away.
-    local settled, unsettled, why = dispatching.lose(self, run, part, body.fence, "lost", body.reason, body.stats)
-    if not settled then return nil, unsettled, why end
-    return { accepted = true, stale = false }
-  end
-  local retry = body.state == "failed" and self.options.retry.again(part, run.spec.workflows[part.workflow], "failed")
-  local executor = part.executor
-  local done, err, code = self:commit({
-    kind = "ended", run = run.key, part = body.part, fence = body.fence, state = body.state, reason = body.reason,
-    result = body.result, progress = body.stats, retry = retry,
-  })
-  if not done then return nil, err, code end
-  dispatching.release(self, run, part, executor)
-  run.wake:push(true)
-  return { accepted = true, stale = done.stale or false }
-end
-
--- What clients hear ----------------------------------------------------------------------------------------------------
-
-function lead:tell_workflow(run, name, state)
-  if run.told[name] == state then return end
-  run.told[name] = state
-  run.feed:push("status", {
-    state = run.entry.state, workflow = name, workflow_state = state, at_ms = task.now_ms() - run.started_ms,
-    reason = state == "queued" and outcome.why_queued(run.spec.workflows[name], self.executors:all()) or nil,
-  })
-  if not outcome.OPEN[state] and not run.entry.upstream then
-    run.feed:push("result", { workflow = name, result = outcome.workflow(run, name, state) })
-  end
-end
-
-function lead:tell_stats(run, now)
-  run.changed, run.stats_ms = false, now
-  local up = run.entry.upstream
-  if up then
-    self.options.reports:progress({
-      job = run.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-      leader_name = up.name, since = self.fence << 20, stats = outcome.totals(run),
-    })
-  else
-    run.feed:push("stats", { at_ms = now - run.started_ms, parts = outcome.by_part(run) })
-  end
-end
-
--- The end --------------------------------------------------------------------------------------------------------------
-
-function lead:finish(run, states)
-  local state, reason = outcome.run_state(run, states)
-  self:tell_stats(run, task.now_ms())
-  local result = outcome.run(self, run, states, state, reason)
-  self:commit_or_raise({ kind = "finish", run = run.key, state = state, reason = reason, result = outcome.encode(result) })
-  self:close_run(run, result)
-end
-
---- The run has its final state: tell it.
-function lead:close_run(run, result)
-  local entry = run.entry
-  run.over = true
-  run.progress, run.seen, run.busy, run.held, run.cancels = {}, {}, {}, {}, {}
-  if not entry.upstream then
-    run.feed:push("result", { workflow = "", result = result })
-    run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = task.now_ms() - run.started_ms })
-    run.feed:close()
-  end
-  self:hand_over(entry)
-end
-
---- A finished run is let go when the higher tier has its result, or when clients had time to ask. After a restart too.
-function lead:hand_over(entry)
-  local up = entry.upstream
-  if not up then
-    self.scope:spawn("lead.forget", { job = entry.job }, function ()
-      task.sleep(self.options.retention_ms)
-      self:forget(entry)
-    end)
-    return
-  end
-  self.options.reports:result({
-    job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-    state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = entry.result,
-    stats = outcome.decode(entry.result).totals,
-  }, function () self:forget(entry) end)
-end
-
---- Nothing of a finished run is kept. It is named by its index too: the same part's next attempt may be here already.
----@return true? ok, string? err, string? code
-function lead:let_go(entry)
-  local done, err, code = self:commit({ kind = "forget", run = entry.run, index = entry.index })
-  if not done then return nil, err, code end
-  local run = self.runs[entry.run]
-  if run and run.entry == entry then
-    self.runs[entry.run] = nil
-    run.scope:close()
-  end
-  return true
-end
-
-function lead:forget(entry)
-  self.scope:spawn("lead.forget", { job = entry.job }, function ()
-    local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
+--- A run that nobody can drive ends all the same, as failed.
+function lead:give_up(key, reason)
+  self.term:spawn("lead.run", { job = key }, function ()
+    local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 5000 })
     while true do
-      local done, err, code = self:let_go(entry)
-      if done or code == "NOT_LEADER" then return end -- Whoever leads next hands it over again.
-      errors.report("lead.forget", { job = entry.job }, err, code)
+      local entry, run = self.ledger.runs[key], self.runs[key]
+      if not entry or ledger.FINAL[entry.state] then return end
+      local state = entry.state == "cancelling" and entry.ends_as or "failed"
+      local facts, err, code = self:propose {
+        kind = "finish", run = key, state = state, reason = reason, gave_up = true,
+        result = outcome.small(entry, state, reason, self.node.name, run and run:elapsed_ms() or 0, reason),
+      }
+      if facts then return end
+      errors.report("lead.run", { job = entry.job }, "the run is given up: " .. err, code)
       task.sleep(wait:next())
     end
   end)
 end
 
--- Executors come and go ------------------------------------------------------------------------------------------------
+-- What executors say ---------------------------------------------------------------------------------------------------
+
+--- The run that a message of an executor is about.
+---@return string? key, table? entry
+function lead:find_run(body)
+  for _, key in ipairs(self.options.keys(body)) do
+    local entry = self.ledger.runs[key]
+    if entry and (not entry.parts or entry.parts[body.part]) then return key, entry end
+  end
+  for _, key in ipairs(self.options.keys(body)) do
+    if self.ledger.runs[key] then return key, self.ledger.runs[key] end
+  end
+end
+
+--- Progress of attempts: newest per attempt wins. Answers the ack, which names those that this node does not know, and those
+--- that count no more.
+function lead:progress(body)
+  if self.fence == 0 then return self:not_leading() end
+  local unknown, stop, now = {}, {}, task.now_ms()
+  self.progress_seen = self.progress_seen + #body.parts
+  for i, item in ipairs(body.parts) do
+    local key, entry = self:find_run(item)
+    if not key then
+      unknown[#unknown + 1] = i
+    elseif not entry.parts or not self.attempts:hear(key, item) then
+      stop[#stop + 1] = i
+    else
+      local run = self.runs[key]
+      run:stats_changed(item.part)
+    end
+  end
+  self.heard_ms = now
+  return attempts.ack(self, self.progress_level, unknown, stop)
+end
+
+--- A part's result. Answered only when it is durable; one that no longer counts is answered too, so that it is dropped there.
+function lead:result(body)
+  if self.fence == 0 then return self:not_leading() end
+  local key, entry = self:find_run(body)
+  if not key then return { accepted = false, stale = true } end
+  local part = entry.parts and entry.parts[body.part]
+  if not part or part.fence ~= body.fence or part.state ~= "dispatched" then return { accepted = true, stale = true } end
+  local readable, problem, word = stats.readable(body.result)
+  if not readable then
+    errors.report("lead.result", { job = body.job, workflow = body.workflow, part = body.part, payload_bytes = #body.result }, problem, word)
+    return nil, problem, word
+  end
+  local run = self.runs[key]
+  local command
+  if body.state == "lost" or body.state == "cancelled" and entry.state == "running" then
+    -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed by its own word.
+    command = { kind = "lost", parts = { {
+      run = key, part = body.part, fence = body.fence, state = "lost", reason = body.reason or "", progress = body.stats,
+      retry = self:again(run, part, "lost"),
+    } } }
+  else
+    command = {
+      kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
+      progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed"),
+    }
+  end
+  local facts, err, code = self:propose(command)
+  if not facts then return nil, err, code end
+  return { accepted = true, stale = facts.stale or false }
+end
 
 --- Heard of an executor: ask it what it runs, adopt what counts, end what does not; then it is up.
 function lead:hear(name, address, cores, generation)
-  local e, ask = self.executors:hear(name, address, cores)
-  if e.generation ~= generation then
-    ask = true
-    if e.state == "up" then e.state = "known" end
-    e.generation = generation
-  end
-  if ask and not e.asking then
-    e.asking = true
-    self.scope:spawn("lead.ask", { executor = name, address = address }, function ()
-      local free <close> = setmetatable({}, { __close = function () e.asking = false end })
-      dispatching.ask(self, e)
-    end)
-  end
+  local e, ask = self.executors:hear(name, address, cores, generation)
+  if ask then self:ask(e) end
   return e
 end
 
---- An executor is dead, left or silent: each of its attempts is lost.
-function lead:gone(name, reason)
-  local e = self.executors:down(name)
-  if not e then return end
-  for _, run in sorted(self.runs) do
-    for _, part in sorted(run.entry.parts) do
-      if part.executor == name and part.state == "dispatched" then
-        self.scope:spawn("lead.lost", { job = run.job, part = part.part, executor = name }, function ()
-          dispatching.lose(self, run, part, part.fence, "lost", reason)
-        end)
-      end
+--- Tell an executor who leads, and hear what it runs; up when it answered. As long as it is not down somebody hears it, so it is
+--- asked for as long.
+local function ask(self, e)
+  local wait = backoff.new(self.node.world, { base_ms = 100, cap_ms = 5000 })
+  while self.fence > 0 and e.state == "known" do
+    local epoch = e.epoch
+    local reply, err, code = self.node.rpc:peer(e.address):call("lead", {
+      tier = self.options.tier, fence = self.fence, node = self.node.name, address = self.node.address,
+    }, { timeout_ms = 3000 })
+    if e.state ~= "known" then return end
+    if reply and e.epoch == epoch then
+      e.cores = reply.cores
+      self.attempts:reconcile(e, reply.parts)
+      self.executors:up(e)
+      self.placing:wake()
+      return
     end
+    if not reply then errors.report("lead.ask", { executor = e.name, address = e.address }, err, code) end
+    if e.epoch == epoch then task.sleep(wait:next()) end -- An answer of an earlier life: ask the new one now.
   end
-  self.executors:remove(name)
+end
+
+function lead:ask(e)
+  if e.asking or self.fence == 0 or e.state ~= "known" then return end
+  e.asking = true
+  self.term:spawn("lead.ask", { executor = e.name, address = e.address }, function ()
+    local free <close> = setmetatable({}, { __close = function () e.asking = false end })
+    ask(self, e)
+  end)
+end
+
+--- An executor is dead, left or silent: the reconcile step loses each of its attempts, for as long as that takes.
+function lead:gone(name, reason)
+  if not self.executors:down(name, reason) then return end
+  if self.attempts then self.attempts:wake() else self.executors:remove(name) end
 end
 
 --- The level that acks carry: how full this second was of progress, against what a leader takes. It falls by itself.
@@ -528,53 +538,202 @@ function lead:measure()
   self.progress_level = fill >= 0.95 and "reject" or fill >= 0.85 and "batch" or fill >= 0.70 and "throttle" or "none"
 end
 
+-- The end --------------------------------------------------------------------------------------------------------------
+
+--- The run has its final state: tell it, as it was stored, and let go of what was volatile.
+function lead:close_run(entry)
+  local run = self.runs[entry.run]
+  self.placing:forget(entry.run)
+  self.attempts:forget(entry.run)
+  if run then
+    run.over = true
+    self.runs[entry.run] = nil
+    if entry.upstream then
+      run.scope:close()
+    else
+      self:tell_end(run, entry)
+    end
+  end
+  if entry.upstream then self:hand_over(entry) end
+end
+
+--- The answer as people get it; also where it cannot be read any more.
+function lead:answer_of(entry)
+  local bytes, err = self.results:read(entry)
+  local result
+  if bytes then result, err = outcome.decode(bytes) end
+  return result or outcome.decode(outcome.small(entry, entry.state, entry.reason, self.node.name, 0, err))
+end
+
+function lead:tell_end(run, entry)
+  run.feed:push("result", { workflow = "", result = self:answer_of(entry) })
+  run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
+  run.feed:close()
+  run.wake_up:push(true) -- dropped: full means awake
+  self.last_seq[entry.run] = run.feed.last
+  self.old_feeds[#self.old_feeds + 1] = run
+  if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
+end
+
+--- Clients that were slow ask again, and get the answer from what is stored.
+function lead:drop_feed(key)
+  for i, run in ipairs(self.old_feeds) do
+    if run.key == key then
+      table.remove(self.old_feeds, i)
+      run.scope:close()
+      return
+    end
+  end
+end
+
+--- The higher tier gets the result until it has accepted it; then nothing of the run is kept here.
+function lead:hand_over(entry)
+  local up, index = entry.upstream, entry.index
+  local bytes, err = self.results:read(entry)
+  local result = bytes and outcome.decode(bytes)
+  if not result then
+    bytes = outcome.small(entry, "failed", nil, self.node.name, 0, "its result could not be read again: " .. tostring(err))
+    result = outcome.decode(bytes)
+  end
+  self.options.reports:result({
+    job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
+    state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = bytes, stats = result.totals,
+  }, function () self:forget(entry.run, index) end)
+end
+
+--- The same part's next attempt may be here already, so the run is named by its index too.
+function lead:forget(key, index)
+  if not self.term or self.fence == 0 then return end
+  self.term:spawn("lead.forget", { job = key }, function ()
+    local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
+    while true do
+      local facts, err, code = self:propose { kind = "forget", run = key, index = index }
+      if facts or code == "NOT_LEADER" then return end -- The next leader hands it over again.
+      errors.report("lead.forget", { job = key }, err, code)
+      task.sleep(wait:next())
+    end
+  end)
+end
+
+--- Let go of what was kept for long enough, and of results for which there is no room.
+function lead:keep_house()
+  local clock_ms = self:clock_ms()
+  local oldest = self.ledger.ended[1]
+  local run = oldest and self.ledger.runs[oldest.run]
+  if oldest and (not run or run.index ~= oldest.index or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
+    local facts, err, code = self:propose { kind = "expire", before_ms = clock_ms - self.options.retention_ms, most = EXPIRE_MOST }
+    if not facts then errors.report("lead.forget", { job = oldest.run }, err, code) end
+  end
+  local limit, over = self.options.retention_bytes, nil
+  if not limit or self.ledger.result_bytes <= limit then return end
+  over = self.ledger.result_bytes - limit
+  local list = {}
+  for _, ended in ipairs(self.ledger.ended) do
+    local entry = self.ledger.runs[ended.run]
+    if over <= 0 or #list >= EXPIRE_MOST then break end
+    if entry and entry.index == ended.index and not entry.upstream and (entry.bytes or 0) > 0 then
+      list[#list + 1], over = ended, over - entry.bytes
+    end
+  end
+  if #list == 0 then return end
+  local facts, err, code = self:propose { kind = "drop", runs = list }
+  if not facts then errors.report("lead.forget", { job = list[1].run }, err, code) end
+end
+
 -- Questions ------------------------------------------------------------------------------------------------------------
+
+function lead:load(name) return self.ledger:load(name) end
+
+--- All executors, for people.
+function lead:all_executors()
+  return self.executors:all(function (name) return self.ledger:load(name) end)
+end
 
 --- One job as people ask for it; nil when there is none here.
 function lead:get(key)
-  local entry = self.ledger.runs[key]
+  local entry, run = self.ledger.runs[key], self.runs[key]
   if not entry then return nil end
-  return outcome.describe(entry, self.runs[key])
-end
-
-function lead:list()
-  local out = {}
-  for i, entry in ipairs(self.ledger:list()) do
-    out[i] = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "" }
+  local out = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "", workflows = {} }
+  if run then
+    for _, name in ipairs(run.order) do
+      out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting" }
+    end
+    out.elapsed_ms = run:elapsed_ms()
+    local all = {}
+    for name in next, entry.parts do all[name] = true end -- order-free: a set
+    out.parts, out.more = outcome.by_part(entry, self.attempts:of_run(key), all)
+  elseif ledger.FINAL[entry.state] then
+    out.result = self:answer_of(entry)
   end
   return out
 end
 
---- Events of a job for `peer`, pushed from a number on. A job that ended before this process began has its answer replayed.
-function lead:watch(key, peer, from)
-  local run, entry = self.runs[key], self.ledger.runs[key]
-  if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
-  local on_end
-  if not run and not entry.result then return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER" end
-  if not run then
-    run = { scope = task.scope("replay " .. key, self.scope) }
-    on_end = function () run.scope:close() end
-    run.feed = feed.new(entry.job, run.scope, self.fence, true)
-    run.feed:push("result", { workflow = "", result = outcome.decode(entry.result) })
-    run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = 0 })
-    run.feed:close()
+--- Jobs of this tier, at most LIST_MAX, the newest.
+function lead:list()
+  local all, out = self.ledger:list(), {}
+  for i = math.max(1, #all - LIST_MAX + 1), #all do
+    local entry = all[i]
+    out[#out + 1] = { job = entry.run, name = entry.name, state = entry.state, reason = (entry.reason or ""):sub(1, 300) }
   end
-  run.feed:watch(peer, from, on_end)
-  return { seq = run.feed.last, state = entry.state }
+  return out
 end
 
---- This peer follows the job no longer. One that never did, or a job that is gone: then there is nothing to do.
-function lead:unwatch(key, peer)
-  local run = self.runs[key]
+local function count_watchers(self)
+  local count = 0
+  for _, run in next, self.runs do count = count + #run.feed.watchers end -- order-free: a sum
+  for _, run in ipairs(self.old_feeds) do count = count + #run.feed.watchers end
+  return count
+end
+
+--- The feed of a run, live or ended a moment ago; else one with the stored answer alone.
+local function feed_of(self, entry)
+  local run = self.runs[entry.run]
+  if run then return run.feed end
+  for _, old in ipairs(self.old_feeds) do
+    if old.key == entry.run then return old.feed end
+  end
+  local replay = { key = entry.run, job = entry.job, scope = task.scope("replay " .. entry.run, self.term) }
+  replay.feed = feed.new(entry.job, replay.scope, self.fence, true)
+  local last = self.last_seq[entry.run]
+  if last then replay.feed:go_on(last - 2) end -- The same events under the same numbers.
+  replay.feed:push("result", { workflow = "", result = self:answer_of(entry) })
+  replay.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
+  replay.feed:close()
+  self.last_seq[entry.run] = replay.feed.last
+  self.old_feeds[#self.old_feeds + 1] = replay
+  if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
+  return replay.feed
+end
+
+--- Events of a job for `peer`, pushed from a number on. A job that ended before has its answer replayed.
+function lead:watch(key, peer, from)
+  local entry = self.ledger.runs[key]
+  if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
+  if self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then
+    return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER"
+  end
+  if count_watchers(self) >= WATCHERS_MAX then
+    return nil, ("%d clients watch jobs here already; try again in %d ms"):format(WATCHERS_MAX, AGAIN_MS), "OVERLOADED"
+  end
+  local found = feed_of(self, entry)
+  found:watch(peer, from)
+  return { seq = found.last, state = entry.state }
+end
+
+function lead:stop_watching(run, peer)
   if run and run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
 end
 
+--- This peer follows the job no longer. One that never did, or a job that is gone: then there is nothing to do.
+function lead:unwatch(key, peer) self:stop_watching(self.runs[key], peer) end
+
 --- Events by poll.
 function lead:events(key, from, max)
-  local run = self.runs[key]
-  if not run then return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND" end
-  local list, truncated = run.feed:since(from, max)
-  return { events = list, truncated_from = truncated or 0, last = run.feed.last }
+  local entry = self.ledger.runs[key]
+  if not entry or self.fence == 0 then return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND" end
+  local found = feed_of(self, entry)
+  local list, truncated = found:since(from, max)
+  return { events = list, truncated_from = truncated or 0, last = found.last }
 end
 
 function lead:close()
@@ -582,5 +741,7 @@ function lead:close()
   self.scope:close()
   self.tier:close()
 end
+
+lead.KEY_MS = KEY_MS
 
 return lead

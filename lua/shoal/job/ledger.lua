@@ -8,27 +8,51 @@
 ---                           |                                  ^
 ---                           +----------------------------------+          final states absorb
 ---
----   part:  split -> pending --dispatch--> dispatched --ended--> completed | failed | cancelled
+---   part:  split -> pending --place--> dispatched --ended--> completed | failed | cancelled
 ---                      ^                      |
 ---                      +-------- lost --------+        each dispatch has a new attempt and a greater fence
 ---
---- Commands are small tables, packed; a fence is the log index of the dispatch command. A command that no longer applies
---- (a second create of one key, an end of an older attempt) changes nothing; `outcome` tells its proposer.
+--- Commands are small tables, packed. Time enters as `at_ms`, the clock of the leader that proposed (tier clock, see lead.lua),
+--- chance as `salt`. `apply` returns *facts*: what the command brought about, in order. The leader acts on facts, whoever proposed
+--- the command and whatever became of the proposer's call. A command that no longer applies (a second create of one key, an end of
+--- an older attempt) changes nothing and says `stale`.
+---
+--- What can be derived is derived here, from the same transitions: how many cores each executor's attempts hold (`load`), which
+--- parts it has (`on`), the open parts and merged numbers of each workflow (`work`). An ended part leaves its numbers there
+--- and keeps nothing else, so that a job of 10,000 parts stays small.
+local machine = require "shoal.base.machine"
 local msgpack = require "shoal.core.msgpack"
+local saving = require "shoal.job.saving"
 local sorted = require "shoal.base.sorted"
+local tally = require "shoal.job.tally"
 
 local ledger = {}
 ledger.__index = ledger
 
 ledger.FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 
---- An answered key is kept this many finished runs long: by count, for apply() takes no clock.
-local FINISHED_MAX = 1000
---- Outcomes wait in a ring: a proposer that gave up, or a replay, does not come for them.
-local OUTCOMES_MAX = 4096
+local REFUSALS_MAX = 100 -- Of one part in a row of attempts; whatever a policy says.
+
+local RUN = machine.define {
+  name = "run", first = "running",
+  moves = {
+    running = { "cancelling", "completed", "failed", "cancelled" },
+    cancelling = { "completed", "failed", "cancelled", "timed_out" },
+    completed = {}, failed = {}, cancelled = {}, timed_out = {},
+  },
+}
+
+local PART = machine.define {
+  name = "part", first = "pending",
+  moves = {
+    pending = { "dispatched", "cancelled" },
+    dispatched = { "pending", "completed", "failed", "cancelled" },
+    completed = {}, failed = {}, cancelled = {},
+  },
+}
 
 function ledger.new()
-  return setmetatable({ runs = {}, keys = {}, finished = {}, outcomes = {} }, ledger)
+  return setmetatable({ runs = {}, clock_ms = 0, ended = {}, keys = {}, jobs = {}, executors = {}, result_bytes = 0, live = 0, live_bytes = 0 }, ledger)
 end
 
 ---@param command table  with `kind`
@@ -37,179 +61,376 @@ function ledger.encode(command)
   return msgpack.pack(command)
 end
 
+-- What is derived ------------------------------------------------------------------------------------------------------
+
+local function index_run(self, run)
+  if run.key ~= "" then self.keys[run.key] = run.run end
+  local of_job = self.jobs[run.job]
+  if not of_job then
+    of_job = {}
+    self.jobs[run.job] = of_job
+  end
+  of_job[run.run] = true
+  self.result_bytes = self.result_bytes + (run.bytes or 0)
+  if run.spec then self.live, self.live_bytes = self.live + 1, self.live_bytes + #run.spec end
+end
+
+local function unindex_run(self, run)
+  if self.keys[run.key] == run.run then self.keys[run.key] = nil end
+  local of_job = self.jobs[run.job]
+  of_job[run.run] = nil
+  if not next(of_job) then self.jobs[run.job] = nil end
+  self.result_bytes = self.result_bytes - (run.bytes or 0)
+end
+
+--- The attempt's cores are its executor's from here on.
+local function hold(self, run, part)
+  local e = self.executors[part.executor]
+  if not e then
+    e = { cores = 0, count = 0, parts = {} }
+    self.executors[part.executor] = e
+  end
+  e.cores, e.count = e.cores + part.cores, e.count + 1
+  e.parts[run.run .. " " .. part.part] = { run = run.run, part = part.part }
+end
+
+local function let_off(self, run, part)
+  local e = self.executors[part.executor]
+  e.cores, e.count = e.cores - part.cores, e.count - 1
+  e.parts[run.run .. " " .. part.part] = nil
+  assert(e.cores >= 0 and e.count >= 0)
+  if e.count == 0 then self.executors[part.executor] = nil end
+end
+
+--- How many cores of this executor attempts of ours hold.
+---@param executor string
+---@return integer
+function ledger:load(executor)
+  local e = self.executors[executor]
+  return e and e.cores or 0
+end
+
+--- The parts that are dispatched to this executor, in one order.
+---@param executor string
+---@return { run: string, part: string }[]
+function ledger:on(executor)
+  local out = {}
+  for _, at in sorted((self.executors[executor] or { parts = {} }).parts) do out[#out + 1] = at end
+  return out
+end
+
+--- How many attempts are dispatched to this executor.
+function ledger:count_on(executor)
+  local e = self.executors[executor]
+  return e and e.count or 0
+end
+
+-- Changing -------------------------------------------------------------------------------------------------------------
+
+--- The run, about to be changed: a snapshot under way takes it as it was.
+local function changing(self, key)
+  local run = self.runs[key]
+  if run and self.saving then self.saving:before_change(run) end
+  return run
+end
+
+local function part_of(self, c)
+  local run = changing(self, c.run)
+  local part = run and run.parts[c.part]
+  return run, part
+end
+
+local function remove(self, run)
+  changing(self, run.run)
+  unindex_run(self, run)
+  self.runs[run.run] = nil
+end
+
 local apply = {}
 
---- create{ run, job, key, name, salt, spec, upstream? }: a job without an id gets one from this index.
+--- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, at_ms }: a job without an id gets one from this index.
 function apply.create(self, index, c)
   if c.job == "" then
     c.job = ("%s-%d-%s"):format(c.name, index, c.salt)
     c.run = c.job
   end
   local known = c.key ~= "" and self.keys[c.key] or self.runs[c.run] and c.run
-  if known then return { run = known, duplicate = true } end
-  self.runs[c.run] = {
-    run = c.run, job = c.job, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream,
-    index = index, state = "running", parts = {}, split = {},
+  if known then return { answer = { run = known, duplicate = true } } end
+  local run = RUN:enter {
+    run = c.run, job = c.job, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream, index = index, parts = {}, split = {},
+    work = {}, started_ms = self.clock_ms, limit_ms = c.timeout_ms,
   }
-  if c.key ~= "" then self.keys[c.key] = c.run end
-  return { run = c.run, duplicate = false }
+  if self.saving then self.saving:skip(run) end
+  self.runs[c.run] = run
+  index_run(self, run)
+  return { answer = { run = c.run, duplicate = false }, { kind = "run_created", run = c.run } }
 end
 
---- split{ run, workflow, parts = { { part, share } } }
-function apply.split(self, _, c)
-  local run = self.runs[c.run]
-  if not run or ledger.FINAL[run.state] or run.split[c.workflow] then return { stale = true } end
+local function split(self, facts, c)
+  local run = changing(self, c.run)
+  if not run or run.state ~= "running" or run.split[c.workflow] then return end
   local names = {}
   for i, piece in ipairs(c.parts) do
     names[i] = piece.part
-    run.parts[piece.part] = {
-      part = piece.part, workflow = c.workflow, share = piece.share, state = "pending", attempt = 0, fence = 0, history = {},
+    run.parts[piece.part] = PART:enter {
+      part = piece.part, workflow = c.workflow, n = i, share = piece.share, cores = piece.cores or 0, retries = c.retries or 0, attempt = 0,
+      fence = 0, executions = 0, refusals = 0, history = {},
     }
   end
   run.split[c.workflow] = names
-  return {}
+  run.work[c.workflow] = tally.new(#names)
+  facts[#facts + 1] = { kind = "run_split", run = c.run, workflow = c.workflow }
 end
 
---- dispatch{ run, part, executor }: a new attempt; the index is its fence.
-function apply.dispatch(self, index, c)
-  local run = self.runs[c.run]
-  local part = run and run.parts[c.part]
-  if not part or run.state ~= "running" or part.state ~= "pending" then return { stale = true } end
-  part.state, part.attempt, part.fence, part.executor = "dispatched", part.attempt + 1, index, c.executor
-  return { attempt = part.attempt, fence = index }
-end
-
-local function close_attempt(part, state, reason, executed)
-  part.history[#part.history + 1] = {
-    attempt = part.attempt, fence = part.fence, executor = part.executor, state = state, reason = reason, progress = executed,
+local function place(self, facts, index, c)
+  local run, part = part_of(self, c)
+  local why
+  if not part or run.state ~= "running" or part.state ~= "pending" then
+    why = "stale"
+  elseif c.capacity and self:load(c.executor) + part.cores > c.capacity then
+    why = "full"
+  end
+  if why then
+    facts[#facts + 1] = { kind = "part_unplaced", run = c.run, part = c.part, executor = c.executor, why = why }
+    return
+  end
+  assert(PART:step(part, "dispatched"))
+  part.attempt, part.fence, part.executor = part.attempt + 1, index, c.executor
+  hold(self, run, part)
+  facts[#facts + 1] = {
+    kind = "part_dispatched", run = c.run, part = c.part, executor = c.executor, fence = index, attempt = part.attempt,
   }
 end
 
---- lost{ run, part, fence, state, reason, progress?, retry }: the attempt is over without a result: "lost", or "refused"
---- when it never ran. `retry` false ends the part.
-function apply.lost(self, _, c)
-  local run = self.runs[c.run]
-  local part = run and run.parts[c.part]
-  if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
-  close_attempt(part, c.state, c.reason, c.progress)
+--- place{ splits = { { run, workflow, retries, parts = { { part, share, cores } } } }, places = { { run, part, executor, capacity? } } }:
+--- workflows are cut and parts get executors, each by itself. The index is the fence of each attempt. `capacity` is how many cores
+--- the executor offers: the attempt that would exceed it is not placed.
+function apply.place(self, index, c)
+  local facts = {}
+  for _, each in ipairs(c.splits or {}) do split(self, facts, each) end
+  for _, each in ipairs(c.places or {}) do place(self, facts, index, each) end
+  return facts
+end
+
+--- An attempt is over: what it did is counted, its cores are free.
+local function close_attempt(self, run, part, state, reason, progress, within)
+  let_off(self, run, part)
+  local work = run.work[part.workflow]
+  part.executions = part.executions + (state == "refused" and 0 or math.max(1, progress and progress.executions or 1))
+  work.executions = math.max(work.executions or 0, part.executions)
+  part.refusals = state == "refused" and part.refusals + 1 or 0
+  part.counts = tally.add(part.counts or {}, progress)
+  if state == "lost" and progress then part.counts.lost = (part.counts.lost or 0) + (progress.requests or 0) end
+  tally.attempt(run, work, {
+    workflow = part.workflow, part = part.part, attempt = part.attempt, executor = part.executor, state = state, reason = reason,
+    stats = progress,
+  }, within)
+  part.history[#part.history + 1] = {
+    attempt = part.attempt, fence = part.fence, executor = part.executor, state = state, reason = reason,
+  }
   part.executor = nil
-  if c.retry and run.state == "running" then
-    part.state = "pending"
-  else
-    part.state, part.reason = run.state == "cancelling" and "cancelled" or "failed", c.reason
-  end
-  return {}
 end
 
---- ended{ run, part, fence, state, reason?, result?, retry? }: the executor's own word.
+local function end_part(run, part, state, reason)
+  assert(PART:step(part, state))
+  tally.ended(run.work[part.workflow], part, state, reason)
+  part.reason, part.history, part.share = reason, nil, nil
+end
+
+--- May the part be executed once more? A policy can say no to it, never yes beyond this.
+local function may_again(run, part, state)
+  if run.state ~= "running" then return false end
+  if state == "refused" then return part.refusals < REFUSALS_MAX end
+  return part.executions <= part.retries
+end
+
+local function lose(self, facts, c)
+  local run, part = part_of(self, c)
+  if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return end
+  local executor = part.executor
+  close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
+  local again = c.retry == true and may_again(run, part, c.state)
+  if again then
+    assert(PART:step(part, "pending"))
+  else
+    end_part(run, part, run.state == "cancelling" and "cancelled" or "failed", c.reason)
+  end
+  facts[#facts + 1] = {
+    kind = "part_lost", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, reason = c.reason, again = again,
+    still_there = c.still_there,
+  }
+end
+
+--- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there? } } }: attempts are over without a result: "lost",
+--- or "refused" when they never ran. `retry` true asks for another one. `still_there`: it may run on, and has to be cancelled.
+function apply.lost(self, _, c)
+  local facts = {}
+  for _, each in ipairs(c.parts) do lose(self, facts, each) end
+  return facts
+end
+
+--- ended{ run, part, fence, state, reason?, result?, progress?, retry? }: the executor's own word.
 function apply.ended(self, _, c)
-  local run = self.runs[c.run]
-  local part = run and run.parts[c.part]
+  local run, part = part_of(self, c)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
-  close_attempt(part, c.state, c.reason, c.progress)
-  if c.state == "failed" and c.retry and run.state == "running" then
-    part.state = "pending"
+  local executor = part.executor
+  local inner = tally.read(c.result)
+  close_attempt(self, run, part, c.state, c.reason, c.progress, inner.attempts)
+  tally.incidents(run, inner.incidents)
+  local again = c.state == "failed" and c.retry == true and may_again(run, part, "failed")
+  if again then
+    assert(PART:step(part, "pending"))
   else
-    part.state, part.reason, part.result = c.state, c.reason, c.result
+    tally.measured(run.work[part.workflow], inner.stats, c.state == "completed" and c.progress)
+    end_part(run, part, c.state, c.reason)
   end
-  return {}
+  return { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again } }
 end
 
---- abandon{ run, part, reason }: a part that was never dispatched will not be.
-function apply.abandon(self, _, c)
-  local run = self.runs[c.run]
-  local part = run and run.parts[c.part]
-  if not part or part.state ~= "pending" then return { stale = true } end
-  part.state, part.reason = c.state or "cancelled", c.reason
-  return {}
-end
-
---- cancel{ run, reason, state }: stop; `state` is the final state to reach (cancelled or timed_out).
+--- cancel{ run, reason, state }: stop; `state` is the final state to reach (cancelled or timed_out). Parts that wait will not run.
 function apply.cancel(self, _, c)
-  local run = self.runs[c.run]
-  if not run then return { missing = true } end
-  if run.state ~= "running" then return { state = run.state } end
-  run.state, run.reason, run.ends_as = "cancelling", c.reason, c.state
-  return { state = run.state }
+  local run = changing(self, c.run)
+  if not run then return { stale = true } end
+  if run.state ~= "running" then return { stale = true, answer = { state = run.state } } end
+  assert(RUN:step(run, "cancelling"))
+  run.reason, run.ends_as = c.reason, c.state
+  for _, names in sorted(run.split) do
+    for _, name in ipairs(names) do
+      local part = run.parts[name]
+      if part.state == "pending" then end_part(run, part, "cancelled", c.reason) end
+    end
+  end
+  return { answer = { state = run.state }, { kind = "run_cancelling", run = c.run, reason = c.reason } }
 end
 
---- finish{ run, state, reason?, result }
-function apply.finish(self, _, c)
-  local run = self.runs[c.run]
-  if not run or ledger.FINAL[run.state] then return { stale = true, state = run and run.state } end
-  run.state, run.reason, run.result = c.state, c.reason, c.result
-  run.parts, run.split, run.spec = {}, {}, nil -- Nothing of the work outlives it but the answer.
-  self.finished[#self.finished + 1] = c.run
-  if #self.finished > FINISHED_MAX then
-    local oldest = table.remove(self.finished, 1)
-    self.keys[self.runs[oldest].key] = nil
-    self.runs[oldest] = nil
+--- finish{ run, state, reason?, result? | file? { name, bytes, crc }, gave_up? }: the run has its answer. Refused as long as a part is
+--- open, for its numbers would be missing; a leader that gives up says so.
+function apply.finish(self, index, c)
+  local run = changing(self, c.run)
+  if not run or ledger.FINAL[run.state] then return { stale = true } end
+  if not c.gave_up then
+    for _, work in next, run.work do -- order-free: any open part refuses
+      if work.open > 0 then return { stale = true } end
+    end
   end
-  return { state = c.state }
+  for _, part in next, run.parts do -- order-free: sums
+    if part.state == "dispatched" then let_off(self, run, part) end
+  end
+  if not RUN:step(run, c.state) then return { stale = true } end
+  run.reason, run.result, run.file = c.reason, c.result, c.file
+  self.live, self.live_bytes = self.live - 1, self.live_bytes - #run.spec
+  run.bytes = c.result and #c.result or c.file and c.file.bytes or 0
+  self.result_bytes = self.result_bytes + run.bytes
+  run.ended_ms = self.clock_ms
+  run.parts, run.split, run.work, run.spec, run.attempts, run.incidents = nil, nil, nil, nil, nil, nil -- The answer is what is kept.
+  run.left_out, run.ends_as = nil, nil
+  self.ended[#self.ended + 1] = { run = c.run, index = run.index }
+  return { { kind = "run_finished", run = c.run, state = c.state, index = index } }
 end
 
 --- forget{ run, index }: the higher tier has its answer; keep nothing.
 function apply.forget(self, _, c)
   local run = self.runs[c.run]
-  if not run or not ledger.FINAL[run.state] or c.index and c.index ~= run.index then return { stale = true } end
-  self.runs[c.run], self.keys[run.key] = nil, nil
-  for i, key in ipairs(self.finished) do
-    if key == c.run then
-      table.remove(self.finished, i)
-      break
+  if not run or not ledger.FINAL[run.state] or c.index ~= run.index then return { stale = true } end
+  local file = run.file and run.file.name
+  remove(self, run)
+  return { { kind = "run_forgotten", run = c.run, index = c.index, file = file } }
+end
+
+--- expire{ before_ms, most }: runs that ended before this instant of the tier's clock are forgotten, the oldest `most` of them, but for
+--- those that a higher tier has not taken.
+function apply.expire(self, _, c)
+  local facts, kept, last = {}, {}, 0
+  for i, ended in ipairs(self.ended) do
+    local run = self.runs[ended.run]
+    local is_it = run and run.index == ended.index
+    if is_it and (run.ended_ms >= c.before_ms or #facts >= c.most) then break end
+    last = i
+    if is_it and run.upstream then
+      kept[#kept + 1] = ended
+    elseif is_it then
+      local file = run.file and run.file.name
+      remove(self, run)
+      facts[#facts + 1] = { kind = "run_forgotten", run = ended.run, index = ended.index, file = file }
     end
   end
-  return {}
+  if last > #kept then
+    local rest = table.move(kept, 1, #kept, 1, {})
+    self.ended = table.move(self.ended, last + 1, #self.ended, #rest + 1, rest)
+  end
+  return facts
+end
+
+--- drop{ runs = { { run, index } } }: results go, to make room; that the run ended, and how, is kept.
+function apply.drop(self, _, c)
+  local facts = {}
+  for _, each in ipairs(c.runs) do
+    local run = changing(self, each.run)
+    if run and run.index == each.index and ledger.FINAL[run.state] and (run.result or run.file) then
+      local file = run.file and run.file.name
+      self.result_bytes = self.result_bytes - run.bytes
+      run.result, run.file, run.bytes, run.dropped = nil, nil, 0, true
+      facts[#facts + 1] = { kind = "result_dropped", run = each.run, index = each.index, file = file }
+    end
+  end
+  return facts
 end
 
 --- The tier's `apply`. Raises on bytes that are no command of ours: the log is then not this program's.
 ---@param index integer
 ---@param bytes string
+---@return table facts  in order; `stale`: nothing changed; `answer`: for the proposer
 function ledger:apply(index, bytes)
   local c, err = msgpack.unpack(bytes)
-  if not c then error("ledger: entry " .. index .. ": " .. err) end
+  if type(c) ~= "table" then error(("ledger: entry %d: %s"):format(index, err or "no command")) end
   local fn = apply[c.kind]
   if not fn then error(("ledger: entry %d: unknown command %q"):format(index, tostring(c.kind))) end
-  local outcome = fn(self, index, c)
-  outcome.index = index
-  self.outcomes[index % OUTCOMES_MAX] = outcome
+  if math.type(c.at_ms) == "integer" and c.at_ms > self.clock_ms then self.clock_ms = c.at_ms end
+  return fn(self, index, c)
 end
 
---- What the command at this index did, once, for its proposer.
----@param index integer
----@return table
-function ledger:outcome(index)
-  local slot = index % OUTCOMES_MAX
-  local o = self.outcomes[slot]
-  if not o or o.index ~= index then return { stale = true } end
-  self.outcomes[slot] = nil
-  return o
-end
+-- Asking ---------------------------------------------------------------------------------------------------------------
 
 --- The run that a submission's key made, while it is remembered.
 function ledger:of_key(key) return self.runs[self.keys[key] or ""] end
 
---- Nobody waits for what was done so far.
-function ledger:forget_outcomes() self.outcomes = {} end
-
---- All of it as bytes, in sorted order, so that equal states give equal bytes.
-function ledger:snapshot()
-  return msgpack.pack({ runs = self.runs, keys = self.keys, finished = self.finished })
+--- The keys of the runs of this job, in one order.
+---@return string[]
+function ledger:of_job(job)
+  local of_job = self.jobs[job]
+  return of_job and sorted.keys(of_job) or {}
 end
 
-function ledger:restore(bytes)
-  local s, err = msgpack.unpack(bytes)
-  if not s then error("ledger: snapshot: " .. err) end
-  self.runs, self.keys, self.finished, self.outcomes = s.runs, s.keys, s.finished, {}
-end
-
---- Runs in the order they were created.
+--- Runs in the order in which they were created.
 ---@return table[]
 function ledger:list()
   local out = {}
-  for _, run in sorted(self.runs) do out[#out + 1] = run end
+  for _, run in next, self.runs do out[#out + 1] = run end -- order-free: sorted below
   table.sort(out, function (a, b) return a.index < b.index end)
   return out
+end
+
+-- Snapshots ------------------------------------------------------------------------------------------------------------
+
+--- A snapshot of this instant, given in pieces while commands go on: call the function until it gives nil.
+---@return fun(): string?
+function ledger:snapshot()
+  self.saving = saving.new(self)
+  return function () return self.saving and self.saving:next(function () self.saving = nil end) end
+end
+
+function ledger:restore(bytes)
+  local head, runs = saving.read(bytes)
+  self.runs, self.clock_ms, self.ended, self.saving = {}, head.clock_ms, head.ended, nil
+  self.keys, self.jobs, self.executors, self.result_bytes = {}, {}, {}, 0
+  self.live, self.live_bytes = 0, 0
+  for _, run in ipairs(runs) do
+    self.runs[run.run] = run
+    index_run(self, run)
+    for _, part in next, run.parts or {} do -- order-free: sums
+      if part.state == "dispatched" then hold(self, run, part) end
+    end
+  end
 end
 
 return ledger

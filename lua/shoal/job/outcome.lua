@@ -1,27 +1,33 @@
---- outcome: what a run amounts to, computed from its ledger entry and what is under way. Pure but for reading incidents.
+--- outcome: what a run amounts to, computed from its entry in the ledger and from the progress of live attempts. Pure, but for
+--- reading this node's incidents.
 ---
---- Numbers of one attempt are a *summary*: a flat table of counts (requests, ok, errors, iterations, ...), which add up.
---- A finished part also has *detail* (histograms, checks, errors by kind), which stats.lua merges. Merged numbers come from attempts
---- that ended by their own word; an attempt that was lost is listed apart with its last progress, and counted in `lost`.
+--- A result has a budget of bytes: what is stored fits one message. What does not fit is left out by rule, detail first, and the
+--- result says so (`cut`).
 local errors = require "shoal.base.errors"
 local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.base.sorted"
 local stats = require "shoal.job.stats"
-local task = require "shoal.base.task"
+local tally = require "shoal.job.tally"
 
 local outcome = {}
 
 --- Workflow states that are not final.
 outcome.OPEN = { waiting = true, ready = true, queued = true, running = true }
 
-local OUTPUT_MAX = 512 * 1024 -- Of all workflows' commands in one answer, which must fit a message.
+outcome.RESULT_MAX = 2 << 20 -- A message has at most 3 MiB, and a push or an answer has more in it than a result.
+local PARTS_MAX = 256        -- Parts named in one event or answer.
 local INCIDENTS_MAX = 100
+local REASON_MAX = 2000
 
 function outcome.encode(result) return msgpack.pack(result) end
 
+--- A stored result, as people read it: what stands in it once is shown in both places.
+---@param bytes string
+---@return table? result, string? err, string? code
 function outcome.decode(bytes)
   local result, err = msgpack.unpack(bytes)
-  if not result then error("outcome: a stored result is unreadable: " .. err) end
+  if type(result) ~= "table" then return nil, "the stored result is unreadable: " .. tostring(err), "MALFORMED" end
+  if result.workflows and result.workflows[1] and not result.stats then result.stats = result.workflows[1].stats end
   return result
 end
 
@@ -32,9 +38,28 @@ function outcome.adds_up(workflow, shares)
     local wanted, placed = workflow[field], 0
     if field == "parts" and not workflow.command then wanted = nil end
     for _, share in ipairs(shares) do placed = placed + (share[field] or 0) end
-    if wanted and placed ~= wanted then return nil, ("%s: %d of %d are placed"):format(field, placed, wanted) end
+    if wanted and placed ~= wanted then return nil, ("%s: %s of %d are placed"):format(field, placed, wanted) end
   end
   return true
+end
+
+local SHARES_MAX = 10000
+
+--- Is what a policy cut a list of shares that makes up the workflow?
+---@return true? ok, string? why
+function outcome.shares(workflow, shares)
+  if type(shares) ~= "table" then return nil, "expected a list of shares, found a " .. type(shares) end
+  if #shares > SHARES_MAX then return nil, ("%d shares, %d are the limit"):format(#shares, SHARES_MAX) end
+  for i, share in ipairs(shares) do
+    if type(share) ~= "table" then return nil, ("share %d: expected a table, found a %s"):format(i, type(share)) end
+    for _, field in ipairs { "vus", "iterations", "parts", "cores" } do
+      local value = share[field]
+      if value ~= nil and (math.type(value) ~= "integer" or value < 0) then
+        return nil, ("share %d: %s: expected a whole number, found %s"):format(i, field, tostring(value))
+      end
+    end
+  end
+  return outcome.adds_up(workflow, shares)
 end
 
 --- Why nobody takes a workflow now, for people.
@@ -51,33 +76,22 @@ function outcome.why_queued(workflow, executors)
   return "it waits for executors"
 end
 
---- What a workflow's ended parts asked for, and how much of that failed, by their own word.
----@return integer requests, integer failed
-local function asked(entry, name)
-  local requests, failed = 0, 0
-  for _, part_name in ipairs(entry.split[name] or {}) do
-    local history = entry.parts[part_name].history
-    local last = history[#history]
-    local counts = last and last.state == "completed" and last.progress or {}
-    requests, failed = requests + (counts.requests or 0), failed + (counts.errors or 0)
-  end
-  return requests, failed
-end
+-- States ---------------------------------------------------------------------------------------------------------------
 
 --- Why a workflow whose parts all completed has failed all the same, or nil. Only where its parts are all of it: a datacenter
 --- that leads a share does not know how the others fare.
 local function too_many_failed(entry, workflow, name)
-  if entry.upstream or not workflow.max_failed_share then return nil end
-  local requests, failed = asked(entry, name)
-  if failed <= requests * workflow.max_failed_share then return nil end
-  return ("%s: %d of %d requests failed (%.1f %%), and max_failed_share allows %g %%"):format(name, failed, requests,
-    100 * failed / math.max(requests, 1), 100 * workflow.max_failed_share)
+  local work = entry.work[name]
+  if entry.upstream or not workflow.max_failed_share or not work then return nil end
+  if work.errors <= work.requests * workflow.max_failed_share then return nil end
+  return ("%s: %d of %d requests failed (%.1f %%), and max_failed_share allows %g %%"):format(name, work.errors, work.requests,
+    100 * work.errors / math.max(work.requests, 1), 100 * workflow.max_failed_share)
 end
 
 --- `states` holds those of the workflows before it in the graph's order.
 function outcome.workflow_state(entry, workflow, name, states)
-  local parts = entry.split[name]
-  if not parts then
+  local work = entry.work[name]
+  if not work then
     for _, before in ipairs(workflow.after or {}) do
       local state = states[before]
       if state == "failed" or state == "cancelled" or state == "skipped" then return "skipped" end
@@ -85,187 +99,172 @@ function outcome.workflow_state(entry, workflow, name, states)
     end
     return entry.state == "running" and "ready" or "cancelled"
   end
-  local worst = "completed"
-  for _, part_name in ipairs(parts) do
-    local state = entry.parts[part_name].state
-    if state == "pending" or state == "dispatched" then return "running" end
-    if state == "failed" or (state == "cancelled" and worst == "completed") then worst = state end
-  end
-  if worst == "completed" and too_many_failed(entry, workflow, name) then return "failed" end
-  return worst
+  if work.open > 0 then return "running" end
+  if work.failed > 0 then return "failed" end
+  if work.cancelled > 0 then return "cancelled" end
+  return too_many_failed(entry, workflow, name) and "failed" or "completed"
 end
 
 --- The job's final state and reason, by rule: one asked for (cancelled, timed_out) wins; else any failure fails it.
-function outcome.run_state(run, states)
-  local entry = run.entry
+function outcome.run_state(entry, spec, order, states)
   if entry.state == "cancelling" then return entry.ends_as, entry.reason end
-  for _, name in ipairs(run.order) do
+  for _, name in ipairs(order) do
     if states[name] == "failed" then
-      for _, part_name in ipairs(entry.split[name]) do
-        local part = entry.parts[part_name]
-        if part.state == "failed" then return "failed", ("%s: %s"):format(part_name, part.reason or "no reason given") end
-      end
-      return "failed", too_many_failed(entry, run.spec.workflows[name], name)
+      return "failed", (entry.work[name].failed_why or too_many_failed(entry, spec.workflows[name], name)):sub(1, REASON_MAX)
     end
   end
-  for _, name in ipairs(run.order) do
+  for _, name in ipairs(order) do
     if states[name] == "cancelled" then return "cancelled", name .. " was cancelled by its executor" end
   end
   return "completed", nil
 end
 
-local function add(into, summary)
-  for key, value in sorted(summary) do
-    if type(value) == "number" then into[key] = (into[key] or 0) + value end
-  end
-end
-
---- A part's counts over all its attempts, the lost ones included (so that they never go back), and how much was lost.
-local function part_totals(run, part)
-  local sum = {}
-  for _, attempt in ipairs(part.history) do
-    if attempt.progress then
-      add(sum, attempt.progress)
-      if attempt.state == "lost" then sum.lost = (sum.lost or 0) + (attempt.progress.requests or 0) end
-    end
-  end
-  local live = run.progress[part.part]
-  if live and part.state == "dispatched" then add(sum, live) end
-  return sum
-end
+-- Numbers so far -------------------------------------------------------------------------------------------------------
 
 --- The run's counts so far, as one summary for the tier above.
-function outcome.totals(run)
-  local sum = {}
-  for _, part in sorted(run.entry.parts) do add(sum, part_totals(run, part)) end
+---@param entry table
+---@param live table<string, table>  attempts under way, by part
+function outcome.totals(entry, live)
+  local sum, executions = {}, 0
+  for _, work in next, entry.work do -- order-free: integer sums
+    tally.add(sum, work.counts)
+    executions = math.max(executions, work.executions or 0)
+  end
+  for name, attempt in next, live do -- order-free: integer sums
+    tally.add(sum, attempt.progress)
+    local part = entry.parts[name]
+    if part then executions = math.max(executions, part.executions + math.max(1, attempt.progress and attempt.progress.executions or 1)) end
+  end
+  sum.executions = executions
   return sum
 end
 
---- The run's counts so far by part, for people who watch.
-function outcome.by_part(run)
-  local out = {}
-  for _, name in ipairs(run.order) do
-    for _, part_name in ipairs(run.entry.split[name] or {}) do
-      local part = run.entry.parts[part_name]
-      out[#out + 1] = {
-        workflow = name, part = part_name, executor = part.executor or "", state = part.state, attempt = part.attempt,
-        stats = part_totals(run, part),
-      }
+--- Counts by part, for people who watch: the live ones and those that changed, at most PARTS_MAX; `more` says how many are not named.
+---@param entry table
+---@param live table<string, table>
+---@param changed table<string, boolean>
+---@return table[] parts, integer? more
+function outcome.by_part(entry, live, changed)
+  local out, named, more = {}, {}, 0
+  local function put(name)
+    local part = entry.parts[name]
+    if named[name] or not part then return end
+    named[name] = true
+    if #out >= PARTS_MAX then
+      more = more + 1
+      return
     end
+    local attempt = live[name]
+    out[#out + 1] = {
+      workflow = part.workflow, part = name, executor = part.executor or "", state = part.state, attempt = part.attempt,
+      stats = tally.add(tally.add({}, part.counts), attempt and attempt.progress),
+    }
+  end
+  for name in sorted(live) do put(name) end
+  for name in sorted(changed) do put(name) end
+  table.sort(out, function (a, b) return a.part < b.part end)
+  return out, more > 0 and more or nil
+end
+
+-- Results --------------------------------------------------------------------------------------------------------------
+
+local function record_of(work)
+  return work and work.detail and work.detail:record() or stats.accumulator():record()
+end
+
+--- A record was judged before it became durable, and merging keeps what was judged: this cannot refuse.
+local function summary(record) return assert(stats.summary(record)) end
+
+--- The numbers of a run of which nothing can be told.
+function outcome.nothing() return summary(record_of(nil)) end
+
+--- One workflow's answer.
+function outcome.workflow(entry, name, state)
+  return { workflow = name, state = state, stats = summary(record_of(entry.work[name])) }
+end
+
+local function own_incidents(job, incidents)
+  local known = {}
+  for _, incident in ipairs(incidents) do known[("%s %s"):format(incident.node, incident.id)] = true end
+  for _, row in ipairs(errors.incidents_of { job = job }) do
+    if #incidents >= INCIDENTS_MAX then return end
+    if not known[("%s %s"):format(row.node, row.id)] then incidents[#incidents + 1] = row end
+  end
+end
+
+local function attempts_of(entry, dc)
+  local out = {}
+  for i, row in ipairs(entry.attempts or {}) do
+    local copy = {}
+    for key, value in next, row do copy[key] = value end
+    copy.dc = copy.dc or dc
+    if type(copy.reason) == "string" then copy.reason = copy.reason:sub(1, REASON_MAX) end
+    out[i] = copy
   end
   return out
 end
 
---- Detail, attempts and incidents of one workflow's parts.
-local function gather(run, name)
-  local details, attempts, incidents = {}, {}, {}
-  for _, part_name in ipairs(run.entry.split[name] or {}) do
-    local part = run.entry.parts[part_name]
-    local inner = part.result and outcome.decode(part.result) or {}
-    if inner.stats then details[#details + 1] = inner.stats end
-    for _, incident in ipairs(inner.incidents or {}) do incidents[#incidents + 1] = incident end
-    for i, attempt in ipairs(part.history) do
-      -- An executor that is a tier itself lists the attempts within; only where it could not is its own entry the truth.
-      local last = i == #part.history
-      if last and inner.attempts then
-        for _, within in ipairs(inner.attempts) do attempts[#attempts + 1] = within end
-      else
-        attempts[#attempts + 1] = {
-          workflow = name, part = part_name, attempt = attempt.attempt, executor = attempt.executor, state = attempt.state,
-          reason = attempt.reason, stats = attempt.progress,
-        }
-      end
+--- All of it with `share` bytes for each record of detail (nil: as it is).
+local function build(entry, spec, order, states, head, share)
+  local result = {}
+  for key, value in next, head do result[key] = value end
+  local all = stats.accumulator()
+  local count, last = 0, nil
+  for _, name in ipairs(order) do
+    local record = record_of(entry.work[name])
+    if share then record = stats.fit(record, share) end
+    if entry.upstream or #order > 1 then all:add(record) end
+    count, last = count + 1, record
+    if not entry.upstream then
+      result.workflows[count] = { workflow = name, state = states[name], stats = summary(record) }
     end
   end
-  return details, attempts, incidents
-end
-
---- Details were read before they became durable (see `readable`), so these cannot refuse.
-local function merged(details) return assert(stats.merge(details)) end
-local function summary(record) return assert(stats.summary(record)) end
-
---- The numbers of what never ran.
-function outcome.nothing() return summary(merged({})) end
-
---- Can a part's result be read, all of it?
----@param bytes string
----@return true? ok, string? err, string? code
-function outcome.readable(bytes)
-  local inner, err = msgpack.unpack(bytes)
-  if type(inner) ~= "table" then return nil, err or "the result is no table", "MALFORMED" end
-  local record, problem = stats.merge({ type(inner.stats) == "table" and inner.stats or nil })
-  if record then record, problem = stats.summary(record) end
-  if not record then return nil, problem, "MALFORMED" end
-  return true
-end
-
---- One workflow's answer.
-function outcome.workflow(run, name, state)
-  return { workflow = name, state = state, stats = summary(merged((gather(run, name)))) }
-end
-
---- Add an incident once: parts of one node bring the same ones.
-local function note(incidents, known, incident)
-  local key = ("%s %s"):format(incident.node, incident.id)
-  if known[key] or #incidents >= INCIDENTS_MAX then return end
-  known[key] = true
-  incidents[#incidents + 1] = incident
-end
-
-local function own_incidents(run, incidents, known)
-  for _, incident in ipairs(errors.incidents()) do
-    if incident.ids.job == run.job then
-      note(incidents, known, {
-        id = incident.id, node = incident.node, site = incident.site, level = incident.level, message = incident.message,
-        where = incident.where, count = incident.count,
-      })
-    end
-  end
-end
-
---- The whole run's answer.
----@param states table<string, string>  by workflow
----@param state string
----@param reason? string
-function outcome.run(lead, run, states, state, reason)
-  local result = {
-    job = run.job, name = run.spec.name, state = state, reason = reason, node = lead.node.name, workflows = {}, attempts = {}, incidents = {},
-    elapsed_ms = task.now_ms() - run.started_ms, totals = outcome.totals(run),
-  }
-  local all, known = {}, {}
-  for _, name in ipairs(run.order) do
-    local details, attempts, incidents = gather(run, name)
-    for _, detail in ipairs(details) do all[#all + 1] = detail end
-    for _, attempt in ipairs(attempts) do
-      attempt.dc = attempt.dc or lead.node.dc
-      result.attempts[#result.attempts + 1] = attempt
-    end
-    for _, incident in ipairs(incidents) do
-      note(result.incidents, known, incident)
-    end
-    local record = stats.trim(merged(details), OUTPUT_MAX // #run.order)
-    result.workflows[#result.workflows + 1] = { workflow = name, state = states[name], stats = summary(record) }
-  end
-  own_incidents(run, result.incidents, known)
-  if run.entry.upstream then -- The tier above merges: it gets the record itself.
-    result.stats, result.workflows = merged(all), nil
-  else
-    result.stats = summary(merged(all))
+  if entry.upstream then -- The tier above merges: it gets the record itself.
+    result.stats, result.workflows = count == 1 and last or all:record(), nil
+  elseif count ~= 1 then -- One workflow's numbers are the whole: `decode` shows them in both places.
+    local record = all:record()
+    result.stats = summary(share and stats.fit(record, share) or record)
   end
   return result
 end
 
---- One job as people ask for it.
-function outcome.describe(entry, run)
-  local out = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "", workflows = {} }
-  if run and not run.over then
-    for _, name in ipairs(run.order) do
-      out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting" }
+--- The whole run's answer as bytes, within the budget.
+---@param o { entry: table, spec: table, order: string[], states: table<string, string>, state: string, reason: string?, node: string,
+---  dc: string, elapsed_ms: number, live: table }
+---@return string bytes
+function outcome.result(o)
+  local entry = o.entry
+  local budget = entry.upstream and stats.PART_MAX or outcome.RESULT_MAX
+  local head = {
+    job = entry.job, name = entry.name, state = o.state, reason = o.reason and o.reason:sub(1, REASON_MAX), node = o.node, workflows = {},
+    attempts = attempts_of(entry, o.dc), left_out = entry.left_out, incidents = {}, elapsed_ms = math.floor(o.elapsed_ms),
+    totals = outcome.totals(entry, o.live),
+  }
+  for i, incident in ipairs(entry.incidents or {}) do head.incidents[i] = incident end
+  own_incidents(entry.job, head.incidents)
+  local bytes = outcome.encode(build(entry, o.spec, o.order, o.states, head))
+  local share = budget // (2 * (#o.order + 1))
+  while #bytes > budget and share >= 64 do
+    head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(#bytes, budget)
+    while #head.attempts > 100 do
+      head.attempts[#head.attempts] = nil
+      head.left_out = (head.left_out or 0) + 1
     end
-    out.parts = outcome.by_part(run)
+    bytes = outcome.encode(build(entry, o.spec, o.order, o.states, head, share))
+    share = share // 2
   end
-  if entry.result then out.result = outcome.decode(entry.result) end
-  return out
+  if #bytes > budget then return outcome.small(entry, o.state, o.reason, o.node, o.elapsed_ms, "its result was too large") end
+  return bytes
+end
+
+--- The answer of a run of which no more can be told.
+---@return string bytes
+function outcome.small(entry, state, reason, node, elapsed_ms, why)
+  return outcome.encode {
+    job = entry.job, name = entry.name, state = state, reason = (reason or why):sub(1, REASON_MAX), node = node, cut = why,
+    elapsed_ms = math.floor(elapsed_ms), totals = {}, attempts = {}, incidents = {}, workflows = not entry.upstream and {} or nil,
+    stats = entry.upstream and stats.accumulator():record() or outcome.nothing(),
+  }
 end
 
 return outcome

@@ -1,0 +1,432 @@
+--- attempts: what a leader does about the attempts that the ledger says are dispatched. Each is one object with one owner, this file.
+---
+---   sending --taken, or heard of--> running --the run is cancelled--> cancelling --.
+---      |                               |                                           |
+---      '-------------------------------+-------------------------------------------+--> doomed: it is lost, which must become durable
+---   unheard: found in the ledger at the start of a leadership; its executor has as long as a running one to report it
+---
+--- An attempt is over when the ledger says so, and only then: an event (a death, a refusal, silence) dooms it, and the reconcile step
+--- proposes the loss until it is applied. That step, one task, compares what this leader believes with what is there:
+---
+---   - executors that are gone, or were never heard of within a grace: their attempts are doomed
+---   - attempts without a word for silent_ms: doomed, and cancelled where they may run on
+---   - doomed attempts: proposed as lost, all with one command
+---   - cancels: sent until they are answered
+---
+--- A step that comes late excuses the silence that its own lateness made.
+local ack = require "shoal.wire.ack"
+local backoff = require "shoal.base.backoff"
+local errors = require "shoal.base.errors"
+local job = require "shoal.job.spec"
+local machine = require "shoal.base.machine"
+local sorted = require "shoal.base.sorted"
+local task = require "shoal.base.task"
+
+local attempts = {}
+attempts.__index = attempts
+
+local LOOK_MS = 1000
+local TRIES_MAX = 5
+local CALL_MS = 3000
+local LIMIT_SLACK_MS = 1000
+local CANCEL_DEADLINE_MS = 30000
+local CANCEL_MS = 5000      -- How long an executor may take to end a cancelled attempt before it kills it.
+local LOST_MAX = 256        -- Losses in one command.
+local RETRY_MS = 250        -- After a loss that could not be made durable.
+
+local STATES = machine.define {
+  name = "attempt", first = "sending",
+  moves = {
+    sending = { "running", "cancelling", "doomed" }, unheard = { "running", "cancelling", "doomed" }, running = { "cancelling", "doomed" },
+    cancelling = { "doomed" }, doomed = {},
+  },
+}
+
+---@param lead table
+function attempts.open(lead, scope)
+  local self = setmetatable({
+    lead = lead, scope = scope, of = {}, doomed = {}, cancels = {}, absent = {}, wake_up = task.channel(1), looked_ms = task.now_ms(), count = 0,
+  }, attempts)
+  scope:spawn("lead.reconcile", {}, function () self:work() end)
+  return self
+end
+
+function attempts:wake() self.wake_up:push(true) end -- dropped: full means awake
+
+local function name_of(a) return ("%s %s attempt %d"):format(a.job, a.part, a.attempt) end
+
+local function move(a, to) return STATES:move(a, to, name_of(a)) end
+
+---@return table?  the live attempt of this part
+function attempts:get(key, part)
+  local of_run = self.of[key]
+  return of_run and of_run[part]
+end
+
+--- The live attempts of a run, by part.
+function attempts:of_run(key) return self.of[key] or {} end
+
+local function is_live(self, a) return self:get(a.run, a.part) == a and a.state ~= "doomed" end
+
+local function add(self, run, entry, part, state)
+  local a = STATES:enter {
+    run = run.key, job = run.job, part = part.part, workflow = part.workflow, attempt = part.attempt, fence = part.fence,
+    executor = part.executor, seq = 0, seen_ms = task.now_ms(),
+  }
+  a.state = state
+  local of_run = self.of[entry.run] or {}
+  self.of[entry.run] = of_run
+  of_run[part.part] = a
+  self.count = self.count + 1
+  return a
+end
+
+--- It is over, says the ledger: nothing of it is kept here. A newer one may have its place already.
+function attempts:over(key, part, fence)
+  local of_run = self.of[key]
+  local a = of_run and of_run[part]
+  if not a or a.fence ~= fence then return end
+  of_run[part] = nil
+  self.count = self.count - 1
+  if not next(of_run) then self.of[key] = nil end
+  self.doomed[a] = nil
+  local cancel = self.cancels[("%s %s %d"):format(a.job, a.part, a.fence)]
+  if cancel and cancel.of == a then self.cancels[("%s %s %d"):format(a.job, a.part, a.fence)] = nil end
+end
+
+function attempts:forget(key)
+  for name, a in sorted(self.of[key] or {}) do self:over(key, name, a.fence) end
+end
+
+-- Losing ---------------------------------------------------------------------------------------------------------------
+
+--- This attempt will bring no result: it is lost as soon as that is durable.
+---@param state "lost"|"refused"
+---@param still_there boolean  it may run there: it is cancelled as well
+function attempts:doom(a, state, reason, still_there)
+  if not is_live(self, a) then return end
+  move(a, "doomed")
+  a.end_state, a.reason, a.still_there = state, reason, still_there or false
+  self.doomed[a] = true
+  self:wake()
+end
+
+--- As the ledger takes a loss.
+function attempts:loss(a)
+  local lead = self.lead
+  local run, entry = lead.runs[a.run], lead.ledger.runs[a.run]
+  local part = entry.parts[a.part]
+  return {
+    run = a.run, part = a.part, fence = a.fence, state = a.end_state, reason = a.reason, progress = a.end_state == "lost" and a.progress or nil,
+    retry = lead:again(run, part, a.end_state), still_there = a.still_there,
+  }
+end
+
+--- Propose what is doomed. False: some of it has to be tried again.
+local function bury(self)
+  local list, where = {}, nil
+  for a in next, self.doomed do list[#list + 1] = a end -- order-free: sorted below
+  table.sort(list, function (x, y)
+    if x.run ~= y.run then return x.run < y.run end
+    return x.part < y.part
+  end)
+  local ok = true
+  for first = 1, #list, LOST_MAX do
+    local parts = {}
+    for i = first, math.min(#list, first + LOST_MAX - 1) do
+      local a = list[i]
+      where = a
+      if self:get(a.run, a.part) == a and self.lead.runs[a.run] then parts[#parts + 1] = self:loss(a) else self.doomed[a] = nil end
+    end
+    if #parts > 0 then
+      local facts, err, code = self.lead:propose { kind = "lost", parts = parts }
+      if not facts then
+        ok = false
+        errors.report("lead.lost", { job = where.job, part = where.part, executor = where.executor }, err, code)
+        break
+      end
+    end
+  end
+  return ok
+end
+
+-- Sending --------------------------------------------------------------------------------------------------------------
+
+local NEVER_TAKEN = { FULL = true, CONFIG = true, REFUSED = true, TOO_LARGE = true }
+local FINAL_REFUSAL = { FULL = true, STALE = true, MALFORMED = true, REFUSED = true, CONFIG = true, TOO_LARGE = true }
+
+local function body_of(self, run, a, part)
+  local share, node = part.share, self.lead.node
+  if not self.lead.options.claims then -- The tier below may use what is left of the executions, this one counted.
+    share = {}
+    for key, value in next, part.share do share[key] = value end
+    share.retries = math.max(0, part.retries - part.executions)
+  end
+  local limit_ms = run:left_ms()
+  return {
+    job = run.job, workflow = part.workflow, part = part.part, attempt = a.attempt, fence = a.fence, leader = node.address,
+    leader_name = node.name, payload = run:payload(part.workflow), share = job.pack(share),
+    timeout_ms = limit_ms and math.ceil(math.max(0, limit_ms)) + LIMIT_SLACK_MS or 0, -- Ours acts first, theirs when we are gone.
+  }
+end
+
+--- Send one attempt until it is taken, refused, or no longer counts. The same fence and bytes each time: the executor answers
+--- the second as it answered the first.
+local function send(self, run, a)
+  local lead = self.lead
+  local part = lead.ledger.runs[a.run].parts[a.part]
+  local body = body_of(self, run, a, part)
+  local wait = backoff.new(lead.node.world, { base_ms = 200, cap_ms = 3000 })
+  local err, code, unsure -- unsure: a try may have been heard, and its answer lost.
+  for try = 1, TRIES_MAX do
+    local executor = lead.executors:get(a.executor)
+    local reply
+    if executor and executor.state ~= "down" then
+      reply, err, code = lead.node.rpc:peer(executor.address):call("part.dispatch", body, { timeout_ms = CALL_MS })
+    else
+      err, code = a.executor .. " went away", "REFUSED"
+    end
+    if not is_live(self, a) then return end
+    if reply then
+      a.seen_ms = task.now_ms()
+      if a.state == "sending" then move(a, "running") end
+      return self:wake() -- A cancel may wait for this.
+    end
+    errors.report("lead.dispatch", {
+      job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = try,
+    }, err, code)
+    if FINAL_REFUSAL[code] then break end
+    unsure = unsure or code ~= "OVERLOADED"
+    if a.state == "cancelling" then break end
+    task.sleep(wait:next())
+    if not is_live(self, a) then return end
+  end
+  if a.state == "cancelling" and unsure then return self:wake() end -- Its cancel tells what became of it.
+  local never_ran = NEVER_TAKEN[code] or code == "OVERLOADED" and not unsure
+  self:doom(a, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(a.executor, err), not never_ran)
+end
+
+--- The ledger says that a part is dispatched: send it.
+function attempts:begin(run, entry, part)
+  local a = add(self, run, entry, part, "sending")
+  a.sender = run.scope:spawn("lead.dispatch", {
+    job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = a.attempt,
+  }, function ()
+    local free <close> = setmetatable({}, { __close = function () a.sender = nil end })
+    send(self, run, a)
+  end)
+end
+
+--- Found dispatched at the start of a leadership.
+function attempts:find(run, entry, part)
+  add(self, run, entry, part, "unheard")
+end
+
+-- What executors say ---------------------------------------------------------------------------------------------------
+
+--- Progress of one attempt; the newest wins. False: the attempt does not count.
+---@param item { fence: integer, seq: integer, stats: table<string, integer> }
+function attempts:hear(key, item)
+  local a = self:get(key, item.part)
+  if not a or a.fence ~= item.fence then return false end
+  if item.seq <= a.seq then return true end
+  a.seq, a.seen_ms, a.progress = item.seq, task.now_ms(), item.stats
+  if a.state == "sending" or a.state == "unheard" then move(a, "running") end
+  return true
+end
+
+--- An executor says what it runs: adopt what counts, doom what it does not have, end there what no longer counts.
+---@param executor table
+---@param parts { job: string, part: string, fence: integer }[]
+function attempts:reconcile(executor, parts)
+  local lead, reported = self.lead, {}
+  for _, report in ipairs(parts) do
+    reported[("%s %s %d"):format(report.job, report.part, report.fence)] = report
+  end
+  for _, at in ipairs(lead.ledger:on(executor.name)) do
+    local a = self:get(at.run, at.part)
+    if a then
+      local id = ("%s %s %d"):format(a.job, a.part, a.fence)
+      if reported[id] then
+        a.seen_ms = task.now_ms()
+        if a.state == "unheard" then move(a, "running") end
+      elseif a.state ~= "sending" then
+        self:doom(a, "lost", executor.name .. " does not have it", false)
+      end
+      reported[id] = nil
+    end
+  end
+  for _, report in sorted(reported) do
+    local key, entry = lead:find_run(report)
+    local part = entry and entry.parts and entry.parts[report.part]
+    if part and part.fence > report.fence then
+      self:cancel_stray(report, executor.name, executor.address, "this attempt no longer counts")
+    end
+    if key and not part and entry.state ~= "running" then
+      self:cancel_stray(report, executor.name, executor.address, "the job has ended")
+    end
+  end
+end
+
+-- Cancelling -----------------------------------------------------------------------------------------------------------
+
+local function cancel(self, of, what, executor, address, reason)
+  local id = ("%s %s %d"):format(what.job, what.part, what.fence)
+  if self.cancels[id] then return end
+  self.cancels[id] = {
+    id = id, of = of, job = what.job, part = what.part, fence = what.fence, executor = executor, address = address, reason = reason,
+    begun_ms = task.now_ms(), due_ms = task.now_ms(), until_ms = task.now_ms() + CANCEL_DEADLINE_MS,
+    wait = backoff.new(self.lead.node.world, { base_ms = 200, cap_ms = 3000 }),
+  }
+  self:wake()
+end
+
+--- An attempt of a run that is ending. Its own result settles it, or its executor's death, or the deadline.
+function attempts:cancel(a, reason)
+  if not is_live(self, a) or a.state == "cancelling" then return end
+  move(a, "cancelling")
+  cancel(self, a, a, a.executor, nil, reason)
+end
+
+--- An attempt that does not count here, and may run there.
+---@param what { job: string, part: string, fence: integer }
+function attempts:cancel_stray(what, executor, address, reason)
+  cancel(self, nil, what, executor, address, reason)
+end
+
+local function where_to(self, c)
+  local executor = self.lead.executors:get(c.executor)
+  if executor and executor.state == "down" then return nil, "down" end
+  return executor and executor.address or c.address
+end
+
+local function answered(self, c, state)
+  if not c.of then
+    self.cancels[c.id] = nil
+  elseif state == "unknown" then
+    self.cancels[c.id] = nil
+    self:doom(c.of, "lost", "it was not running there", false)
+  else
+    c.answered, c.until_ms = true, task.now_ms() + CANCEL_DEADLINE_MS
+  end
+end
+
+local function call_cancel(self, c, address)
+  c.busy = true
+  self.scope:spawn("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, function ()
+    local free <close> = setmetatable({}, { __close = function () c.busy = false end })
+    local reply, err, code = self.lead.node.rpc:peer(address):call("part.cancel", {
+      job = c.job, part = c.part, fence = c.fence, reason = c.reason, deadline_ms = CANCEL_MS,
+    }, { timeout_ms = CALL_MS })
+    if self.cancels[c.id] ~= c then return end
+    if reply then return answered(self, c, reply.state) end
+    errors.report("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, err, code)
+    c.due_ms = task.now_ms() + c.wait:next()
+    self:wake()
+  end)
+end
+
+--- Drive the cancels on. Returns when the next one is due.
+local function drive_cancels(self, now)
+  local next_ms = math.huge
+  for id, c in sorted(self.cancels) do
+    local live = not c.of or is_live(self, c.of)
+    local address, gone = where_to(self, c)
+    if not live or gone and not c.of then
+      self.cancels[id] = nil
+    elseif now >= c.until_ms then
+      self.cancels[id] = nil
+      if c.of then self:doom(c.of, "lost", "no answer to the cancel", false) end
+    elseif c.of and c.of.sender and now < c.begun_ms + CALL_MS then
+      next_ms = math.min(next_ms, c.begun_ms + CALL_MS) -- Behind the dispatch that is under way, which it must not overtake.
+    elseif not c.answered and not c.busy and address then
+      if now >= c.due_ms then call_cancel(self, c, address) else next_ms = math.min(next_ms, c.due_ms) end
+    end
+    next_ms = math.min(next_ms, c.until_ms)
+  end
+  return next_ms
+end
+
+-- The reconcile step ---------------------------------------------------------------------------------------------------
+
+--- Attempts on executors that are gone, or that were not heard of since the leadership began.
+local function look_at_executors(self, now)
+  local lead = self.lead
+  for name in sorted(lead.ledger.executors) do
+    local e = lead.executors:get(name)
+    local why
+    if e and e.state == "down" then
+      why = e.why
+    elseif not e then
+      self.absent[name] = self.absent[name] or now
+      if now - self.absent[name] >= lead:grace_ms() then why = name .. " was not heard of" end
+    end
+    if e then self.absent[name] = nil end
+    if why then
+      for _, at in ipairs(lead.ledger:on(name)) do
+        local a = self:get(at.run, at.part)
+        if a and a.executor == name then self:doom(a, "lost", why, false) end
+      end
+    end
+  end
+  for name in sorted(self.absent) do
+    if lead.ledger:count_on(name) == 0 then self.absent[name] = nil end
+  end
+  for name, e in sorted(lead.executors.byname) do
+    if e.state == "down" and lead.ledger:count_on(name) == 0 then lead.executors:remove(name) end
+  end
+end
+
+local function look_at_silence(self, now)
+  local silent_ms = self.lead.options.silent_ms
+  for _, of_run in sorted(self.of) do
+    for _, a in sorted(of_run) do
+      if (a.state == "running" or a.state == "unheard") and now - a.seen_ms >= silent_ms then
+        self:doom(a, "lost", ("no progress for %.0f ms"):format(now - a.seen_ms), true)
+      end
+    end
+  end
+end
+
+--- This step came late: so long nobody could be heard. All that judges silence here begins that much later.
+local function excuse(self, now)
+  local late_ms = now - self.looked_ms - 2 * LOOK_MS
+  self.looked_ms = now
+  if late_ms <= 0 then return end
+  for _, of_run in next, self.of do -- order-free: each by itself
+    for _, a in next, of_run do a.seen_ms = math.min(now, a.seen_ms + late_ms) end -- order-free: each by itself
+  end
+  for name, since_ms in sorted(self.absent) do self.absent[name] = math.min(now, since_ms + late_ms) end
+end
+
+local function step(self)
+  local now = task.now_ms()
+  excuse(self, now)
+  look_at_executors(self, now)
+  if self.count > 0 then look_at_silence(self, now) end
+  local due_ms = next(self.cancels) and drive_cancels(self, now) or math.huge
+  if next(self.doomed) and not bury(self) then due_ms = now + RETRY_MS end
+  return math.max(1, math.min(LOOK_MS, due_ms - task.now_ms()))
+end
+
+function attempts:work()
+  while true do
+    local ok, wait_ms = errors.call("lead.reconcile", {}, step, self)
+    local _, err, code = self.wake_up:pop(ok and wait_ms or LOOK_MS)
+    if err and code ~= "TIMEOUT" then return end
+  end
+end
+
+--- The ack of one progress message.
+---@param level string
+---@param unknown integer[]
+---@param stop integer[]
+---@return string bytes
+function attempts.ack(lead, level, unknown, stop)
+  return ack.encode {
+    level = level, leader = lead.node.name, leader_address = lead.node.address, unknown = #unknown > 0 and unknown or nil,
+    stop = #stop > 0 and stop or nil,
+  }
+end
+
+return attempts

@@ -1,0 +1,208 @@
+--- driver: what is volatile of one run, and the task that moves it on. Woken by facts, it looks at the ledger, does what is due, and
+--- waits. It holds the run's key, never the ledger's tables.
+---
+--- A finish always ends: a driver that failed FAILURES_MAX times in a row ends its run as failed, with what can be told.
+local errors = require "shoal.base.errors"
+local feed = require "shoal.job.feed"
+local job = require "shoal.job.spec"
+local outcome = require "shoal.job.outcome"
+local task = require "shoal.base.task"
+
+local driver = {}
+driver.__index = driver
+
+local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
+local BACKOFF_MS = { 100, 5000 }
+local FAILURES_MAX = 8
+local GOING_ON = { NOT_LEADER = true, UNKNOWN = true, FULL = true, CLOSED = true } -- Of the tier: the driver's turn comes again.
+
+---@param lead table
+---@param entry table  the ledger's
+---@param again boolean  it was begun under an earlier leadership
+function driver.start(lead, entry, again)
+  local spec, err = job.decode(entry.spec)
+  if not spec then error("the stored job is unreadable: " .. tostring(err)) end
+  local self = setmetatable({
+    lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
+    upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
+    payloads = {}, changed = {}, stats_ms = -math.huge, due = true,
+  }, driver)
+  self.feed = feed.new(entry.job, self.scope, lead.fence, again)
+  self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
+  self.scope:spawn("lead.run", { job = self.job }, function () self:work() end)
+  return self
+end
+
+function driver:entry()
+  local entry = self.lead.ledger.runs[self.key]
+  return entry and entry.index == self.index and entry or nil
+end
+
+--- Since the run was created, by the tier's clock: a new leader goes on where the one before was.
+function driver:elapsed_ms()
+  local entry = self:entry()
+  return entry and math.max(0, self.lead:clock_ms() - entry.started_ms) or 0
+end
+
+--- What is left of the run's time; nil without a limit.
+function driver:left_ms()
+  local entry = self:entry()
+  return entry and entry.limit_ms and entry.limit_ms - self:elapsed_ms() or nil
+end
+
+--- The bytes that each attempt of this workflow gets.
+function driver:payload(workflow)
+  local bytes = self.payloads[workflow]
+  if not bytes then
+    bytes = job.payload(self.spec, workflow)
+    self.payloads[workflow] = bytes
+  end
+  return bytes
+end
+
+--- Look at once: a state may have changed.
+function driver:wake()
+  self.due = true
+  self.wake_up:push(true) -- dropped: full means awake
+end
+
+--- A part's numbers changed: told when the time has come.
+function driver:stats_changed(part)
+  self.changed[part] = true
+  if not self.has_changed then
+    self.has_changed = true
+    self.wake_up:push(true) -- dropped: full means awake
+  end
+end
+
+function driver:wait_ms()
+  local wait = LOOK_MS
+  if self.has_changed then wait = math.min(wait, self.stats_ms + self.lead.node.config.push_ms - task.now_ms()) end
+  local left_ms = self:left_ms()
+  if left_ms then wait = math.min(wait, left_ms) end
+  return math.max(wait, 1)
+end
+
+function driver:work()
+  local failures = 0
+  while not self.over do
+    local ok, incident = errors.call("lead.run", { job = self.job }, self.advance, self)
+    failures = ok and 0 or failures + 1
+    if failures >= FAILURES_MAX then return self.lead:give_up(self.key, incident.message) end
+    if not ok then task.sleep(math.min(BACKOFF_MS[2], BACKOFF_MS[1] * 2 ^ (failures - 1))) end
+    if not self.over and (ok or not self.due) then
+      local _, err, code = self.wake_up:pop(self:wait_ms())
+      if err and code ~= "TIMEOUT" then return end
+    end
+  end
+end
+
+--- Do all that is due for this run now.
+function driver:advance()
+  local entry, now = self:entry(), task.now_ms()
+  if not entry or self.lead.FINAL[entry.state] then
+    self.over = true
+    return
+  end
+  if entry.state == "running" and entry.limit_ms and self:elapsed_ms() >= entry.limit_ms then
+    local state, err, code = self.lead:stop_run(self.key, ("not done after timeout_ms = %d"):format(entry.limit_ms), "timed_out")
+    if not state then errors.report("lead.run", { job = self.job }, "the time limit: " .. err, code) end
+    return
+  end
+  if self.due then
+    self.due = false
+    if self:look(entry) then return self:finish(entry) end
+  end
+  if self.has_changed and now - self.stats_ms >= self.lead.node.config.push_ms then self:tell_stats(entry) end
+end
+
+--- Name the state of each workflow, and have cut what can be. True when none is open.
+function driver:look(entry)
+  local states, open = {}, false
+  for _, name in ipairs(self.order) do
+    local state = outcome.workflow_state(entry, self.spec.workflows[name], name, states)
+    if state == "ready" then
+      if not self.wanted[name] then
+        self.wanted[name] = true
+        self.lead.placing:want(self.key, name)
+      end
+      state = self.told[name] == "queued" and "queued" or "ready"
+    end
+    states[name] = state
+    open = open or outcome.OPEN[state] or false
+    if state ~= "ready" then self:tell_workflow(entry, name, state) end
+  end
+  self.states = states
+  return not open
+end
+
+--- Nobody can run this workflow now: say so, once.
+function driver:queued(name)
+  local entry = self:entry()
+  if entry and self.told[name] ~= "queued" then self:tell_workflow(entry, name, "queued") end
+end
+
+-- What clients hear ----------------------------------------------------------------------------------------------------
+
+function driver:tell_workflow(entry, name, state)
+  if self.told[name] == state then return end
+  self.told[name] = state
+  self.feed:push("status", {
+    state = entry.state, workflow = name, workflow_state = state, at_ms = self:elapsed_ms(),
+    reason = state == "queued" and outcome.why_queued(self.spec.workflows[name], self.lead:all_executors()) or nil,
+  })
+  if not outcome.OPEN[state] and not entry.upstream and #self.order > 1 then
+    self.feed:push("result", { workflow = name, result = outcome.workflow(entry, name, state) })
+  end
+end
+
+function driver:tell_stats(entry)
+  local live, up = self.lead.attempts:of_run(self.key), entry.upstream
+  self.stats_ms = task.now_ms()
+  if up then
+    self.lead.options.reports:progress({
+      job = self.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
+      leader_name = up.name, since = self.lead.fence << 20, stats = outcome.totals(entry, live),
+    })
+  else
+    local parts, more = outcome.by_part(entry, live, self.changed)
+    self.feed:push("stats", { at_ms = self:elapsed_ms(), parts = parts, more = more })
+  end
+  self.changed, self.has_changed = {}, false
+end
+
+-- The end --------------------------------------------------------------------------------------------------------------
+
+--- Compute the answer, make it durable, and propose the end. What becomes of it, the fact tells (lead:close_run).
+function driver:finish(entry)
+  if self.has_changed then self:tell_stats(entry) end
+  local lead = self.lead
+  local state, reason = outcome.run_state(entry, self.spec, self.order, self.states)
+  local bytes = outcome.result {
+    entry = entry, spec = self.spec, order = self.order, states = self.states, state = state, reason = reason, node = lead.node.name,
+    dc = lead.node.dc, elapsed_ms = self:elapsed_ms(), live = lead.attempts:of_run(self.key),
+  }
+  local kept, err, code = lead.results:keep(entry, bytes)
+  if not kept then -- A full disk, say: the end must not wait for room. What fits the log is told.
+    errors.report("lead.results", { path = lead.results.directory }, err, code)
+    kept = { result = outcome.small(entry, state, reason, lead.node.name, self:elapsed_ms(), "its result could not be stored: " .. err) }
+  end
+  local facts
+  facts, err, code = lead:propose {
+    kind = "finish", run = self.key, state = state, reason = reason, result = kept.result, file = kept.file,
+  }
+  if facts then
+    if facts.stale then self.due = true end -- A part was opened again, or the run has ended: the next look tells.
+    return
+  end
+  if kept.file then lead.results:remove(kept.file.name) end
+  self.due = true
+  if GOING_ON[code] then
+    errors.report("lead.run", { job = self.job }, "finish: " .. err, code)
+    task.sleep(BACKOFF_MS[1])
+  else
+    error(("finish: %s (%s)"):format(err, code))
+  end
+end
+
+return driver

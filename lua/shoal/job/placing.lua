@@ -1,0 +1,330 @@
+--- placing: which part goes where, and when. One task of a leader cuts workflows into parts and gives parts to executors, in rounds:
+--- all that is ready is placed with one command, and the next round waits until that is applied. So no two decisions use the same
+--- free cores, and a round costs what it places.
+---
+--- A workflow is *wanted* until it is cut. A part is *fresh* until its first attempt, then it is one that comes *again*. A refused
+--- part is held for a while that doubles, for a refusal costs nothing but time.
+local errors = require "shoal.base.errors"
+local outcome = require "shoal.job.outcome"
+local task = require "shoal.base.task"
+
+local placing = {}
+placing.__index = placing
+
+local LOOK_MS = 1000      -- Executors may have changed without a word.
+local HOLD_MS = { 100, 5000 } -- From a refusal of a part to its next offer, and the longest.
+local NO_MAX = 256        -- Parts in one round for which the policy has nobody; the next round begins behind them.
+local BATCH_MAX = 512     -- Placements in one command.
+local SPLIT_TRIES = 10    -- A policy's mistake may be edited away meanwhile; then the run fails.
+local RETRY_MS = { 200, 5000 }
+
+---@param lead table
+function placing.open(lead, scope)
+  local self = setmetatable({
+    lead = lead, scope = scope, wake_up = task.channel(1), queue = {}, of = {}, held = {}, tries = 0,
+  }, placing)
+  scope:spawn("lead.place", {}, function () self:work() end)
+  return self
+end
+
+--- Something changed: look again.
+function placing:wake() self.wake_up:push(true) end -- dropped: full means awake
+
+--- The queue of one run, at the end of the order where it is new.
+local function queue_of(self, key)
+  local q = self.of[key]
+  if not q then
+    q = { run = key, wanted = {}, fresh = {}, again = {}, first = {}, tries = {} }
+    self.of[key] = q
+    self.queue[#self.queue + 1] = q
+  end
+  return q
+end
+
+--- A workflow's turn has come: cut it.
+function placing:want(key, workflow)
+  local q = queue_of(self, key)
+  for _, name in ipairs(q.wanted) do
+    if name == workflow then return end
+  end
+  q.wanted[#q.wanted + 1] = workflow
+  self:wake()
+end
+
+--- A part to be placed again; after a hold when it was refused.
+function placing:again(key, part)
+  local hold_ms = 0
+  if part.refusals > 0 then hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end
+  local name = part.part
+  local function put()
+    local q = queue_of(self, key)
+    q.again[#q.again + 1] = name
+    self:wake()
+  end
+  if hold_ms == 0 then return put() end
+  self.scope:spawn("lead.place", {}, function ()
+    task.sleep(hold_ms * (0.8 + 0.4 * self.lead.node.world:unit()))
+    if self.lead.runs[key] then put() end
+  end)
+end
+
+--- Nothing of this run is placed any more.
+function placing:forget(key)
+  local q = self.of[key]
+  if not q then return end
+  self.of[key] = nil
+  for i, other in ipairs(self.queue) do
+    if other == q then
+      table.remove(self.queue, i)
+      return
+    end
+  end
+end
+
+-- A round --------------------------------------------------------------------------------------------------------------
+
+local function entry_of(self, key)
+  local run, entry = self.lead.runs[key], self.lead.ledger.runs[key]
+  if run and entry and entry.state == "running" then return run, entry end
+end
+
+--- Ask the policy how to cut; the shares, or nil to wait. A wrong answer is an incident, and after some the run's end.
+local function shares_of(self, round, q, run, workflow_name)
+  local lead, workflow = self.lead, run.spec.workflows[workflow_name]
+  if run.again and lead:young() then return nil end -- After a restart, wait for executors to register so that the split uses all of them.
+  local why
+  local ok, shares = errors.call("lead.run", { job = run.job }, lead.options.placement.split, workflow, round.copy(), run.spec)
+  if ok and shares == nil then return nil end
+  if ok and type(shares) == "table" and #shares == 0 then return nil end
+  if not ok then
+    why = shares.message
+  else
+    local good
+    good, why = outcome.shares(workflow, shares)
+    if good then return shares end
+    why = ("placement.split of %s: %s"):format(workflow_name, why)
+    errors.report("lead.run", { job = run.job }, why, "POLICY")
+  end
+  q.tries[workflow_name] = (q.tries[workflow_name] or 0) + 1
+  round.failed = true
+  if q.tries[workflow_name] >= SPLIT_TRIES then lead:give_up(q.run, why) end
+  return nil
+end
+
+--- Ask the policy who takes this part now; an executor of the round with room for it, or nil.
+local function choice_of(self, round, run, workflow, view)
+  local lead = self.lead
+  local home = view.share.executor
+  if home and run.again and not round.byname[home] and lead:young() then return nil end
+  local ok, name = errors.call("lead.run", { job = run.job }, lead.options.placement.choose, view, workflow, round.copy(), run.spec)
+  if not ok then
+    round.failed = true
+    return nil
+  end
+  if name == nil then return nil end
+  local executor = round.byname[name]
+  if not executor then
+    errors.report("lead.run", { job = run.job }, ("placement.choose for %s: there is no executor %s"):format(view.part, tostring(name)), "POLICY")
+    round.failed = true
+    return nil
+  end
+  if lead.options.claims and executor.free < view.cores then return nil end
+  return executor
+end
+
+--- What a policy sees of a part.
+local function view_of(part)
+  return { part = part.part, workflow = part.workflow, share = part.share, cores = part.cores, history = part.history, attempt = part.attempt }
+end
+
+local function put(round, key, view, executor)
+  round.places[#round.places + 1] = { run = key, part = view.part, executor = executor.name, capacity = round.claims and executor.cores or nil }
+  executor.free = executor.free - (round.claims and view.cores or 0)
+  round.dirty = true
+end
+
+local function full(round)
+  if #round.places >= BATCH_MAX or round.no >= NO_MAX then return true end
+  if not round.claims then return #round.list == 0 end
+  for _, e in ipairs(round.list) do
+    if e.free > 0 then return false end
+  end
+  return true
+end
+
+--- Cut what is wanted; parts that fit at once get their executors in the same command.
+local function cut(self, round, q, run)
+  local left, lead = {}, self.lead
+  for _, name in ipairs(q.wanted) do
+    local workflow = run.spec.workflows[name]
+    local shares = #round.list > 0 and shares_of(self, round, q, run, name)
+    if not shares then
+      left[#left + 1] = name
+      run:queued(name)
+    else
+      local parts, placed = {}, true
+      for i, share in ipairs(shares) do
+        local part_name = lead.options.part_name(lead.ledger.runs[q.run], name, i, share)
+        local cores = lead.options.claims and (share.cores or workflow.cores or 1) or 0
+        parts[i] = { part = part_name, share = share, cores = cores }
+        local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
+        local executor = placed and not full(round) and choice_of(self, round, run, workflow, view)
+        if executor then put(round, q.run, view, executor) else placed = false end -- Those left are fresh once the split is applied.
+      end
+      round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts }
+    end
+  end
+  q.wanted = left
+end
+
+--- Parts that come again, each by itself: their histories differ.
+local function place_again(self, round, q, run, entry)
+  local left = {}
+  for i, name in ipairs(q.again) do
+    local part = entry.parts[name]
+    if full(round) then
+      table.move(q.again, i, #q.again, #left + 1, left)
+      break
+    elseif part and part.state == "pending" then
+      local view = view_of(part)
+      local executor = choice_of(self, round, run, run.spec.workflows[part.workflow], view)
+      if executor then
+        put(round, q.run, view, executor)
+      else
+        round.no = round.no + 1
+        left[#left + 1] = name
+      end
+    end
+  end
+  q.again = left
+end
+
+--- Fresh parts in their order. Where there is nobody for one of a workflow, there is nobody for its other fresh parts either.
+local function place_fresh(self, round, q, run, entry)
+  local left = {}
+  for _, batch in ipairs(q.fresh) do
+    while batch.at <= #batch.names and not full(round) do
+      local part = entry.parts[batch.names[batch.at]]
+      if part and part.state == "pending" then
+        local view = view_of(part)
+        local executor = choice_of(self, round, run, run.spec.workflows[batch.workflow], view)
+        if not executor then
+          round.no = round.no + 1
+          break
+        end
+        put(round, q.run, view, executor)
+      end
+      batch.at = batch.at + 1
+    end
+    if batch.at <= #batch.names then left[#left + 1] = batch end
+  end
+  q.fresh = left
+end
+
+local function begin_round(self)
+  local lead = self.lead
+  local round = {
+    list = lead.executors:list(function (name) return lead.ledger:load(name) end), byname = {}, places = {}, splits = {}, no = 0,
+    claims = lead.options.claims, dirty = true,
+  }
+  for _, e in ipairs(round.list) do round.byname[e.name] = e end
+  --- A policy gets a copy of the executors, for what it does to it must not be ours.
+  local copy
+  function round.copy()
+    if round.dirty then
+      copy, round.dirty = {}, false
+      for i, e in ipairs(round.list) do copy[i] = { name = e.name, address = e.address, cores = e.cores, free = e.free } end
+    end
+    return copy
+  end
+  return round
+end
+
+--- One round. True: there may be more to place at once.
+local function place(self)
+  local round, lead = begin_round(self), self.lead
+  local count = #self.queue
+  for i = 1, count do
+    local q = self.queue[i]
+    local run, entry = entry_of(self, q.run)
+    if run then
+      place_again(self, round, q, run, entry)
+      place_fresh(self, round, q, run, entry)
+      cut(self, round, q, run)
+    end
+    q.over = not run or #q.wanted == 0 and #q.again == 0 and #q.fresh == 0
+    q.no = round.no
+  end
+  local kept, behind = {}, {}
+  for _, q in ipairs(self.queue) do -- Runs for which there was nobody in a round that ended early go behind the others.
+    if q.over then
+      self.of[q.run] = nil
+    elseif round.no >= NO_MAX and (q.no or 0) > 0 and #behind < count // 2 then
+      behind[#behind + 1] = q
+    else
+      kept[#kept + 1] = q
+    end
+  end
+  self.queue = table.move(behind, 1, #behind, #kept + 1, kept)
+  if #round.places == 0 and #round.splits == 0 then return false, round.failed end
+  local facts, err, code = lead:propose { kind = "place", splits = round.splits, places = round.places }
+  if not facts then
+    errors.report("lead.place", {}, err, code)
+    if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end -- Of an unknown one the facts will tell.
+    return false, true
+  end
+  return true
+end
+
+--- The command was refused: what it held is ready as before.
+function placing:put_back(round)
+  local created = {}
+  for _, each in ipairs(round.splits) do
+    created[each.run .. " " .. each.workflow] = true
+    for _, piece in ipairs(each.parts) do created[each.run .. " " .. piece.part] = true end
+    self:want(each.run, each.workflow)
+  end
+  for _, each in ipairs(round.places) do
+    if not created[each.run .. " " .. each.part] then
+      local q = queue_of(self, each.run)
+      q.again[#q.again + 1] = each.part
+    end
+  end
+end
+
+--- A workflow was cut: its parts that got no executor with it are fresh. `except` are those that come again by themselves.
+---@param key string
+---@param workflow string
+---@param except table<string, boolean>
+function placing:was_cut(key, workflow, except)
+  local entry, names = self.lead.ledger.runs[key], {}
+  for _, name in ipairs(entry.split[workflow]) do
+    if entry.parts[name].state == "pending" and not except[name] then names[#names + 1] = name end
+  end
+  if #names == 0 then return end
+  local q = queue_of(self, key)
+  q.fresh[#q.fresh + 1] = { workflow = workflow, names = names, at = 1 }
+  self:wake()
+end
+
+function placing:work()
+  local wait_ms = RETRY_MS[1]
+  while true do
+    local _, err, code = self.wake_up:pop(#self.queue > 0 and LOOK_MS or nil)
+    if err and code ~= "TIMEOUT" then return end
+    local more, failed = true, false
+    while more do
+      local ok, again, bad = errors.call("lead.place", {}, place, self)
+      more, failed = ok and again, not ok or bad
+    end
+    if failed then
+      task.sleep(wait_ms)
+      wait_ms = math.min(RETRY_MS[2], wait_ms * 2)
+      self:wake()
+    else
+      wait_ms = RETRY_MS[1]
+    end
+  end
+end
+
+return placing

@@ -1,0 +1,82 @@
+--- results: the results of ended runs, in files of their own beside the tier's log. The ledger names them, with size and checksum.
+---
+--- A small result travels in the command that ends its run: a file would cost two more syncs. A larger one is a file that is durable
+--- before the command is proposed, so that no committed end lacks its result. A file that no run names (its command was never
+--- committed) goes when a leadership begins; one whose run is forgotten goes with it.
+local crc32c = require("shoal.core.crc").crc32c
+local errors = require "shoal.base.errors"
+local task = require "shoal.base.task"
+
+local results = {}
+results.__index = results
+
+results.INLINE_MAX = 8192
+
+---@param node table
+---@param directory string
+function results.open(node, directory)
+  local self = setmetatable({ world = node.world, directory = directory, node = node }, results)
+  local ok, err, code = self.world:make_directory(directory)
+  if not ok then return nil, err, code end
+  return self
+end
+
+local function path_of(self, name) return self.directory .. "/" .. name end
+
+--- Keep a result. Waits.
+---@param run table  the ledger's entry
+---@param bytes string
+---@return { result: string? , file: { name: string, bytes: integer, crc: integer }? }? kept, string? err, string? code
+function results:keep(run, bytes)
+  if #bytes <= results.INLINE_MAX then return { result = bytes } end
+  local crc = crc32c(bytes)
+  local name = ("%016x-%08x"):format(run.index, crc)
+  local written = task.future "result"
+  local ok, err, code = self.world:put_later(path_of(self, name), bytes, function (done, why, word) written:settle(done, why, word) end)
+  if not ok then
+    written:drop "the write was refused, which put_later returned"
+    return nil, err, code
+  end
+  ok, err, code = written:await()
+  if not ok then return nil, err, code end
+  return { file = { name = name, bytes = #bytes, crc = crc } }
+end
+
+--- A kept result's bytes.
+---@param run table
+---@return string? bytes, string? err, string? code
+function results:read(run)
+  if run.result then return run.result end
+  local file = run.file
+  if not file then
+    return nil, run.dropped and "the result was removed to make room (retention_bytes)" or "the run has no result", "NOT_FOUND"
+  end
+  local bytes, err, code = self.world:read_file(path_of(self, file.name))
+  if not bytes then return nil, err, code end
+  if #bytes ~= file.bytes or crc32c(bytes) ~= file.crc then
+    return nil, ("%s: it is not what was written: %d bytes expected, found %d, or other content"):format(path_of(self, file.name), file.bytes,
+      #bytes), "MALFORMED"
+  end
+  return bytes
+end
+
+function results:remove(name)
+  if not name then return end
+  local ok, err, code = self.world:unlink(path_of(self, name))
+  if not ok and code ~= "ENOENT" then errors.report("lead.results", { path = path_of(self, name) }, err, code) end
+end
+
+--- Remove what no run of the ledger names.
+---@param named table<string, boolean>
+function results:sweep(named)
+  local names, err, code = self.world:list(self.directory)
+  if not names then
+    errors.report("lead.results", { path = self.directory }, err, code)
+    return
+  end
+  for _, name in ipairs(names) do
+    if not named[name] then self:remove(name) end
+  end
+end
+
+return results
