@@ -1,0 +1,76 @@
+--- stats.names: maps by name that stay small whatever scripts call things.
+---
+--- A map keeps the NAMES_MAX names that sort first. All others are one entry, OTHER, which does not count towards the limit. A
+--- name that a smaller one pushes out takes its numbers to OTHER, and none of the same name that come later is kept apart. So what a map
+--- holds in the end depends on the names and numbers alone, never on their order nor on how they were grouped: the NAMES_MAX that
+--- sort first of a union are among the NAMES_MAX that sort first of each of its parts. A name that is kept therefore has the
+--- numbers of all parts that used it.
+local crc = require "shoal.core.crc"
+
+local names = {}
+
+names.NAMES_MAX = 200
+names.NAME_BYTES_MAX = 200
+names.OTHER = "(other)"
+
+--- A name as records have it: a longer one is cut, and a digest of all of it keeps it apart from others that begin like it.
+---@param name string  any bytes
+---@return string
+function names.short(name)
+  if #name <= names.NAME_BYTES_MAX then return name end
+  local digest = ("...%08x"):format(crc.crc32c(name))
+  return name:sub(1, names.NAME_BYTES_MAX - #digest) .. digest
+end
+
+---@class Names
+---@field map table<string, any>  the entries, OTHER among them; for reading
+---@field count integer           names that are kept, without OTHER
+---@field last? string            the greatest of them
+local Names = {}
+Names.__index = Names
+
+--- An empty map.
+---@param join fun(into: any?, from: any): any  add the entry `from` to `into`, or to nothing; returns the sum
+---@param max? integer
+---@return Names
+function names.new(join, max)
+  return setmetatable({ map = {}, count = 0, join = join, max = max or names.NAMES_MAX }, Names)
+end
+
+local function greatest(map)
+  local last
+  for name in next, map do -- order-free: the greatest
+    if name ~= names.OTHER and (not last or name > last) then last = name end
+  end
+  return last
+end
+
+--- The name under which this one is kept now: itself, or OTHER. The caller puts an entry there if there is none.
+---@param name string
+---@return string
+function Names:at(name)
+  local map = self.map
+  if map[name] ~= nil or name == names.OTHER then return name end
+  if self.count < self.max then
+    self.count = self.count + 1
+    if not self.last or name > self.last then self.last = name end
+    return name
+  end
+  local out = self.last
+  if not out or name > out then return names.OTHER end
+  map[names.OTHER] = self.join(map[names.OTHER], map[out])
+  map[out], map[name] = nil, false -- `false` holds the place of the new name while the greatest is looked for.
+  self.last = greatest(map)
+  map[name] = nil
+  return name
+end
+
+--- Add an entry to what is kept under its name.
+---@param name string
+---@param entry any
+function Names:add(name, entry)
+  local at = self:at(name)
+  self.map[at] = self.join(self.map[at], entry)
+end
+
+return names

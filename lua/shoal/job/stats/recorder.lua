@@ -1,0 +1,129 @@
+--- stats.recorder: where one part records what happens. Its names are bounded here, where a script gives them (stats/names.lua).
+local histogram = require "shoal.core.histogram"
+local names = require "shoal.job.stats.names"
+
+local recorder = {}
+
+---@class Recorder
+---@field counts table<string, integer>  of fixed names: requests, ok, errors, iterations, bytes_in, bytes_out, repeated
+---@field commands table[]
+local Recorder = {}
+Recorder.__index = Recorder
+
+local function sum(into, n) return (into or 0) + n end
+
+local function sum_checks(into, entry)
+  into = into or { passed = 0, failed = 0 }
+  into.passed, into.failed = into.passed + entry.passed, into.failed + entry.failed
+  return into
+end
+
+local function sum_histograms(into, h)
+  into = into or histogram.new()
+  assert(into:merge(h)) -- One process cannot make HISTOGRAM_COUNT_MAX calls.
+  return into
+end
+
+local function sum_requests(into, entry)
+  into = into or { ok = 0, failed = 0, histogram = histogram.new() }
+  into.ok, into.failed = into.ok + entry.ok, into.failed + entry.failed
+  sum_histograms(into.histogram, entry.histogram)
+  return into
+end
+
+--- `export` makes a record of it at any time.
+---@return Recorder
+function recorder.new()
+  return setmetatable({
+    counts = { requests = 0, ok = 0, errors = 0, iterations = 0, bytes_in = 0, bytes_out = 0 }, commands = {},
+    errors = names.new(sum), requests = names.new(sum_requests), checks = names.new(sum_checks), counters = names.new(sum),
+    timers = names.new(sum_histograms),
+  }, Recorder)
+end
+
+--- The entry of a name, made if need be.
+local function entry_of(bounded, name, fresh)
+  local at = bounded:at(names.short(name))
+  local entry = bounded.map[at]
+  if entry == nil then
+    entry = fresh()
+    bounded.map[at] = entry
+  end
+  return entry
+end
+
+local function new_request() return { ok = 0, failed = 0, histogram = histogram.new() } end
+local function new_check() return { passed = 0, failed = 0 } end
+
+--- How long something else took.
+---@param name string
+---@param ns integer
+function Recorder:time(name, ns)
+  local h = self.timers.map[name] or entry_of(self.timers, name, histogram.new)
+  h:record(ns > 0 and ns or 0)
+end
+
+--- One request ended. `kind` is what went wrong, or nil.
+---@param name string
+---@param latency_ns integer
+---@param kind? string
+---@param bytes_in? integer
+function Recorder:request(name, latency_ns, kind, bytes_in)
+  local entry = self.requests.map[name] or entry_of(self.requests, name, new_request)
+  local counts = self.counts
+  counts.requests = counts.requests + 1
+  if kind then
+    entry.failed, counts.errors = entry.failed + 1, counts.errors + 1
+    self:failure(kind)
+  else
+    entry.ok, counts.ok = entry.ok + 1, counts.ok + 1
+  end
+  if bytes_in then counts.bytes_in = counts.bytes_in + bytes_in end
+  entry.histogram:record(latency_ns > 0 and latency_ns or 0)
+end
+
+--- A failure that is no request's: a script's error.
+---@param kind string
+function Recorder:failure(kind)
+  self.errors:add(names.short(kind), 1)
+end
+
+---@param name string
+---@param passed any
+function Recorder:check(name, passed)
+  local entry = self.checks.map[name] or entry_of(self.checks, name, new_check)
+  if passed then entry.passed = entry.passed + 1 else entry.failed = entry.failed + 1 end
+end
+
+---@param name string
+---@param n integer
+function Recorder:count(name, n)
+  self.counters:add(names.short(name), n)
+end
+
+local function copied(map)
+  local out = {}
+  for k, v in next, map do out[k] = v end
+  return out
+end
+
+--- What stands here as a record. `light` has the counts alone: progress travels often.
+---@param elapsed_ms integer
+---@param light? boolean
+---@return table record
+function Recorder:export(elapsed_ms, light)
+  local record = { counts = copied(self.counts), elapsed_ms = elapsed_ms }
+  if light then return record end
+  record.errors, record.counters, record.commands = copied(self.errors.map), copied(self.counters.map), copied(self.commands)
+  record.requests, record.latency, record.timers, record.checks = {}, {}, {}, {}
+  for name, entry in next, self.requests.map do -- order-free: by name
+    record.requests[name] = { ok = entry.ok, failed = entry.failed }
+    record.latency[name] = entry.histogram:encode()
+  end
+  for name, h in next, self.timers.map do record.timers[name] = h:encode() end -- order-free: by name
+  -- order-free: by name
+  for name, entry in next, self.checks.map do record.checks[name] = { passed = entry.passed, failed = entry.failed } end
+  return record
+end
+
+return recorder
