@@ -13,7 +13,7 @@ role.sends = { "part.dispatch", "part.cancel", "lead", "job.status", "job.stats"
 role.answers = intake.answers {
   ["dc.register"] = function (state, body) return state.registry:register(body) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
-  ["part.progress"] = function (state, body, peer) return state.lead:progress(body, peer) end,
+  ["part.progress"] = function (state, body) return state.lead:progress(body) end,
   ["part.result"] = function (state, body) return state.lead:result(body) end,
 }
 
@@ -23,14 +23,14 @@ function role.start(node)
   local state = {}
   state.lead, err, code = lead.open(node, {
     tier = "gates", placement = policies.placement.datacenters, retry = policies.retry, claims = false,
-    silent_ms = node.config.gate_silent_ms, retention_ms = node.config.retention_ms,
+    silent_ms = node.config.gate_silent_ms, retention_ms = node.config.retention_ms, retention_bytes = node.config.retention_bytes,
     part_name = function (_, workflow, _, share) return ("%s/%s"):format(workflow, share.executor) end,
     keys = function (body) return { body.job } end,
   })
   if not state.lead then return nil, err, code end
   state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- the loop that notices silence
   node.known = function () return state.registry:members() end
-  node.describe = function () return { executors = state.lead.executors:all(), jobs = state.lead:list() } end
+  node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state
 end
 

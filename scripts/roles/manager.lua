@@ -19,7 +19,7 @@ role.answers = intake.answers {
   ["part.cancel"] = function (state, body) return state.lead:end_part(body) end,
   ["lead"] = function (state, body) return state.heart:lead(body, state.lead) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
-  ["part.progress"] = function (state, body, peer) return state.lead:progress(body, peer) end,
+  ["part.progress"] = function (state, body) return state.lead:progress(body) end,
   ["part.result"] = function (state, body) return state.lead:result(body) end,
 }
 
@@ -53,10 +53,11 @@ function role.start(node)
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,
     reports = state.reports, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
+    retention_bytes = node.config.retention_bytes,
     -- A gate's part "warm/a" is cut into "warm/a/1", "warm/a/2", its second attempt into "warm/a/2.1", "warm/a/2.2", so that no two
     -- executions go by one name and attempt; a job of our own into "warm/1", "warm/2".
-    part_name = function (run, workflow, index)
-      local up = run.entry.upstream
+    part_name = function (entry, workflow, index)
+      local up = entry.upstream
       if not up then return ("%s/%d"):format(workflow, index) end
       return up.attempt > 1 and ("%s/%d.%d"):format(up.part, up.attempt, index) or ("%s/%d"):format(up.part, index)
     end,
@@ -64,7 +65,7 @@ function role.start(node)
   })
   if not state.lead then return nil, err, code end
   state.heart = dc.heart(node, state.lead) -- the loop that registers with the gates
-  node.describe = function () return { executors = state.lead.executors:all(), jobs = state.lead:list() } end
+  node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state
 end
 

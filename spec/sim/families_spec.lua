@@ -470,7 +470,7 @@ describe("dispatch and execution at workers:", function ()
       local job, leader = ...
       local peer = node.rpc:peer(leader)
       local p = { job = job, workflow = "one", part = "one/1", attempt = 1, fence = 4, seq = 999, stats = { requests = 7 } }
-      assert(peer:call("part.progress", p))
+      assert(peer:call("part.progress", { parts = { p } }))
       p.seq, p.state, p.result = nil, "failed", require("shoal.core.msgpack").pack({})
       return peer:call("part.result", p)
     ]], id, c.managers[1].address)
@@ -520,14 +520,16 @@ describe("progress and results:", function ()
         { seq = 1, fence = run.body.fence, job = job }, { seq = 1, fence = run.body.fence, job = job },
         { seq = 99999, fence = run.body.fence - 1, job = job }, { seq = 1, fence = 1, job = "no such job" },
       } do
-        local bytes, err, code = node.rpc:peer(leader):call("part.progress", { job = given.job, workflow = "load", part = "load/1",
-          attempt = 1, fence = given.fence, seq = given.seq, stats = { requests = 1000000 } })
-        out[i] = bytes and ack.parse(bytes).known ~= false or code or "unknown"
+        local bytes, err, code = node.rpc:peer(leader):call("part.progress", { parts = { {
+          job = given.job, workflow = "load", part = "load/1", attempt = 1, fence = given.fence, seq = given.seq, stats = { requests = 1000000 },
+        } } })
+        local parsed = bytes and ack.parse(bytes)
+        out[i] = parsed and (parsed.unknown and "unknown" or parsed.stop and "stop" or "counts") or code
       end
       return out
     ]], id, m.address)
-    assert.same({ true, true, true, "unknown" }, answers)
-    local seen = c:on(m, "local run = state.lead.runs[...] return { run.progress['load/1'].requests, run.seen['load/1'].seq }", id)
+    assert.same({ "counts", "counts", "stop", "unknown" }, answers)
+    local seen = c:on(m, "local a = state.lead.attempts:get(..., 'load/1') return { a.progress.requests, a.seq }", id)
     assert.is_true(seen[1] < 1000000 and seen[2] < 1000, "it counted")
     local final = ended(c, id)
     assert.equal(200, final.result.totals.requests)

@@ -362,6 +362,9 @@ local function check_lead(self, look)
   end
   for key, part in sorted(l.parts) do
     local before = last.parts[key]
+    if part.executed > part.retries + 1 then
+      broken(self, "%s: %s was executed %d times, %d retries are allowed", look.name, key, part.executed, part.retries)
+    end
     if before and part.fence < before.fence then
       broken(self, "%s: the fence of %s went from %d to %d", look.name, key, before.fence, part.fence)
     end

@@ -19,24 +19,20 @@ local function worker_of(w)
 end
 
 local function lead_of(l)
-  local out = { fence = l.fence, parts = {}, executors = {}, states = {} }
+  local out, sums = { fence = l.fence, parts = {}, executors = {}, states = {} }, {}
   for _, run in sorted(l.ledger.runs) do
     local key = ("%s #%d"):format(run.run, run.index) -- A higher tier's part may come back as another run.
     out.states[key] = run.state
-    for _, part in sorted(run.parts) do
-      local executed = 0
-      for _, attempt in ipairs(part.history) do
-        if attempt.state ~= "refused" then executed = executed + 1 end
-      end
+    for _, part in sorted(run.parts or {}) do
+      if part.state == "dispatched" then sums[part.executor] = (sums[part.executor] or 0) + part.cores end
       out.parts[key .. " " .. part.part] = {
-        fence = part.fence, state = part.state, executor = part.executor, attempt = part.attempt, executed = executed,
+        fence = part.fence, state = part.state, executor = part.executor, attempt = part.attempt, executed = part.executions,
+        retries = part.retries,
       }
     end
   end
   for name, e in sorted(l.executors.byname) do
-    local sum = 0
-    for _, cores in sorted(e.claims) do sum = sum + cores end
-    out.executors[name] = { cores = e.cores, claimed = e.claimed, sum = sum, state = e.state }
+    out.executors[name] = { cores = e.cores, claimed = l.ledger:load(name), sum = sums[name] or 0, state = e.state }
   end
   return out
 end

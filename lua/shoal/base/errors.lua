@@ -42,7 +42,7 @@ local fail      -- (record, ids, caught, code, extra) -> incident
 local function handler_of(record)
   return function (err)
     local where = type(err) == "string" and incidents.split(err) or incidents.position(nil, 2)
-    local trace = limit.wants_trace(record, where) and debug.traceback(nil, 2) or nil
+    local trace = limit.wants_trace(record, where) and incidents.trace(nil, 2) or nil
     return setmetatable({ error = err, where = where, traceback = trace }, incidents.caught)
   end
 end
@@ -114,7 +114,7 @@ local function autopsy(record, co, ok, err)
     if err:find "attempt to yield" then hint = WAITED end
   end
   where = where or incidents.position(co, 0)
-  if limit.wants_trace(record, where) then trace = debug.traceback(co) end
+  if limit.wants_trace(record, where) then trace = incidents.trace(co) end
   local closed, second = close(co)
   if closed or rawequal(second, err) then second = nil end
   return setmetatable({ error = err, where = where, traceback = trace, hint = hint, second = second },
@@ -465,7 +465,7 @@ local function from_c(site, err, trace)
   end
   local where = type(err) == "string" and incidents.split(err) or traced_place(trace) or "?"
   local hint = type(err) == "string" and err:find "attempt to yield" and WAITED or nil
-  if not limit.wants_trace(record, where) then trace = nil end
+  trace = limit.wants_trace(record, where) and trace and incidents.one_name(trace) or nil
   fail(record, nil, { error = err, where = where, traceback = trace, hint = hint })
 end
 

@@ -111,6 +111,10 @@ site("correlation.healed", "gate", "error", correlation_ids,
 
 -- ---- jobs: their leader, on gates and managers alike ----
 site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")
+site("lead.fact", "any", "error", { "job", "fact" }, "what follows from a command that was applied failed; the other effects follow")
+site("lead.place", "any", "error", {}, "a round of placing parts failed; the next comes after a backoff")
+site("lead.reconcile", "any", "error", {}, "a step of comparing attempts with what is there failed; the next comes in a second")
+site("lead.results", "any", "error", { "path" }, "the file of a result could not be written, read or removed")
 site("lead.ask", "any", "warning", { "executor", "address" }, "an executor could not be asked what it runs; it is asked again")
 site("lead.dispatch", "any", "warning", { "job", "workflow", "part", "executor", "fence", "attempt" },
   "a part could not be handed to an executor; it is tried again, and then elsewhere")

@@ -24,7 +24,7 @@ function dc.heart(node, lead)
       interval_ms = function () return pause_ms or interval_ms end, backoff_ms = { interval_ms, 5 * interval_ms },
     }, function ()
       local cores, free, workers = 0, 0, {}
-      for i, e in ipairs(lead.executors:list()) do
+      for i, e in ipairs(lead:up_executors()) do
         cores, free = cores + e.cores, free + e.free
         workers[i] = { name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name }
       end
@@ -53,7 +53,7 @@ function heart:lead(body, lead)
   end
   self.fences[body.tier] = { node = body.node, fence = body.fence }
   local cores = 0
-  for _, e in ipairs(lead.executors:list()) do cores = cores + e.cores end
+  for _, e in ipairs(lead:up_executors()) do cores = cores + e.cores end
   return { cores = cores, parts = lead:upstream_parts() }
 end
 

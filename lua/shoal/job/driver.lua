@@ -25,7 +25,7 @@ function driver.start(lead, entry, again)
   local self = setmetatable({
     lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
     upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
-    payloads = {}, changed = {}, stats_ms = -math.huge, due = true,
+    payloads = {}, views = {}, spec_view = errors.view(spec), changed = {}, stats_ms = -math.huge, due = true,
   }, driver)
   self.feed = feed.new(entry.job, self.scope, lead.fence, again)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
@@ -48,6 +48,16 @@ end
 function driver:left_ms()
   local entry = self:entry()
   return entry and entry.limit_ms and entry.limit_ms - self:elapsed_ms() or nil
+end
+
+--- A workflow of the job as policies see it: they can read it, and not change it.
+function driver:view(workflow)
+  local view = self.views[workflow]
+  if not view then
+    view = errors.view(self.spec.workflows[workflow])
+    self.views[workflow] = view
+  end
+  return view
 end
 
 --- The bytes that each attempt of this workflow gets.

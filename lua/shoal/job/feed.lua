@@ -12,6 +12,7 @@ local feed = {}
 feed.__index = feed
 
 local KEPT_MAX = 512
+local STATS_KEPT = 4 -- Events with numbers that are kept whole: newer ones say all that older ones said.
 local PUSH_TIMEOUT_MS = 5000
 local TRIES_MAX = 5 -- Then the watcher is let go, aloud; it asks again when it is back.
 local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.result" }
@@ -24,8 +25,22 @@ function feed.new(job, scope, fence, again)
   local base = fence << 20
   return setmetatable({
     job = job, scope = scope, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
-    closed = false,
+    whole = {}, closed = false,
   }, feed)
+end
+
+--- Events of a job whose feed was let go continue behind this number.
+function feed:go_on(last)
+  self.first, self.last = last + 1, last
+end
+
+--- Numbers travel often: all but the newest few events of them are emptied, and keep their place in the sequence.
+local function thin(self, event)
+  local whole = self.whole
+  whole[#whole + 1] = event
+  if #whole <= STATS_KEPT then return end
+  local old = table.remove(whole, 1)
+  old.body = { at_ms = old.body.at_ms, parts = {}, thinned = true }
 end
 
 --- Where the events that are kept begin, when that is not where `from` is and something between is gone.
@@ -38,7 +53,9 @@ end
 ---@param body table
 function feed:push(kind, body)
   self.last = self.last + 1
-  self.events[self.last] = { seq = self.last, kind = kind, body = body }
+  local event = { seq = self.last, kind = kind, body = body }
+  self.events[self.last] = event
+  if kind == "stats" then thin(self, event) end
   if self.last - self.first >= KEPT_MAX then
     self.events[self.first] = nil
     self.first = self.first + 1
@@ -93,10 +110,8 @@ local function run(self, watcher)
   end
 end
 
---- Push all events from `from` on to this peer. A second watch of one peer replaces the first. `on_end` hears that the
---- watcher had the last event, or was let go.
----@param on_end? fun()
-function feed:watch(peer, from, on_end)
+--- Push all events from `from` on to this peer. A second watch of one peer replaces the first.
+function feed:watch(peer, from)
   local name = peer:name()
   self:leave(peer)
   local watcher = { peer = peer, name = name, next = math.max(1, from), wake = task.channel(1) }
@@ -104,7 +119,6 @@ function feed:watch(peer, from, on_end)
   watcher.task = self.scope:spawn("lead.watch", { job = self.job, watcher = name }, function ()
     run(self, watcher)
     forget(self, watcher)
-    if on_end then on_end() end
   end)
 end
 

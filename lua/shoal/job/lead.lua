@@ -34,9 +34,12 @@ lead.FINAL = ledger.FINAL
 local PROPOSE_MS = 5000
 local LOOK_MS = 1000
 local YOUNG_HEARTBEATS = 3
+local REDIAL_MS = 30000         -- The longest wait of the transport between two tries to connect.
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
+local ENDED_MAX = 20000         -- Ended runs that are kept once they are older than KEY_MS ...
+local ENDED_LIMIT = 100000      -- ... and at all: more are not taken in.
 local RUNS_MAX = 10000          -- Runs that are not over.
 local RUN_BYTES_MAX = 128 << 20 -- Their specs: a snapshot holds them all.
 local WATCHERS_MAX = 4096
@@ -147,21 +150,22 @@ function lead:young()
   return task.now_ms() - self.led_ms < YOUNG_HEARTBEATS * self.node.config.heartbeat_ms
 end
 
---- How long an executor that has parts may stay unheard of after a leadership began: it has to find its way back.
-function lead:grace_ms() return self.node.config.dc_silent_ms + 2 * self.node.config.heartbeat_ms end
+--- How long an executor that has parts may stay unheard of after a leadership began: it is judged as any silent one, and before
+--- that it may wait for its next try to connect.
+function lead:grace_ms() return REDIAL_MS + self.node.config.dc_silent_ms + 2 * self.node.config.heartbeat_ms end
+
+local function is_boolean(answer) return type(answer) == "boolean", ("a %s; expected true or false"):format(type(answer)) end
 
 --- May this attempt be made again, says the policy? The ledger has its own limit.
 ---@param how "lost"|"failed"|"refused"
 ---@return boolean
 function lead:again(run, part, how)
   if not run or not part then return false end
-  local ok, answer = errors.call("lead.run", { job = run.job }, self.options.retry.again, {
+  return errors.policy("retry", self.options.retry.again, {
+    ids = { job = run.job, part = part.part }, check = is_boolean, fallback = how ~= "failed",
+  }, {
     part = part.part, workflow = part.workflow, share = part.share, history = part.history, executions = part.executions,
-  }, run.spec.workflows[part.workflow], how, self.options.tier)
-  if not ok then return how ~= "failed" end
-  if type(answer) == "boolean" then return answer end
-  errors.report("lead.run", { job = run.job }, ("retry.again answered a %s; expected true or false"):format(type(answer)), "POLICY")
-  return how ~= "failed"
+  }, run:view(part.workflow), how, self.options.tier)
 end
 
 -- Effects of what was applied ------------------------------------------------------------------------------------------
@@ -260,6 +264,10 @@ end
 
 --- Is there room for one more run? Then nothing; else why not.
 local function no_room(self, bytes)
+  if #self.ledger.ended >= ENDED_LIMIT then
+    return ("%s keeps the answers of %d jobs that ended in the last minutes, as many as it can; try again in %d ms"):format(self.node.name,
+      #self.ledger.ended, AGAIN_MS)
+  end
   if self.ledger.live >= RUNS_MAX or self.ledger.live_bytes + bytes > RUN_BYTES_MAX then
     return ("%s leads %d jobs of %d bytes already, at most %d of %d are taken; try again in %d ms"):format(self.node.name, self.ledger.live,
       self.ledger.live_bytes, RUNS_MAX, RUN_BYTES_MAX, AGAIN_MS)
@@ -615,14 +623,21 @@ function lead:forget(key, index)
   end)
 end
 
+--- Forget runs that ended before this instant, the oldest first.
+function lead:expire(before_ms, most)
+  local facts, err, code = self:propose { kind = "expire", before_ms = before_ms, most = most }
+  if not facts then errors.report("lead.forget", { job = self.ledger.ended[1].run }, err, code) end
+end
+
 --- Let go of what was kept for long enough, and of results for which there is no room.
 function lead:keep_house()
   local clock_ms = self:clock_ms()
   local oldest = self.ledger.ended[1]
   local run = oldest and self.ledger.runs[oldest.run]
   if oldest and (not run or run.index ~= oldest.index or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
-    local facts, err, code = self:propose { kind = "expire", before_ms = clock_ms - self.options.retention_ms, most = EXPIRE_MOST }
-    if not facts then errors.report("lead.forget", { job = oldest.run }, err, code) end
+    self:expire(clock_ms - self.options.retention_ms, EXPIRE_MOST)
+  elseif #self.ledger.ended > ENDED_MAX then
+    self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - ENDED_MAX))
   end
   local limit, over = self.options.retention_bytes, nil
   if not limit or self.ledger.result_bytes <= limit then return end
@@ -642,7 +657,10 @@ end
 
 -- Questions ------------------------------------------------------------------------------------------------------------
 
-function lead:load(name) return self.ledger:load(name) end
+--- Those that are up, with what is free: plain copies.
+function lead:up_executors()
+  return self.executors:list(function (name) return self.ledger:load(name) end)
+end
 
 --- All executors, for people.
 function lead:all_executors()
@@ -741,7 +759,5 @@ function lead:close()
   self.scope:close()
   self.tier:close()
 end
-
-lead.KEY_MS = KEY_MS
 
 return lead

@@ -17,6 +17,7 @@ local NO_MAX = 256        -- Parts in one round for which the policy has nobody;
 local BATCH_MAX = 512     -- Placements in one command.
 local SPLIT_TRIES = 10    -- A policy's mistake may be edited away meanwhile; then the run fails.
 local RETRY_MS = { 200, 5000 }
+local FAILED = {} -- What stands for an answer that a policy did not give.
 
 ---@param lead table
 function placing.open(lead, scope)
@@ -92,19 +93,18 @@ end
 local function shares_of(self, round, q, run, workflow_name)
   local lead, workflow = self.lead, run.spec.workflows[workflow_name]
   if run.again and lead:young() then return nil end -- After a restart, wait for executors to register so that the split uses all of them.
-  local why
-  local ok, shares = errors.call("lead.run", { job = run.job }, lead.options.placement.split, workflow, round.copy(), run.spec)
-  if ok and shares == nil then return nil end
-  if ok and type(shares) == "table" and #shares == 0 then return nil end
-  if not ok then
-    why = shares.message
-  else
-    local good
-    good, why = outcome.shares(workflow, shares)
-    if good then return shares end
-    why = ("placement.split of %s: %s"):format(workflow_name, why)
-    errors.report("lead.run", { job = run.job }, why, "POLICY")
-  end
+  local why = "placement.split failed; the incidents at policy.placement say how"
+  local shares = errors.policy("placement", lead.options.placement.split, {
+    ids = { job = run.job, workflow = workflow_name },
+    check = function (answer)
+      if answer == nil or type(answer) == "table" and next(answer) == nil then return true end
+      local good, problem = outcome.shares(workflow, answer)
+      if not good then why = ("placement.split of %s: %s"):format(workflow_name, problem) end
+      return good, problem
+    end,
+    fallback = FAILED,
+  }, run:view(workflow_name), round.copy(), run.spec_view)
+  if shares ~= FAILED then return shares and next(shares) and shares or nil end
   q.tries[workflow_name] = (q.tries[workflow_name] or 0) + 1
   round.failed = true
   if q.tries[workflow_name] >= SPLIT_TRIES then lead:give_up(q.run, why) end
@@ -116,18 +116,20 @@ local function choice_of(self, round, run, workflow, view)
   local lead = self.lead
   local home = view.share.executor
   if home and run.again and not round.byname[home] and lead:young() then return nil end
-  local ok, name = errors.call("lead.run", { job = run.job }, lead.options.placement.choose, view, workflow, round.copy(), run.spec)
-  if not ok then
-    round.failed = true
+  local name = errors.policy("placement", lead.options.placement.choose, {
+    ids = { job = run.job, workflow = view.workflow, part = view.part },
+    check = function (answer)
+      return answer == nil or type(answer) == "string" and round.byname[answer] ~= nil,
+        ("placement.choose for %s: there is no executor %s"):format(view.part, tostring(answer))
+    end,
+    fallback = FAILED,
+  }, view, run:view(workflow), round.copy(), run.spec_view)
+  if name == FAILED then
+    round.failed = true -- The part waits: where it may run is the operator's rule, and a guess could break it.
     return nil
   end
   if name == nil then return nil end
   local executor = round.byname[name]
-  if not executor then
-    errors.report("lead.run", { job = run.job }, ("placement.choose for %s: there is no executor %s"):format(view.part, tostring(name)), "POLICY")
-    round.failed = true
-    return nil
-  end
   if lead.options.claims and executor.free < view.cores then return nil end
   return executor
 end
@@ -168,7 +170,7 @@ local function cut(self, round, q, run)
         local cores = lead.options.claims and (share.cores or workflow.cores or 1) or 0
         parts[i] = { part = part_name, share = share, cores = cores }
         local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
-        local executor = placed and not full(round) and choice_of(self, round, run, workflow, view)
+        local executor = placed and not full(round) and choice_of(self, round, run, name, view)
         if executor then put(round, q.run, view, executor) else placed = false end -- Those left are fresh once the split is applied.
       end
       round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts }
@@ -187,7 +189,7 @@ local function place_again(self, round, q, run, entry)
       break
     elseif part and part.state == "pending" then
       local view = view_of(part)
-      local executor = choice_of(self, round, run, run.spec.workflows[part.workflow], view)
+      local executor = choice_of(self, round, run, part.workflow, view)
       if executor then
         put(round, q.run, view, executor)
       else
@@ -207,7 +209,7 @@ local function place_fresh(self, round, q, run, entry)
       local part = entry.parts[batch.names[batch.at]]
       if part and part.state == "pending" then
         local view = view_of(part)
-        local executor = choice_of(self, round, run, run.spec.workflows[batch.workflow], view)
+        local executor = choice_of(self, round, run, batch.workflow, view)
         if not executor then
           round.no = round.no + 1
           break

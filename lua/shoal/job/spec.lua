@@ -165,6 +165,7 @@ function job.with_share(workflow, share)
   for k, v in next, workflow do out[k] = v end
   out.parts = workflow.command and share.parts or nil
   for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride" } do out[k] = share[k] end
+  out.retries = share.retries or out.retries -- A tier below may use what executions are left.
   return out
 end
 

@@ -121,7 +121,9 @@ local function apply_ack(self, record, address, bytes)
   self.level, self.level_ms = parsed.level, task.now_ms()
   if parsed.leader and parsed.leader ~= "" then leader.name = parsed.leader end
   local named = parsed.leader_address
-  if parsed.known == false then
+  if parsed.stop then
+    self.options.unknown(record)
+  elseif parsed.unknown or parsed.known == false then
     if address == record.leader then self.options.unknown(record) else redirect(self, record, nil) end
   elseif named and named ~= "" and named ~= address then
     redirect(self, record, named)
@@ -173,10 +175,10 @@ function reports:flush()
   local calls = {}
   for i, record in ipairs(batch) do
     local address = leader_of(self, record)
-    calls[i] = { record = record, address = address, future = self.node.rpc:peer(address):start("part.progress", {
+    calls[i] = { record = record, address = address, future = self.node.rpc:peer(address):start("part.progress", { parts = { {
       job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
       seq = record.seq, stats = record.stats,
-    }, { timeout_ms = SEND_MS }) }
+    } } }, { timeout_ms = SEND_MS }) }
   end
   for _, c in ipairs(calls) do
     local bytes, err, code = c.future:await()

@@ -1,4 +1,4 @@
---- The one reader of progress acks. Both ways a worker hears one (the reply of a send, and a push on its stream) come here.
+--- ack: the answer to a message of progress, which carries the newest records of many parts.
 ---
 --- An ack is either the legacy two bytes `ok`, recognised first and exactly, or a MessagePack map. It is read whole and
 --- checked before anything of it counts: the caller gets a value to apply as a whole, level none included, or an error with
@@ -9,16 +9,20 @@ local ack = {}
 
 ack.levels = { "none", "throttle", "batch", "reject" }
 
---- Larger than any ack we write: more is not read at all.
+--- Larger than any ack of ours, which names each of ack.PARTS_MAX parts at most once in a list; a larger one is not read at all.
 ack.max_bytes = 4096
+
+--- Parts in one message of progress: its sender splits there.
+ack.PARTS_MAX = 500
 
 local body = msgpack.compile({
   { "level", "enum:none|throttle|batch|reject" },
-  { "leader", "string?" }, -- who leads the job now, when it is not who answers
+  { "leader", "string?" }, -- the node that leads these jobs now, when it is not the one that answers
   { "leader_address", "string?" },
   { "fence", "integer?" }, -- of that leadership
-  { "known", "boolean?" }, -- false: the answering node knows of no such part
   { "delay_ms", "integer?" }, -- wait this much longer between two flushes
+  { "unknown", "array:integer?" }, -- positions in the message, from 1: the answering node knows no such job
+  { "stop", "array:integer?" }, -- positions: these attempts no longer count, and their executor ends them
 }, nil, "ack")
 
 ---@class Ack
@@ -26,8 +30,9 @@ local body = msgpack.compile({
 ---@field leader? string
 ---@field leader_address? string
 ---@field fence? integer
----@field known? boolean
 ---@field delay_ms? integer
+---@field unknown? integer[]  positions of parts in the message that was answered
+---@field stop? integer[]
 ---@field legacy boolean
 
 --- What kind of wrong: "empty", "too_large", "truncated", "not_a_map", "field" or "trailing".
@@ -45,25 +50,36 @@ local function refuse(bytes, class)
     class
 end
 
+--- Is each of these a position in a message of so many parts?
+local function are_positions(list, parts)
+  for _, position in ipairs(list or {}) do
+    if position < 1 or position > parts then return false end
+  end
+  return true
+end
+
 ---@param bytes string
+---@param parts? integer  of the message that was answered; PARTS_MAX without
 ---@return Ack? ack
 ---@return string? err    size, first byte, class; never the payload
 ---@return string? class  "empty"|"too_large"|"truncated"|"not_a_map"|"field"|"trailing"
-function ack.parse(bytes)
+function ack.parse(bytes, parts)
+  parts = parts or ack.PARTS_MAX
   if bytes == "ok" then return { level = "none", legacy = true } end
   if bytes == "" then return refuse(bytes, "empty") end
   if #bytes > ack.max_bytes then return refuse(bytes, "too_large") end
   local parsed, err = body:decode(bytes)
   if not parsed then return refuse(bytes, class_of(bytes, err)) end
-  if (parsed.leader == nil) ~= (parsed.leader_address == nil) or (parsed.delay_ms or 0) < 0 then
+  if (parsed.leader == nil) ~= (parsed.leader_address == nil) or (parsed.delay_ms or 0) < 0
+    or not are_positions(parsed.unknown, parts) or not are_positions(parsed.stop, parts) then
     return refuse(bytes, "field")
   end
   parsed.legacy = false
   return parsed
 end
 
---- The other side's half. What it is given comes from this program, so a wrong field raises.
----@param value { level: string, leader?: string, leader_address?: string, fence?: integer, known?: boolean, delay_ms?: integer }
+--- Write an ack. Its value comes from this program, so a wrong field raises.
+---@param value { level: string, leader?: string, leader_address?: string, fence?: integer, delay_ms?: integer, unknown?: integer[], stop?: integer[] }
 ---@return string bytes
 function ack.encode(value)
   local bytes, err = body:encode(value)

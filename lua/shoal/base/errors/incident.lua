@@ -146,4 +146,28 @@ function incident.nearest(name, names, edits)
   return best
 end
 
+--- A traceback names a function by a module that has it, any of them where a module is loaded under two names (`shoal.task`,
+--- `shoal.base.task`): which one differs in every process. Always the first name in order, so that equal runs give equal logs.
+---@param text string
+---@return string
+function incident.one_name(text)
+  return (text:gsub("'(shoal%.[%w_.]+)%.([%w_]+)'", function (module, name)
+    local value, first = package.loaded[module], module
+    if type(value) ~= "table" then return nil end
+    for other, same in next, package.loaded do -- order-free: the least name
+      if rawequal(same, value) and type(other) == "string" and other < first then first = other end
+    end
+    return ("'%s.%s'"):format(first, name)
+  end))
+end
+
+--- The traceback of a coroutine, or of the caller from `level` on.
+---@param co thread?
+---@param level? integer
+---@return string
+function incident.trace(co, level)
+  if co then return incident.one_name(debug.traceback(co)) end
+  return incident.one_name(debug.traceback(nil, level + 1))
+end
+
 return incident
