@@ -1,7 +1,12 @@
+#include "net/request.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
-#include "net/inside.h"
+#include "net/circuit.h"
+#include "net/link.h"
+#include "net/peer.h"
+#include "net/turn.h"
 
 void line_add(struct request_line *line, struct request *r) {
   r->following = NULL;
