@@ -25,8 +25,10 @@
  * Hello, the first frame each way (LINK, type FRAME_HELLO):
  *    0  4  magic    "shol"
  *    4  2  major    another one is refused
- *    6  2  minor    new fields are added behind, and skipped by who does not know them
+ *    6  2  minor    a greater one adds fields at the end, which an older receiver skips
  *    8     cluster, node, role, dc, advertised address: five strings, each 1 byte of length and its bytes
+ *    n  8  life     since minor 1: a number that this process drew when it opened its transport, not 0. Another number at the
+ *                   same address is another process
  *
  * A refusal (in a REPLY with REFUSAL, and in FRAME_BYE, the last frame before a connection is closed on purpose):
  *    0  1  n        length of the code's name, 1..FRAME_NAME_MAX
@@ -49,7 +51,7 @@ enum {
   FRAME_NAME_MAX = 64,
   FRAME_TEXT_MAX = 512,
   FRAME_MAJOR = 1,
-  FRAME_MINOR = 0,
+  FRAME_MINOR = 1,
 };
 
 enum frame_flag {
@@ -139,9 +141,10 @@ static inline uint64_t frame_word(const uint8_t *bytes) { /* Eight bytes as a nu
 
 struct frame_hello {
   uint16_t major, minor;
+  uint64_t life; /* 0: of a minor version that has none. */
   char cluster[256], node[256], role[256], dc[256], advertise[256]; /* Zero-terminated. */
 };
-enum { FRAME_HELLO_MAX = 8 + 5 * 256 };
+enum { FRAME_HELLO_MAX = 8 + 5 * 256 + 8 };
 size_t frame_hello_put(uint8_t *out, const struct frame_hello *hello); /* Into out[FRAME_HELLO_MAX]; the body's length. */
 /* False when it is not one: the magic, a length, a zero byte inside a string, no node name. */
 bool frame_hello_get(const uint8_t *bytes, size_t length, struct frame_hello *out);

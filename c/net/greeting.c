@@ -72,7 +72,8 @@ static void on_hello(struct link *l, const uint8_t *body, size_t length) {
   }
   l->state = LINK_UP;
   l->greeted = true;
-  if (!l->dialled) peer_heard(n, p->advertise);
+  if (!l->dialled) peer_heard(n, p->advertise, hello.life);
+  peer_greeted(p, hello.life);
   p->keep = true;
   net_set_timer(n, &l->timer, net_now(n) + n->options.keepalive_ms * UINT64_C(1000000));
   p->flush = true;

@@ -69,6 +69,8 @@ int net_open(struct shoal_world *world, const struct net_options *options, const
   n->turn.data = n;
   n->hello.major = FRAME_MAJOR;
   n->hello.minor = FRAME_MINOR;
+  n->hello.life = world_random(world);
+  if (n->hello.life == 0) n->hello.life = 1;
   fill_defaults(&n->options);
   bool named = set_name(n->hello.cluster, options->cluster) && set_name(n->hello.node, options->node) &&
                set_name(n->hello.role, options->role) && set_name(n->hello.dc, options->dc) &&

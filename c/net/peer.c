@@ -82,15 +82,25 @@ int peer_overflow(struct net_peer *p, enum net_lane lane) {
 
 /* ---- dialling ---- */
 
+static void redial_at(struct net_peer *p, uint64_t at_ns) {
+  p->redial_ns = at_ns;
+  net_set_timer(p->net, &p->redial, at_ns);
+}
+
+void peer_redial_by(struct net_peer *p, uint64_t at_ns) {
+  if (wheel_has(&p->redial) && at_ns < p->redial_ns) redial_at(p, at_ns);
+}
+
 void peer_dial(struct net_peer *p) {
   struct net *n = p->net;
   if (!p->dialled || p->closing || p->link || wheel_has(&p->redial)) return;
   if (!p->keep && !p->busy) return;
-  if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN) {
-    net_set_timer(n, &p->redial, breaker_deadline(&p->breaker));
+  if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN && !(p->busy & 1u << NET_CONTROL)) {
+    redial_at(p, breaker_deadline(&p->breaker));
     return;
   }
   n->counts.dials++;
+  p->dialled_ns = net_now(n);
   int rc = link_dial(p);
   if (rc == 0) return;
   char to[ADDRESS_TEXT_MAX], text[sizeof p->down_text];
@@ -150,7 +160,7 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
   } else {
     if (was_up && now - link->opened_at_ns >= n->options.backoff.cap_ns) backoff_reset(&p->backoff);
     p->calm = false;
-    net_set_timer(n, &p->redial, now + backoff_next(&p->backoff, world_random(n->world)));
+    redial_at(p, now + backoff_next(&p->backoff, world_random(n->world)));
   }
   net_mark(p);
 }

@@ -31,7 +31,10 @@ struct net_peer {
   struct breaker breaker;
   enum breaker_status circuit_told; /* The status that on_circuit was last called with. */
   struct backoff backoff;
+  uint64_t life;            /* As the last hello said that came from its address; 0: none yet. */
   struct wheel_entry deadline, redial, circuit;
+  uint64_t redial_ns;       /* When `redial` is set for, while it is. */
+  uint64_t dialled_ns;      /* The last attempt. */
   char node[256], role[256], dc[256], advertise[256];
   int down_code;
   char down_text[256];
@@ -40,6 +43,7 @@ struct net_peer {
 
 int peer_make(struct net *n, const struct shoal_address *address, bool dialled, struct net_peer **out);
 void peer_dial(struct net_peer *p);               /* If it has something to send, has no link, and may dial now. */
+void peer_redial_by(struct net_peer *p, uint64_t at_ns); /* It waits to dial: not longer than until then. */
 void peer_lost(struct net_peer *p, struct link *link, int code, const char *text, bool orderly); /* Its link is no more. */
 void peer_end_all(struct net_peer *p, int code, bool calls_only); /* Its outstanding requests end with this. */
 void peer_free(struct net_peer *p);

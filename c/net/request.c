@@ -103,7 +103,7 @@ static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, b
   if (p->calm || p->breaker.status == BREAKER_CLOSED) return 0;
   bool allowed = breaker_allow(&p->breaker, net_now(n), trial);
   if (p->breaker.status != p->circuit_told) net_mark(p);
-  return allowed ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
+  return allowed || lane == NET_CONTROL ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
 }
 
 /* Inlined into its two callers: what is constant there makes most of it go away. */
@@ -134,8 +134,13 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   r->lane = (uint8_t)lane;
   r->call = call;
   r->trial = trial;
-  /* The trial shall tell now whether the peer answers, not wait behind a dial that was put off for other reasons. */
-  if (trial && wheel_has(&p->redial)) net_set_timer(n, &p->redial, net_now(n));
+  r->passed = false;
+  if (p->breaker.status != BREAKER_CLOSED) {
+    r->passed = call && !trial;
+    /* A trial must not wait for a redial backoff: dial now. Control does not wait for the circuit either, but a caller that
+     * repeats it at each failure must not make us dial at each. */
+    peer_redial_by(p, trial ? net_now(n) : p->dialled_ns + n->options.backoff.base_ns);
+  }
   struct request *last = p->outstanding.previous;
   if (!call) deadline_ns = last->deadline_ns; /* It does not matter, and keeps the order. */
   else if (deadline_ns < last->deadline_ns) p->disordered = true; /* The head's own is 0. */
@@ -281,7 +286,7 @@ void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct ne
     return;
   }
   n->counts.replies++;
-  if (!p->calm) peer_answered(p, r->trial);
+  if (!p->calm) peer_answered(p, r);
   net_result_fn *fn = r->fn;
   void *data = r->data;
   release(r);

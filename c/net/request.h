@@ -25,6 +25,7 @@ struct request {
   int code;                         /* ENDED: fn's result. */
   uint8_t state, lane;
   bool call, trial;                 /* A call, not a send; the circuit's one trial. */
+  bool passed;                      /* A control call that an open circuit let pass: its answer closes it. */
 };
 
 struct request_line { /* First in, first out, through `following`. */

@@ -226,15 +226,17 @@ static void frames_are_checked(void) {
 }
 
 static void greetings_and_refusals(void) {
-  struct frame_hello hello = {.major = FRAME_MAJOR, .minor = 3, .cluster = "c", .node = "n", .role = "gate", .advertise = "1.2.3.4:5"};
+  struct frame_hello hello = {.major = FRAME_MAJOR, .minor = 3, .life = UINT64_C(0x0123456789abcdef), .cluster = "c", .node = "n", .role = "gate", .advertise = "1.2.3.4:5"};
   struct frame_hello back;
   uint8_t bytes[FRAME_HELLO_MAX + 8];
   memset(hello.dc, 'd', 255);
   size_t length = frame_hello_put(bytes, &hello);
-  MUST(frame_hello_get(bytes, length, &back) && back.minor == 3 && strcmp(back.dc, hello.dc) == 0);
+  MUST(frame_hello_get(bytes, length, &back) && back.minor == 3 && strcmp(back.dc, hello.dc) == 0 && back.life == hello.life);
   MUST(strcmp(back.advertise, "1.2.3.4:5") == 0 && strcmp(back.role, "gate") == 0);
   MUST(frame_hello_get(bytes, length + 8, &back)); /* A later minor version's fields are skipped. */
   for (size_t shorter = 0; shorter < length; shorter++) MUST(!frame_hello_get(bytes, shorter, &back));
+  hello.minor = 0; /* Which had no life. */
+  MUST(frame_hello_put(bytes, &hello) == length - 8 && frame_hello_get(bytes, length - 8, &back) && back.life == 0);
   hello.major = FRAME_MAJOR + 1;
   length = frame_hello_put(bytes, &hello);
   MUST(frame_hello_get(bytes, 8, &back) && back.major == FRAME_MAJOR + 1 && back.node[0] == 0);

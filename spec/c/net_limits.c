@@ -245,14 +245,14 @@ static void merging(void) {
   printf("ok a message with a key takes the place of its elder; a call that timed out in the queue does not leave\n");
 }
 
-int main(void) {
-  setvbuf(stdout, NULL, _IOLBF, 0);
-  in_flight();
-  queues();
-  control_overflow();
-  lanes_by_rank();
-  sizes();
-  shedding();
-  merging();
-  return 0;
-}
+static const struct property properties[] = {
+    PROPERTY(in_flight),
+    PROPERTY(queues),
+    PROPERTY(control_overflow),
+    PROPERTY(lanes_by_rank),
+    PROPERTY(sizes),
+    PROPERTY(shedding),
+    PROPERTY(merging),
+};
+
+int main(int argc, char **argv) { return run_properties(argc, argv, properties, sizeof properties / sizeof *properties); }

@@ -161,4 +161,18 @@ static inline void end_sim(void) {
   sim_close(sim);
 }
 
+struct property {
+  const char *name;
+  void (*run)(void);
+};
+#define PROPERTY(name) {#name, name}
+
+/* All of them, or with an argument those whose name contains it. */
+static inline int run_properties(int argc, char **argv, const struct property *properties, size_t count) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  for (size_t i = 0; i < count; i++)
+    if (argc < 2 || strstr(properties[i].name, argv[1])) properties[i].run();
+  return 0;
+}
+
 #endif
