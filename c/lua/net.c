@@ -2,7 +2,7 @@
  *
  *   net.open(world, options, handlers) -> net | nil, message, code
  *   net:listen(address), :peer(address), :reply(request, bytes), :refuse(request, code, message), :counts(), :close(fn?)
- *   peer:call(type, lane, bytes, timeout_ms, fn), :send(type, lane, bytes, fn, key?), :info(), :close()
+ *   peer:call(type, lane, bytes, timeout_ms, fn), :send(type, lane, bytes, fn), :info(), :close()
  *
  * A peer's userdata is the same one for as long as the peer is; afterwards its calls are refused CLOSED. A request's
  * userdata is answered once; one that is dropped without an answer is refused FAILED, and an incident. */
@@ -477,9 +477,9 @@ static int l_send(lua_State *L) {
   size_t length;
   const char *bytes = luaL_checklstring(L, 4, &length);
   luaL_checktype(L, 5, LUA_TFUNCTION);
-  uint64_t key = (uint64_t)luaL_optinteger(L, 6, 0), id;
+  uint64_t id;
   if (!check_peer(L, &box, &self)) return peer_error(L, "send to", box, ERR_CLOSED);
-  int rc = net_send(box->peer, type, lane, bytes, length, key, on_sent, self, &id);
+  int rc = net_send(box->peer, type, lane, bytes, length, on_sent, self, &id);
   return rc < 0 ? peer_error(L, "send to", box, rc) : keep_callback(L, 5, id);
 }
 

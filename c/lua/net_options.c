@@ -121,7 +121,6 @@ static void set_text(lua_State *L, const char *name, const char *text) {
 }
 
 void net_push_info(lua_State *L, struct net_peer *peer) {
-  static const char *const levels[] = {"none", "throttle", "batch", "reject"};
   struct net_peer_info info;
   net_peer_info(peer, &info);
   lua_newtable(L);
@@ -130,7 +129,6 @@ void net_push_info(lua_State *L, struct net_peer *peer) {
   set_text(L, "dc", info.dc);
   set_text(L, "advertise", info.advertise);
   set_text(L, "circuit", breaker_name(info.circuit));
-  set_text(L, "level", levels[info.level]);
   lua_push_address(L, &info.address);
   lua_setfield(L, -2, "address");
   lua_pushboolean(L, info.up);
@@ -139,8 +137,4 @@ void net_push_info(lua_State *L, struct net_peer *peer) {
   lua_setfield(L, -2, "dialled");
   set_count(L, "in_flight", info.in_flight);
   set_count(L, "queued_bytes", info.queued_bytes);
-  lua_newtable(L);
-  for (int lane = 0; lane < NET_LANES; lane++)
-    set_count(L, net_lane_name((enum net_lane)lane), info.lane_in_flight[lane]);
-  lua_setfield(L, -2, "lane_in_flight");
 }

@@ -7,8 +7,8 @@
  *    4      2   type     the message's type, the application's; in a LINK frame: enum frame_link
  *    6      1   lane     0 control, 1 dispatch, 2 data, 3 telemetry
  *    7      1   flags    below
- *    8      8   id       a REQUEST's or a REPLY's request id, > 0, given by who asks; of a message that wants no
- *                        answer: its merge key, or 0
+ *    8      8   id       a REQUEST's or a REPLY's request id, > 0, drawn by the asking side; of a message that wants no
+ *                        answer: 0, ignored
  *   16      n   body
  *
  * A message is one or more frames of one lane with equal type, flags and id, the last one marked LAST; between them no

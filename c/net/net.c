@@ -14,8 +14,7 @@ const char *net_lane_name(enum net_lane lane) {
 }
 
 const char *net_drop_name(enum net_drop drop) {
-  static const char *const names[] = {"full",   "in_flight",    "too_large", "circuit",
-                                      "closed", "disconnected", "expired",   "merged"};
+  static const char *const names[] = {"full", "in_flight", "too_large", "circuit", "closed", "disconnected", "expired"};
   static_assert(sizeof names / sizeof *names == NET_DROPS_COUNT, "a name each");
   return names[drop];
 }
@@ -117,4 +116,3 @@ void net_abandon(struct net *n) {
 }
 
 const struct net_counts *net_counts(const struct net *n) { return &n->counts; }
-struct shoal_world *net_world(const struct net *n) { return n->world; }

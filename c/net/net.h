@@ -71,8 +71,7 @@ struct net_options {
   X(CIRCUIT)         /* The circuit was open. */ \
   X(CLOSED)          /* The peer or the net was closed. */ \
   X(DISCONNECTED)    /* It waited, and the connection ended or never came. */ \
-  X(EXPIRED)         /* Its request timed out before it left. */ \
-  X(MERGED)          /* A newer one with its key took its place. */
+  X(EXPIRED)         /* Its request timed out before it left. */
 enum net_drop {
 #define NET_DROP_ENUM(name) NET_DROP_##name,
   NET_DROPS(NET_DROP_ENUM)
@@ -148,11 +147,10 @@ int net_peer(struct net *n, const struct shoal_address *address, struct net_peer
 int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length,
              uint64_t timeout_ns, net_result_fn *fn, void *data, uint64_t *id);
 
-/* Tell: fn is run once: 0 when the kernel has it all (which says nothing about arrival), else why it was dropped. A key
- * other than 0 replaces a message of this lane and type with the same key that still waits; that one's fn hears 0.
- * Codes as net_call. */
-int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
-             net_result_fn *fn, void *data, uint64_t *id);
+/* Send one way: fn is run once: with 0 when the kernel has it all (which says nothing about arrival), else with the reason it
+ * was dropped. Codes as net_call. */
+int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, net_result_fn *fn,
+             void *data, uint64_t *id);
 
 /* Answer. 0, or ERR_DISCONNECTED when the connection is gone, ERR_FULL (counted), ERR_TOO_LARGE (the asker is refused
  * with that name). */
@@ -166,9 +164,7 @@ struct net_peer_info {
   bool up, dialled;
   enum breaker_status circuit;
   uint32_t in_flight;    /* Requests without answer. */
-  uint32_t lane_in_flight[NET_LANES];
   size_t queued_bytes;   /* All lanes and what the stream has not handed to the kernel. */
-  uint32_t level;        /* Backpressure by the fullest lane below control: 0 none, 1 throttle (70 %), 2 batch (85 %), 3 reject (95 %). */
 };
 void net_peer_info(struct net_peer *p, struct net_peer_info *out);
 uint32_t net_peer_index(const struct net_peer *p); /* Small and unique among those that are not gone. */
@@ -179,7 +175,6 @@ void *net_peer_data(const struct net_peer *p);
 void net_peer_close(struct net_peer *p);
 
 const struct net_counts *net_counts(const struct net *n);
-struct shoal_world *net_world(const struct net *n);
 
 /* Close every peer and listener as net_peer_close does; then on_closed. Twice is harmless. */
 void net_close(struct net *n);

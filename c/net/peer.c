@@ -185,12 +185,6 @@ void net_peer_close(struct net_peer *p) {
 
 /* ---- what is known of it ---- */
 
-static uint32_t fill_percent(const struct queue *q) {
-  uint64_t count = 100ull * q->messages / q->messages_max;
-  uint64_t bytes = 100ull * queue_bytes(q) / q->bytes_max;
-  return (uint32_t)(count > bytes ? count : bytes);
-}
-
 void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
   *out = (struct net_peer_info){.address = p->address,
                                 .node = p->node,
@@ -200,16 +194,11 @@ void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
                                 .up = p->link && p->link->state == LINK_UP,
                                 .dialled = p->dialled,
                                 .circuit = breaker_state(&p->breaker, net_now(p->net))};
-  uint32_t fill = 0;
   for (int lane = 0; lane < NET_LANES; lane++) {
-    out->lane_in_flight[lane] = p->in_flight[lane];
     out->in_flight += p->in_flight[lane];
     out->queued_bytes += queue_bytes(&p->lanes[lane]);
-    uint32_t percent = lane == NET_CONTROL ? 0 : fill_percent(&p->lanes[lane]);
-    if (percent > fill) fill = percent;
   }
   if (p->link && p->link->state != LINK_CONNECTING) out->queued_bytes += world_stream_queued(p->link->stream);
-  out->level = fill >= 95 ? 3 : fill >= 85 ? 2 : fill >= 70 ? 1 : 0;
 }
 
 uint32_t net_peer_index(const struct net_peer *p) { return p->index; }

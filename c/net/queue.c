@@ -131,25 +131,6 @@ void queue_take(struct queue *q, size_t length) {
   advance(q, length);
 }
 
-bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *position, size_t *length) {
-  bool inside = q->inside;
-  struct frame f;
-  for (size_t at = q->head; at < q->tail; at += FRAME_HEADER + f.length) {
-    frame_get(q->bytes + at, &f);
-    bool told = !(f.flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK));
-    if (!inside && told && f.type == type && f.id == key) {
-      *position = q->taken + (at - q->head);
-      *length = message_length(q, at);
-      memmove(q->bytes + at, q->bytes + at + *length, q->tail - at - *length);
-      q->tail -= *length;
-      q->messages--;
-      return true;
-    }
-    inside = !(f.flags & FRAME_LAST);
-  }
-  return false;
-}
-
 void queue_clear(struct queue *q) {
   q->messages = 0;
   q->inside = false;

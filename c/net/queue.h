@@ -50,10 +50,6 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
 /* They were sent. */
 void queue_take(struct queue *q, size_t length);
 
-/* Take out the waiting message without answer that has this type and key; false when none waits that has not begun to
- * leave. *at is its position, *length its bytes: what stood behind it has moved up by so much. */
-bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *at, size_t *length);
-
 void queue_clear(struct queue *q); /* Drop all, keep the positions rising. */
 void queue_free(struct queue *q);
 

@@ -108,9 +108,9 @@ static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, b
 
 /* Inlined into its two callers: what is constant there makes most of it go away. */
 __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint16_t type, enum net_lane lane, bool call,
-                                                       uint64_t key, const void *bytes, size_t length,
-                                                       uint64_t deadline_ns, net_result_fn *fn, void *data,
-                                                       struct request **out, uint64_t *id) {
+                                                       const void *bytes, size_t length, uint64_t deadline_ns,
+                                                       net_result_fn *fn, void *data, struct request **out,
+                                                       uint64_t *id) {
   assert(lane < NET_LANES && fn);
   struct net *n = p->net;
   bool trial;
@@ -119,7 +119,7 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   if (rc < 0) return rc;
   rc = take(n, &r, id);
   if (rc == 0) {
-    struct frame_head head = frame_head(type, (uint8_t)lane, call ? FRAME_REQUEST : 0, call ? *id : key);
+    struct frame_head head = frame_head(type, (uint8_t)lane, call ? FRAME_REQUEST : 0, call ? *id : 0);
     rc = peer_push(p, lane, head, bytes, length, false);
     if (rc < 0) give_back(n, r);
   }
@@ -158,7 +158,7 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   assert(timeout_ns > 0);
   struct request *r;
   uint64_t made, deadline_ns = net_now(p->net) + (timeout_ns < TIMEOUT_MAX_NS ? timeout_ns : TIMEOUT_MAX_NS);
-  int rc = begin(p, type, lane, true, 0, bytes, length, deadline_ns, fn, data, &r, &made);
+  int rc = begin(p, type, lane, true, bytes, length, deadline_ns, fn, data, &r, &made);
   if (rc < 0) return rc;
   struct net *n = p->net;
   if (deadline_ns < p->deadline_ns) {
@@ -172,28 +172,13 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   return 0;
 }
 
-/* Take out what has this key and still waits. Its fn hears 0 once what stood before it has left: the newer one has its
- * word. The ends of the sends behind it move with their bytes. */
-static void merge(struct net_peer *p, enum net_lane lane, uint16_t type, uint64_t key) {
-  uint64_t at;
-  size_t length;
-  if (!queue_remove(&p->lanes[lane], type, key, &at, &length)) return;
-  p->net->counts.drops[lane][NET_DROP_MERGED]++;
-  for (struct request *r = p->sends[lane].first; r; r = r->following)
-    if (r->end > at) r->end -= length;
-}
-
-int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
-             net_result_fn *fn, void *data, uint64_t *id) {
-  struct queue *q = &p->lanes[lane];
-  /* Not for a message that will be refused: the elder is then the newest word there is. */
-  bool taken = !p->closing && !p->net->closing && length <= FRAME_MESSAGE_MAX && p->breaker.status == BREAKER_CLOSED;
-  if (key && q->messages && taken) merge(p, lane, type, key);
+int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, net_result_fn *fn,
+             void *data, uint64_t *id) {
   struct request *r;
   uint64_t made;
-  int rc = begin(p, type, lane, false, key, bytes, length, 0, fn, data, &r, &made);
+  int rc = begin(p, type, lane, false, bytes, length, 0, fn, data, &r, &made);
   if (rc < 0) return rc;
-  r->end = queue_end(q);
+  r->end = queue_end(&p->lanes[lane]);
   line_add(&p->sends[lane], r);
   p->sends_count++;
   if (id) *id = made;

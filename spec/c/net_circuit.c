@@ -41,7 +41,7 @@ static void circuit_and_backoff(void) {
   /* A send is a trial, too, and it is enough that the kernel took it. */
   struct outcome sent = {0};
   run_ms(10000);
-  MUST(net_send(p, 2, NET_DATA, "x", 1, 0, on_outcome, &sent, NULL) == 0);
+  MUST(net_send(p, 2, NET_DATA, "x", 1, on_outcome, &sent, NULL) == 0);
   run_ms(10);
   MUST(sent.count == 1 && sent.code == 0 && a->circuits[BREAKER_CLOSED] == 2);
   end_sim();
@@ -71,7 +71,7 @@ static void control_passes_an_open_circuit(void) {
   MUST(call(p, NET_DATA, "?", 1000, &refused) == ERR_CIRCUIT && call(p, NET_DISPATCH, "?", 1000, &refused) == ERR_CIRCUIT);
   MUST(call(p, NET_TELEMETRY, "?", 1000, &refused) == ERR_CIRCUIT);
   /* One that is not answered changes nothing; nor does one that wants no answer. */
-  MUST(call(p, NET_CONTROL, "c", 100, &silent) == 0 && net_send(p, 2, NET_CONTROL, "s", 1, 0, on_outcome, &told, NULL) == 0);
+  MUST(call(p, NET_CONTROL, "c", 100, &silent) == 0 && net_send(p, 2, NET_CONTROL, "s", 1, on_outcome, &told, NULL) == 0);
   run_ms(200);
   MUST(silent.code == ERR_TIMEOUT && told.count == 1 && told.code == 0 && b->told == 1);
   MUST(call(p, NET_DATA, "?", 1000, &refused) == ERR_CIRCUIT && a->circuits[BREAKER_CLOSED] == 0 && a->circuits[BREAKER_OPEN] == 1);

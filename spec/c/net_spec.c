@@ -362,8 +362,8 @@ static void graceful_close(void) {
   memset(sent, 0, sizeof sent);
   MUST(call(p, NET_DISPATCH, "w", 60000, &waiting) == 0);
   run_ms(10);
-  MUST(net_send(p, 2, NET_TELEMETRY, big, sizeof big, 0, on_outcome, &large, NULL) == 0);
-  for (int i = 0; i < 100; i++) MUST(net_send(p, 2, NET_DATA, "x", 1, 0, on_outcome, &sent[i], NULL) == 0);
+  MUST(net_send(p, 2, NET_TELEMETRY, big, sizeof big, on_outcome, &large, NULL) == 0);
+  for (int i = 0; i < 100; i++) MUST(net_send(p, 2, NET_DATA, "x", 1, on_outcome, &sent[i], NULL) == 0);
   net_peer_close(p);
   net_peer_close(p);
   struct outcome refused = {0};
@@ -389,7 +389,7 @@ static void graceful_close(void) {
   MUST(call(p, NET_DATA, "up", 1000, &up) == 0);
   run_ms(100);
   sim_node_pause(b->machine, true);
-  MUST(net_send(p, 2, NET_DATA, big, sizeof big, 0, on_outcome, &stuck, NULL) == 0);
+  MUST(net_send(p, 2, NET_DATA, big, sizeof big, on_outcome, &stuck, NULL) == 0);
   run_ms(100);
   net_close(a->net);
   run_ms(1800);
@@ -472,7 +472,7 @@ static void chaos(void) {
                      &outcomes[accepted], NULL) == 0)
           accepted++;
       } else if (dice < 130) {
-        if (net_send(peer_of(from, to), 2, (enum net_lane)rng_below(&rng, 4), &dice, sizeof dice, dice % 3, on_outcome,
+        if (net_send(peer_of(from, to), 2, (enum net_lane)rng_below(&rng, 4), &dice, sizeof dice, on_outcome,
                      &outcomes[accepted], NULL) == 0)
           accepted++;
       } else {

@@ -74,9 +74,8 @@ end)
 ---@field call fun(self: Peer, type: integer, lane: Lane, bytes: string, timeout_ms: number, fn: Outcome): true?, string?, string?
 ---  ask: fn gets the answer, or nil, why and a code: "TIMEOUT", "DISCONNECTED", "CLOSED", a connect's such as "ECONNREFUSED",
 ---  or what the other side refused with. When this returns nil (codes "FULL", "TOO_LARGE", "CIRCUIT", "CLOSED"), fn never runs.
----@field send fun(self: Peer, type: integer, lane: Lane, bytes: string, fn: Outcome, key?: integer): true?, string?, string?
----  tell: fn gets true when the kernel has it (nothing is said about arrival), else nil, why, code. A message with a key
----  takes the place of one of this type and key that still waits.
+---@field send fun(self: Peer, type: integer, lane: Lane, bytes: string, fn: Outcome): true?, string?, string?
+---  send one way: fn gets true when the kernel has it (which says nothing about arrival), else nil, why, code
 ---@field info fun(self: Peer): PeerInfo?, string?, string?  nil once it is gone
 ---@field close fun(self: Peer)  what is queued leaves, calls end with "CLOSED"; more than once without harm
 
@@ -89,9 +88,7 @@ end)
 ---@field up boolean
 ---@field dialled boolean
 ---@field circuit "closed"|"open"|"half_open"
----@field level "none"|"throttle"|"batch"|"reject"  by the fullest lane below control: 70, 85, 95 %
 ---@field in_flight integer  calls without answer
----@field lane_in_flight table<Lane, integer>
 ---@field queued_bytes integer
 
 ---@class NetHandlers
