@@ -315,8 +315,9 @@ static int l_open(lua_State *L) {
   int rc = net_open(world, &options, &events, self, &self->net);
   if (rc < 0) {
     lua_handle_unpin(&self->handle);
-    return error_push(L, rc == ERR_CONFIG ? "net: node and cluster need a name of at most 255 bytes, and "
-                                            "idle_timeout_ms more than keepalive_ms" : "net", rc);
+    return error_push(L, rc == ERR_CONFIG ? "net: node and cluster need a name of at most 255 bytes, idle_timeout_ms "
+                                            "must exceed keepalive_ms, and assembly_bytes_max and queued_bytes_max must "
+                                            "hold one and two messages" : "net", rc);
   }
   return 1;
 }

@@ -22,6 +22,7 @@ enum frame_fault frame_check(const struct frame *f) {
   uint8_t kind = f->flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK);
   if (f->length > FRAME_BODY_MAX) return FRAME_FAULT_LENGTH;
   if (f->length == 0 && !(f->flags & FRAME_LAST)) return FRAME_FAULT_LENGTH; /* Else a message could go on for ever. */
+  if (kind == FRAME_LINK && f->length > FRAME_LINK_MAX) return FRAME_FAULT_LENGTH;
   if (f->lane >= FRAME_LANES) return FRAME_FAULT_LANE;
   if (f->flags & ~FRAME_FLAGS || (kind & (kind - 1))) return FRAME_FAULT_FLAGS;
   if (f->flags & FRAME_REFUSAL && kind != FRAME_REPLY) return FRAME_FAULT_FLAGS;

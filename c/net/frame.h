@@ -19,7 +19,7 @@
  *   REQUEST   0x02  wants a REPLY with the same id and lane
  *   REPLY     0x04  answers the request with this id
  *   REFUSAL   0x08  with REPLY: the body is a refusal
- *   LINK      0x10  between the two transports, never for the application: one frame, control lane
+ *   LINK      0x10  between the two transports, never for the application: one frame, control lane, FRAME_LINK_MAX at most
  * At most one of REQUEST, REPLY, LINK; none of them: a message that wants no answer.
  *
  * Hello, the first frame each way (LINK, type FRAME_HELLO):
@@ -46,6 +46,7 @@ enum {
   FRAME_HEADER = 16,
   FRAME_MAX = 64 * 1024, /* Header and body. What a control message may have to wait for. */
   FRAME_BODY_MAX = FRAME_MAX - FRAME_HEADER,
+  FRAME_LINK_MAX = 2048, /* The body of a LINK frame. */
   FRAME_MESSAGE_MAX = 3 * 1024 * 1024, /* A message's whole body. */
   FRAME_LANES = 4,
   FRAME_NAME_MAX = 64,

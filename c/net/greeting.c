@@ -22,22 +22,27 @@ void greeting_end(struct link *l, const char *name, const char *text) {
   if (rc < 0) link_lose(l, rc, text, true);
 }
 
-/* The reason leaves with BYE; the peer hears of it now, the connection ends when the other side has read it. */
+void greeting_refuse(struct link *l, int code, const char *name, const char *text) {
+  struct net *n = l->net;
+  struct net_peer *p = l->peer;
+  if (l->greeted) n->counts.connections_lost++;
+  else if (l->dialled) n->counts.dials_failed++;
+  l->peer = NULL;
+  l->state = LINK_DRAINING;
+  link_uncount(l);
+  net_set_timer(n, &l->timer, net_now(n) + n->options.linger_ms * UINT64_C(1000000));
+  if (p) peer_lost(p, l, code, text, false);
+  greeting_end(l, name, text);
+}
+
 __attribute__((format(printf, 2, 3))) static void refuse(struct link *l, const char *format, ...) {
   char text[256];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  struct net *n = l->net;
-  n->counts.handshakes_refused++;
-  if (l->dialled) n->counts.dials_failed++;
-  struct net_peer *p = l->peer;
-  l->peer = NULL;
-  l->state = LINK_DRAINING;
-  net_set_timer(n, &l->timer, net_now(n) + n->options.linger_ms * UINT64_C(1000000));
-  peer_lost(p, l, ERR_REFUSED, text, false);
-  greeting_end(l, "REFUSED", text);
+  l->net->counts.handshakes_refused++;
+  greeting_refuse(l, ERR_REFUSED, "REFUSED", text);
 }
 
 static void on_hello(struct link *l, const uint8_t *body, size_t length) {
@@ -72,6 +77,7 @@ static void on_hello(struct link *l, const uint8_t *body, size_t length) {
   }
   l->state = LINK_UP;
   l->greeted = true;
+  ring_remove(&l->ungreeted);
   if (!l->dialled) peer_heard(n, p->advertise, hello.life);
   peer_greeted(p, hello.life);
   p->keep = true;
@@ -87,15 +93,17 @@ static void on_bye(struct link *l, const uint8_t *body, size_t length) {
     link_bad(l, FRAME_FAULT_REFUSAL);
     return;
   }
+  int known = error_from_name(reason.name), code = known < 0 ? known : ERR_REFUSED;
   if (l->state == LINK_HELLO) {
     l->net->counts.handshakes_refused++;
-    link_fail(l, ERR_REFUSED, "refused: %.*s", (int)reason.text_length, (const char *)reason.text);
+    link_fail(l, code, "refused: %.*s", (int)reason.text_length, (const char *)reason.text);
     return;
   }
   char text[FRAME_TEXT_MAX + 1];
   memcpy(text, reason.text, reason.text_length);
   text[reason.text_length] = 0;
-  link_lose(l, ERR_DISCONNECTED, text, true);
+  bool closed = code == ERR_CLOSED; /* An everyday end; any other has a reason that somebody should hear. */
+  link_lose(l, closed ? ERR_DISCONNECTED : code, text, closed);
 }
 
 void greeting_on_frame(struct link *l, const struct frame *f, const uint8_t *body) {

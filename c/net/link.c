@@ -11,7 +11,7 @@
 #include "net/turn.h"
 #include "net/writer.h"
 
-static struct link *make(struct net *n, struct net_peer *p, bool dialled) {
+struct link *link_make(struct net *n, struct net_peer *p, bool dialled) {
   struct link *l = calloc(1, sizeof *l);
   if (!l) return NULL;
   l->net = n;
@@ -30,17 +30,26 @@ void link_free(struct link *l) {
   if (l->next) l->next->previous = l->previous;
   if (l->previous) l->previous->next = l->next;
   else l->net->links = l->next;
-  for (int lane = 0; lane < NET_LANES; lane++) free(l->parts[lane].bytes);
-  free(l->in);
+  link_uncount(l);
   free(l);
 }
 
 /* ---- its end ---- */
 
+void link_uncount(struct link *l) {
+  struct net *n = l->net;
+  for (int part = 0; part <= NET_LANES; part++) assembly_drop(&l->parts[part]);
+  ring_remove(&l->ungreeted);
+  n->accepted -= l->counted == LINK_ACCEPTED;
+  n->turned_away -= l->counted == LINK_TURNED_AWAY;
+  l->counted = LINK_UNCOUNTED;
+}
+
 void link_lose(struct link *l, int code, const char *text, bool orderly) {
   if (l->state == LINK_CLOSED) return;
   l->state = LINK_CLOSED;
   wheel_remove(&l->net->wheel, &l->timer);
+  link_uncount(l);
   world_stream_close(l->stream);
   struct net_peer *p = l->peer;
   l->peer = NULL;
@@ -74,6 +83,7 @@ void link_bad(struct link *l, enum frame_fault fault) {
 void link_drain(struct link *l) {
   assert(l->state == LINK_UP);
   l->state = LINK_DRAINING;
+  for (int lane = 0; lane < NET_LANES; lane++) assembly_drop(&l->parts[lane]);
   net_set_timer(l->net, &l->timer, net_now(l->net) + l->net->options.linger_ms * UINT64_C(1000000));
   l->peer->flush = true;
   net_mark(l->peer);
@@ -147,7 +157,7 @@ void link_on_timer(struct link *l) {
 
 int link_dial(struct net_peer *p) {
   struct net *n = p->net;
-  struct link *l = make(n, p, true);
+  struct link *l = link_make(n, p, true);
   if (!l) return ERR_MEMORY;
   int rc = world_connect(n->world, &p->address, &stream_events, l, &l->stream);
   if (rc < 0) {
@@ -160,22 +170,10 @@ int link_dial(struct net_peer *p) {
   return 0;
 }
 
-void link_accept(struct net *n, struct world_stream *stream) {
-  struct shoal_address from = {0};
-  struct net_peer *p = NULL;
-  struct link *l = NULL;
-  (void)world_stream_peer(stream, &from); /* False: a stream without an address; it then has none in its info. */
-  if (n->closing || peer_make(n, &from, false, &p) < 0 || !(l = make(n, p, false))) {
-    if (!n->closing) n->counts.accept_errors++;
-    if (p) peer_free(p);
-    world_stream_close(stream);
-    return;
-  }
-  n->counts.accepted++;
-  p->link = l;
+void link_attach(struct link *l, struct world_stream *stream, enum link_state state, uint32_t timeout_ms) {
   l->stream = stream;
-  l->state = LINK_HELLO;
-  net_set_timer(n, &l->timer, l->opened_at_ns + n->options.connect_timeout_ms * UINT64_C(1000000));
+  l->state = state;
+  net_set_timer(l->net, &l->timer, l->opened_at_ns + timeout_ms * UINT64_C(1000000));
   world_stream_attach(stream, &stream_events, l);
   world_stream_window(stream, NET_WINDOW);
 }

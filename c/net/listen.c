@@ -1,21 +1,81 @@
 #include "net/listen.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "net/greeting.h"
 #include "net/link.h"
+#include "net/peer.h"
 #include "net/turn.h"
 
 const char net_needs_keys[] =
     "this node has no keys, so whoever reaches its port could command it: bind to 127.0.0.1 or ::1";
 
-static void on_connection(void *data, struct world_stream *stream) {
-  struct listening *g = data;
-  link_accept(g->net, stream);
+/* ---- admission ---- */
+
+/* Somebody who connected and says nothing makes room for somebody else. */
+static bool make_room(struct net *n) {
+  struct ring *first = ring_first(&n->ungreeted);
+  if (!first) return false;
+  struct link *l = OWNER(first, struct link, ungreeted);
+  uint64_t silent_ms = (net_now(n) - l->opened_at_ns) / 1000000;
+  if (silent_ms < LISTEN_GREETING_MS) return false;
+  n->counts.refused[NET_REFUSED_GREETING]++;
+  link_fail(l, ERR_FULL, "no greeting for %u ms, and %u connections are open here: it made room for another",
+            (unsigned)silent_ms, n->options.connections_max);
+  return true;
 }
+
+/* The reason leaves with BYE. In a flood not everybody can be told. */
+static void turn_away(struct net *n, struct world_stream *stream) {
+  char text[128];
+  n->counts.refused[NET_REFUSED_CONNECTIONS]++;
+  struct link *l = n->turned_away < LISTEN_GOODBYES_MAX ? link_make(n, NULL, false) : NULL;
+  if (!l) {
+    world_stream_close(stream);
+    return;
+  }
+  l->counted = LINK_TURNED_AWAY;
+  n->turned_away++;
+  link_attach(l, stream, LINK_DRAINING, n->options.linger_ms);
+  snprintf(text, sizeof text, "%u connections are open here, the limit; try again in %d ms", n->options.connections_max,
+           LISTEN_RETRY_MS);
+  greeting_end(l, "FULL", text);
+}
+
+static void on_connection(void *data, struct world_stream *stream) {
+  struct net *n = ((struct listening *)data)->net;
+  struct shoal_address from = {0};
+  struct net_peer *p = NULL;
+  struct link *l = NULL;
+  if (n->closing) {
+    world_stream_close(stream);
+    return;
+  }
+  if (n->accepted >= n->options.connections_max && !make_room(n)) {
+    turn_away(n, stream);
+    return;
+  }
+  (void)world_stream_peer(stream, &from); /* False: a stream without an address; it then has none in its info. */
+  if (peer_make(n, &from, false, &p) < 0 || !(l = link_make(n, p, false))) {
+    n->counts.refused[NET_REFUSED_MEMORY]++;
+    if (p) peer_free(p);
+    world_stream_close(stream);
+    return;
+  }
+  n->counts.accepted++;
+  n->accepted++;
+  l->counted = LINK_ACCEPTED;
+  p->link = l;
+  ring_add(&n->ungreeted, &l->ungreeted);
+  link_attach(l, stream, LINK_HELLO, n->options.connect_timeout_ms);
+}
+
+/* ---- listening ---- */
 
 static void on_accept_error(void *data, int code) {
   struct listening *g = data;
-  (void)code; /* Out of descriptors; which it was matters less than that it is seen: it is counted. */
+  (void)code; /* Out of descriptors. It is counted, and counts are watched. */
   g->net->counts.accept_errors++;
 }
 

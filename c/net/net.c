@@ -14,9 +14,15 @@ const char *net_lane_name(enum net_lane lane) {
 }
 
 const char *net_drop_name(enum net_drop drop) {
-  static const char *const names[] = {"full", "in_flight", "too_large", "circuit", "closed", "disconnected", "expired"};
+  static const char *const names[] = {"full", "queued", "in_flight", "too_large", "circuit", "closed", "disconnected", "expired"};
   static_assert(sizeof names / sizeof *names == NET_DROPS_COUNT, "a name each");
   return names[drop];
+}
+
+const char *net_refusal_name(enum net_refusal refusal) {
+  static const char *const names[] = {"connections", "greeting", "requests", "assembly", "stuck", "memory"};
+  static_assert(sizeof names / sizeof *names == NET_REFUSALS_COUNT, "a name each");
+  return names[refusal];
 }
 
 /* ---- opening ---- */
@@ -41,6 +47,10 @@ static void fill_defaults(struct net_options *o) {
   DEFAULT(o->linger_ms, 2000);
   DEFAULT(o->in_flight_max, 1000);
   DEFAULT(o->unanswered_max, 1000);
+  DEFAULT(o->unanswered_all_max, 10000);
+  DEFAULT(o->connections_max, 4096);
+  DEFAULT(o->assembly_bytes_max, 32 << 20);
+  DEFAULT(o->queued_bytes_max, 64 << 20);
   for (int lane = 0; lane < NET_LANES; lane++) {
     DEFAULT(o->lane_in_flight_max[lane], in_flight[lane]);
     DEFAULT(o->lane_queue_max[lane], messages[lane]);
@@ -52,7 +62,8 @@ static void fill_defaults(struct net_options *o) {
 
 static bool options_ok(const struct net_options *o) {
   return o->idle_timeout_ms > o->keepalive_ms && o->breaker.failures <= BREAKER_FAILURES_MAX &&
-         o->backoff.cap_ns >= o->backoff.base_ns && o->backoff.factor >= 1;
+         o->backoff.cap_ns >= o->backoff.base_ns && o->backoff.factor >= 1 && o->assembly_bytes_max >= FRAME_MESSAGE_MAX &&
+         o->queued_bytes_max >= 2 * FRAME_MESSAGE_MAX;
 }
 
 int net_open(struct shoal_world *world, const struct net_options *options, const struct net_events *events, void *data,
@@ -70,7 +81,10 @@ int net_open(struct shoal_world *world, const struct net_options *options, const
   n->hello.minor = FRAME_MINOR;
   n->hello.life = world_random(world);
   if (n->hello.life == 0) n->hello.life = 1;
+  ring_init(&n->ungreeted);
+  ring_init(&n->assemblies.open);
   fill_defaults(&n->options);
+  n->queued.bytes_max = n->options.queued_bytes_max;
   bool named = set_name(n->hello.cluster, options->cluster) && set_name(n->hello.node, options->node) &&
                set_name(n->hello.role, options->role) && set_name(n->hello.dc, options->dc) &&
                set_name(n->hello.advertise, options->advertise) && n->hello.cluster[0] && n->hello.node[0];
@@ -115,4 +129,10 @@ void net_abandon(struct net *n) {
   turn_free(n);
 }
 
-const struct net_counts *net_counts(const struct net *n) { return &n->counts; }
+const struct net_counts *net_counts(struct net *n) {
+  n->counts.connections_open = n->accepted;
+  n->counts.assembly_bytes = n->assemblies.bytes;
+  n->counts.queued_bytes = n->queued.bytes;
+  n->counts.unanswered = n->unanswered;
+  return &n->counts;
+}

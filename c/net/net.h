@@ -59,13 +59,19 @@ struct net_options {
   uint32_t lane_queue_bytes_max[NET_LANES]; /* And their bytes; an empty lane takes any one message. 4, 4, 4, 1 MiB */
   uint32_t unanswered_max; /* Requests one connection may have with us, not answered yet; control not counted. More are
                               refused OVERLOADED. 1000 */
+  uint32_t unanswered_all_max;  /* The same over all connections, gone ones included until we answered. 10000 */
+  uint32_t connections_max;     /* Accepted connections. 4096 */
+  uint32_t assembly_bytes_max;  /* What unfinished messages hold over all connections (assembly.h); >= FRAME_MESSAGE_MAX. 32 MiB */
+  uint32_t queued_bytes_max;    /* What waits to be sent over all peers; control is counted and never refused;
+                                   >= 2 * FRAME_MESSAGE_MAX. 64 MiB */
   struct breaker_config breaker; /* failures 0: the defaults. */
   struct backoff_config backoff; /* base_ns 0: the defaults. */
 };
 
 /* Why a message did not go. */
 #define NET_DROPS(X) \
-  X(FULL)            /* Its queue stood at the limit. */ \
+  X(FULL)            /* Its lane stood at the limit. */ \
+  X(QUEUED)          /* The lanes of all peers together stood at queued_bytes_max. */ \
   X(IN_FLIGHT)       /* So did the requests without answer. */ \
   X(TOO_LARGE)       /* Larger than a message may be. */ \
   X(CIRCUIT)         /* The circuit was open. */ \
@@ -80,6 +86,22 @@ enum net_drop {
 };
 const char *net_drop_name(enum net_drop drop); /* "full" */
 
+/* What was refused to others because a limit was reached here. */
+#define NET_REFUSALS(X)                                                                      \
+  X(CONNECTIONS)     /* A connection: connections_max are open. It got BYE with FULL. */    \
+  X(GREETING)        /* A connection that did not greet, to make room for another. */       \
+  X(REQUESTS)        /* A request: too many wait for our answer. It was answered OVERLOADED. */ \
+  X(ASSEMBLY)        /* A message: unfinished ones hold assembly_bytes_max. */              \
+  X(STUCK)           /* A message that was stuck, to make room for others. */               \
+  X(MEMORY)          /* A connection or a message: out of memory. */
+enum net_refusal {
+#define NET_REFUSAL_ENUM(name) NET_REFUSED_##name,
+  NET_REFUSALS(NET_REFUSAL_ENUM)
+#undef NET_REFUSAL_ENUM
+  NET_REFUSALS_COUNT
+};
+const char *net_refusal_name(enum net_refusal refusal); /* "connections" */
+
 struct net_counts {
   uint64_t messages_sent, messages_received; /* The application's. */
   uint64_t bytes_sent, bytes_received;       /* On the streams. */
@@ -88,12 +110,14 @@ struct net_counts {
   uint64_t timeouts;                         /* Requests that had no answer in time. */
   uint64_t late_replies;                     /* Came after their request had ended. Dropped. */
   uint64_t stray_replies;                    /* To no request of this connection that ever was. Dropped. */
-  uint64_t shed_requests;                    /* Others' requests refused OVERLOADED by unanswered_max. */
   uint64_t unsent_replies;                   /* Answers that found no connection or no room. */
   uint64_t dials, dials_failed, accepted, accept_errors;
   uint64_t handshakes_refused;               /* By us or by them: cluster, version. */
   uint64_t connections_lost, idle_closed, control_overflows;
   uint64_t faults[FRAME_FAULTS_COUNT];
+  uint64_t refused[NET_REFUSALS_COUNT];
+  /* Now: accepted connections, and what unfinished messages, messages that wait to be sent, and unanswered requests come to. */
+  uint64_t connections_open, assembly_bytes, queued_bytes, unanswered;
   uint64_t drops[NET_LANES][NET_DROPS_COUNT];
 };
 
@@ -174,7 +198,7 @@ void *net_peer_data(const struct net_peer *p);
 /* Let what is queued leave, then close. Requests without answer end with ERR_CLOSED. NET_GONE follows. Twice is harmless. */
 void net_peer_close(struct net_peer *p);
 
-const struct net_counts *net_counts(const struct net *n);
+const struct net_counts *net_counts(struct net *n); /* Of the time of the call. */
 
 /* Close every peer and listener as net_peer_close does; then on_closed. Twice is harmless. */
 void net_close(struct net *n);

@@ -9,8 +9,10 @@
 #include "net/turn.h"
 
 static int index_for(struct net *n, uint32_t *out) {
-  for (*out = 0; *out < n->peers_count; ++*out)
+  for (*out = n->peers_hole; *out < n->peers_count; ++*out) {
+    n->peers_hole = *out;
     if (!n->peers[*out]) return 0;
+  }
   if (n->peers_count == n->peers_capacity) {
     uint32_t capacity = n->peers_capacity ? 2 * n->peers_capacity : 16;
     struct net_peer **peers = realloc(n->peers, capacity * sizeof(struct net_peer *));
@@ -38,6 +40,7 @@ int peer_make(struct net *n, const struct shoal_address *address, bool dialled, 
   p->redial.kind = TIMER_REDIAL;
   p->circuit.kind = TIMER_CIRCUIT;
   for (int lane = 0; lane < NET_LANES; lane++) {
+    p->lanes[lane].total = &n->queued;
     p->lanes[lane].messages_max = n->options.lane_queue_max[lane];
     p->lanes[lane].bytes_max = n->options.lane_queue_bytes_max[lane];
   }
@@ -64,6 +67,7 @@ void peer_free(struct net_peer *p) {
   wheel_remove(&p->net->wheel, &p->deadline);
   for (int lane = 0; lane < NET_LANES; lane++) queue_free(&p->lanes[lane]);
   p->net->peers[p->index] = NULL;
+  if (p->index < p->net->peers_hole) p->net->peers_hole = p->index;
   free(p);
 }
 
@@ -77,6 +81,11 @@ int peer_overflow(struct net_peer *p, enum net_lane lane) {
   const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
   if (p->link) link_lose(p->link, ERR_FULL, text, false);
   else peer_lost(p, NULL, ERR_FULL, text, false);
+  return ERR_FULL;
+}
+
+int peer_total_full(struct net_peer *p, enum net_lane lane) {
+  p->net->counts.drops[lane][NET_DROP_QUEUED]++;
   return ERR_FULL;
 }
 

@@ -48,6 +48,7 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
 void peer_end_all(struct net_peer *p, int code, bool calls_only); /* Its outstanding requests end with this. */
 void peer_free(struct net_peer *p);
 int peer_overflow(struct net_peer *p, enum net_lane lane); /* No room: count it; a full control lane closes the connection. ERR_FULL. */
+int peer_total_full(struct net_peer *p, enum net_lane lane); /* All peers' lanes together have no room: count it. ERR_FULL. */
 
 /* This lane has something. The connection that is being read writes it when its bytes have been dealt with; others at the end
  * of the turn. */
@@ -65,6 +66,7 @@ static inline int peer_push(struct net_peer *p, enum net_lane lane, struct frame
   struct queue *q = &p->lanes[lane];
   if (!queue_push_easily(q, head, bytes, length)) {
     if (!free && queue_full(q, length)) return peer_overflow(p, lane);
+    if (!free && lane != NET_CONTROL && queue_total_full(q, length)) return peer_total_full(p, lane);
     int rc = queue_push(q, head, bytes, length);
     if (rc < 0) return rc;
   }

@@ -6,8 +6,9 @@
 #include "core/errors.h"
 
 enum {
-  FIRST_CAPACITY = 4096,
-  KEEP_CAPACITY = 256 * 1024, /* An empty lane gives back more than this. */
+  FIRST_CAPACITY = 1024,
+  KEEP_CAPACITY = 256 * 1024,    /* An empty lane gives back more than this, */
+  KEEP_IN_ALL = 16 * 1024 * 1024, /* and more than the first capacity when all lanes together hold more than this. */
 };
 
 static void set_easy(struct queue *q) {
@@ -27,6 +28,7 @@ static int reserve(struct queue *q, size_t need) {
     if (!bytes) return ERR_MEMORY;
     if (used) memcpy(bytes, q->bytes + q->head, used);
     free(q->bytes);
+    q->total->capacity += capacity - q->capacity;
     q->bytes = bytes;
     q->capacity = capacity;
   }
@@ -51,15 +53,24 @@ int queue_push(struct queue *q, struct frame_head head, const void *body, size_t
     to += FRAME_HEADER + part;
     length -= part;
   } while (length);
+  q->total->bytes += (size_t)(to - q->bytes) - q->tail;
   q->tail = (size_t)(to - q->bytes);
   q->messages++;
   set_easy(q);
   return 0;
 }
 
+static void free_buffer(struct queue *q) {
+  q->total->capacity -= q->capacity;
+  free(q->bytes);
+  q->bytes = NULL;
+  q->capacity = 0;
+}
+
 static void advance(struct queue *q, size_t length) {
   q->head += length;
   q->taken += length;
+  q->total->bytes -= length;
   assert(q->head <= q->tail);
   if (q->head < q->tail) {
     set_easy(q);
@@ -68,11 +79,7 @@ static void advance(struct queue *q, size_t length) {
   assert(q->messages == 0 && !q->inside);
   q->head = q->tail = 0;
   q->stale = false;
-  if (q->capacity > KEEP_CAPACITY) {
-    free(q->bytes);
-    q->bytes = NULL;
-    q->capacity = 0;
-  }
+  if (q->capacity > (q->total->capacity > KEEP_IN_ALL ? FIRST_CAPACITY : KEEP_CAPACITY)) free_buffer(q);
   set_easy(q);
 }
 
@@ -138,6 +145,6 @@ void queue_clear(struct queue *q) {
 }
 
 void queue_free(struct queue *q) {
-  free(q->bytes);
-  *q = (struct queue){0};
+  queue_clear(q);
+  free_buffer(q);
 }

@@ -9,7 +9,15 @@
 
 #include "net/frame.h"
 
+/* What many queues hold together. */
+struct queue_total {
+  size_t bytes;     /* That wait. */
+  size_t bytes_max; /* Watched by the caller, too. */
+  size_t capacity;  /* Of all buffers. */
+};
+
 struct queue {
+  struct queue_total *total;
   uint8_t *bytes;
   size_t capacity, head, tail;
   size_t easy; /* Up to here the tail may go without a look at bounds or capacity. */
@@ -28,17 +36,23 @@ static inline bool queue_full(const struct queue *q, size_t length) {
   return q->messages && (q->messages >= q->messages_max || queue_bytes(q) + length > q->bytes_max);
 }
 
+static inline bool queue_total_full(const struct queue *q, size_t length) {
+  return q->total->bytes + FRAME_HEADER + length > q->total->bytes_max;
+}
+
 /* Add a message, whatever the bounds; LAST is set here. 0 or ERR_MEMORY. */
 int queue_push(struct queue *q, struct frame_head head, const void *body, size_t length);
 
 /* Nearly each message is one frame and has room, and what a request costs is mostly this: so that is inline. False: it is
  * another kind. */
 static inline bool queue_push_easily(struct queue *q, struct frame_head head, const void *body, size_t length) {
-  if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max) return false;
+  if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max || queue_total_full(q, length))
+    return false;
   uint8_t *to = q->bytes + q->tail;
   frame_put_head(to, head, length, FRAME_LAST);
   if (length) memcpy(to + FRAME_HEADER, body, length);
   q->tail += FRAME_HEADER + length;
+  q->total->bytes += FRAME_HEADER + length;
   q->messages++;
   return true;
 }

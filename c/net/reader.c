@@ -8,22 +8,31 @@
 #include "net/turn.h"
 #include "net/writer.h"
 
-enum { ASSEMBLY_KEEP = 64 * 1024 };
+/* ---- messages ---- */
 
 static inline void on_reply(struct link *l, uint64_t id, uint8_t lane, const uint8_t *bytes, size_t length) {
   struct net_result result = {.id = id, .name = "", .bytes = bytes, .length = length};
   request_answered(l, id, lane, &result);
 }
 
+/* Count a request, and say whether it is too many. */
+static inline bool crowded(struct link *l) {
+  struct net *n = l->net;
+  bool full = l->unanswered >= n->options.unanswered_max || n->unanswered >= n->options.unanswered_all_max;
+  l->unanswered++;
+  n->unanswered++;
+  return full;
+}
+
 static inline void on_request(struct link *l, uint16_t type, uint8_t lane, bool asks, uint64_t id, const uint8_t *bytes,
                               size_t length) {
   struct net *n = l->net;
   struct net_request request = {.link = l->serial, .id = asks ? id : 0, .peer = l->peer->index, .type = type, .lane = lane};
-  bool shed = asks && lane != NET_CONTROL && l->unanswered++ >= n->options.unanswered_max;
+  bool shed = asks && lane != NET_CONTROL && crowded(l);
   if (!shed && n->events.on_request) {
     n->events.on_request(n->data, l->peer, &request, bytes, length);
   } else if (shed) {
-    n->counts.shed_requests++;
+    n->counts.refused[NET_REFUSED_REQUESTS]++;
     (void)net_refuse(n, &request, "OVERLOADED", "too many requests wait for their answers here"); /* It counts. */
   } else if (asks) {
     (void)net_refuse(n, &request, "UNHANDLED", "this node answers no requests"); /* It counts. */
@@ -31,6 +40,10 @@ static inline void on_request(struct link *l, uint16_t type, uint8_t lane, bool 
 }
 
 static void on_message(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
+  if (f->flags & FRAME_LINK) {
+    greeting_on_frame(l, f, bytes);
+    return;
+  }
   l->net->counts.messages_received++;
   if (f->flags & FRAME_REFUSAL) {
     enum frame_fault fault = request_refused(l, f, bytes, length);
@@ -42,113 +55,69 @@ static void on_message(struct link *l, const struct frame *f, const uint8_t *byt
   }
 }
 
-/* Add a frame to its lane's unfinished message. */
-static enum frame_fault assemble(struct link *l, const struct frame *f, const uint8_t *body) {
-  struct assembly *part = &l->parts[f->lane];
-  uint8_t same = FRAME_FLAGS & ~FRAME_LAST;
-  if (!part->open) {
-    part->open = true;
-    l->assembling++;
-    part->length = 0;
-    part->head = *f;
-  } else if (part->head.id != f->id || part->head.type != f->type || (part->head.flags ^ f->flags) & same) {
-    return FRAME_FAULT_ORDER;
-  }
-  size_t length = part->length + f->length;
-  if (length > FRAME_MESSAGE_MAX) return FRAME_FAULT_MESSAGE;
-  if (length > part->capacity) {
-    size_t capacity = part->capacity ? part->capacity : 2 * FRAME_MAX;
-    while (capacity < length) capacity *= 2;
-    uint8_t *bytes = realloc(part->bytes, capacity);
-    if (!bytes) return FRAME_FAULT_MESSAGE; /* No memory for it is a limit, too. */
-    part->bytes = bytes;
-    part->capacity = capacity;
-  }
-  if (f->length) memcpy(part->bytes + part->length, body, f->length);
-  part->length = length;
-  return FRAME_FAULT_NONE;
+/* ---- frames ---- */
+
+static struct assembly *part_of(struct link *l, const struct frame *f) {
+  return &l->parts[f->flags & FRAME_LINK ? NET_LANES : f->lane];
 }
 
-static void on_frame(struct link *l, const struct frame *f, const uint8_t *body) {
-  if (f->flags & FRAME_LINK) {
-    greeting_on_frame(l, f, body);
-    return;
-  }
-  if (l->state == LINK_HELLO) {
-    link_bad(l, FRAME_FAULT_EARLY);
-    return;
-  }
-  if (l->state != LINK_UP) return; /* Draining: nobody here waits for it any more. */
-  struct assembly *part = &l->parts[f->lane];
-  if (!part->open && f->flags & FRAME_LAST) { /* Whole, and read where it lies. */
-    on_message(l, f, body, f->length);
-    return;
-  }
-  enum frame_fault fault = assemble(l, f, body);
-  if (fault) {
-    link_bad(l, fault);
-    return;
-  }
-  if (!(f->flags & FRAME_LAST)) return;
-  part->open = false;
-  l->assembling--;
-  on_message(l, f, part->bytes, part->length);
-  if (part->capacity <= ASSEMBLY_KEEP) return;
-  free(part->bytes);
-  part->bytes = NULL;
-  part->capacity = 0;
-}
-
-/* Whether a whole frame stands at bytes; *f is its header when that is there. */
-static bool whole(struct link *l, const uint8_t *bytes, size_t length, struct frame *f) {
-  if (length < FRAME_HEADER) return false;
-  frame_get(bytes, f);
+/* Whether a frame with this header may come now. */
+static enum frame_fault check(struct link *l, const struct frame *f) {
+  const uint8_t same = FRAME_FLAGS & ~FRAME_LAST;
   enum frame_fault fault = frame_check(f);
-  if (fault) {
-    link_bad(l, fault);
-    return false;
-  }
-  return length >= FRAME_HEADER + f->length;
+  if (fault) return fault;
+  if (l->state == LINK_HELLO && !(f->flags & FRAME_LINK)) return FRAME_FAULT_EARLY;
+  const struct assembly *a = part_of(l, f);
+  if (!a->open) return FRAME_FAULT_NONE;
+  if (a->head.id != f->id || a->head.type != f->type || (a->head.flags ^ f->flags) & same) return FRAME_FAULT_ORDER;
+  return a->length + f->length > FRAME_MESSAGE_MAX ? FRAME_FAULT_MESSAGE : FRAME_FAULT_NONE;
 }
 
-static bool keep(struct link *l, const uint8_t *bytes, size_t length) {
-  size_t need = l->in_length + length;
-  assert(need <= FRAME_MAX);
-  if (need > l->in_capacity) {
-    size_t capacity = l->in_capacity ? l->in_capacity : 2048;
-    while (capacity < need) capacity *= 2;
-    uint8_t *in = realloc(l->in, capacity);
-    if (!in) {
-      link_fail(l, ERR_MEMORY, "no memory to read with");
-      return false;
-    }
-    l->in = in;
-    l->in_capacity = capacity;
+/* More of the current frame's body came. */
+static void on_body(struct link *l, const uint8_t *bytes, size_t length) {
+  struct frame f = l->frame;
+  struct assembly *a = part_of(l, &f);
+  l->missing -= (uint32_t)length;
+  l->inside = l->missing > 0;
+  if (l->state != LINK_UP && !(f.flags & FRAME_LINK)) return; /* Draining: nobody here waits for it any more. */
+  if (!a->open && !l->inside && length == f.length && f.flags & FRAME_LAST) { /* Whole, and read where it lies. */
+    on_message(l, &f, bytes, length);
+    return;
   }
-  memcpy(l->in + l->in_length, bytes, length);
-  l->in_length = need;
-  return true;
+  assembly_add(l, a, &f, bytes, length);
+  if (!l->peer || l->inside || !(f.flags & FRAME_LAST)) return;
+  uint8_t *whole;
+  size_t whole_length;
+  f = a->head;
+  f.length = (uint32_t)a->length;
+  if (assembly_finish(a, &whole, &whole_length)) on_message(l, &f, whole, whole_length);
+  free(whole);
 }
 
-/* Complete the frame whose beginning came before; returns how many bytes that took. */
-static size_t complete(struct link *l, const uint8_t *bytes, size_t length) {
-  struct frame f;
+/* ---- bytes ---- */
+
+/* What comes next: the rest of a header, then of its body. Returns how many bytes that took. */
+static size_t step(struct link *l, const uint8_t *bytes, size_t length) {
   size_t used = 0;
-  while (l->in_length && used < length && l->peer) {
-    size_t want = FRAME_HEADER;
-    if (l->in_length >= FRAME_HEADER) {
-      frame_get(l->in, &f); /* Checked when its header was whole. */
-      want += f.length;
+  if (!l->inside) {
+    used = FRAME_HEADER - l->header_length;
+    if (used > length) used = length;
+    memcpy(l->header + l->header_length, bytes, used);
+    l->header_length += (uint8_t)used;
+    if (l->header_length < FRAME_HEADER) return used;
+    l->header_length = 0;
+    frame_get(l->header, &l->frame);
+    enum frame_fault fault = check(l, &l->frame);
+    if (fault) {
+      link_bad(l, fault);
+      return used;
     }
-    size_t more = want - l->in_length < length - used ? want - l->in_length : length - used;
-    if (!keep(l, bytes + used, more)) return length;
-    used += more;
-    if (whole(l, l->in, l->in_length, &f)) {
-      l->in_length = 0;
-      on_frame(l, &f, l->in + FRAME_HEADER);
-    }
+    l->inside = true;
+    l->missing = l->frame.length;
   }
-  return used;
+  size_t piece = l->missing < length - used ? l->missing : length - used;
+  if (piece > 0 || l->missing == 0) on_body(l, bytes + used, piece);
+  return used + piece;
 }
 
 /* Small whole messages, of which most of the traffic is, without detours. Returns where it stopped. */
@@ -169,29 +138,26 @@ static size_t read_plain(struct link *l, const uint8_t *bytes, size_t length) {
   return at;
 }
 
+/* A lost or refused link has no peer: nothing counts that is still in hand. */
 static void read_bytes(struct link *l, const uint8_t *bytes, size_t length) {
-  struct frame f;
-  size_t at = l->in_length ? complete(l, bytes, length) : 0;
-  at += read_plain(l, bytes + at, length - at);
-  while (l->peer && whole(l, bytes + at, length - at, &f)) {
-    on_frame(l, &f, bytes + at + FRAME_HEADER);
-    at += FRAME_HEADER + f.length;
+  size_t at = 0;
+  while (at < length && l->peer) {
+    if (!l->inside && !l->header_length) at += read_plain(l, bytes + at, length - at);
+    if (at < length && l->peer) at += step(l, bytes + at, length - at);
   }
-  if (l->peer && at < length) (void)keep(l, bytes + at, length - at); /* False: the link was lost. */
 }
 
 void reader_on_bytes(void *data, const uint8_t *bytes, size_t length) {
   struct link *l = data;
   struct net *n = l->net;
   n->counts.bytes_received += length;
-  if (!l->peer) return; /* Refused: what it still says matters to nobody. So above: a lost or refused link has no peer. */
+  if (!l->peer) return;
   n->now_ns = l->heard_at_ns = net_now(n);
   n->reading = l;
   read_bytes(l, bytes, length);
-  n->reading = NULL; /* The net goes only when its timer's closing was told: never within this. */
+  n->reading = NULL; /* The net goes only when its timer's closed event came: never within this. */
   struct net_peer *p = l->peer;
-  if (!p || !p->flush || p->marked) return; /* Marked: there is more to say of it at the turn's end. */
+  if (!p || !p->flush || p->marked) return; /* Marked: it has more work at the turn's end. */
   p->flush = false;
   link_flush(l);
 }
-

@@ -134,7 +134,7 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   r->lane = (uint8_t)lane;
   r->call = call;
   r->trial = trial;
-  r->passed = false;
+  r->passed = r->unread = false;
   if (p->breaker.status != BREAKER_CLOSED) {
     r->passed = call && !trial;
     /* A trial must not wait for a redial backoff: dial now. Control does not wait for the circuit either, but a caller that
@@ -234,6 +234,8 @@ void request_on_deadline(struct net_peer *p) {
   if (next_ns != UINT64_MAX) net_set_timer(p->net, &p->deadline, next_ns);
 }
 
+static const char no_room[] = "its answer found no room here, beside other unfinished messages; try again in 1000 ms";
+
 void request_deliver(struct net *n) {
   struct request *last = n->ended.last;
   for (bool end = !last; !end;) {
@@ -241,7 +243,7 @@ void request_deliver(struct net *n) {
     end = r == last;
     struct net_peer *p = r->peer;
     bool named = r->code != 0 && r->code != ERR_TIMEOUT && r->code != ERR_CLOSED && p->down_text[0];
-    const char *text = r->code == 0 ? "" : named ? p->down_text : error_text(r->code);
+    const char *text = r->code == 0 ? "" : r->unread ? no_room : named ? p->down_text : error_text(r->code);
     struct net_result result = {.id = id_of(r),
                                 .code = r->code,
                                 .name = r->code ? error_name(r->code) : "",
@@ -277,6 +279,19 @@ void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct ne
   release(r);
   give_back(n, r);
   fn(data, result);
+}
+
+void request_unread(struct link *l, uint64_t id, uint8_t lane, int code) {
+  struct net *n = l->net;
+  struct request *r = request_find(n, id);
+  if (!r || r->peer != l->peer || r->lane != lane) {
+    count_late(n, id);
+    return;
+  }
+  n->counts.replies++;
+  if (!l->peer->calm) peer_answered(l->peer, r);
+  r->unread = true;
+  request_end(r, code);
 }
 
 enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
@@ -319,15 +334,22 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
+/* One less waits for our answer, whether that found its way or not. */
+static inline void answered(struct net *n, const struct net_request *request) {
+  n->unanswered -= request->lane != NET_CONTROL && n->unanswered > 0;
+}
+
 static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
   struct link *l = asker(n, request);
   if (!l) {
+    answered(n, request);
     n->counts.unsent_replies++;
     return ERR_DISCONNECTED;
   }
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY | flags, request->id);
   int rc = peer_push(l->peer, (enum net_lane)request->lane, head, bytes, length, flags & FRAME_REFUSAL);
   if (rc == 0 && request->lane != NET_CONTROL && l->unanswered > 0) l->unanswered--;
+  if (rc == 0) answered(n, request);
   return rc;
 }
 
@@ -346,6 +368,7 @@ __attribute__((noinline)) static int reply_slowly(struct net *n, const struct ne
   /* The asker learns it at once, rather than by its timeout; a refusal is let through a full queue. */
   if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
   if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
+  if (rc == ERR_MEMORY) (void)net_refuse(n, request, "OVERLOADED", "out of memory for the answer; try again in 1000 ms");
   return rc;
 }
 
@@ -358,6 +381,7 @@ int net_reply(struct net *n, const struct net_request *request, const void *byte
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY, request->id);
   if (!queue_push_easily(&p->lanes[request->lane], head, bytes, length)) return reply_slowly(n, request, bytes, length);
   l->unanswered -= request->lane != NET_CONTROL && l->unanswered > 0;
+  answered(n, request);
   peer_to_flush(p, request->lane);
   return 0;
 }

@@ -25,6 +25,7 @@ struct request {
   int code;                         /* ENDED: fn's result. */
   uint8_t state, lane;
   bool call, trial;                 /* A call, not a send; the circuit's one trial. */
+  bool unread;                      /* ENDED: its answer found no room here. */
   bool passed;                      /* A control call that an open circuit let pass: its answer closes it. */
 };
 
@@ -35,6 +36,8 @@ struct request_line { /* First in, first out, through `following`. */
 struct request *request_find(struct net *n, uint64_t id); /* The waiting call with this id, or NULL. */
 void request_end(struct request *r, int code);    /* Its fn is run with code at the end of the turn. */
 void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct net_result *result);
+/* Its answer came and found no room here: it ends with code. */
+void request_unread(struct link *l, uint64_t id, uint8_t lane, int code);
 enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length);
 void request_on_deadline(struct net_peer *p);
 void request_deliver(struct net *n);              /* Run the callbacks of those that ended before this call. */

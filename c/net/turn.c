@@ -1,7 +1,6 @@
 #include "net/turn.h"
 
 #include <assert.h>
-#include <stddef.h>
 #include <stdlib.h>
 
 #include "net/circuit.h"
@@ -19,8 +18,6 @@ static void arm(struct net *n, uint64_t at_ns) {
 }
 
 void net_set_timer(struct net *n, struct wheel_entry *e, uint64_t at_ns) { arm(n, wheel_set(&n->wheel, e, at_ns)); }
-
-#define OWNER(entry, type, member) ((type *)(void *)((char *)(entry) - offsetof(type, member)))
 
 void turn_on_timer(void *data) {
   struct net *n = data;

@@ -5,8 +5,11 @@
 #define SHOAL_NET_TURN_H
 
 #include "core/wheel.h"
+#include "net/assembly.h"
 #include "net/net.h"
+#include "net/queue.h"
 #include "net/request.h"
+#include "net/ring.h"
 
 enum timer_kind { TIMER_DEADLINE = 1, TIMER_LINK, TIMER_REDIAL, TIMER_CIRCUIT };
 
@@ -26,10 +29,16 @@ struct net {
   struct request *free;
   struct request_line ended;
   struct net_peer **peers;
-  uint32_t peers_count, peers_capacity; /* Holes are NULL. */
+  uint32_t peers_count, peers_capacity; /* Holes are NULL; */
+  uint32_t peers_hole;                  /* there is none before this one. */
   uint64_t links_made;
   struct link *links;
   struct listening *listeners;
+  uint32_t accepted, turned_away; /* Connections that count against connections_max; those that say goodbye because of it. */
+  struct ring ungreeted;          /* Accepted ones without a hello, the oldest first. */
+  struct assemblies assemblies;
+  struct queue_total queued;      /* Over all lanes of all peers. */
+  uint32_t unanswered;            /* Requests that were handed to us and not answered; control not counted. */
   bool closing, ending;
   struct link *reading; /* Not NULL: this one's bytes are being read, and now_ns is now. */
   uint64_t now_ns;

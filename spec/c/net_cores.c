@@ -209,6 +209,8 @@ static void frames_are_checked(void) {
   MUST(check(FRAME_BODY_MAX, 3, FRAME_LAST | FRAME_REQUEST, 1) == FRAME_FAULT_NONE);
   MUST(check(FRAME_BODY_MAX + 1, 3, FRAME_LAST | FRAME_REQUEST, 1) == FRAME_FAULT_LENGTH);
   MUST(check(UINT32_MAX, 0, FRAME_LAST, 0) == FRAME_FAULT_LENGTH);
+  MUST(check(FRAME_LINK_MAX, 0, FRAME_LINK | FRAME_LAST, 0) == FRAME_FAULT_NONE);
+  MUST(check(FRAME_LINK_MAX + 1, 0, FRAME_LINK | FRAME_LAST, 0) == FRAME_FAULT_LENGTH);
   MUST(check(0, 0, FRAME_LAST, 0) == FRAME_FAULT_NONE && check(0, 0, 0, 0) == FRAME_FAULT_LENGTH);
   MUST(check(1, 0, 0, 0) == FRAME_FAULT_NONE);
   MUST(check(1, 4, FRAME_LAST, 0) == FRAME_FAULT_LANE && check(1, 255, FRAME_LAST, 0) == FRAME_FAULT_LANE);
@@ -272,7 +274,8 @@ static bool has_ended(void *data, const struct frame *f) {
 
 static void queue_keeps_order(void) {
   static uint8_t body[FRAME_MESSAGE_MAX], got[FRAME_MESSAGE_MAX];
-  struct queue q = {.messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
+  struct queue_total total = {.bytes_max = SIZE_MAX / 2};
+  struct queue q = {.total = &total, .messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
   struct rng rng;
   rng_seed(&rng, 11);
   for (size_t i = 0; i < sizeof body; i++) body[i] = (uint8_t)rng_next(&rng);
@@ -309,11 +312,13 @@ static void queue_keeps_order(void) {
   }
   MUST(taken > 2000);
   queue_free(&q);
+  MUST(total.bytes == 0 && total.capacity == 0);
   printf("ok messages leave a lane whole and in order, in writes of at most one frame's length\n");
 }
 
 static void queue_drops(void) {
-  struct queue q = {.messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
+  struct queue_total total = {.bytes_max = SIZE_MAX / 2};
+  struct queue q = {.total = &total, .messages_max = UINT32_MAX, .bytes_max = UINT32_MAX};
   struct frame_head ask = frame_head(6, 0, FRAME_REQUEST, 0);
   struct frame f;
   uint32_t dropped;
@@ -339,6 +344,7 @@ static void queue_drops(void) {
   while ((bytes = queue_peek(&q, FRAME_MAX, has_ended, NULL, &run, &dropped))) left += run, queue_take(&q, run);
   MUST(left == sizeof big + 4 * FRAME_HEADER - FRAME_MAX && dropped == 1 && q.messages == 0);
   queue_free(&q);
+  MUST(total.bytes == 0 && total.capacity == 0);
   printf("ok a request that ended does not leave, unless it had begun to\n");
 }
 

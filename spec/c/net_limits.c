@@ -183,7 +183,7 @@ static void shedding(void) {
     shed += outcomes[i].count;
     if (outcomes[i].count) MUST(i < 60 && outcomes[i].code == ERR_OVERLOADED);
   }
-  MUST(shed == 10 && b->held_count == 110 && net_counts(b->net)->shed_requests == 10);
+  MUST(shed == 10 && b->held_count == 110 && net_counts(b->net)->refused[NET_REFUSED_REQUESTS] == 10);
   for (int i = 0; i < 110; i++) MUST(net_reply(b->net, &b->held[i], "", 0) == 0);
   b->held_count = 0;
   run_ms(10);

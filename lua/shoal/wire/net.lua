@@ -45,6 +45,12 @@ net.config = schema.record({
   linger_ms = limit(2000, "how long a closing connection may take to hand over what is queued"),
   in_flight_max = limit(1000, "requests to one peer without answer, control not counted"),
   unanswered_max = limit(1000, "requests of one peer that wait for our answer; more are refused OVERLOADED"),
+  unanswered_all_max = limit(10000, "the same over all peers"),
+  connections_max = limit(4096, "accepted connections; more are refused FULL"),
+  assembly_bytes_max = schema.optional(schema.integer { min = 3 << 20, max = 2 ^ 31 - 1 | 0,
+    doc = "bytes of unfinished messages over all connections; what finds no room is refused FULL; default 32 MiB" }),
+  queued_bytes_max = schema.optional(schema.integer { min = 6 << 20, max = 2 ^ 31 - 1 | 0,
+    doc = "bytes that wait to be sent over all peers; what finds no room is refused FULL, control never; default 64 MiB" }),
   lane_in_flight_max = by_lane({ dispatch = 500, data = 300, telemetry = 200 }, "requests to one peer without answer"),
   lane_queue_max = by_lane({ control = 4096, dispatch = 2048, data = 2048, telemetry = 1024 }, "messages waiting for one peer"),
   lane_queue_bytes_max = by_lane({ control = 4 << 20, dispatch = 4 << 20, data = 4 << 20, telemetry = 1 << 20 }, "and their bytes"),
@@ -102,7 +108,8 @@ end)
 ---@field peer fun(self: Net, address: string): Peer?, string?, string?  nothing is dialled before there is something to say
 ---@field reply fun(self: Net, request: Request, bytes: string): true?, string?, string?  code "DISCONNECTED", "FULL", "TOO_LARGE"
 ---@field refuse fun(self: Net, request: Request, code: string, message?: string): true?, string?, string?
----@field counts fun(self: Net): table  messages, bytes, timeouts, late_replies, faults by name, drops by lane and reason, ...
+---@field counts fun(self: Net): table  messages, bytes, timeouts, late_replies, faults by name,
+---  `refused` by reason, drops by lane and reason, ...; now: connections_open, assembly_bytes, queued_bytes, unanswered
 ---@field close fun(self: Net, on_closed?: fun())  as Peer.close for every peer; again without harm,
 ---  but a second on_closed raises, for it would never run
 
