@@ -9,6 +9,7 @@
 --- not send it is one at `rpc.role`, and REFUSED by name. Nothing is sent whose failure nobody takes: a call returns it, a
 --- future carries it, a one-way send has its `on_fail`.
 local errors = require "shoal.base.errors"
+local handling = require "shoal.wire.rpc.handling"
 local log = require "shoal.base.log"
 local messages = require "shoal.wire.messages"
 local net = require "shoal.core.net"
@@ -21,8 +22,6 @@ local rpc = {}
 ---@class Rpc
 local Rpc = {}
 Rpc.__index = Rpc
-
-local IDLE_MAX = 64 -- Workers kept for the next request.
 
 ---@class RpcPeer
 local Peer = {}
@@ -212,102 +211,10 @@ end
 
 -- Receiving ------------------------------------------------------------------------------------------------------------
 
---- Answer, or say at `rpc.reply` that the answer found no way.
-local function answer(self, ids, request, bytes)
-  local ok, err, code = self.net:reply(request, bytes)
-  if not ok then errors.report("rpc.reply", ids, err, code) end
-end
-
---- The code goes out as a word; a handler may have given anything.
-local function refuse(self, ids, request, code, text)
-  if not request then return end
-  code = type(code) == "string" and code:match "^[%w_%-%.]+$" and code:sub(1, 64) or "REFUSED"
-  local ok, err, word = self.net:refuse(request, code, text)
-  if not ok then errors.report("rpc.reply", ids, err, word) end
-end
-
---- A handler's task, after the protected call: its results become the answer.
-local function finish(self, message, ids, request, ok, reply, err, code)
-  if not ok then -- `reply` is the incident: it has been reported.
-    return refuse(self, ids, request, "FAILED", ("%s: the handler failed: %s"):format(message.name,
-      reply.message or reply.id or "?"))
-  end
-  if reply == nil and err ~= nil then
-    if request then return refuse(self, ids, request, code, tostring(err)) end
-    errors.report("rpc.handler", ids, err, code) -- Nobody waits for this refusal, so it would be lost.
-    return
-  end
-  if not request then return end
-  if not message.reply then -- Who asks for an answer to what has none shall not wait for it in vain.
-    return refuse(self, ids, request, "REFUSED", message.name .. " is one way: it has no reply")
-  end
-  if reply == nil then
-    errors.report("rpc.handler", ids, "the handler returned nothing where a reply is due", "FAILED")
-    return refuse(self, ids, request, "FAILED", message.name .. ": the handler returned nothing")
-  end
-  if reply == true and message.reply ~= "bytes" then reply = {} end
-  local bytes
-  if self.raw_handlers[message.name] then
-    bytes = reply
-  else
-    bytes, err, code = messages.encode_reply(message.name, reply)
-  end
-  if bytes then return answer(self, ids, request, bytes) end
-  errors.report("rpc.reply", ids, err, code)
-  refuse(self, ids, request, "FAILED", err)
-end
-
---- One request, start to answer. In a function of its own, so that an idle worker holds on to nothing of it.
-local function serve(self, worker)
-  local ids = worker.ids
-  finish(self, worker.message, ids, worker.request, errors.call("rpc.handler", ids, worker.handler, worker.body, worker.peer))
-  worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
-end
-
---- Handlers run in tasks that are kept and used again: a coroutine and its task for every request would cost more than
---- all else here. A worker that waits in its handler is simply not among the idle ones.
-local function work(self, worker)
-  local idle, inbox = self.idle, worker.inbox
-  repeat
-    serve(self, worker)
-    if #idle >= IDLE_MAX then return end
-    idle[#idle + 1] = worker
-  until not inbox:pop()
-end
-
-local function new_worker()
-  local worker = { inbox = task.channel(1) }
-  --- Only read when something failed.
-  worker.ids = function ()
-    if not worker.message then return { message = "none", peer = "none", request = 0 } end
-    return { message = worker.message.name, peer = worker.peer:name(), request = worker.number }
-  end
-  return worker
-end
-
---- Hand a request to an idle worker, or to a new one.
-local function dispatch(self, message, request, handler, body, peer)
-  local idle = self.idle
-  local count = #idle
-  local worker = idle[count]
-  if worker then idle[count] = nil else worker = new_worker() end
-  self.requests = self.requests + 1
-  worker.message, worker.request, worker.handler, worker.body, worker.peer = message, request, handler, body, peer
-  worker.number = self.requests
-  local ok, err, code
-  if count > 0 then
-    ok, err, code = worker.inbox:push(true)
-  else
-    ok, err, code = self.scope:spawn("rpc.handler", worker.ids, work, self, worker)
-  end
-  if not ok then return refuse(self, worker.ids, request, code, err) end
-  task.flush() -- Now, not a turn later: this is the end of a callback of the transport.
-end
-
 local function unhandled(self, name, peer, request)
   local ids = { message = name, peer = peer:name(), request = 0 }
   errors.report("rpc.unhandled", ids, "no handler for " .. name, "UNHANDLED")
-  refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
+  handling.refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
 end
 
 --- As what it greeted. Kept until the connection goes down, for every request asks.
@@ -326,7 +233,7 @@ local function misplaced(self, message, peer, request)
   local text = ("%s comes only from a %s, not from the %s %s"):format(message.name, table.concat(message.from, " or "),
     role ~= "" and role or "nameless", peer:name())
   errors.report("rpc.role", { message = message.name, peer = peer:name(), role = role }, text, "REFUSED")
-  refuse(self, { message = message.name, peer = peer:name(), request = 0 }, request, "REFUSED", text)
+  handling.refuse(self, { message = message.name, peer = peer:name(), request = 0 }, request, "REFUSED", text)
 end
 
 local function on_request(self, core, id, request, bytes)
@@ -335,14 +242,14 @@ local function on_request(self, core, id, request, bytes)
   local name = message.name
   if not message.may_send[peer.role or role_of(peer)] then return misplaced(self, message, peer, request) end
   local raw = self.raw_handlers[name]
-  if raw then return dispatch(self, message, request, raw, bytes, peer) end
+  if raw then return handling.dispatch(self, message, request, raw, bytes, peer) end
   local handler = self.handlers[name]
   if not handler then return unhandled(self, name, peer, request) end
   local body, err, code = messages.decode(name, bytes)
-  if body then return dispatch(self, message, request, handler, body, peer) end
+  if body then return handling.dispatch(self, message, request, handler, body, peer) end
   local ids = { message = name, peer = peer:name(), payload_bytes = #bytes, request = 0 }
   errors.report("rpc.decode", ids, err, code)
-  refuse(self, ids, request, code, err)
+  handling.refuse(self, ids, request, code, err)
 end
 
 local function handler_problem(self, name, fn)
@@ -477,7 +384,7 @@ function rpc.open(node)
   local config = node.config or {}
   local self = setmetatable({
     node = node, handlers = {}, raw_handlers = {}, sent = {}, sent_names = {}, watchers = {}, by_address = {},
-    free_slots = {}, idle = {}, requests = 0, peers = setmetatable({}, { __mode = "k" }),
+    free_slots = {}, idle = {}, requests = 0, one_way = 0, peers = setmetatable({}, { __mode = "k" }),
   }, Rpc)
   local opened, err, code = net.open(node.world, {
     node = node.name, role = node.role, dc = node.dc, cluster = config.cluster or "shoal", advertise = config.advertise,
