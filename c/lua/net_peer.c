@@ -1,0 +1,191 @@
+#include "lua/net_peer.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <math.h>
+#include <string.h>
+
+#include "lua/lua_error.h"
+#include "lua/lua_world.h"
+#include "lua/net_options.h"
+
+#define PEER_NAME "shoal.net.peer"
+
+static const char *const lane_names[] = {"control", "dispatch", "data", "telemetry", NULL};
+
+void net_push_peer(lua_State *L, int self, struct net_peer *peer) {
+  self = lua_absindex(L, self);
+  lua_getiuservalue(L, self, PEERS);
+  lua_Integer index = (lua_Integer)net_peer_index(peer) + 1;
+  if (!net_peer_data(peer)) {
+    struct lua_peer *box = lua_newuserdatauv(L, sizeof *box, 1);
+    *box = (struct lua_peer){0};
+    luaL_setmetatable(L, PEER_NAME);
+    lua_pushvalue(L, self);
+    lua_setiuservalue(L, -2, 1);
+    lua_rawseti(L, -2, index);
+    box->peer = peer;
+    net_peer_set_data(peer, box);
+  }
+  lua_rawgeti(L, -1, index);
+  lua_remove(L, -2);
+}
+
+/* ---- callbacks ---- */
+
+/* The function given with this call or send, taken out of the table. */
+static void push_callback(lua_State *L, struct net_event *e) {
+  lua_Integer slot = (lua_Integer)(uint32_t)e->result->id + 1;
+  net_push_handler(L, e, CALLBACKS);
+  lua_rawgeti(L, -1, slot);
+  lua_pushnil(L);
+  lua_rawseti(L, -3, slot);
+}
+
+static int push_failure(lua_State *L, const struct net_result *r) {
+  lua_pushnil(L);
+  lua_pushlstring(L, (const char *)r->bytes, r->length);
+  lua_pushstring(L, r->name);
+  return 3;
+}
+
+static int push_answer(lua_State *L, void *data) {
+  struct net_event *e = data;
+  push_callback(L, e);
+  if (e->result->code < 0) return push_failure(L, e->result);
+  lua_pushlstring(L, (const char *)e->result->bytes, e->result->length);
+  return 1;
+}
+
+static int push_sent(lua_State *L, void *data) {
+  struct net_event *e = data;
+  push_callback(L, e);
+  if (e->result->code < 0) return push_failure(L, e->result);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static void on_answer(void *data, const struct net_result *result) {
+  struct net_event e = {.result = result};
+  (void)net_fire(data, "net.reply", push_answer, &e); /* The door told. */
+}
+
+static void on_sent(void *data, const struct net_result *result) {
+  struct net_event e = {.result = result};
+  (void)net_fire(data, "net.sent", push_sent, &e); /* The door told. */
+}
+
+/* ---- methods ---- */
+
+/* The peer at 1, its net's userdata pushed. False when there is nobody any more to talk to. */
+static bool check_peer(lua_State *L, struct lua_peer **peer, struct lua_net **self) {
+  *peer = luaL_checkudata(L, 1, PEER_NAME);
+  lua_getiuservalue(L, 1, 1);
+  struct lua_net **box = lua_touserdata(L, -1);
+  *self = *box;
+  if (!*self || !(*self)->handle.open) (*peer)->peer = NULL; /* It went with its net. */
+  return (*peer)->peer != NULL;
+}
+
+static int peer_error(lua_State *L, const char *verb, struct lua_peer *box, int code) {
+  char text[ADDRESS_TEXT_MAX] = "a peer that is gone";
+  struct net_peer_info info;
+  if (box->peer) {
+    net_peer_info(box->peer, &info);
+    (void)address_format(&info.address, text); /* Its length is not needed. */
+  }
+  return error_push(L, lua_pushfstring(L, "%s %s", verb, text), code);
+}
+
+/* Keep the function at `index` for the request with this id; the net's userdata is on top. */
+static int keep_callback(lua_State *L, int index, uint64_t id) {
+  lua_getiuservalue(L, -1, CALLBACKS);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, -2, (lua_Integer)(uint32_t)id + 1);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static uint16_t check_type(lua_State *L, int index) {
+  lua_Integer type = luaL_checkinteger(L, index);
+  luaL_argcheck(L, type >= 0 && type <= UINT16_MAX, index, "expected a type, 0 to 65535");
+  return (uint16_t)type;
+}
+
+static int l_call(lua_State *L) {
+  struct lua_peer *box;
+  struct lua_net *self;
+  uint16_t type = check_type(L, 2);
+  enum net_lane lane = (enum net_lane)luaL_checkoption(L, 3, NULL, lane_names);
+  size_t length;
+  const char *bytes = luaL_checklstring(L, 4, &length);
+  double timeout_ms = luaL_checknumber(L, 5);
+  luaL_argcheck(L, timeout_ms > 0 && timeout_ms < 1e12, 5, "expected a timeout in milliseconds, more than 0");
+  luaL_checktype(L, 6, LUA_TFUNCTION);
+  uint64_t id;
+  if (!check_peer(L, &box, &self)) return peer_error(L, "call to", box, ERR_CLOSED);
+  int rc = net_call(box->peer, type, lane, bytes, length, (uint64_t)ceil(timeout_ms * 1e6), on_answer, self, &id);
+  return rc < 0 ? peer_error(L, "call to", box, rc) : keep_callback(L, 6, id);
+}
+
+static int l_send(lua_State *L) {
+  struct lua_peer *box;
+  struct lua_net *self;
+  uint16_t type = check_type(L, 2);
+  enum net_lane lane = (enum net_lane)luaL_checkoption(L, 3, NULL, lane_names);
+  size_t length;
+  const char *bytes = luaL_checklstring(L, 4, &length);
+  luaL_checktype(L, 5, LUA_TFUNCTION);
+  uint64_t id;
+  if (!check_peer(L, &box, &self)) return peer_error(L, "send to", box, ERR_CLOSED);
+  int rc = net_send(box->peer, type, lane, bytes, length, on_sent, self, &id);
+  return rc < 0 ? peer_error(L, "send to", box, rc) : keep_callback(L, 5, id);
+}
+
+static int l_info(lua_State *L) {
+  struct lua_peer *box;
+  struct lua_net *self;
+  if (!check_peer(L, &box, &self)) return peer_error(L, "info of", box, ERR_CLOSED);
+  return net_push_info(L, box->peer), 1;
+}
+
+static int l_peer_close(lua_State *L) {
+  struct lua_peer *box;
+  struct lua_net *self;
+  if (!check_peer(L, &box, &self) || box->closed) return 0;
+  box->closed = true;
+  net_peer_close(box->peer);
+  return 0;
+}
+
+static int l_peer_tostring(lua_State *L) {
+  struct lua_peer *box;
+  struct lua_net *self;
+  if (!check_peer(L, &box, &self)) return lua_pushliteral(L, "peer (gone)"), 1;
+  struct net_peer_info info;
+  char text[ADDRESS_TEXT_MAX];
+  net_peer_info(box->peer, &info);
+  (void)address_format(&info.address, text); /* Its length is not needed. */
+  lua_pushfstring(L, "peer %s %s(%s)", text, info.node[0] ? lua_pushfstring(L, "%s ", info.node) : "",
+                  info.up ? "up" : "down");
+  return 1;
+}
+
+void net_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta) {
+  if (luaL_newmetatable(L, name)) {
+    luaL_setfuncs(L, meta, 0);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+  }
+  lua_pop(L, 1);
+}
+
+void net_peer_class(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"call", l_call}, {"send", l_send}, {"info", l_info}, {"close", l_peer_close}, {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__tostring", l_peer_tostring}, {NULL, NULL}};
+  net_class(L, PEER_NAME, methods, meta);
+}
