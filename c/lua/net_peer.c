@@ -33,11 +33,16 @@ void net_push_peer(lua_State *L, int self, struct net_peer *peer) {
 
 /* ---- callbacks ---- */
 
-/* The function given with this call or send, taken out of the table. */
-static void push_callback(lua_State *L, struct net_event *e) {
+/* What a callback gets for an answer that there is no memory for. Both are kept by the module, so pushing them allocates nothing. */
+static const char no_memory[] = "out of memory for the answer", memory_code[] = "MEMORY";
+
+/* The function given with this call or send, taken out of its place; kept as `ANSWERING` until the next one is. */
+static void take_callback(lua_State *L, struct net_event *e) {
   lua_Integer slot = (lua_Integer)(uint32_t)e->result->id + 1;
   net_push_handler(L, e, CALLBACKS);
   lua_rawgeti(L, -1, slot);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, -4, ANSWERING);
   lua_pushnil(L);
   lua_rawseti(L, -3, slot);
 }
@@ -51,29 +56,40 @@ static int push_failure(lua_State *L, const struct net_result *r) {
 
 static int push_answer(lua_State *L, void *data) {
   struct net_event *e = data;
-  push_callback(L, e);
-  if (e->result->code < 0) return push_failure(L, e->result);
-  lua_pushlstring(L, (const char *)e->result->bytes, e->result->length);
-  return 1;
+  take_callback(L, e);
+  int count = 1;
+  if (e->result->code < 0) count = push_failure(L, e->result);
+  else lua_pushlstring(L, (const char *)e->result->bytes, e->result->length);
+  e->pushed = true;
+  return count;
 }
 
 static int push_sent(lua_State *L, void *data) {
   struct net_event *e = data;
-  push_callback(L, e);
-  if (e->result->code < 0) return push_failure(L, e->result);
-  lua_pushboolean(L, 1);
-  return 1;
+  take_callback(L, e);
+  int count = 1;
+  if (e->result->code < 0) count = push_failure(L, e->result);
+  else lua_pushboolean(L, 1);
+  e->pushed = true;
+  return count;
 }
 
-static void on_answer(void *data, const struct net_result *result) {
-  struct net_event e = {.result = result};
-  (void)net_fire(data, "net.reply", push_answer, &e); /* The door told. */
+static int push_no_memory(lua_State *L, void *data) {
+  net_push_handler(L, data, ANSWERING);
+  lua_pushnil(L);
+  lua_pushstring(L, no_memory);
+  lua_pushstring(L, memory_code);
+  return 3;
 }
 
-static void on_sent(void *data, const struct net_result *result) {
+/* Run the callback. The door reports what fails; a callback whose arguments could not be pushed has not run, and must. */
+static void answer(struct lua_net *self, const char *site, door_push_fn *push, const struct net_result *result) {
   struct net_event e = {.result = result};
-  (void)net_fire(data, "net.sent", push_sent, &e); /* The door told. */
+  if (!net_fire(self, site, push, &e) && !e.pushed) (void)net_fire(self, site, push_no_memory, &e);
 }
+
+static void on_answer(void *data, const struct net_result *result) { answer(data, "net.reply", push_answer, result); }
+static void on_sent(void *data, const struct net_result *result) { answer(data, "net.sent", push_sent, result); }
 
 /* ---- methods ---- */
 
@@ -97,13 +113,27 @@ static int peer_error(lua_State *L, const char *verb, struct lua_peer *box, int 
   return error_push(L, lua_pushfstring(L, "%s %s", verb, text), code);
 }
 
-/* Keep the function at `index` for the request with this id; the net's userdata is on top. */
-static int keep_callback(lua_State *L, int index, uint64_t id) {
+/* Put the function at `index` where the callback of the next request will be looked for. The net's userdata is on top, and its table
+ * of callbacks afterwards. Raises, or returns a code, with nothing asked of the transport. */
+static int reserve_callback(lua_State *L, struct lua_net *self, int index, uint32_t *slot) {
+  int rc = net_next_slot(self->net, slot);
+  if (rc < 0) return rc;
   lua_getiuservalue(L, -1, CALLBACKS);
   lua_pushvalue(L, index);
-  lua_rawseti(L, -2, (lua_Integer)(uint32_t)id + 1);
-  lua_pushboolean(L, 1);
-  return 1;
+  lua_rawseti(L, -2, (lua_Integer)*slot + 1);
+  return 0;
+}
+
+/* What a call or send returns to Lua. A refused one has no callback. */
+static int asked(lua_State *L, const char *verb, struct lua_peer *box, int code, uint64_t id, uint32_t slot) {
+  if (code >= 0) {
+    assert((uint32_t)id == slot);
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushnil(L);
+  lua_rawseti(L, -2, (lua_Integer)slot + 1); /* It is there, so this needs no memory. */
+  return peer_error(L, verb, box, code);
 }
 
 static uint16_t check_type(lua_State *L, int index) {
@@ -122,10 +152,13 @@ static int l_call(lua_State *L) {
   double timeout_ms = luaL_checknumber(L, 5);
   luaL_argcheck(L, timeout_ms > 0 && timeout_ms < 1e12, 5, "expected a timeout in milliseconds, more than 0");
   luaL_checktype(L, 6, LUA_TFUNCTION);
-  uint64_t id;
+  uint64_t id = 0;
+  uint32_t slot;
   if (!check_peer(L, &box, &self)) return peer_error(L, "call to", box, ERR_CLOSED);
-  int rc = net_call(box->peer, type, lane, bytes, length, (uint64_t)ceil(timeout_ms * 1e6), on_answer, self, &id);
-  return rc < 0 ? peer_error(L, "call to", box, rc) : keep_callback(L, 6, id);
+  int rc = reserve_callback(L, self, 6, &slot);
+  if (rc < 0) return peer_error(L, "call to", box, rc);
+  rc = net_call(box->peer, type, lane, bytes, length, (uint64_t)ceil(timeout_ms * 1e6), on_answer, self, &id);
+  return asked(L, "call to", box, rc, id, slot);
 }
 
 static int l_send(lua_State *L) {
@@ -136,10 +169,13 @@ static int l_send(lua_State *L) {
   size_t length;
   const char *bytes = luaL_checklstring(L, 4, &length);
   luaL_checktype(L, 5, LUA_TFUNCTION);
-  uint64_t id;
+  uint64_t id = 0;
+  uint32_t slot;
   if (!check_peer(L, &box, &self)) return peer_error(L, "send to", box, ERR_CLOSED);
-  int rc = net_send(box->peer, type, lane, bytes, length, on_sent, self, &id);
-  return rc < 0 ? peer_error(L, "send to", box, rc) : keep_callback(L, 5, id);
+  int rc = reserve_callback(L, self, 5, &slot);
+  if (rc < 0) return peer_error(L, "send to", box, rc);
+  rc = net_send(box->peer, type, lane, bytes, length, on_sent, self, &id);
+  return asked(L, "send to", box, rc, id, slot);
 }
 
 static int l_info(lua_State *L) {
@@ -188,4 +224,6 @@ void net_peer_class(lua_State *L) {
       {"call", l_call}, {"send", l_send}, {"info", l_info}, {"close", l_peer_close}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__tostring", l_peer_tostring}, {NULL, NULL}};
   net_class(L, PEER_NAME, methods, meta);
+  lua_pushstring(L, memory_code);
+  lua_setfield(L, LUA_REGISTRYINDEX, no_memory); /* Key and value stay. */
 }

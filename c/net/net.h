@@ -182,6 +182,10 @@ int net_reply(struct net *n, const struct net_request *request, const void *byte
 /* Answer that it will not be done: name as for programs ("OVERLOADED"), text for people. */
 int net_refuse(struct net *n, const struct net_request *request, const char *name, const char *text);
 
+/* Which slot the next accepted call or send will have: the lower half of its id. So a caller can prepare what belongs to it, and
+ * fail, before the request exists. ERR_FULL, ERR_MEMORY. */
+int net_next_slot(struct net *n, uint32_t *slot);
+
 struct net_peer_info {
   struct shoal_address address; /* Dialled, or where the connection came from. */
   const char *node, *role, *dc, *advertise; /* "" before the first hello. */

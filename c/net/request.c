@@ -47,6 +47,12 @@ static int grow(struct net *n) {
   return 0;
 }
 
+int net_next_slot(struct net *n, uint32_t *slot) {
+  int rc = n->free ? 0 : grow(n);
+  if (rc == 0) *slot = n->free->index;
+  return rc;
+}
+
 /* *id is made from what was just computed, not read back: a wide load behind a narrow store would wait for it. */
 static inline int take(struct net *n, struct request **out, uint64_t *id) {
   if (!n->free) {
