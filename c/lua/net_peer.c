@@ -85,7 +85,7 @@ static int push_no_memory(lua_State *L, void *data) {
 /* Run the callback. The door reports what fails; a callback whose arguments could not be pushed has not run, and must. */
 static void answer(struct lua_net *self, const char *site, door_push_fn *push, const struct net_result *result) {
   struct net_event e = {.result = result};
-  if (!net_fire(self, site, push, &e) && !e.pushed) (void)net_fire(self, site, push_no_memory, &e);
+  if (!net_fire(self, site, push, &e) && !e.pushed) (void)net_fire(self, site, push_no_memory, &e); /* The door has reported both. */
 }
 
 static void on_answer(void *data, const struct net_result *result) { answer(data, "net.reply", push_answer, result); }
