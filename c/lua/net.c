@@ -15,6 +15,7 @@
 #include "lua/net_options.h"
 #include "lua/net_peer.h"
 #include "lua/net_request.h"
+#include "net/sealing.h"
 
 static void close_net(struct lua_handle *h) { net_close(((struct lua_net *)h)->net); }
 static void abandon_net(struct lua_handle *h) { net_abandon(((struct lua_net *)h)->net); }
@@ -74,7 +75,7 @@ static int l_listen(lua_State *L) {
   if (rc >= 0) return lua_push_address(L, &bound), 1;
   if (rc != ERR_CONFIG) return error_push(L, lua_pushfstring(L, "listen on %s", lua_tostring(L, 2)), rc);
   lua_pushnil(L);
-  lua_pushfstring(L, "listen on %s: %s", lua_tostring(L, 2), net_needs_keys);
+  lua_pushfstring(L, "listen on %s: %s", lua_tostring(L, 2), sealing_refusal(self->handle.world, &bind));
   lua_pushstring(L, error_name(rc));
   return 3;
 }

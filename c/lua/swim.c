@@ -17,6 +17,7 @@
 #include "lua/swim_options.h"
 #include "lua/swim_predict.h"
 #include "lua/swim_recording.h"
+#include "net/sealing.h"
 #include "net/tables.h"
 
 enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
@@ -210,10 +211,9 @@ static bool is_wildcard(const struct shoal_address *a) {
   return memcmp(a->bytes, none.bytes, sizeof a->bytes) == 0;
 }
 
-/* The one refusal that is about safety: unsealed datagrams are anybody's. Simulated ones are nobody's. */
 static const char *why_not(struct shoal_world *world, const struct swim_options *o) {
-  if (!address_is_loopback(&o->bind) && !world_is_simulated(world))
-    return "datagrams are not sealed yet, so without keys only loopback is allowed (127.0.0.1 or [::1])";
+  const char *unsealed = sealing_refusal(world, &o->bind);
+  if (unsealed) return unsealed;
   if (is_wildcard(&o->bind) && o->identity.address.family == 0)
     return "needs `advertise`, the address at which others reach this node";
   return NULL;

@@ -6,10 +6,8 @@
 #include "net/greeting.h"
 #include "net/link.h"
 #include "net/peer.h"
+#include "net/sealing.h"
 #include "net/turn.h"
-
-const char net_needs_keys[] =
-    "this node has no keys, so whoever reaches its port could command it: bind to 127.0.0.1 or ::1";
 
 /* ---- admission ---- */
 
@@ -93,7 +91,7 @@ int net_listen(struct net *n, const struct shoal_address *bind, struct shoal_add
   static const struct world_listener_events events = {
       .on_connection = on_connection, .on_error = on_accept_error, .on_closed = on_listener_closed};
   if (n->closing) return ERR_CLOSED;
-  if (!address_is_loopback(bind) && !world_is_simulated(n->world)) return ERR_CONFIG;
+  if (sealing_refusal(n->world, bind)) return ERR_CONFIG;
   struct listening *g = calloc(1, sizeof *g);
   if (!g) return ERR_MEMORY;
   g->net = n;

@@ -23,8 +23,8 @@
  * (ERR_FULL). A full control queue is no refusal: the connection is closed (fault counted, on_peer told), for a cancel
  * that waits is worse than one that fails.
  *
- * Sealing: there are no keys yet, so net_listen takes loopback addresses only (ERR_CONFIG), except in a simulated
- * world, which has no outside. The seam is marked in link.c: TLS stands between a frame and the stream. */
+ * Sealing: there are no keys yet, so net_listen takes loopback addresses only (sealing.h). TLS will stand between a frame and the
+ * stream: the seam is in writer.h. */
 #ifndef SHOAL_NET_H
 #define SHOAL_NET_H
 
@@ -157,10 +157,9 @@ struct net_events {
 int net_open(struct shoal_world *world, const struct net_options *options, const struct net_events *events, void *data,
              struct net **out);
 
-/* Accept connections. *bound (may be NULL) is where. ERR_CONFIG for an address that is not loopback (net_needs_keys
- * says so in words), or the world's codes. */
+/* Accept connections. *bound (may be NULL) is where. ERR_CONFIG for an address that needs keys (sealing.h says so in words), or
+ * the world's codes. */
 int net_listen(struct net *n, const struct shoal_address *bind, struct shoal_address *bound);
-extern const char net_needs_keys[];
 
 /* The peer at this address, made when it is new. Nothing is dialled before there is something to say. ERR_CLOSED, ERR_MEMORY. */
 int net_peer(struct net *n, const struct shoal_address *address, struct net_peer **out);

@@ -285,6 +285,44 @@ static void a_thousand_half_messages(void) {
   printf("ok F05 1,000 connections with unfinished messages cost %.1f MiB in all, the simulated kernels included\n", (double)in_all / MIB);
 }
 
+/* ---- what is no unfinished message, but a fault ---- */
+
+/* One frame too many, and the fault that ends the connection. */
+static void fault_of(int index, struct node *a, enum frame_fault fault) {
+  int downs = a->downs;
+  run_ms(20);
+  MUST(a->downs == downs + 1 && a->down_code == ERR_MALFORMED && net_counts(a->net)->faults[fault] == 1 && raws[index].ended == 1);
+  world_stream_close(raws[index].stream);
+  run_ms(10);
+}
+
+static void frames_out_of_turn(void) {
+  begin_sim(11, 2);
+  struct node *a = open_node(0, NULL);
+  raw_connect(&raws[0], 1, a);
+  run_ms(5);
+  raw_frame(&raws[0], 1, 2, FRAME_REQUEST | FRAME_LAST, 1, 10, 10); /* Before the greeting. */
+  fault_of(0, a, FRAME_FAULT_EARLY);
+  MUST(a->requests == 0);
+  end_sim();
+  static const struct { uint16_t type; uint8_t flags; uint64_t id; } others[] = {
+      {2, FRAME_REQUEST, 7}, {1, 0, 7}, {1, FRAME_REQUEST, 8}};
+  for (int i = 0; i < 3; i++) { /* A frame that does not continue its lane's message, by type, flags or id. */
+    begin_sim(12 + (uint64_t)i, 2);
+    a = open_node(0, NULL);
+    connect_greeted(1, a);
+    raw_frame(&raws[1], 1, 2, FRAME_REQUEST, 7, 100, 100);
+    raw_frame(&raws[1], 1, 1, FRAME_REQUEST | FRAME_LAST, 9, 100, 100); /* Another lane's may come between. */
+    run_ms(10);
+    MUST(a->requests == 1 && a->downs == 0);
+    raw_frame(&raws[1], others[i].type, 2, others[i].flags | FRAME_LAST, others[i].id, 100, 100);
+    fault_of(1, a, FRAME_FAULT_ORDER);
+    MUST(a->requests == 1 && a->told == 0 && net_counts(a->net)->assembly_bytes == 0);
+    end_sim();
+  }
+  printf("ok F70 a message before the greeting ends the connection, and so does a frame that does not continue its message\n");
+}
+
 /* ---- requests and queues over all peers ---- */
 
 static void requests_over_all(void) {
@@ -363,6 +401,7 @@ static const struct property properties[] = {
     PROPERTY(a_trickle_makes_room),
     PROPERTY(refusals_by_kind),
     PROPERTY(a_thousand_half_messages),
+    PROPERTY(frames_out_of_turn),
     PROPERTY(requests_over_all),
     PROPERTY(queued_over_all),
 };

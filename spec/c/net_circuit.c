@@ -149,6 +149,24 @@ static void control_dials_at_once(void) {
   printf("ok F68 control to a peer behind an open circuit dials, at most every half second\n");
 }
 
+static void a_trial_dials_at_once(void) {
+  struct net_options slow = {.breaker = {1, ms(30000), ms(10000)}, .backoff = {ms(300000), ms(300000), 2}}; /* A wait of 30 s or more. */
+  begin_sim(80, 2);
+  struct node *a = open_node(0, &slow);
+  struct net_peer *p = peer_of(a, &nodes[1]);
+  struct outcome first = {0}, trial = {0};
+  MUST(call(p, NET_DATA, "?", 60000, &first) == 0);
+  run_ms(10100);
+  MUST(first.code == -ECONNREFUSED && a->circuits[BREAKER_HALF_OPEN] == 1);
+  open_node(1, NULL);
+  run_ms(1000);
+  MUST(a->ups == 0 && call(p, NET_DATA, "?", 60000, &trial) == 0);
+  run_ms(10);
+  MUST(trial.count == 1 && trial.code == 0);
+  end_sim();
+  printf("ok F68 a trial does not wait for the backoff of its peer's dialling\n");
+}
+
 static void a_failure_while_dialling_counts_once(void) {
   begin_sim(75, 2);
   struct node *a = open_node(0, NULL);
@@ -226,6 +244,7 @@ static const struct property properties[] = {
     PROPERTY(control_passes_an_open_circuit),
     PROPERTY(a_trial_that_control_forestalled_decides_nothing),
     PROPERTY(control_dials_at_once),
+    PROPERTY(a_trial_dials_at_once),
     PROPERTY(a_failure_while_dialling_counts_once),
     PROPERTY(a_new_life_closes_the_circuit),
 };
