@@ -27,7 +27,7 @@
  *    4  2  major    another one is refused
  *    6  2  minor    a greater one adds fields at the end, which an older receiver skips
  *    8     cluster, node, role, dc, advertised address: five strings, each 1 byte of length and its bytes
- *    n  8  life     since minor 1: a number that this process drew when it opened its transport, not 0. Another number at the
+ *    n  8  life     since minor 1: a number of this process's own (its world's seed and the time at which it opened), not 0. Another number at the
  *                   same address is another process
  *
  * A refusal (in a REPLY with REFUSAL, and in FRAME_BYE, the last frame before a connection is closed on purpose):

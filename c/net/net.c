@@ -79,7 +79,8 @@ int net_open(struct shoal_world *world, const struct net_options *options, const
   n->turn.data = n;
   n->hello.major = FRAME_MAJOR;
   n->hello.minor = FRAME_MINOR;
-  n->hello.life = world_random(world);
+  /* The seed is another one in each process, the clock in each simulated restart. It takes nothing from the random stream. */
+  n->hello.life = world_seed(world) ^ (uint64_t)world_wall_ns(world) * UINT64_C(0x9e3779b97f4a7c15);
   if (n->hello.life == 0) n->hello.life = 1;
   ring_init(&n->ungreeted);
   ring_init(&n->assemblies.open);
