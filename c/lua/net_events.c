@@ -28,11 +28,11 @@ static int push_on_peer(lua_State *L, void *data) {
 }
 
 static int nothing(lua_State *L) {
-  (void)L; /* What is called where only the pushing mattered. */
+  (void)L; /* The push function has done all of the work. */
   return 0;
 }
 
-/* The peer is no more: its userdata lives on as long as somebody holds it, and knows. */
+/* The peer is gone. Its userdata lives as long as Lua holds it, and refuses calls. */
 static int push_forget(lua_State *L, void *data) {
   struct net_event *e = data;
   struct net_peer_info info;

@@ -33,10 +33,11 @@ void net_push_peer(lua_State *L, int self, struct net_peer *peer) {
 
 /* ---- callbacks ---- */
 
-/* What a callback gets for an answer that there is no memory for. Both are kept by the module, so pushing them allocates nothing. */
+/* The arguments of a callback whose answer there was no memory for. The registry holds both strings, so pushing them allocates
+ * nothing. */
 static const char no_memory[] = "out of memory for the answer", memory_code[] = "MEMORY";
 
-/* The function given with this call or send, taken out of its place; kept as `ANSWERING` until the next one is. */
+/* Push the function of this call or send and empty its slot. ANSWERING holds the function until the next answer. */
 static void take_callback(lua_State *L, struct net_event *e) {
   lua_Integer slot = (lua_Integer)(uint32_t)e->result->id + 1;
   net_push_handler(L, e, CALLBACKS);
@@ -82,7 +83,8 @@ static int push_no_memory(lua_State *L, void *data) {
   return 3;
 }
 
-/* Run the callback. The door reports what fails; a callback whose arguments could not be pushed has not run, and must. */
+/* Run the callback. The door reports each failure. If the arguments could not be pushed, the callback has not run yet: run it with
+ * MEMORY. */
 static void answer(struct lua_net *self, const char *site, door_push_fn *push, const struct net_result *result) {
   struct net_event e = {.result = result};
   if (!net_fire(self, site, push, &e) && !e.pushed) (void)net_fire(self, site, push_no_memory, &e); /* The door has reported both. */
@@ -93,7 +95,7 @@ static void on_sent(void *data, const struct net_result *result) { answer(data, 
 
 /* ---- methods ---- */
 
-/* The peer at 1, its net's userdata pushed. False when there is nobody any more to talk to. */
+/* The peer at 1; pushes its net's userdata. False when the peer or its net is gone. */
 static bool check_peer(lua_State *L, struct lua_peer **peer, struct lua_net **self) {
   *peer = luaL_checkudata(L, 1, PEER_NAME);
   lua_getiuservalue(L, 1, 1);
@@ -113,8 +115,8 @@ static int peer_error(lua_State *L, const char *verb, struct lua_peer *box, int 
   return error_push(L, lua_pushfstring(L, "%s %s", verb, text), code);
 }
 
-/* Put the function at `index` where the callback of the next request will be looked for. The net's userdata is on top, and its table
- * of callbacks afterwards. Raises, or returns a code, with nothing asked of the transport. */
+/* Store the function at `index` as the callback of the next request. The net's userdata is on top; its table of callbacks is pushed.
+ * Raises, or returns a code, before the transport is asked for anything. */
 static int reserve_callback(lua_State *L, struct lua_net *self, int index, uint32_t *slot) {
   int rc = net_next_slot(self->net, slot);
   if (rc < 0) return rc;
@@ -124,7 +126,7 @@ static int reserve_callback(lua_State *L, struct lua_net *self, int index, uint3
   return 0;
 }
 
-/* What a call or send returns to Lua. A refused one has no callback. */
+/* Push the results of a call or send. A refused one has no callback. */
 static int asked(lua_State *L, const char *verb, struct lua_peer *box, int code, uint64_t id, uint32_t slot) {
   if (code >= 0) {
     assert((uint32_t)id == slot);

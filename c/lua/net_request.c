@@ -42,8 +42,7 @@ static int push_on_request(lua_State *L, void *data) {
   return 5;
 }
 
-/* Hold on to the current request no longer: who keeps it unanswered is the handler, or nobody. Allocates nothing, so that it
- * needs no protection. */
+/* Release the current request: from now on only the handler keeps it. Allocates nothing, so it needs no protection. */
 static void let_go(struct lua_net *self) {
   lua_State *L = self->handle.L;
   if (!L || !lua_checkstack(L, 2)) return; /* Then it is held until the next request comes. */

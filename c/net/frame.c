@@ -21,7 +21,7 @@ const char *frame_fault_text(enum frame_fault fault) {
 enum frame_fault frame_check(const struct frame *f) {
   uint8_t kind = f->flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK);
   if (f->length > FRAME_BODY_MAX) return FRAME_FAULT_LENGTH;
-  if (f->length == 0 && !(f->flags & FRAME_LAST)) return FRAME_FAULT_LENGTH; /* Else a message could go on for ever. */
+  if (f->length == 0 && !(f->flags & FRAME_LAST)) return FRAME_FAULT_LENGTH; /* Otherwise a message could go on for ever. */
   if (kind == FRAME_LINK && f->length > FRAME_LINK_MAX) return FRAME_FAULT_LENGTH;
   if (f->lane >= FRAME_LANES) return FRAME_FAULT_LANE;
   if (f->flags & ~FRAME_FLAGS || (kind & (kind - 1))) return FRAME_FAULT_FLAGS;
@@ -76,7 +76,7 @@ bool frame_hello_get(const uint8_t *bytes, size_t length, struct frame_hello *ou
   out->minor = (uint16_t)(bytes[6] << 8 | bytes[7]);
   out->life = 0;
   out->cluster[0] = out->node[0] = out->role[0] = out->dc[0] = out->advertise[0] = 0;
-  if (out->major != FRAME_MAJOR) return true; /* What follows is another version's: only the refusal needs this one. */
+  if (out->major != FRAME_MAJOR) return true; /* The rest has another version's form, and a refusal needs no more. */
   const uint8_t *p = bytes + 8, *end = bytes + length;
   bool named = get_string(&p, end, out->cluster) && get_string(&p, end, out->node) && get_string(&p, end, out->role) &&
                get_string(&p, end, out->dc) && get_string(&p, end, out->advertise) && out->node[0] != 0;

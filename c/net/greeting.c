@@ -13,7 +13,6 @@ int greeting_send(struct link *l) {
   return writer_frame(l, FRAME_HELLO, body, frame_hello_put(body, &l->net->hello));
 }
 
-/* Say why, finish our side, and let the other end close; the linger bounds it. */
 void greeting_end(struct link *l, const char *name, const char *text) {
   uint8_t body[FRAME_REFUSAL_MAX];
   l->shut = true;
@@ -102,7 +101,7 @@ static void on_bye(struct link *l, const uint8_t *body, size_t length) {
   char text[FRAME_TEXT_MAX + 1];
   memcpy(text, reason.text, reason.text_length);
   text[reason.text_length] = 0;
-  bool closed = code == ERR_CLOSED; /* An everyday end; any other has a reason that somebody should hear. */
+  bool closed = code == ERR_CLOSED; /* An everyday end; any other name is reported with its reason. */
   link_lose(l, closed ? ERR_DISCONNECTED : code, text, closed);
 }
 
@@ -114,7 +113,7 @@ void greeting_on_frame(struct link *l, const struct frame *f, const uint8_t *bod
   case FRAME_PONG: return;
   case FRAME_PING:
     if (l->state == LINK_HELLO) link_bad(l, FRAME_FAULT_EARLY);
-    else if (l->state == LINK_UP) (void)peer_push(l->peer, NET_CONTROL, pong, NULL, 0, false); /* Full: that closed the connection. */
+    else if (l->state == LINK_UP) (void)peer_push(l->peer, NET_CONTROL, pong, NULL, 0, false); /* A full queue has closed the connection. */
     return;
   default: link_bad(l, FRAME_FAULT_LINK);
   }

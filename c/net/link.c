@@ -148,7 +148,7 @@ void link_on_timer(struct link *l) {
     } else {
       uint64_t next = now + keepalive_ns, end = l->heard_at_ns + idle_ns;
       net_set_timer(n, &l->timer, next < end ? next : end);
-      (void)peer_push(l->peer, NET_CONTROL, ping, NULL, 0, false); /* Full: that closed the connection. */
+      (void)peer_push(l->peer, NET_CONTROL, ping, NULL, 0, false); /* A full queue has closed the connection. */
     }
   }
 }

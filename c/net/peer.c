@@ -71,14 +71,14 @@ void peer_free(struct net_peer *p) {
   free(p);
 }
 
-/* ---- what it is told to carry ---- */
+/* ---- bounds ---- */
 
 int peer_overflow(struct net_peer *p, enum net_lane lane) {
   struct net *n = p->net;
   n->counts.drops[lane][NET_DROP_FULL]++;
   if (lane != NET_CONTROL) return ERR_FULL;
   n->counts.control_overflows++;
-  const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
+  const char *text = "the control queue is full; the connection is closed, so that senders learn it";
   if (p->link) link_lose(p->link, ERR_FULL, text, false);
   else peer_lost(p, NULL, ERR_FULL, text, false);
   return ERR_FULL;
@@ -192,7 +192,7 @@ void net_peer_close(struct net_peer *p) {
   }
 }
 
-/* ---- what is known of it ---- */
+/* ---- facts ---- */
 
 void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
   *out = (struct net_peer_info){.address = p->address,

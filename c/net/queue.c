@@ -46,7 +46,7 @@ int queue_push(struct queue *q, struct frame_head head, const void *body, size_t
   do {
     size_t part = length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX;
     frame_put_head(to, head, part, part == length ? FRAME_LAST : 0);
-    if (part) { /* `body` may be NULL then, to which not even 0 may be added. */
+    if (part) { /* `body` may be NULL otherwise, and adding even 0 to it is undefined. */
       memcpy(to + FRAME_HEADER, from, part);
       from += part;
     }
@@ -97,7 +97,7 @@ static size_t message_length(const struct queue *q, size_t at) {
 const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
                           size_t *length, uint32_t *dropped) {
   *dropped = 0;
-  if (!(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, unseen: the common case. */
+  if (!(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, without a look at its frames: the common case. */
     *length = queue_bytes(q);
     return *length ? q->bytes + q->head : NULL;
   }
@@ -107,7 +107,7 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
   while (q->head + run < q->tail) {
     frame_get(q->bytes + q->head + run, &f);
     if (!inside && q->stale && drop && drop(data, &f)) {
-      if (run) break; /* The run up to here goes first. */
+      if (run) break; /* Send the run before it first. */
       size_t whole = message_length(q, q->head);
       q->messages--;
       ++*dropped;

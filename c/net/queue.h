@@ -2,17 +2,17 @@
  *
  * The bytes lie in one buffer, so that a write takes many messages with one pointer and without a copy. It grows to
  * what the lane needed and is given back when a burst is over. Positions count all bytes that ever went in.
- * Bounds are kept here and watched by the caller (peer_push): an empty lane takes any one message, otherwise at most
- * messages_max and bytes_max of bodies and the headers before them. */
+ * The bounds stand here, and the caller keeps them (peer_push): an empty lane takes any one message, otherwise a lane holds at most
+ * messages_max messages and bytes_max bytes, headers included. */
 #ifndef SHOAL_NET_QUEUE_H
 #define SHOAL_NET_QUEUE_H
 
 #include "net/frame.h"
 
-/* What many queues hold together. */
+/* Sums over many queues. */
 struct queue_total {
-  size_t bytes;     /* That wait. */
-  size_t bytes_max; /* Watched by the caller, too. */
+  size_t bytes;     /* Of messages that wait. */
+  size_t bytes_max; /* The caller keeps it, too. */
   size_t capacity;  /* Of all buffers. */
 };
 
@@ -20,7 +20,7 @@ struct queue {
   struct queue_total *total;
   uint8_t *bytes;
   size_t capacity, head, tail;
-  size_t easy; /* Up to here the tail may go without a look at bounds or capacity. */
+  size_t easy; /* The tail may grow to here without a check of bounds or capacity. */
   uint64_t taken;    /* Position of head. */
   uint32_t messages; /* Waiting; one that has begun to leave counts until its last frame has. */
   uint32_t messages_max, bytes_max;
@@ -43,8 +43,7 @@ static inline bool queue_total_full(const struct queue *q, size_t length) {
 /* Add a message, whatever the bounds; LAST is set here. 0 or ERR_MEMORY. */
 int queue_push(struct queue *q, struct frame_head head, const void *body, size_t length);
 
-/* Nearly each message is one frame and has room, and what a request costs is mostly this: so that is inline. False: it is
- * another kind. */
+/* The common case, and most of the cost of a request, so it is inline: one frame, and there is room. False: take queue_push. */
 static inline bool queue_push_easily(struct queue *q, struct frame_head head, const void *body, size_t length) {
   if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max || queue_total_full(q, length))
     return false;

@@ -112,7 +112,7 @@ static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, b
   return allowed || lane == NET_CONTROL ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
 }
 
-/* Inlined into its two callers: what is constant there makes most of it go away. */
+/* Inlined into its two callers, whose constant arguments remove most of it. */
 __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint16_t type, enum net_lane lane, bool call,
                                                        const void *bytes, size_t length, uint64_t deadline_ns,
                                                        net_result_fn *fn, void *data, struct request **out,
@@ -148,7 +148,7 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
     peer_redial_by(p, trial ? net_now(n) : p->dialled_ns + n->options.backoff.base_ns);
   }
   struct request *last = p->outstanding.previous;
-  if (!call) deadline_ns = last->deadline_ns; /* It does not matter, and keeps the order. */
+  if (!call) deadline_ns = last->deadline_ns; /* A send has none; this value keeps the ring in order. */
   else if (deadline_ns < last->deadline_ns) p->disordered = true; /* The head's own is 0. */
   r->deadline_ns = deadline_ns;
   r->next = &p->outstanding;
@@ -216,13 +216,13 @@ static void time_out(struct request *r) {
   struct net_peer *p = r->peer;
   p->net->counts.timeouts++;
   if (p->lanes[r->lane].messages) p->lanes[r->lane].stale = true;
-  /* While it is being dialled, a peer's silence is counted by the dialling, once. */
+  /* While a peer is being dialled, its silence is one failure: the dial's own. */
   if (r->trial || (p->link && p->link->state == LINK_UP)) peer_failed(p, r->trial);
   request_end(r, ERR_TIMEOUT);
 }
 
-/* Setting a deadline costs a comparison and taking it back nothing: a peer has one timer, and who is due is found when it
- * fires. The ring rises while the timeouts are alike, and the search then ends at the first that is not due. */
+/* A peer has one timer for all its deadlines: setting one is a comparison, cancelling one is free, and the due ones are found when
+ * the timer fires. While timeouts are alike the deadlines rise along the ring, and the search ends at the first that is not due. */
 void request_on_deadline(struct net_peer *p) {
   uint64_t now = net_now(p->net), next_ns = UINT64_MAX;
   for (struct request *r = p->outstanding.next, *next; r != &p->outstanding; r = next) {
@@ -262,11 +262,11 @@ void request_deliver(struct net *n) {
   }
 }
 
-/* An answer to a call that is no more, or never was. */
+/* An answer to a call that has ended, or that never was. */
 static void count_late(struct net *n, uint64_t id) {
   uint32_t index = (uint32_t)id, generation = (uint32_t)(id >> 32);
   bool was = generation && index < n->requests_count && at(n, index)->generation >= generation &&
-             !request_find(n, id); /* One that waits, for another peer or lane, is not this peer's to answer. */
+             !request_find(n, id); /* A call that waits on another peer or lane is not this peer's to answer. */
   ++*(was ? &n->counts.late_replies : &n->counts.stray_replies);
 }
 
@@ -340,7 +340,7 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
-/* One less waits for our answer, whether that found its way or not. */
+/* One request less waits for our answer, whether or not the answer could be sent. */
 static inline void answered(struct net *n, const struct net_request *request) {
   n->unanswered -= request->lane != NET_CONTROL && n->unanswered > 0;
 }
@@ -371,7 +371,7 @@ __attribute__((noinline)) static int reply_slowly(struct net *n, const struct ne
                                                   size_t length) {
   int rc = length > FRAME_MESSAGE_MAX ? ERR_TOO_LARGE : answer(n, request, 0, bytes, length);
   if (rc == ERR_TOO_LARGE) n->counts.drops[request->lane][NET_DROP_TOO_LARGE]++;
-  /* The asker learns it at once, rather than by its timeout; a refusal is let through a full queue. */
+  /* The asker learns it now, not by its timeout: a refusal passes a full queue. */
   if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
   if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
   if (rc == ERR_MEMORY) (void)net_refuse(n, request, "OVERLOADED", "out of memory for the answer; try again in 1000 ms");

@@ -23,7 +23,7 @@ void turn_on_timer(void *data) {
   struct net *n = data;
   struct wheel_entry *e;
   n->armed_at_ns = UINT64_MAX;
-  while ((e = wheel_pop(&n->wheel, net_now(n)))) { /* None of these runs code from above. */
+  while ((e = wheel_pop(&n->wheel, net_now(n)))) { /* None of these runs a callback of the user. */
     switch ((enum timer_kind)e->kind) {
     case TIMER_DEADLINE: request_on_deadline(OWNER(e, struct net_peer, deadline)); break;
     case TIMER_LINK: link_on_timer(OWNER(e, struct link, timer)); break;
@@ -86,9 +86,9 @@ static void settle(struct net_peer *p) {
     else peer_dial(p);
   }
   if (!p->gone) return;
-  if (p->marked) return; /* More to tell first. */
+  if (p->marked) return; /* It has events to send first. */
   if (!line_empty(&n->ended)) {
-    net_mark(p); /* Its requests' ends are told before its own. */
+    net_mark(p); /* The callbacks of its requests run before its own last event. */
     return;
   }
   net_peer_event(p, NET_GONE, 0, "");
@@ -133,7 +133,7 @@ void turn_end(void *data) {
     end = p == last;
     settle(p);
   }
-  if (n->marked_first || !line_empty(&n->ended)) net_wake(n); /* What this gave rise to. */
+  if (n->marked_first || !line_empty(&n->ended)) net_wake(n); /* The callbacks made more work. */
   finish(n);
 }
 

@@ -24,8 +24,8 @@ int writer_frame(struct link *l, enum frame_link type, const void *body, size_t 
 #define EACH_LANE(lane, set) \
   for (unsigned left_ = (set), lane; left_ && (lane = (unsigned)__builtin_ctz(left_), true); left_ &= left_ - 1)
 
-/* At most one frame's worth of bytes a write, the highest lane first, and none before the kernel took the last write: so
- * what comes next can still overtake what waits. taken[] is set for busy lanes. */
+/* A write is at most one frame long, takes the highest lane first, and begins when the kernel has taken the last one: so a later
+ * urgent message can still overtake. Sets taken[] of busy lanes. */
 static size_t gather(struct net_peer *p, struct world_buffer buffers[NET_LANES], size_t taken[NET_LANES]) {
   size_t count = 0, budget = FRAME_MAX;
   EACH_LANE(lane, p->busy) {
@@ -35,7 +35,7 @@ static size_t gather(struct net_peer *p, struct world_buffer buffers[NET_LANES],
     if (!bytes) taken[lane] = 0;
     else buffers[count++] = (struct world_buffer){bytes, taken[lane]};
     if (budget) p->net->counts.drops[lane][NET_DROP_EXPIRED] += dropped;
-    /* A lower lane does not slip in where this one's next frame had no room. */
+    /* A lower lane must not slip in because this lane's next frame had no room. */
     budget = queue_bytes(q) > taken[lane] ? 0 : budget - taken[lane];
   }
   return count;
@@ -55,7 +55,7 @@ static int flush_some(struct link *l) {
   struct world_buffer buffers[NET_LANES];
   size_t taken[NET_LANES];
   size_t count = gather(l->peer, buffers, taken);
-  int rc = count ? link_write(l, buffers, count) : 0; /* 0: all of it had ended. */
+  int rc = count ? link_write(l, buffers, count) : 0; /* 0: all of the requests had ended. */
   if (rc == 0) take(l->peer, taken);
   return rc;
 }

@@ -57,6 +57,30 @@ static void in_flight(void) {
   printf("ok calls in flight: 500, 300, 200 by lane, 1000 in all, control not counted; the next is FULL\n");
 }
 
+static int ended;
+static void on_end(void *data, const struct net_result *result) {
+  (void)data;
+  MUST(result->code == ERR_CLOSED);
+  ended++;
+}
+
+static void requests_in_all(void) {
+  enum { MOST = 1024 * 256 }; /* REQUESTS_CHUNKS * REQUESTS_A_CHUNK */
+  struct net_peer *p = connected(10, NULL, NULL);
+  nodes[1].mode = IGNORE;
+  for (int i = 0; i < MOST; i++) {
+    MUST(net_call(p, 1, NET_CONTROL, "c", 1, ms(600000), on_end, NULL, NULL) == 0);
+    if (i % 4000 == 3999) run_ms(10);
+  }
+  run_ms(10);
+  uint32_t slot;
+  MUST(net_call(p, 1, NET_CONTROL, "c", 1, ms(600000), on_end, NULL, NULL) == ERR_FULL && net_next_slot(nodes[0].net, &slot) == ERR_FULL);
+  MUST(nodes[1].requests == MOST && nodes[0].downs == 0 && ended == 0);
+  end_sim();
+  MUST(ended == MOST);
+  printf("ok calls and sends are 262,144 in all; the next is FULL\n");
+}
+
 static void queues(void) {
   struct net_options small = {.lane_queue_max = {0, 0, 10, 0}, .lane_queue_bytes_max = {0, 0, 0, 1000}};
   struct net_peer *p = connected(3, &small, NULL);
@@ -221,6 +245,7 @@ static void expired(void) {
 
 static const struct property properties[] = {
     PROPERTY(in_flight),
+    PROPERTY(requests_in_all),
     PROPERTY(queues),
     PROPERTY(control_overflow),
     PROPERTY(lanes_by_rank),

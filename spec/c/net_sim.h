@@ -22,7 +22,7 @@ struct node {
   char down_text[TEXT_MAX];
   char order[64]; /* First byte of each message that came, as far as there is room. */
   /* How requests are answered. */
-  enum { ECHO, HOLD, REFUSE, CLOSE_NET, CLOSE_PEER } mode;
+  enum { ECHO, HOLD, REFUSE, CLOSE_NET, CLOSE_PEER, IGNORE } mode;
   struct net_request held[OUTCOMES_MAX];
   int held_count;
 };

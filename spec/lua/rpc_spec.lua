@@ -421,7 +421,7 @@ describe("rpc", function ()
     gate:sends { "ask" }
     gate:handle("tell", function () return true end)
     assert.is_true(gate:check())
-    assert.error_matches(function () peer:start("tell", {}) end, "this node never said that it sends tell")
+    assert.error_matches(function () peer:start("tell", {}) end, "this node never declared that it sends tell")
   end)
 
   it("tells watchers of connections, each by itself", function ()

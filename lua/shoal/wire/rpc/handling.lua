@@ -1,4 +1,4 @@
---- How rpc runs handlers: each message in a task that is kept and used again, its results as the answer; one-way messages in bounds.
+--- How rpc runs handlers: each message in a reused task, whose results become the answer. One-way messages are bounded.
 local errors = require "shoal.base.errors"
 local messages = require "shoal.wire.messages"
 local task = require "shoal.base.task"
@@ -9,7 +9,7 @@ local IDLE_MAX = 64 -- Workers kept for the next request.
 --- One-way messages that are being handled. Nobody waits for them, so the transport does not count them as it does requests.
 local ONE_WAY_MAX, ONE_WAY_PEER_MAX = 1000, 250
 
---- Answer; what keeps the answer from being sent is an incident at `rpc.reply`.
+--- Answer. An answer that cannot be sent is an incident at `rpc.reply`.
 local function answer(self, ids, request, bytes)
   local ok, err, code = self.net:reply(request, bytes)
   if not ok then errors.report("rpc.reply", ids, err, code) end
@@ -32,7 +32,7 @@ local function finish(self, message, ids, request, ok, reply, err, code)
   end
   if reply == nil and err ~= nil then
     if request then return handling.refuse(self, ids, request, code, tostring(err)) end
-    errors.report("rpc.handler", ids, err, code) -- Nobody waits for this refusal, so it would be lost.
+    errors.report("rpc.handler", ids, err, code) -- No sender waits for this refusal, so it would be lost.
     return
   end
   if not request then return end
@@ -55,8 +55,8 @@ local function finish(self, message, ids, request, ok, reply, err, code)
   handling.refuse(self, ids, request, "FAILED", err)
 end
 
---- A one-way message is to be handled: is there room? What finds none is dropped and an incident at `rpc.shed`. Control is bounded by
---- peer only, and its connection is closed: its sender must learn that a message was lost.
+--- Is there room to handle one more one-way message? If not, it is dropped and reported at `rpc.shed`. The control lane is bounded by
+--- peer only; beyond that bound the connection is closed, so that the sender learns that a message was lost.
 local function enter(self, message, peer)
   local mine, control = peer.one_way or 0, message.lane == "control"
   if mine < ONE_WAY_PEER_MAX and (control or self.one_way < ONE_WAY_MAX) then
@@ -80,8 +80,8 @@ local function serve(self, worker)
   worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
 end
 
---- Handlers run in tasks that are kept and used again: a coroutine and its task for every request would cost more than
---- all else here. A worker that waits in its handler is simply not among the idle ones.
+--- Handlers run in reused tasks: a coroutine and a task for every request would cost more than all the rest of this file. A worker
+--- whose handler waits is not among the idle ones.
 local function work(self, worker)
   local idle, inbox = self.idle, worker.inbox
   repeat
