@@ -63,6 +63,12 @@ void breaker_heard(struct breaker *b) {
   b->trial = false;
 }
 
+void breaker_close(struct breaker *b) {
+  b->status = BREAKER_CLOSED;
+  b->trial = false;
+  b->count = 0;
+}
+
 void breaker_release(struct breaker *b) { b->trial = false; }
 
 uint64_t breaker_deadline(const struct breaker *b) {

@@ -7,6 +7,7 @@
  *     |         the trial succeeded                                    v
  *     +---------------------------------------------------------  HALF_OPEN      [breaker_success]
  *                                the trial failed: OPEN again                    [breaker_failure]
+ *   OPEN, HALF_OPEN --> CLOSED: the peer answered something that passed nevertheless, or it restarted [breaker_close]
  *
  * A success clears what was counted: on a busy connection one slow request among a thousand answered ones says
  * nothing about the peer. While OPEN nothing counts, and while HALF_OPEN only the trial does: what was asked before it
@@ -54,6 +55,11 @@ void breaker_failure(struct breaker *b, uint64_t now_ns, bool trial);
 /* The peer came to us by itself: an OPEN circuit is HALF_OPEN at once. It proves that the peer lives, not that it answers,
  * so the one trial is still asked. A restarted peer is then not kept waiting for open_ns. */
 void breaker_heard(struct breaker *b);
+
+/* The failures that were counted say nothing any more: the peer answered a message that passes whatever the circuit says, or
+ * its process is another one. CLOSED with nothing counted; a trial that is on its way decides nothing any more, and its asker
+ * must forget that it was one. */
+void breaker_close(struct breaker *b);
 
 /* The trial ended without saying anything about the peer (it was withdrawn here): the next one asked is the trial. */
 void breaker_release(struct breaker *b);

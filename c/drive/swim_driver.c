@@ -1,4 +1,5 @@
 #include "drive/swim_driver.h"
+#include "net/sealing.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -185,8 +186,8 @@ static bool is_wildcard(const struct shoal_address *a) {
 
 /* Unsealed datagrams can be anybody's; simulated ones cannot. */
 const char *swim_driver_refuses(struct shoal_world *world, const struct swim_driver_options *o) {
-  if (!address_is_loopback(&o->bind) && !world_is_simulated(world))
-    return "datagrams are not sealed yet, so without keys only loopback is allowed (127.0.0.1 or [::1])";
+  const char *unsealed = sealing_refusal(world, &o->bind);
+  if (unsealed) return unsealed;
   if (is_wildcard(&o->bind) && o->identity.address.family == 0)
     return "needs `advertise`, the address at which others reach this node";
   return NULL;

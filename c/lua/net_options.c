@@ -61,7 +61,11 @@ void net_check_options(lua_State *L, int index, struct net_options *out) {
                               .idle_timeout_ms = count_field(L, index, "idle_timeout_ms"),
                               .linger_ms = count_field(L, index, "linger_ms"),
                               .in_flight_max = count_field(L, index, "in_flight_max"),
-                              .unanswered_max = count_field(L, index, "unanswered_max")};
+                              .unanswered_max = count_field(L, index, "unanswered_max"),
+                              .unanswered_all_max = count_field(L, index, "unanswered_all_max"),
+                              .connections_max = count_field(L, index, "connections_max"),
+                              .assembly_bytes_max = count_field(L, index, "assembly_bytes_max"),
+                              .queued_bytes_max = count_field(L, index, "queued_bytes_max")};
   lane_fields(L, index, "lane_in_flight_max", out->lane_in_flight_max);
   lane_fields(L, index, "lane_queue_max", out->lane_queue_max);
   lane_fields(L, index, "lane_queue_bytes_max", out->lane_queue_bytes_max);
@@ -90,9 +94,10 @@ static const struct {
   size_t offset;
 } fields[] = {COUNT(messages_sent),      COUNT(messages_received), COUNT(bytes_sent),        COUNT(bytes_received),
               COUNT(writes),             COUNT(requests),          COUNT(replies),           COUNT(timeouts),
-              COUNT(late_replies),       COUNT(stray_replies),     COUNT(shed_requests),     COUNT(unsent_replies),
+              COUNT(late_replies),       COUNT(stray_replies),     COUNT(unsent_replies),
               COUNT(dials),              COUNT(dials_failed),      COUNT(accepted),          COUNT(accept_errors),
-              COUNT(handshakes_refused), COUNT(connections_lost),  COUNT(idle_closed),       COUNT(control_overflows)};
+              COUNT(handshakes_refused), COUNT(connections_lost),  COUNT(idle_closed),       COUNT(control_overflows),
+              COUNT(connections_open),   COUNT(assembly_bytes),    COUNT(queued_bytes),      COUNT(unanswered)};
 
 void net_push_counts(lua_State *L, const struct net_counts *counts) {
   lua_newtable(L);
@@ -102,6 +107,10 @@ void net_push_counts(lua_State *L, const struct net_counts *counts) {
   for (int fault = 1; fault < FRAME_FAULTS_COUNT; fault++)
     set_count(L, frame_fault_name((enum frame_fault)fault), counts->faults[fault]);
   lua_setfield(L, -2, "faults");
+  lua_newtable(L);
+  for (int refusal = 0; refusal < NET_REFUSALS_COUNT; refusal++)
+    set_count(L, net_refusal_name((enum net_refusal)refusal), counts->refused[refusal]);
+  lua_setfield(L, -2, "refused");
   lua_newtable(L);
   for (int lane = 0; lane < NET_LANES; lane++) {
     lua_newtable(L);
@@ -121,7 +130,6 @@ static void set_text(lua_State *L, const char *name, const char *text) {
 }
 
 void net_push_info(lua_State *L, struct net_peer *peer) {
-  static const char *const levels[] = {"none", "throttle", "batch", "reject"};
   struct net_peer_info info;
   net_peer_info(peer, &info);
   lua_newtable(L);
@@ -130,7 +138,6 @@ void net_push_info(lua_State *L, struct net_peer *peer) {
   set_text(L, "dc", info.dc);
   set_text(L, "advertise", info.advertise);
   set_text(L, "circuit", breaker_name(info.circuit));
-  set_text(L, "level", levels[info.level]);
   lua_push_address(L, &info.address);
   lua_setfield(L, -2, "address");
   lua_pushboolean(L, info.up);
@@ -139,8 +146,4 @@ void net_push_info(lua_State *L, struct net_peer *peer) {
   lua_setfield(L, -2, "dialled");
   set_count(L, "in_flight", info.in_flight);
   set_count(L, "queued_bytes", info.queued_bytes);
-  lua_newtable(L);
-  for (int lane = 0; lane < NET_LANES; lane++)
-    set_count(L, net_lane_name((enum net_lane)lane), info.lane_in_flight[lane]);
-  lua_setfield(L, -2, "lane_in_flight");
 }

@@ -21,7 +21,8 @@ const char *frame_fault_text(enum frame_fault fault) {
 enum frame_fault frame_check(const struct frame *f) {
   uint8_t kind = f->flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK);
   if (f->length > FRAME_BODY_MAX) return FRAME_FAULT_LENGTH;
-  if (f->length == 0 && !(f->flags & FRAME_LAST)) return FRAME_FAULT_LENGTH; /* Else a message could go on for ever. */
+  if (f->length == 0 && !(f->flags & FRAME_LAST)) return FRAME_FAULT_LENGTH; /* Otherwise a message could go on for ever. */
+  if (kind == FRAME_LINK && f->length > FRAME_LINK_MAX) return FRAME_FAULT_LENGTH;
   if (f->lane >= FRAME_LANES) return FRAME_FAULT_LANE;
   if (f->flags & ~FRAME_FLAGS || (kind & (kind - 1))) return FRAME_FAULT_FLAGS;
   if (f->flags & FRAME_REFUSAL && kind != FRAME_REPLY) return FRAME_FAULT_FLAGS;
@@ -50,6 +51,11 @@ size_t frame_hello_put(uint8_t *out, const struct frame_hello *hello) {
   p += put_string(p, hello->role);
   p += put_string(p, hello->dc);
   p += put_string(p, hello->advertise);
+  if (hello->minor >= 1) {
+    uint64_t life = __builtin_bswap64(hello->life);
+    memcpy(p, &life, sizeof life);
+    p += sizeof life;
+  }
   assert(p - out <= FRAME_HELLO_MAX);
   return (size_t)(p - out);
 }
@@ -68,11 +74,16 @@ bool frame_hello_get(const uint8_t *bytes, size_t length, struct frame_hello *ou
   if (length < 8 || memcmp(bytes, magic, sizeof magic) != 0) return false;
   out->major = (uint16_t)(bytes[4] << 8 | bytes[5]);
   out->minor = (uint16_t)(bytes[6] << 8 | bytes[7]);
+  out->life = 0;
   out->cluster[0] = out->node[0] = out->role[0] = out->dc[0] = out->advertise[0] = 0;
-  if (out->major != FRAME_MAJOR) return true; /* What follows is another version's: only the refusal needs this one. */
+  if (out->major != FRAME_MAJOR) return true; /* The rest has another version's form, and a refusal needs no more. */
   const uint8_t *p = bytes + 8, *end = bytes + length;
-  return get_string(&p, end, out->cluster) && get_string(&p, end, out->node) && get_string(&p, end, out->role) &&
-         get_string(&p, end, out->dc) && get_string(&p, end, out->advertise) && out->node[0] != 0;
+  bool named = get_string(&p, end, out->cluster) && get_string(&p, end, out->node) && get_string(&p, end, out->role) &&
+               get_string(&p, end, out->dc) && get_string(&p, end, out->advertise) && out->node[0] != 0;
+  if (!named || out->minor == 0) return named;
+  if (end - p < 8) return false;
+  out->life = frame_word(p);
+  return true;
 }
 
 size_t frame_refusal_put(uint8_t *out, const char *name, const char *text, size_t text_length) {

@@ -7,8 +7,8 @@
  *    4      2   type     the message's type, the application's; in a LINK frame: enum frame_link
  *    6      1   lane     0 control, 1 dispatch, 2 data, 3 telemetry
  *    7      1   flags    below
- *    8      8   id       a REQUEST's or a REPLY's request id, > 0, given by who asks; of a message that wants no
- *                        answer: its merge key, or 0
+ *    8      8   id       a REQUEST's or a REPLY's request id, > 0, drawn by the asking side; of a message that wants no
+ *                        answer: 0, ignored
  *   16      n   body
  *
  * A message is one or more frames of one lane with equal type, flags and id, the last one marked LAST; between them no
@@ -19,14 +19,16 @@
  *   REQUEST   0x02  wants a REPLY with the same id and lane
  *   REPLY     0x04  answers the request with this id
  *   REFUSAL   0x08  with REPLY: the body is a refusal
- *   LINK      0x10  between the two transports, never for the application: one frame, control lane
+ *   LINK      0x10  between the two transports, never for the application: one frame, control lane, FRAME_LINK_MAX at most
  * At most one of REQUEST, REPLY, LINK; none of them: a message that wants no answer.
  *
  * Hello, the first frame each way (LINK, type FRAME_HELLO):
  *    0  4  magic    "shol"
  *    4  2  major    another one is refused
- *    6  2  minor    new fields are added behind, and skipped by who does not know them
+ *    6  2  minor    a greater one adds fields at the end, which an older receiver skips
  *    8     cluster, node, role, dc, advertised address: five strings, each 1 byte of length and its bytes
+ *    n  8  life     since minor 1: a number of this process's own, not 0, made of its world's seed and the time. Another number at
+ *                   the same address is another process
  *
  * A refusal (in a REPLY with REFUSAL, and in FRAME_BYE, the last frame before a connection is closed on purpose):
  *    0  1  n        length of the code's name, 1..FRAME_NAME_MAX
@@ -42,14 +44,15 @@
 
 enum {
   FRAME_HEADER = 16,
-  FRAME_MAX = 64 * 1024, /* Header and body. What a control message may have to wait for. */
+  FRAME_MAX = 64 * 1024, /* Header and body. The most bytes that a control message waits behind. */
   FRAME_BODY_MAX = FRAME_MAX - FRAME_HEADER,
+  FRAME_LINK_MAX = 2048, /* The body of a LINK frame. */
   FRAME_MESSAGE_MAX = 3 * 1024 * 1024, /* A message's whole body. */
   FRAME_LANES = 4,
   FRAME_NAME_MAX = 64,
   FRAME_TEXT_MAX = 512,
   FRAME_MAJOR = 1,
-  FRAME_MINOR = 0,
+  FRAME_MINOR = 1,
 };
 
 enum frame_flag {
@@ -63,7 +66,7 @@ enum frame_flag {
 
 enum frame_link { FRAME_HELLO = 1, FRAME_BYE, FRAME_PING, FRAME_PONG };
 
-/* What can be wrong with what a peer sent. Each ends its connection, counted by name. */
+/* Faults in the bytes of a peer. Each ends its connection, counted by name. */
 #define FRAME_FAULTS(X)                                                       \
   X(NONE, "nothing is wrong")                                                 \
   X(LENGTH, "a frame is longer than the limit, or empty and not the last")    \
@@ -93,7 +96,7 @@ struct frame {
   uint64_t id;
 };
 
-/* A header as the two numbers it is on the wire, so that it travels in registers. The length is 0 until it is written. */
+/* A header as its two numbers on the wire, so that it travels in registers. The length is 0 until it is written. */
 struct frame_head {
   uint64_t word, id;
 };
@@ -122,7 +125,7 @@ static inline void frame_get(const uint8_t *bytes, struct frame *out) {
   out->id = __builtin_bswap64(words[1]);
 }
 
-/* Whether a header that came from outside may stand. */
+/* Is this header, which came from outside, valid? */
 enum frame_fault frame_check(const struct frame *f);
 
 /* A whole message of ours, neither refusal nor transport frame, with an id: nearly all frames are. Given the first eight
@@ -139,11 +142,12 @@ static inline uint64_t frame_word(const uint8_t *bytes) { /* Eight bytes as a nu
 
 struct frame_hello {
   uint16_t major, minor;
+  uint64_t life; /* 0: the minor version has none. */
   char cluster[256], node[256], role[256], dc[256], advertise[256]; /* Zero-terminated. */
 };
-enum { FRAME_HELLO_MAX = 8 + 5 * 256 };
+enum { FRAME_HELLO_MAX = 8 + 5 * 256 + 8 };
 size_t frame_hello_put(uint8_t *out, const struct frame_hello *hello); /* Into out[FRAME_HELLO_MAX]; the body's length. */
-/* False when it is not one: the magic, a length, a zero byte inside a string, no node name. */
+/* False when it is malformed: the magic, a length, a zero byte inside a string, no node name. */
 bool frame_hello_get(const uint8_t *bytes, size_t length, struct frame_hello *out);
 
 struct frame_refusal {

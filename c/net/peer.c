@@ -1,12 +1,18 @@
+#include "net/peer.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "net/inside.h"
+#include "net/circuit.h"
+#include "net/link.h"
+#include "net/turn.h"
 
 static int index_for(struct net *n, uint32_t *out) {
-  for (*out = 0; *out < n->peers_count; ++*out)
+  for (*out = n->peers_hole; *out < n->peers_count; ++*out) {
+    n->peers_hole = *out;
     if (!n->peers[*out]) return 0;
+  }
   if (n->peers_count == n->peers_capacity) {
     uint32_t capacity = n->peers_capacity ? 2 * n->peers_capacity : 16;
     struct net_peer **peers = realloc(n->peers, capacity * sizeof(struct net_peer *));
@@ -34,6 +40,7 @@ int peer_make(struct net *n, const struct shoal_address *address, bool dialled, 
   p->redial.kind = TIMER_REDIAL;
   p->circuit.kind = TIMER_CIRCUIT;
   for (int lane = 0; lane < NET_LANES; lane++) {
+    p->lanes[lane].total = &n->queued;
     p->lanes[lane].messages_max = n->options.lane_queue_max[lane];
     p->lanes[lane].bytes_max = n->options.lane_queue_bytes_max[lane];
   }
@@ -60,33 +67,49 @@ void peer_free(struct net_peer *p) {
   wheel_remove(&p->net->wheel, &p->deadline);
   for (int lane = 0; lane < NET_LANES; lane++) queue_free(&p->lanes[lane]);
   p->net->peers[p->index] = NULL;
+  if (p->index < p->net->peers_hole) p->net->peers_hole = p->index;
   free(p);
 }
 
-/* ---- what it is told to carry ---- */
+/* ---- bounds ---- */
 
 int peer_overflow(struct net_peer *p, enum net_lane lane) {
   struct net *n = p->net;
   n->counts.drops[lane][NET_DROP_FULL]++;
   if (lane != NET_CONTROL) return ERR_FULL;
   n->counts.control_overflows++;
-  const char *text = "the control queue is full: the connection is closed, for a cancel that waits is worse";
+  const char *text = "the control queue is full; the connection is closed, so that senders learn it";
   if (p->link) link_lose(p->link, ERR_FULL, text, false);
   else peer_lost(p, NULL, ERR_FULL, text, false);
   return ERR_FULL;
 }
 
+int peer_total_full(struct net_peer *p, enum net_lane lane) {
+  p->net->counts.drops[lane][NET_DROP_QUEUED]++;
+  return ERR_FULL;
+}
+
 /* ---- dialling ---- */
+
+static void redial_at(struct net_peer *p, uint64_t at_ns) {
+  p->redial_ns = at_ns;
+  net_set_timer(p->net, &p->redial, at_ns);
+}
+
+void peer_redial_by(struct net_peer *p, uint64_t at_ns) {
+  if (wheel_has(&p->redial) && at_ns < p->redial_ns) redial_at(p, at_ns);
+}
 
 void peer_dial(struct net_peer *p) {
   struct net *n = p->net;
   if (!p->dialled || p->closing || p->link || wheel_has(&p->redial)) return;
   if (!p->keep && !p->busy) return;
-  if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN) {
-    net_set_timer(n, &p->redial, breaker_deadline(&p->breaker));
+  if (breaker_state(&p->breaker, net_now(n)) == BREAKER_OPEN && !(p->busy & 1u << NET_CONTROL)) {
+    redial_at(p, breaker_deadline(&p->breaker));
     return;
   }
   n->counts.dials++;
+  p->dialled_ns = net_now(n);
   int rc = link_dial(p);
   if (rc == 0) return;
   char to[ADDRESS_TEXT_MAX], text[sizeof p->down_text];
@@ -95,41 +118,7 @@ void peer_dial(struct net_peer *p) {
   peer_lost(p, NULL, rc, text, false);
 }
 
-void peer_on_redial(struct net_peer *p) { peer_dial(p); }
 
-void peer_heard(struct net *n, const char *advertise) {
-  struct shoal_address address;
-  if (address_parse(advertise, strlen(advertise), &address) < 0) return; /* It listens nowhere, or says nonsense. */
-  for (uint32_t i = 0; i < n->peers_count; i++) {
-    struct net_peer *p = n->peers[i];
-    if (!p || !p->dialled || p->closing || p->link || !address_equal(&p->address, &address)) continue;
-    breaker_heard(&p->breaker);
-    if (wheel_has(&p->redial)) net_set_timer(n, &p->redial, net_now(n));
-    net_mark(p);
-  }
-}
-
-/* ---- circuit ---- */
-
-void peer_failed(struct net_peer *p, bool trial) {
-  struct net *n = p->net;
-  p->calm = false;
-  breaker_failure(&p->breaker, net_now(n), trial);
-  if (p->breaker.status == p->circuit_told) return;
-  if (p->breaker.status == BREAKER_OPEN) net_set_timer(n, &p->circuit, breaker_deadline(&p->breaker));
-  net_mark(p);
-}
-
-void peer_answered(struct net_peer *p, bool trial) {
-  breaker_success(&p->breaker, trial);
-  if (p->breaker.status != p->circuit_told) net_mark(p);
-  backoff_reset(&p->backoff);
-  p->calm = !p->closing && p->breaker.status == BREAKER_CLOSED && p->breaker.count == 0;
-}
-
-void peer_on_circuit(struct net_peer *p) {
-  if (breaker_state(&p->breaker, net_now(p->net)) != p->circuit_told) net_mark(p);
-}
 
 /* ---- ending ---- */
 
@@ -180,7 +169,7 @@ void peer_lost(struct net_peer *p, struct link *link, int code, const char *text
   } else {
     if (was_up && now - link->opened_at_ns >= n->options.backoff.cap_ns) backoff_reset(&p->backoff);
     p->calm = false;
-    net_set_timer(n, &p->redial, now + backoff_next(&p->backoff, world_random(n->world)));
+    redial_at(p, now + backoff_next(&p->backoff, world_random(n->world)));
   }
   net_mark(p);
 }
@@ -203,13 +192,7 @@ void net_peer_close(struct net_peer *p) {
   }
 }
 
-/* ---- what is known of it ---- */
-
-static uint32_t fill_percent(const struct queue *q) {
-  uint64_t count = 100ull * q->messages / q->messages_max;
-  uint64_t bytes = 100ull * queue_bytes(q) / q->bytes_max;
-  return (uint32_t)(count > bytes ? count : bytes);
-}
+/* ---- facts ---- */
 
 void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
   *out = (struct net_peer_info){.address = p->address,
@@ -220,16 +203,11 @@ void net_peer_info(struct net_peer *p, struct net_peer_info *out) {
                                 .up = p->link && p->link->state == LINK_UP,
                                 .dialled = p->dialled,
                                 .circuit = breaker_state(&p->breaker, net_now(p->net))};
-  uint32_t fill = 0;
   for (int lane = 0; lane < NET_LANES; lane++) {
-    out->lane_in_flight[lane] = p->in_flight[lane];
     out->in_flight += p->in_flight[lane];
     out->queued_bytes += queue_bytes(&p->lanes[lane]);
-    uint32_t percent = lane == NET_CONTROL ? 0 : fill_percent(&p->lanes[lane]);
-    if (percent > fill) fill = percent;
   }
   if (p->link && p->link->state != LINK_CONNECTING) out->queued_bytes += world_stream_queued(p->link->stream);
-  out->level = fill >= 95 ? 3 : fill >= 85 ? 2 : fill >= 70 ? 1 : 0;
 }
 
 uint32_t net_peer_index(const struct net_peer *p) { return p->index; }

@@ -6,8 +6,9 @@
 #include "core/errors.h"
 
 enum {
-  FIRST_CAPACITY = 4096,
-  KEEP_CAPACITY = 256 * 1024, /* An empty lane gives back more than this. */
+  FIRST_CAPACITY = 1024,
+  KEEP_CAPACITY = 256 * 1024,    /* An empty lane gives back more than this, */
+  KEEP_IN_ALL = 16 * 1024 * 1024, /* and more than the first capacity when all lanes together hold more than this. */
 };
 
 static void set_easy(struct queue *q) {
@@ -27,6 +28,7 @@ static int reserve(struct queue *q, size_t need) {
     if (!bytes) return ERR_MEMORY;
     if (used) memcpy(bytes, q->bytes + q->head, used);
     free(q->bytes);
+    q->total->capacity += capacity - q->capacity;
     q->bytes = bytes;
     q->capacity = capacity;
   }
@@ -44,22 +46,31 @@ int queue_push(struct queue *q, struct frame_head head, const void *body, size_t
   do {
     size_t part = length < FRAME_BODY_MAX ? length : FRAME_BODY_MAX;
     frame_put_head(to, head, part, part == length ? FRAME_LAST : 0);
-    if (part) { /* `body` may be NULL then, to which not even 0 may be added. */
+    if (part) { /* `body` may be NULL otherwise, and adding even 0 to it is undefined. */
       memcpy(to + FRAME_HEADER, from, part);
       from += part;
     }
     to += FRAME_HEADER + part;
     length -= part;
   } while (length);
+  q->total->bytes += (size_t)(to - q->bytes) - q->tail;
   q->tail = (size_t)(to - q->bytes);
   q->messages++;
   set_easy(q);
   return 0;
 }
 
+static void free_buffer(struct queue *q) {
+  q->total->capacity -= q->capacity;
+  free(q->bytes);
+  q->bytes = NULL;
+  q->capacity = 0;
+}
+
 static void advance(struct queue *q, size_t length) {
   q->head += length;
   q->taken += length;
+  q->total->bytes -= length;
   assert(q->head <= q->tail);
   if (q->head < q->tail) {
     set_easy(q);
@@ -68,11 +79,7 @@ static void advance(struct queue *q, size_t length) {
   assert(q->messages == 0 && !q->inside);
   q->head = q->tail = 0;
   q->stale = false;
-  if (q->capacity > KEEP_CAPACITY) {
-    free(q->bytes);
-    q->bytes = NULL;
-    q->capacity = 0;
-  }
+  if (q->capacity > (q->total->capacity > KEEP_IN_ALL ? FIRST_CAPACITY : KEEP_CAPACITY)) free_buffer(q);
   set_easy(q);
 }
 
@@ -90,7 +97,7 @@ static size_t message_length(const struct queue *q, size_t at) {
 const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *data, const struct frame *f), void *data,
                           size_t *length, uint32_t *dropped) {
   *dropped = 0;
-  if (!(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, unseen: the common case. */
+  if (!(q->stale && drop) && queue_bytes(q) <= budget) { /* All of it, without a look at its frames: the common case. */
     *length = queue_bytes(q);
     return *length ? q->bytes + q->head : NULL;
   }
@@ -100,7 +107,7 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
   while (q->head + run < q->tail) {
     frame_get(q->bytes + q->head + run, &f);
     if (!inside && q->stale && drop && drop(data, &f)) {
-      if (run) break; /* The run up to here goes first. */
+      if (run) break; /* Send the run before it first. */
       size_t whole = message_length(q, q->head);
       q->messages--;
       ++*dropped;
@@ -131,25 +138,6 @@ void queue_take(struct queue *q, size_t length) {
   advance(q, length);
 }
 
-bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *position, size_t *length) {
-  bool inside = q->inside;
-  struct frame f;
-  for (size_t at = q->head; at < q->tail; at += FRAME_HEADER + f.length) {
-    frame_get(q->bytes + at, &f);
-    bool told = !(f.flags & (FRAME_REQUEST | FRAME_REPLY | FRAME_LINK));
-    if (!inside && told && f.type == type && f.id == key) {
-      *position = q->taken + (at - q->head);
-      *length = message_length(q, at);
-      memmove(q->bytes + at, q->bytes + at + *length, q->tail - at - *length);
-      q->tail -= *length;
-      q->messages--;
-      return true;
-    }
-    inside = !(f.flags & FRAME_LAST);
-  }
-  return false;
-}
-
 void queue_clear(struct queue *q) {
   q->messages = 0;
   q->inside = false;
@@ -157,6 +145,6 @@ void queue_clear(struct queue *q) {
 }
 
 void queue_free(struct queue *q) {
-  free(q->bytes);
-  *q = (struct queue){0};
+  queue_clear(q);
+  free_buffer(q);
 }

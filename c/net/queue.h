@@ -2,17 +2,25 @@
  *
  * The bytes lie in one buffer, so that a write takes many messages with one pointer and without a copy. It grows to
  * what the lane needed and is given back when a burst is over. Positions count all bytes that ever went in.
- * Bounds are kept here and watched by the caller (peer_push): an empty lane takes any one message, otherwise at most
- * messages_max and bytes_max of bodies and the headers before them. */
+ * The bounds stand here, and the caller keeps them (peer_push): an empty lane takes any one message, otherwise a lane holds at most
+ * messages_max messages and bytes_max bytes, headers included. */
 #ifndef SHOAL_NET_QUEUE_H
 #define SHOAL_NET_QUEUE_H
 
 #include "net/frame.h"
 
+/* Sums over many queues. */
+struct queue_total {
+  size_t bytes;     /* Of messages that wait. */
+  size_t bytes_max; /* The caller keeps it, too. */
+  size_t capacity;  /* Of all buffers. */
+};
+
 struct queue {
+  struct queue_total *total;
   uint8_t *bytes;
   size_t capacity, head, tail;
-  size_t easy; /* Up to here the tail may go without a look at bounds or capacity. */
+  size_t easy; /* The tail may grow to here without a check of bounds or capacity. */
   uint64_t taken;    /* Position of head. */
   uint32_t messages; /* Waiting; one that has begun to leave counts until its last frame has. */
   uint32_t messages_max, bytes_max;
@@ -28,17 +36,22 @@ static inline bool queue_full(const struct queue *q, size_t length) {
   return q->messages && (q->messages >= q->messages_max || queue_bytes(q) + length > q->bytes_max);
 }
 
+static inline bool queue_total_full(const struct queue *q, size_t length) {
+  return q->total->bytes + FRAME_HEADER + length > q->total->bytes_max;
+}
+
 /* Add a message, whatever the bounds; LAST is set here. 0 or ERR_MEMORY. */
 int queue_push(struct queue *q, struct frame_head head, const void *body, size_t length);
 
-/* Nearly each message is one frame and has room, and what a request costs is mostly this: so that is inline. False: it is
- * another kind. */
+/* The common case, and most of the cost of a request, so it is inline: one frame, and there is room. False: take queue_push. */
 static inline bool queue_push_easily(struct queue *q, struct frame_head head, const void *body, size_t length) {
-  if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max) return false;
+  if (length > FRAME_BODY_MAX || q->tail + FRAME_HEADER + length > q->easy || q->messages >= q->messages_max || queue_total_full(q, length))
+    return false;
   uint8_t *to = q->bytes + q->tail;
   frame_put_head(to, head, length, FRAME_LAST);
   if (length) memcpy(to + FRAME_HEADER, body, length);
   q->tail += FRAME_HEADER + length;
+  q->total->bytes += FRAME_HEADER + length;
   q->messages++;
   return true;
 }
@@ -49,10 +62,6 @@ const uint8_t *queue_peek(struct queue *q, size_t budget, bool (*drop)(void *dat
                           size_t *length, uint32_t *dropped);
 /* They were sent. */
 void queue_take(struct queue *q, size_t length);
-
-/* Take out the waiting message without answer that has this type and key; false when none waits that has not begun to
- * leave. *at is its position, *length its bytes: what stood behind it has moved up by so much. */
-bool queue_remove(struct queue *q, uint16_t type, uint64_t key, uint64_t *at, size_t *length);
 
 void queue_clear(struct queue *q); /* Drop all, keep the positions rising. */
 void queue_free(struct queue *q);

@@ -1,7 +1,12 @@
+#include "net/request.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
-#include "net/inside.h"
+#include "net/circuit.h"
+#include "net/link.h"
+#include "net/peer.h"
+#include "net/turn.h"
 
 void line_add(struct request_line *line, struct request *r) {
   r->following = NULL;
@@ -40,6 +45,12 @@ static int grow(struct net *n) {
   }
   n->requests_count += REQUESTS_A_CHUNK;
   return 0;
+}
+
+int net_next_slot(struct net *n, uint32_t *slot) {
+  int rc = n->free ? 0 : grow(n);
+  if (rc == 0) *slot = n->free->index;
+  return rc;
 }
 
 /* *id is made from what was just computed, not read back: a wide load behind a narrow store would wait for it. */
@@ -98,14 +109,14 @@ static inline int admit(struct net_peer *p, enum net_lane lane, size_t length, b
   if (p->calm || p->breaker.status == BREAKER_CLOSED) return 0;
   bool allowed = breaker_allow(&p->breaker, net_now(n), trial);
   if (p->breaker.status != p->circuit_told) net_mark(p);
-  return allowed ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
+  return allowed || lane == NET_CONTROL ? 0 : drop(n, lane, NET_DROP_CIRCUIT, ERR_CIRCUIT);
 }
 
-/* Inlined into its two callers: what is constant there makes most of it go away. */
+/* Inlined into its two callers, whose constant arguments remove most of it. */
 __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint16_t type, enum net_lane lane, bool call,
-                                                       uint64_t key, const void *bytes, size_t length,
-                                                       uint64_t deadline_ns, net_result_fn *fn, void *data,
-                                                       struct request **out, uint64_t *id) {
+                                                       const void *bytes, size_t length, uint64_t deadline_ns,
+                                                       net_result_fn *fn, void *data, struct request **out,
+                                                       uint64_t *id) {
   assert(lane < NET_LANES && fn);
   struct net *n = p->net;
   bool trial;
@@ -114,7 +125,7 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   if (rc < 0) return rc;
   rc = take(n, &r, id);
   if (rc == 0) {
-    struct frame_head head = frame_head(type, (uint8_t)lane, call ? FRAME_REQUEST : 0, call ? *id : key);
+    struct frame_head head = frame_head(type, (uint8_t)lane, call ? FRAME_REQUEST : 0, call ? *id : 0);
     rc = peer_push(p, lane, head, bytes, length, false);
     if (rc < 0) give_back(n, r);
   }
@@ -129,10 +140,15 @@ __attribute__((always_inline)) static inline int begin(struct net_peer *p, uint1
   r->lane = (uint8_t)lane;
   r->call = call;
   r->trial = trial;
-  /* The trial shall tell now whether the peer answers, not wait behind a dial that was put off for other reasons. */
-  if (trial && wheel_has(&p->redial)) net_set_timer(n, &p->redial, net_now(n));
+  r->passed = r->unread = false;
+  if (p->breaker.status != BREAKER_CLOSED) {
+    r->passed = call && !trial;
+    /* A trial must not wait for a redial backoff: dial now. Control does not wait for the circuit either, but a caller that
+     * repeats it at each failure must not make us dial at each. */
+    peer_redial_by(p, trial ? net_now(n) : p->dialled_ns + n->options.backoff.base_ns);
+  }
   struct request *last = p->outstanding.previous;
-  if (!call) deadline_ns = last->deadline_ns; /* It does not matter, and keeps the order. */
+  if (!call) deadline_ns = last->deadline_ns; /* A send has none; this value keeps the ring in order. */
   else if (deadline_ns < last->deadline_ns) p->disordered = true; /* The head's own is 0. */
   r->deadline_ns = deadline_ns;
   r->next = &p->outstanding;
@@ -148,7 +164,7 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   assert(timeout_ns > 0);
   struct request *r;
   uint64_t made, deadline_ns = net_now(p->net) + (timeout_ns < TIMEOUT_MAX_NS ? timeout_ns : TIMEOUT_MAX_NS);
-  int rc = begin(p, type, lane, true, 0, bytes, length, deadline_ns, fn, data, &r, &made);
+  int rc = begin(p, type, lane, true, bytes, length, deadline_ns, fn, data, &r, &made);
   if (rc < 0) return rc;
   struct net *n = p->net;
   if (deadline_ns < p->deadline_ns) {
@@ -162,28 +178,13 @@ int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *
   return 0;
 }
 
-/* Take out what has this key and still waits. Its fn hears 0 once what stood before it has left: the newer one has its
- * word. The ends of the sends behind it move with their bytes. */
-static void merge(struct net_peer *p, enum net_lane lane, uint16_t type, uint64_t key) {
-  uint64_t at;
-  size_t length;
-  if (!queue_remove(&p->lanes[lane], type, key, &at, &length)) return;
-  p->net->counts.drops[lane][NET_DROP_MERGED]++;
-  for (struct request *r = p->sends[lane].first; r; r = r->following)
-    if (r->end > at) r->end -= length;
-}
-
-int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, uint64_t key,
-             net_result_fn *fn, void *data, uint64_t *id) {
-  struct queue *q = &p->lanes[lane];
-  /* Not for a message that will be refused: the elder is then the newest word there is. */
-  bool taken = !p->closing && !p->net->closing && length <= FRAME_MESSAGE_MAX && p->breaker.status == BREAKER_CLOSED;
-  if (key && q->messages && taken) merge(p, lane, type, key);
+int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, net_result_fn *fn,
+             void *data, uint64_t *id) {
   struct request *r;
   uint64_t made;
-  int rc = begin(p, type, lane, false, key, bytes, length, 0, fn, data, &r, &made);
+  int rc = begin(p, type, lane, false, bytes, length, 0, fn, data, &r, &made);
   if (rc < 0) return rc;
-  r->end = queue_end(q);
+  r->end = queue_end(&p->lanes[lane]);
   line_add(&p->sends[lane], r);
   p->sends_count++;
   if (id) *id = made;
@@ -215,13 +216,13 @@ static void time_out(struct request *r) {
   struct net_peer *p = r->peer;
   p->net->counts.timeouts++;
   if (p->lanes[r->lane].messages) p->lanes[r->lane].stale = true;
-  /* While it is being dialled, a peer's silence is counted by the dialling, once. */
+  /* While a peer is being dialled, its silence is one failure: the dial's own. */
   if (r->trial || (p->link && p->link->state == LINK_UP)) peer_failed(p, r->trial);
   request_end(r, ERR_TIMEOUT);
 }
 
-/* Setting a deadline costs a comparison and taking it back nothing: a peer has one timer, and who is due is found when it
- * fires. The ring rises while the timeouts are alike, and the search then ends at the first that is not due. */
+/* A peer has one timer for all its deadlines: setting one is a comparison, cancelling one is free, and the due ones are found when
+ * the timer fires. While timeouts are alike the deadlines rise along the ring, and the search ends at the first that is not due. */
 void request_on_deadline(struct net_peer *p) {
   uint64_t now = net_now(p->net), next_ns = UINT64_MAX;
   for (struct request *r = p->outstanding.next, *next; r != &p->outstanding; r = next) {
@@ -239,6 +240,8 @@ void request_on_deadline(struct net_peer *p) {
   if (next_ns != UINT64_MAX) net_set_timer(p->net, &p->deadline, next_ns);
 }
 
+static const char no_room[] = "its answer found no room here, beside other unfinished messages; try again in 1000 ms";
+
 void request_deliver(struct net *n) {
   struct request *last = n->ended.last;
   for (bool end = !last; !end;) {
@@ -246,7 +249,7 @@ void request_deliver(struct net *n) {
     end = r == last;
     struct net_peer *p = r->peer;
     bool named = r->code != 0 && r->code != ERR_TIMEOUT && r->code != ERR_CLOSED && p->down_text[0];
-    const char *text = r->code == 0 ? "" : named ? p->down_text : error_text(r->code);
+    const char *text = r->code == 0 ? "" : r->unread ? no_room : named ? p->down_text : error_text(r->code);
     struct net_result result = {.id = id_of(r),
                                 .code = r->code,
                                 .name = r->code ? error_name(r->code) : "",
@@ -259,11 +262,11 @@ void request_deliver(struct net *n) {
   }
 }
 
-/* An answer to a call that is no more, or never was. */
+/* An answer to a call that has ended, or that never was. */
 static void count_late(struct net *n, uint64_t id) {
   uint32_t index = (uint32_t)id, generation = (uint32_t)(id >> 32);
   bool was = generation && index < n->requests_count && at(n, index)->generation >= generation &&
-             !request_find(n, id); /* One that waits, for another peer or lane, is not this peer's to answer. */
+             !request_find(n, id); /* A call that waits on another peer or lane is not this peer's to answer. */
   ++*(was ? &n->counts.late_replies : &n->counts.stray_replies);
 }
 
@@ -276,12 +279,25 @@ void request_answered(struct link *l, uint64_t id, uint8_t lane, const struct ne
     return;
   }
   n->counts.replies++;
-  if (!p->calm) peer_answered(p, r->trial);
+  if (!p->calm) peer_answered(p, r);
   net_result_fn *fn = r->fn;
   void *data = r->data;
   release(r);
   give_back(n, r);
   fn(data, result);
+}
+
+void request_unread(struct link *l, uint64_t id, uint8_t lane, int code) {
+  struct net *n = l->net;
+  struct request *r = request_find(n, id);
+  if (!r || r->peer != l->peer || r->lane != lane) {
+    count_late(n, id);
+    return;
+  }
+  n->counts.replies++;
+  if (!l->peer->calm) peer_answered(l->peer, r);
+  r->unread = true;
+  request_end(r, code);
 }
 
 enum frame_fault request_refused(struct link *l, const struct frame *f, const uint8_t *bytes, size_t length) {
@@ -324,15 +340,22 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
+/* One request less waits for our answer, whether or not the answer could be sent. */
+static inline void answered(struct net *n, const struct net_request *request) {
+  n->unanswered -= request->lane != NET_CONTROL && n->unanswered > 0;
+}
+
 static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
   struct link *l = asker(n, request);
   if (!l) {
+    answered(n, request);
     n->counts.unsent_replies++;
     return ERR_DISCONNECTED;
   }
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY | flags, request->id);
   int rc = peer_push(l->peer, (enum net_lane)request->lane, head, bytes, length, flags & FRAME_REFUSAL);
   if (rc == 0 && request->lane != NET_CONTROL && l->unanswered > 0) l->unanswered--;
+  if (rc == 0) answered(n, request);
   return rc;
 }
 
@@ -348,9 +371,10 @@ __attribute__((noinline)) static int reply_slowly(struct net *n, const struct ne
                                                   size_t length) {
   int rc = length > FRAME_MESSAGE_MAX ? ERR_TOO_LARGE : answer(n, request, 0, bytes, length);
   if (rc == ERR_TOO_LARGE) n->counts.drops[request->lane][NET_DROP_TOO_LARGE]++;
-  /* The asker learns it at once, rather than by its timeout; a refusal is let through a full queue. */
+  /* The asker learns it now, not by its timeout: a refusal passes a full queue. */
   if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
   if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
+  if (rc == ERR_MEMORY) (void)net_refuse(n, request, "OVERLOADED", "out of memory for the answer; try again in 1000 ms");
   return rc;
 }
 
@@ -363,6 +387,7 @@ int net_reply(struct net *n, const struct net_request *request, const void *byte
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY, request->id);
   if (!queue_push_easily(&p->lanes[request->lane], head, bytes, length)) return reply_slowly(n, request, bytes, length);
   l->unanswered -= request->lane != NET_CONTROL && l->unanswered > 0;
+  answered(n, request);
   peer_to_flush(p, request->lane);
   return 0;
 }

@@ -42,7 +42,7 @@ static void add_frame(uint16_t type, uint8_t lane, uint8_t flags, uint64_t id, c
 }
 
 static void add_hello(void) {
-  struct frame_hello hello = {.major = FRAME_MAJOR, .cluster = "spec", .node = "raw", .role = "worker", .dc = "x"};
+  struct frame_hello hello = {.major = FRAME_MAJOR, .minor = FRAME_MINOR, .life = 7, .cluster = "spec", .node = "raw", .role = "worker", .dc = "x"};
   uint8_t body[FRAME_HELLO_MAX];
   add_frame(FRAME_HELLO, 0, FRAME_LINK | FRAME_LAST, 0, body, frame_hello_put(body, &hello));
 }

@@ -22,7 +22,7 @@ struct node {
   char down_text[TEXT_MAX];
   char order[64]; /* First byte of each message that came, as far as there is room. */
   /* How requests are answered. */
-  enum { ECHO, HOLD, REFUSE, CLOSE_NET, CLOSE_PEER } mode;
+  enum { ECHO, HOLD, REFUSE, CLOSE_NET, CLOSE_PEER, IGNORE } mode;
   struct net_request held[OUTCOMES_MAX];
   int held_count;
 };
@@ -159,6 +159,20 @@ static inline void end_sim(void) {
     MUST(t.open_handles == 0);
   }
   sim_close(sim);
+}
+
+struct property {
+  const char *name;
+  void (*run)(void);
+};
+#define PROPERTY(name) {#name, name}
+
+/* All of them, or with an argument those whose name contains it. */
+static inline int run_properties(int argc, char **argv, const struct property *properties, size_t count) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  for (size_t i = 0; i < count; i++)
+    if (argc < 2 || strstr(properties[i].name, argv[1])) properties[i].run();
+  return 0;
 }
 
 #endif

@@ -347,52 +347,6 @@ static void backoff_starts_again(void) {
   printf("ok F61 an answer, or a connection that lasted, starts the backoff again; an orderly end counts if somebody waited\n");
 }
 
-static void circuit_and_backoff(void) {
-  begin_sim(8, 2);
-  struct node *a = open_node(0, NULL), *b = &nodes[1];
-  struct net_peer *p = peer_of(a, b);
-  for (int i = 0; i < 3; i++) { /* Nobody listens. */
-    struct outcome o = {0};
-    uint64_t asked_ns = sim_now_ns(sim);
-    MUST(call(p, NET_DATA, "?", 60000, &o) == 0);
-    run_ms(2100);
-    MUST(o.count == 1 && o.code == -ECONNREFUSED && net_counts(a->net)->dials == (uint64_t)i + 1);
-    if (i == 1) MUST(o.at_ns - asked_ns < ms(600)); /* The wait was drawn below 0.5 s, and part of it had passed. */
-  }
-  uint64_t opened_ns = sim_now_ns(sim);
-  struct outcome refused = {0}, trial = {0}, second = {0};
-  MUST(a->circuits[BREAKER_OPEN] == 1);
-  MUST(call(p, NET_DATA, "?", 1000, &refused) == ERR_CIRCUIT && call(p, NET_CONTROL, "?", 1000, &refused) == ERR_CIRCUIT);
-  MUST(net_counts(a->net)->drops[NET_DATA][NET_DROP_CIRCUIT] == 1);
-  open_node(1, NULL);
-  run_ms(7500);
-  MUST(call(p, NET_DATA, "?", 1000, &refused) == ERR_CIRCUIT && net_counts(a->net)->dials == 3 && a->ups == 0);
-  while (!a->circuits[BREAKER_HALF_OPEN]) run_ms(1);
-  MUST(sim_now_ns(sim) <= opened_ns + ms(10000));
-  MUST(call(p, NET_DATA, "?", 1000, &trial) == 0);
-  MUST(call(p, NET_DATA, "?", 1000, &second) == ERR_CIRCUIT);
-  run_ms(3000);
-  MUST(trial.count == 1 && trial.code == 0 && a->circuits[BREAKER_CLOSED] == 1 && refused.count == 0 && second.count == 0);
-  /* Now it is connected and does not answer: three timeouts open it as well; a trial that times out opens it again. */
-  b->mode = HOLD;
-  struct outcome o[4] = {0};
-  for (int i = 0; i < 3; i++) MUST(call(p, NET_DATA, "?", 100, &o[i]) == 0);
-  run_ms(200);
-  MUST(a->circuits[BREAKER_OPEN] == 2 && a->ups == 1 && a->downs == 3);
-  run_ms(10000);
-  MUST(a->circuits[BREAKER_HALF_OPEN] == 2 && call(p, NET_DATA, "?", 100, &o[3]) == 0);
-  run_ms(200);
-  MUST(a->circuits[BREAKER_OPEN] == 3 && o[3].code == ERR_TIMEOUT);
-  /* A send is a trial, too, and it is enough that the kernel took it. */
-  struct outcome sent = {0};
-  run_ms(10000);
-  MUST(net_send(p, 2, NET_DATA, "x", 1, 0, on_outcome, &sent, NULL) == 0);
-  run_ms(10);
-  MUST(sent.count == 1 && sent.code == 0 && a->circuits[BREAKER_CLOSED] == 2);
-  end_sim();
-  printf("ok F68 three failures refuse all calls for 10 s, then one trial decides\n");
-}
-
 /* ---- closing ---- */
 
 static void graceful_close(void) {
@@ -408,8 +362,8 @@ static void graceful_close(void) {
   memset(sent, 0, sizeof sent);
   MUST(call(p, NET_DISPATCH, "w", 60000, &waiting) == 0);
   run_ms(10);
-  MUST(net_send(p, 2, NET_TELEMETRY, big, sizeof big, 0, on_outcome, &large, NULL) == 0);
-  for (int i = 0; i < 100; i++) MUST(net_send(p, 2, NET_DATA, "x", 1, 0, on_outcome, &sent[i], NULL) == 0);
+  MUST(net_send(p, 2, NET_TELEMETRY, big, sizeof big, on_outcome, &large, NULL) == 0);
+  for (int i = 0; i < 100; i++) MUST(net_send(p, 2, NET_DATA, "x", 1, on_outcome, &sent[i], NULL) == 0);
   net_peer_close(p);
   net_peer_close(p);
   struct outcome refused = {0};
@@ -435,7 +389,7 @@ static void graceful_close(void) {
   MUST(call(p, NET_DATA, "up", 1000, &up) == 0);
   run_ms(100);
   sim_node_pause(b->machine, true);
-  MUST(net_send(p, 2, NET_DATA, big, sizeof big, 0, on_outcome, &stuck, NULL) == 0);
+  MUST(net_send(p, 2, NET_DATA, big, sizeof big, on_outcome, &stuck, NULL) == 0);
   run_ms(100);
   net_close(a->net);
   run_ms(1800);
@@ -518,7 +472,7 @@ static void chaos(void) {
                      &outcomes[accepted], NULL) == 0)
           accepted++;
       } else if (dice < 130) {
-        if (net_send(peer_of(from, to), 2, (enum net_lane)rng_below(&rng, 4), &dice, sizeof dice, dice % 3, on_outcome,
+        if (net_send(peer_of(from, to), 2, (enum net_lane)rng_below(&rng, 4), &dice, sizeof dice, on_outcome,
                      &outcomes[accepted], NULL) == 0)
           accepted++;
       } else {
@@ -543,22 +497,21 @@ static void chaos(void) {
   printf("ok 20 seeds of loss, jitter, cuts and closings: every call and send ended exactly once\n");
 }
 
-int main(void) {
-  setvbuf(stdout, NULL, _IOLBF, 0);
-  answers_and_lateness();
-  nobody_else_answers();
-  deadlines_in_any_order();
-  refused_greetings();
-  another_version();
-  too_large_from_outside();
-  silent_listener();
-  reconnects();
-  frozen_peer_is_found();
-  backoff_starts_again();
-  circuit_and_backoff();
-  graceful_close();
-  closes_from_callbacks();
-  crash_is_abandoned();
-  chaos();
-  return 0;
-}
+static const struct property properties[] = {
+    PROPERTY(answers_and_lateness),
+    PROPERTY(nobody_else_answers),
+    PROPERTY(deadlines_in_any_order),
+    PROPERTY(refused_greetings),
+    PROPERTY(another_version),
+    PROPERTY(too_large_from_outside),
+    PROPERTY(silent_listener),
+    PROPERTY(reconnects),
+    PROPERTY(frozen_peer_is_found),
+    PROPERTY(backoff_starts_again),
+    PROPERTY(graceful_close),
+    PROPERTY(closes_from_callbacks),
+    PROPERTY(crash_is_abandoned),
+    PROPERTY(chaos),
+};
+
+int main(int argc, char **argv) { return run_properties(argc, argv, properties, sizeof properties / sizeof *properties); }

@@ -200,6 +200,102 @@ describe("rpc", function ()
     assert.same({ peer = "127.0.0.1:77", address = "127.0.0.1:77", role = "" }, errors.incidents()[1].ids)
   end)
 
+  it("F70: forgets a peer's role when its connection drops: another process may answer there next", function ()
+    local role, heard = "gate", {}
+    local core = { info = function () return { node = "x", role = role, address = "127.0.0.1:77" } end }
+    local of_worker = wire.opened[2].handlers
+    local note, answered = messages.get "note", {}
+    worker:handle("note", function (body) heard[#heard + 1] = body.n end)
+    worker:handle("ask", function (body) return { n = body.n } end)
+    local function ask(n)
+      local request = { network = wire, done = function (_, _, code) answered[n] = code or "served" end }
+      of_worker.on_request(core, messages.get("ask").id, "dispatch", request, assert(messages.encode("ask", { n = n })))
+      wire:run()
+    end
+    of_worker.on_request(core, note.id, note.lane, nil, assert(messages.encode("note", { n = 1 })))
+    ask(1)
+    role = "worker" -- Which may not ask.
+    ask(2) -- The connection is still the same one, so it is what it greeted as.
+    of_worker.on_peer(core, "down", "gone", "DISCONNECTED")
+    ask(3)
+    assert.same({ "served", "served", "REFUSED" }, answered)
+    assert.same({ 1 }, heard)
+    assert.matches("ask comes only from a gate, not from the worker x", told()[1])
+  end)
+
+  describe("one-way messages under way", function ()
+    local started
+
+    --- A gate of its own that sends n notes, whose handlers wait.
+    local function flood(name, n, lane)
+      local core = { info = function () return { node = name, role = "gate", address = "127.0.0.1:99" } end,
+        close = function (c) c.closed = true end }
+      local id, bytes = messages.get("note").id, assert(messages.encode("note", { n = 1 }))
+      for _ = 1, n do wire.opened[2].handlers.on_request(core, id, lane, nil, bytes) end
+      return core
+    end
+
+    before_each(function ()
+      started = 0
+      worker:handle("note", function ()
+        started = started + 1
+        worker.gate_open = worker.gate_open or task.future "open"
+        worker.gate_open:await()
+      end)
+    end)
+
+    it("F05 F66: are 250 of one peer; one more is dropped, and an incident; when they end, there is room", function ()
+      flood("x", 250, "telemetry")
+      assert.equal(250, started)
+      assert.same({}, told())
+      local core = flood("x", 1, "telemetry")
+      assert.equal(251, started) -- Another connection's: each has its own share.
+      for _ = 1, 249 do
+        wire.opened[2].handlers.on_request(core, 900, "telemetry", nil, assert(messages.encode("note", { n = 1 })))
+      end
+      assert.same({ 500, 0 }, { started, errors.count("rpc.shed").raised })
+      wire.opened[2].handlers.on_request(core, 900, "telemetry", nil, assert(messages.encode("note", { n = 1 })))
+      assert.same({ 500, 1 }, { started, errors.count("rpc.shed").raised })
+      assert.matches("^rpc.shed: 500 one%-way messages are being handled, 250 of this peer's; this one is dropped$", told()[1])
+      assert.same({ message = "note", peer = "x" }, errors.incidents()[1].ids)
+      assert.is_nil(core.closed)
+      worker.gate_open:set(true)
+      task.flush()
+      wire.opened[2].handlers.on_request(core, 900, "telemetry", nil, assert(messages.encode("note", { n = 1 })))
+      assert.same({ 501, 1 }, { started, errors.count("rpc.shed").raised })
+      assert.equal(0, worker.one_way)
+    end)
+
+    it("F05 F66: are 1000 of all peers; one more is dropped, whoever sent it", function ()
+      for _, name in ipairs { "a", "b", "c", "d" } do flood(name, 250, "telemetry") end
+      assert.same({ 1000, 0 }, { started, errors.count("rpc.shed").raised })
+      flood("e", 1, "telemetry")
+      assert.same({ 1000, 1 }, { started, errors.count("rpc.shed").raised })
+      worker.gate_open:set(true)
+      task.flush()
+      assert.equal(0, worker.one_way)
+    end)
+
+    it("F63 F66: in the control lane pass what is full of others, and close their connection at 250", function ()
+      messages.define { name = "order", id = 903, lane = "control", from = { "gate" }, to = { "worker" }, fields = {} }
+      local orders, bytes = 0, assert(messages.encode("order", {}))
+      worker:handle("order", function ()
+        orders = orders + 1
+        worker.gate_open:await()
+      end)
+      for _, name in ipairs { "a", "b", "c", "d" } do flood(name, 250, "telemetry") end
+      local core = flood("e", 0, "control")
+      for _ = 1, 250 do wire.opened[2].handlers.on_request(core, 903, "control", nil, bytes) end
+      assert.same({ 250, 0 }, { orders, errors.count("rpc.shed").raised })
+      assert.is_nil(core.closed)
+      wire.opened[2].handlers.on_request(core, 903, "control", nil, bytes)
+      assert.same({ 250, 1, true }, { orders, errors.count("rpc.shed").raised, core.closed })
+      assert.matches("its connection is closed", told()[1])
+      worker.gate_open:set(true)
+      task.flush()
+    end)
+  end)
+
   it("F69: tells of a handler that returns nothing, or what its reply cannot hold", function ()
     worker:handle("ask", function (body) if body.n == 2 then return { n = "two" } end end)
     local codes = {}
@@ -325,7 +421,7 @@ describe("rpc", function ()
     gate:sends { "ask" }
     gate:handle("tell", function () return true end)
     assert.is_true(gate:check())
-    assert.error_matches(function () peer:start("tell", {}) end, "this node never said that it sends tell")
+    assert.error_matches(function () peer:start("tell", {}) end, "this node never declared that it sends tell")
   end)
 
   it("tells watchers of connections, each by itself", function ()

@@ -167,6 +167,8 @@ site("rpc.handler", "any", "error", { "message", "peer", "request" },
 site("rpc.decode", "any", "warning", { "message", "peer", "payload_bytes" }, "a message's body could not be read")
 site("rpc.role", "any", "warning", { "message", "peer", "role" }, "a message came from a role that may not send it; it was refused")
 site("rpc.unhandled", "any", "warning", { "message", "peer" }, "a message came that nobody here answers; it was refused")
+site("rpc.shed", "any", "warning", { "message", "peer" },
+  "a one-way message was dropped, for too many are being handled; one in the control lane closed its connection")
 site("rpc.reply", "any", "warning", { "message", "peer", "request" }, "a reply could not be sent")
 site("rpc.send", "any", "warning", { "message", "peer" }, "a one-way message was not sent")
 site("rpc.on_fail", "any", "error", { "message", "peer" }, "the sender's own on_fail failed")

@@ -173,9 +173,10 @@ local function watch(self)
   self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
     local c = self.rpc:counts()
     look("net.refused", "", {
-      accept_errors = c.accept_errors, shed_requests = c.shed_requests, unsent_replies = c.unsent_replies,
+      accept_errors = c.accept_errors, unsent_replies = c.unsent_replies,
       stray_replies = c.stray_replies, control_overflows = c.control_overflows,
     })
+    look("net.refused", "", c.refused)
     look("net.refused", "fault.", c.faults)
     if self.swim then look("swim.refused", "", self.swim:counts().refused) end
     if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end

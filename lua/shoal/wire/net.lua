@@ -8,11 +8,11 @@
 ---     node:peer(address):call(1, "data", "hello", 1000, function (bytes, err, code) print(bytes or err, code) end)
 ---     require "luv".run()
 ---
---- Remote calls by name, as tasks, with checked bodies, are shoal.rpc's, over the same core. What is promised, and every
---- state of a peer, stands in c/net/net.h; the bytes on the wire in c/net/frame.h.
+--- Remote calls by name, as tasks, with checked bodies, are shoal.rpc's, over the same core. The promises and
+--- every state of a peer stand in c/net/net.h, the limits in c/net/README.md, the bytes on the wire in c/net/frame.h.
 ---
 --- Lanes, highest first: "control" (never shed), "dispatch", "data", "telemetry". A message is at most `net.message_max`
---- bytes. No function calls back before it returns; each callback runs exactly once, and may close what it likes.
+--- bytes. No function calls back before it returns; each callback runs exactly once, and may close anything.
 --- There are no keys yet, so only loopback addresses are listened on.
 local core = require "shoal.core.net"
 local schema = require "shoal.base.schema"
@@ -32,25 +32,31 @@ end
 
 local NAME = { max = 255, default = "" }
 
---- Times are milliseconds. What is not given, the core sets.
+--- Times are milliseconds. The core sets the options that are not given.
 net.config = schema.record({
   node = schema.string { max = 255, doc = "this node's name" },
   cluster = schema.string { max = 255, default = "shoal", doc = "nodes of other clusters are refused, with a reason" },
   role = schema.string(NAME),
   dc = schema.string(NAME),
-  advertise = schema.string(NAME), -- Where others may dial us: "ip:port".
+  advertise = schema.string(NAME), -- The address at which others may dial us: "ip:port".
   connect_timeout_ms = limit(5000, "from dialling to the other side's greeting"),
-  keepalive_ms = limit(10000, "silent for so long: ask whether the other side is there"),
-  idle_timeout_ms = limit(30000, "nothing heard for so long: the connection is lost. Spans two unanswered questions"),
-  linger_ms = limit(2000, "how long a closing connection may take to hand over what is queued"),
+  keepalive_ms = limit(10000, "after so much silence, ask whether the other side is there"),
+  idle_timeout_ms = limit(30000, "after so much silence the connection is lost. Spans two unanswered questions"),
+  linger_ms = limit(2000, "how long a closing connection may take to send its queues"),
   in_flight_max = limit(1000, "requests to one peer without answer, control not counted"),
   unanswered_max = limit(1000, "requests of one peer that wait for our answer; more are refused OVERLOADED"),
+  unanswered_all_max = limit(10000, "the same over all peers"),
+  connections_max = limit(4096, "accepted connections; more are refused FULL"),
+  assembly_bytes_max = schema.optional(schema.integer { min = 3 << 20, max = 2 ^ 31 - 1 | 0,
+    doc = "bytes of unfinished messages over all connections; messages beyond it are refused FULL; default 32 MiB" }),
+  queued_bytes_max = schema.optional(schema.integer { min = 6 << 20, max = 2 ^ 31 - 1 | 0,
+    doc = "bytes that wait to be sent over all peers; messages beyond it are refused FULL, control never; default 64 MiB" }),
   lane_in_flight_max = by_lane({ dispatch = 500, data = 300, telemetry = 200 }, "requests to one peer without answer"),
   lane_queue_max = by_lane({ control = 4096, dispatch = 2048, data = 2048, telemetry = 1024 }, "messages waiting for one peer"),
   lane_queue_bytes_max = by_lane({ control = 4 << 20, dispatch = 4 << 20, data = 4 << 20, telemetry = 1 << 20 }, "and their bytes"),
   circuit = schema.optional(schema.record {
-    failures = schema.optional(schema.integer { min = 1, max = 16, doc = "so many, no success between, open it; default 3" }),
-    window_ms = limit(30000, "they lie at most so far apart"),
+    failures = schema.optional(schema.integer { min = 1, max = 16, doc = "how many failures, with no success between, open it; default 3" }),
+    window_ms = limit(30000, "the failures lie at most so far apart"),
     open_ms = limit(10000, "then one trial is let through"),
   }),
   backoff = schema.optional(schema.record({
@@ -74,11 +80,10 @@ end)
 ---@field call fun(self: Peer, type: integer, lane: Lane, bytes: string, timeout_ms: number, fn: Outcome): true?, string?, string?
 ---  ask: fn gets the answer, or nil, why and a code: "TIMEOUT", "DISCONNECTED", "CLOSED", a connect's such as "ECONNREFUSED",
 ---  or what the other side refused with. When this returns nil (codes "FULL", "TOO_LARGE", "CIRCUIT", "CLOSED"), fn never runs.
----@field send fun(self: Peer, type: integer, lane: Lane, bytes: string, fn: Outcome, key?: integer): true?, string?, string?
----  tell: fn gets true when the kernel has it (nothing is said about arrival), else nil, why, code. A message with a key
----  takes the place of one of this type and key that still waits.
+---@field send fun(self: Peer, type: integer, lane: Lane, bytes: string, fn: Outcome): true?, string?, string?
+---  send one way: fn gets true when the kernel has it (which says nothing about arrival), else nil, why, code
 ---@field info fun(self: Peer): PeerInfo?, string?, string?  nil once it is gone
----@field close fun(self: Peer)  what is queued leaves, calls end with "CLOSED"; more than once without harm
+---@field close fun(self: Peer)  sends the queues; calls end with "CLOSED"; idempotent
 
 ---@class PeerInfo
 ---@field address string  dialled, or where the connection came from
@@ -89,9 +94,7 @@ end)
 ---@field up boolean
 ---@field dialled boolean
 ---@field circuit "closed"|"open"|"half_open"
----@field level "none"|"throttle"|"batch"|"reject"  by the fullest lane below control: 70, 85, 95 %
 ---@field in_flight integer  calls without answer
----@field lane_in_flight table<Lane, integer>
 ---@field queued_bytes integer
 
 ---@class NetHandlers
@@ -102,10 +105,11 @@ end)
 
 ---@class Net
 ---@field listen fun(self: Net, address: string): string?, string?, string?  where it is bound; code "CONFIG" when not loopback
----@field peer fun(self: Net, address: string): Peer?, string?, string?  nothing is dialled before there is something to say
+---@field peer fun(self: Net, address: string): Peer?, string?, string?  nothing is dialled before there is a message to send
 ---@field reply fun(self: Net, request: Request, bytes: string): true?, string?, string?  code "DISCONNECTED", "FULL", "TOO_LARGE"
 ---@field refuse fun(self: Net, request: Request, code: string, message?: string): true?, string?, string?
----@field counts fun(self: Net): table  messages, bytes, timeouts, late_replies, faults by name, drops by lane and reason, ...
+---@field counts fun(self: Net): table  messages, bytes, timeouts, late_replies, faults by name,
+---  `refused` by reason, drops by lane and reason, ...; now: connections_open, assembly_bytes, queued_bytes, unanswered
 ---@field close fun(self: Net, on_closed?: fun())  as Peer.close for every peer; again without harm,
 ---  but a second on_closed raises, for it would never run
 

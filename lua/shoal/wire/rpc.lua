@@ -6,9 +6,10 @@
 --- Handlers run as tasks of the rpc's scope and may wait. What a handler returns goes back: a reply, or nil, err, code as a
 --- refusal that the caller gets as its own nil, err, code. A raise is one incident at `rpc.handler`, and the caller gets
 --- FAILED. A body that cannot be read is one at `rpc.decode`, and the caller gets MALFORMED; a message from a role that may
---- not send it is one at `rpc.role`, and REFUSED by name. Nothing is sent whose failure nobody takes: a call returns it, a
---- future carries it, a one-way send has its `on_fail`.
+--- not send it is one at `rpc.role`, and REFUSED by name. Every failure to send has a taker: a call returns it, a future
+--- carries it, a one-way send calls its `on_fail`.
 local errors = require "shoal.base.errors"
+local handling = require "shoal.wire.rpc.handling"
 local log = require "shoal.base.log"
 local messages = require "shoal.wire.messages"
 local net = require "shoal.core.net"
@@ -21,8 +22,6 @@ local rpc = {}
 ---@class Rpc
 local Rpc = {}
 Rpc.__index = Rpc
-
-local IDLE_MAX = 64 -- Workers kept for the next request.
 
 ---@class RpcPeer
 local Peer = {}
@@ -58,8 +57,8 @@ function Rpc:peer(address)
   return peer
 end
 
---- Let go of the peers that cannot be reached and that nobody has asked for since the last call of this: nodes that are gone
---- would be dialled for ever. Whoever asks for one again gets it anew.
+--- Close the peers that cannot be reached and that no code asked for since the last sweep: otherwise nodes that are gone would be
+--- dialled for ever. `Rpc:peer` makes such a peer again.
 function Rpc:sweep()
   for _, peer in sorted(self.by_address) do
     local info = peer:info()
@@ -81,7 +80,7 @@ function Peer:address()
   return self.given
 end
 
---- The node's name once it has said it, its address before.
+--- The node's name after its greeting, its address before.
 ---@return string
 function Peer:name()
   if self.node then return self.node end
@@ -98,7 +97,7 @@ function Peer:is_loopback()
   return address:find("^127%.") ~= nil or address:find("^%[::1%]") ~= nil or self.rpc.node.world:simulated()
 end
 
---- Let what is queued leave, then close the connection.
+--- Send the queues, then close the connection.
 function Peer:close()
   if not self.core then return end
   if self.rpc.by_address[self.given or false] == self then self.rpc.by_address[self.given] = nil end
@@ -107,25 +106,25 @@ end
 
 -- Sending --------------------------------------------------------------------------------------------------------------
 
---- A callback of the transport that hands its result to a future. They are kept and used again: a call then makes no
---- closure. The transport runs each exactly once for each accepted call, so one that came back is free.
+--- A callback of the transport that hands its result to a future. Slots are reused, so that a call makes no closure. The transport
+--- runs each callback exactly once for each accepted call, so a slot is free as soon as its callback ran.
 local function new_slot(free)
   local slot = { future = nil }
   slot.done = function (bytes, err, code)
     local future = slot.future
     slot.future = nil
     free[#free + 1] = slot
-    future:settle(bytes, err, code) -- Whoever waits for it runs now, not a turn later.
+    future:settle(bytes, err, code) -- The waiting task runs now, not a turn later.
   end
   return slot
 end
 
 local function allowed(self, name, level)
   local sent = self.rpc.checked_sends
-  if sent and not sent[name] then error(("rpc: this node never said that it sends %s"):format(name), level + 1) end
+  if sent and not sent[name] then error(("rpc: this node never declared that it sends %s"):format(name), level + 1) end
 end
 
---- Put a request under way. Returns the future of its reply's bytes.
+--- Send a request. Returns the future of its reply's bytes.
 local function begin(self, message, body, options)
   if not message.reply then error(("rpc: %s has no reply, use send"):format(message.name), 3) end
   allowed(self, message.name, 3)
@@ -147,7 +146,7 @@ local function begin(self, message, body, options)
   return nil, err, code
 end
 
---- Ask, and wait for the answer. In a task.
+--- Send a request and wait for its reply. In a task.
 ---@param name string
 ---@param body table
 ---@param options? { timeout_ms?: number }
@@ -163,7 +162,7 @@ function Peer:call(name, body, options)
   return messages.decode_reply(name, bytes)
 end
 
---- Ask, and take the answer later from a future of the reply. It must be awaited, taken or dropped.
+--- Send a request; the future of its reply must be awaited, taken or dropped.
 ---@param name string
 ---@param body table
 ---@param options? { timeout_ms?: number }
@@ -183,7 +182,7 @@ function Peer:start(name, body, options)
   return result
 end
 
---- Tell, one way. What keeps it from reaching the kernel goes to on_fail, in a task of its own.
+--- Send one way. If the message does not reach the kernel, on_fail runs in a task of its own.
 ---@param name string
 ---@param body table
 ---@param options { on_fail: fun(err: string, code: string) }
@@ -212,105 +211,13 @@ end
 
 -- Receiving ------------------------------------------------------------------------------------------------------------
 
---- Answer, or say at `rpc.reply` that the answer found no way.
-local function answer(self, ids, request, bytes)
-  local ok, err, code = self.net:reply(request, bytes)
-  if not ok then errors.report("rpc.reply", ids, err, code) end
-end
-
---- The code goes out as a word; a handler may have given anything.
-local function refuse(self, ids, request, code, text)
-  if not request then return end
-  code = type(code) == "string" and code:match "^[%w_%-%.]+$" and code:sub(1, 64) or "REFUSED"
-  local ok, err, word = self.net:refuse(request, code, text)
-  if not ok then errors.report("rpc.reply", ids, err, word) end
-end
-
---- A handler's task, after the protected call: its results become the answer.
-local function finish(self, message, ids, request, ok, reply, err, code)
-  if not ok then -- `reply` is the incident: it has been reported.
-    return refuse(self, ids, request, "FAILED", ("%s: the handler failed: %s"):format(message.name,
-      reply.message or reply.id or "?"))
-  end
-  if reply == nil and err ~= nil then
-    if request then return refuse(self, ids, request, code, tostring(err)) end
-    errors.report("rpc.handler", ids, err, code) -- Nobody waits for this refusal, so it would be lost.
-    return
-  end
-  if not request then return end
-  if not message.reply then -- Who asks for an answer to what has none shall not wait for it in vain.
-    return refuse(self, ids, request, "REFUSED", message.name .. " is one way: it has no reply")
-  end
-  if reply == nil then
-    errors.report("rpc.handler", ids, "the handler returned nothing where a reply is due", "FAILED")
-    return refuse(self, ids, request, "FAILED", message.name .. ": the handler returned nothing")
-  end
-  if reply == true and message.reply ~= "bytes" then reply = {} end
-  local bytes
-  if self.raw_handlers[message.name] then
-    bytes = reply
-  else
-    bytes, err, code = messages.encode_reply(message.name, reply)
-  end
-  if bytes then return answer(self, ids, request, bytes) end
-  errors.report("rpc.reply", ids, err, code)
-  refuse(self, ids, request, "FAILED", err)
-end
-
---- One request, start to answer. In a function of its own, so that an idle worker holds on to nothing of it.
-local function serve(self, worker)
-  local ids = worker.ids
-  finish(self, worker.message, ids, worker.request, errors.call("rpc.handler", ids, worker.handler, worker.body, worker.peer))
-  worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
-end
-
---- Handlers run in tasks that are kept and used again: a coroutine and its task for every request would cost more than
---- all else here. A worker that waits in its handler is simply not among the idle ones.
-local function work(self, worker)
-  local idle, inbox = self.idle, worker.inbox
-  repeat
-    serve(self, worker)
-    if #idle >= IDLE_MAX then return end
-    idle[#idle + 1] = worker
-  until not inbox:pop()
-end
-
-local function new_worker()
-  local worker = { inbox = task.channel(1) }
-  --- Only read when something failed.
-  worker.ids = function ()
-    if not worker.message then return { message = "none", peer = "none", request = 0 } end
-    return { message = worker.message.name, peer = worker.peer:name(), request = worker.number }
-  end
-  return worker
-end
-
---- Hand a request to an idle worker, or to a new one.
-local function dispatch(self, message, request, handler, body, peer)
-  local idle = self.idle
-  local count = #idle
-  local worker = idle[count]
-  if worker then idle[count] = nil else worker = new_worker() end
-  self.requests = self.requests + 1
-  worker.message, worker.request, worker.handler, worker.body, worker.peer = message, request, handler, body, peer
-  worker.number = self.requests
-  local ok, err, code
-  if count > 0 then
-    ok, err, code = worker.inbox:push(true)
-  else
-    ok, err, code = self.scope:spawn("rpc.handler", worker.ids, work, self, worker)
-  end
-  if not ok then return refuse(self, worker.ids, request, code, err) end
-  task.flush() -- Now, not a turn later: this is the end of a callback of the transport.
-end
-
 local function unhandled(self, name, peer, request)
   local ids = { message = name, peer = peer:name(), request = 0 }
   errors.report("rpc.unhandled", ids, "no handler for " .. name, "UNHANDLED")
-  refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
+  handling.refuse(self, ids, request, "UNHANDLED", ("%s has no handler for %s"):format(self.node.name, name))
 end
 
---- As what it greeted. Kept until the connection goes down, for every request asks.
+--- The role that it greeted with. Cached until the connection goes down, because every request reads it.
 local function role_of(peer)
   local role = peer.role
   if not role then
@@ -320,13 +227,13 @@ local function role_of(peer)
   return role
 end
 
---- The registry says who may send what; the rest is somebody's mistake, or worse.
+--- A role sent a message that the registry does not allow it: refuse the message and report it.
 local function misplaced(self, message, peer, request)
   local role = role_of(peer)
   local text = ("%s comes only from a %s, not from the %s %s"):format(message.name, table.concat(message.from, " or "),
     role ~= "" and role or "nameless", peer:name())
   errors.report("rpc.role", { message = message.name, peer = peer:name(), role = role }, text, "REFUSED")
-  refuse(self, { message = message.name, peer = peer:name(), request = 0 }, request, "REFUSED", text)
+  handling.refuse(self, { message = message.name, peer = peer:name(), request = 0 }, request, "REFUSED", text)
 end
 
 local function on_request(self, core, id, request, bytes)
@@ -335,14 +242,14 @@ local function on_request(self, core, id, request, bytes)
   local name = message.name
   if not message.may_send[peer.role or role_of(peer)] then return misplaced(self, message, peer, request) end
   local raw = self.raw_handlers[name]
-  if raw then return dispatch(self, message, request, raw, bytes, peer) end
+  if raw then return handling.dispatch(self, message, request, raw, bytes, peer) end
   local handler = self.handlers[name]
   if not handler then return unhandled(self, name, peer, request) end
   local body, err, code = messages.decode(name, bytes)
-  if body then return dispatch(self, message, request, handler, body, peer) end
+  if body then return handling.dispatch(self, message, request, handler, body, peer) end
   local ids = { message = name, peer = peer:name(), payload_bytes = #bytes, request = 0 }
   errors.report("rpc.decode", ids, err, code)
-  refuse(self, ids, request, code, err)
+  handling.refuse(self, ids, request, code, err)
 end
 
 local function handler_problem(self, name, fn)
@@ -373,7 +280,7 @@ function Rpc:handle(name, fn)
   return true
 end
 
---- As handle, but body and reply are the bytes on the wire: for specs that send what no encoder would.
+--- As handle, but body and reply are the bytes on the wire: for specs that send bytes which no encoder makes.
 function Rpc:raw(name, fn)
   local problem = handler_problem(self, name, fn)
   if problem then return nil, problem, "CONFIG" end
@@ -381,7 +288,7 @@ function Rpc:raw(name, fn)
   return true
 end
 
---- What this node sends. May be called again; names add up.
+--- Declare the messages that this node sends. May be called again; names add up.
 ---@param names string[]
 function Rpc:sends(names)
   for _, name in ipairs(names) do
@@ -392,8 +299,8 @@ function Rpc:sends(names)
   end
 end
 
---- Is every message that may come handled, and does this node send only what its role may? From then on sending what was not
---- declared raises.
+--- Check that every message that may come has a handler, and that this node sends only messages of its role. From then on, sending
+--- an undeclared message raises.
 ---@return true? ok, string? err, string? code "CONFIG"
 function Rpc:check()
   local handled = {}
@@ -406,8 +313,8 @@ function Rpc:check()
   return true
 end
 
---- Hear of connections: fn(peer, event, err, code), event "up", "down", or a circuit's "open", "half_open", "closed".
---- Each hearer is called by itself; one that raises is an incident at `rpc.watcher`.
+--- Watch connections: fn(peer, event, err, code), event "up", "down", or a circuit's "open", "half_open", "closed".
+--- Each watcher is called by itself; one that raises is an incident at `rpc.watcher`.
 ---@param fn fun(peer: RpcPeer, event: string, err?: string, code?: string)
 ---@return fun() stop
 function Rpc:watch(fn)
@@ -423,11 +330,10 @@ function Rpc:watch(fn)
   end
 end
 
---- Codes with which a connection ends by somebody's fault; the others are of everyday life, and who waited for an answer
---- hears them.
+--- Codes of connections that ended by a fault. The others are everyday ends; calls that waited for an answer return them.
 local FAULTS = { MALFORMED = true, REFUSED = true, FULL = true, MEMORY = true }
 
---- A connection that ended, or never came to be: a fault is an incident, also where no call was under way to be told.
+--- A connection ended, or could not be made. A fault is an incident, also when no call waited for an answer.
 local function note_down(peer, err, code)
   local info = peer:info()
   local ids = { peer = peer:name(), address = info.address or "?", role = info.role or "" }
@@ -447,7 +353,7 @@ local function tell(self, core, event, err, code)
     log.info("net.circuit", { peer = peer:name(), status = event })
   end
   local watchers = table.move(self.watchers, 1, #self.watchers, 1, {})
-  for _, watcher in ipairs(watchers) do -- One that raises is an incident; the others hear on.
+  for _, watcher in ipairs(watchers) do -- One that raises is an incident; the others still run.
     errors.run("rpc.watcher", { message = event, peer = peer:name() }, nil, watcher.fn, peer, event, err, code)
   end
 end
@@ -477,7 +383,7 @@ function rpc.open(node)
   local config = node.config or {}
   local self = setmetatable({
     node = node, handlers = {}, raw_handlers = {}, sent = {}, sent_names = {}, watchers = {}, by_address = {},
-    free_slots = {}, idle = {}, requests = 0, peers = setmetatable({}, { __mode = "k" }),
+    free_slots = {}, idle = {}, requests = 0, one_way = 0, peers = setmetatable({}, { __mode = "k" }),
   }, Rpc)
   local opened, err, code = net.open(node.world, {
     node = node.name, role = node.role, dc = node.dc, cluster = config.cluster or "shoal", advertise = config.advertise,

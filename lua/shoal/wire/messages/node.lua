@@ -1,4 +1,5 @@
---- Messages that any node answers about itself.
+--- Messages that any node answers about itself. Answers that may be long go in the telemetry lane: a list of incidents must not stand
+--- before a cancel.
 local all = { "gate", "manager", "worker" }
 
 return {
@@ -34,17 +35,17 @@ return {
       },
     },
     {
-      name = "node.members", id = 31, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      name = "node.members", id = 31, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
       fields = {},
       reply = { { "members", "array:KnownMember" } },
     },
     {
-      name = "node.incidents", id = 32, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      name = "node.incidents", id = 32, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
       fields = { { "max", "integer" } },
       reply = { { "incidents", "array:IncidentInfo" } },
     },
     {
-      name = "node.counts", id = 33, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      name = "node.counts", id = 33, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
       fields = {},
       reply = { { "node", "string" }, { "balanced", "boolean" }, { "counts", "array:SiteCounts" } },
     },
@@ -55,7 +56,7 @@ return {
       reply = { { "ok", "boolean" }, { "output", "string" } },
     },
     {
-      name = "node.events", id = 35, lane = "control", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 15000,
+      name = "node.events", id = 35, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 15000,
       doc = "member events behind a cursor (lua/shoal/member/swim/journal.lua); with wait_ms the answer waits for one. With the code TRUNCATED "
         .. "or EPOCH `members` holds the living instead, and `lost` how many events are missed",
       fields = { { "cursor", "integer" }, { "most", "integer" }, { "wait_ms", "integer" } },
@@ -65,7 +66,7 @@ return {
       },
     },
     {
-      name = "node.why", id = 36, lane = "control", from = { "client" }, to = all, retry = "idempotent",
+      name = "node.why", id = 36, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
       doc = "why this node believes of a member what it does (swim.lua: SwimWhy); text is for people",
       fields = { { "name", "string" } },
       reply = { { "node", "string" }, { "why", "any" }, { "text", "string" } },

@@ -1,8 +1,17 @@
---- Messages between who leads a job and who works for it. The same on both hops: gate to manager, manager to worker.
+--- Messages between the leader of a job and its executors. The same on both hops: gate to manager, manager to worker.
 local leaders, workers = { "gate", "manager" }, { "manager", "worker" }
 
 return {
   types = {
+    PartProgress = {
+      { "job", "string" },
+      { "workflow", "string" },
+      { "part", "string" },
+      { "attempt", "integer" },
+      { "fence", "integer" },
+      { "seq", "integer" },
+      { "stats", "map:integer" }, -- flat counts: requests, ok, errors, ...
+    },
     RunningPart = { { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "attempt", "integer" } },
     KnownMember = {
       { "name", "string" }, { "address", "string" }, { "role", "string" }, { "dc", "string" }, { "state", "string" }, { "via", "string" },
@@ -28,28 +37,20 @@ return {
     },
     {
       name = "part.progress", id = 21, lane = "data", from = workers, to = leaders, timeout_ms = 5000,
-      doc = "the newest of an attempt wins; the reply is read by shoal.ack and nobody else",
-      fields = {
-        { "job", "string" },
-        { "workflow", "string" },
-        { "part", "string" },
-        { "attempt", "integer" },
-        { "fence", "integer" },
-        { "seq", "integer" },
-        { "stats", "map:integer" }, -- flat counts: requests, ok, errors, ...
-      },
+      doc = "the newest records of all parts that one leader waits for; of each attempt the newest wins; the reply is an ack (wire/ack.lua)",
+      fields = { { "parts", "array:PartProgress" } }, -- the sender splits at 500 parts and at 256 KiB
       reply = "bytes",
     },
     {
       name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000, retry = "idempotent",
-      doc = "sent until accepted, which is when it is durable; stale and not accepted: the job is not known here",
+      doc = "sent until it is accepted, and then it is durable; stale and not accepted: the job is not known here",
       fields = {
         { "job", "string" },
         { "workflow", "string" },
         { "part", "string" },
         { "attempt", "integer" },
         { "fence", "integer" },
-        { "state", "enum:completed|failed|cancelled" },
+        { "state", "enum:completed|failed|cancelled|lost" }, -- lost: the child was gone before its result
         { "reason", "string?" },
         { "stats", "map:integer" },
         { "result", "bytes" }, -- packed detail: stats with histograms, outputs, attempts, incidents
