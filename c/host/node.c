@@ -263,6 +263,7 @@ static int push_setup(lua_State *L, void *data) {
   luaL_openlibs(L);
   luaL_requiref(L, "shoal.core.door", luaopen_shoal_core_door, 0);
   lua_pop(L, 1);
+  door_adopt_coroutines(L);
   if (n->options.on_log) door_set_lines(L, write_line, n);
   set_paths(L, n);
   if (n->options.chunks) chunks_use(L, n->options.chunks);
