@@ -74,6 +74,7 @@ return role]])
     assert.not_equal(0, first.code, first.out)
     local stuck = wait_logged "node.stuck"
     assert.equal(script .. ":5", stuck.at)
+    assert.equal("rpc.handler", stuck.site)
     local second = c:shoal { "jobs", "--connect", p.address }
     assert.equal(0, second.code, second.err)
   end)
