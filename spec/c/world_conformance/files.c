@@ -170,7 +170,7 @@ static void puts_at_their_limit(void) {
   }
   SAME(begin(&more, "many/more", "x"), ERR_FULL);
   for (int i = 0; i < WORLD_PUTS_MAX; i++) {
-    if (i > 0) CALL(world_put_close(puts[i].put)); /* One is enough, and disks are slow. */
+    if (i > 0 && !puts[i].closed) CALL(world_put_close(puts[i].put)); /* One is enough, and disks are slow. */
     UNTIL(puts[i].closed);
   }
   SAME(puts[0].done, 1);
