@@ -25,7 +25,7 @@ end
 s:run(2000)
 
 local client = s:node {
-  name = "client", argv = { "submit", "/job.lua", "--connect", gate.address }, entry = "shoal.main",
+  name = "client", argv = { "submit", "/job.lua", "--connect", gate.address }, entry = "shoal.cli.main",
   files = {
     ["/job.lua"] = [[
       return { name = "shopping", workflows = {

@@ -11,6 +11,8 @@
 
 #include "host/host.h"
 #include "host/node.h"
+#include "host/watch.h"
+#include "lua/door.h"
 #include "world/uv.h"
 
 enum { CLOSE_LIMIT_MS = 2000 }; /* Limit for closing everything at the end. */
@@ -46,6 +48,18 @@ static void on_signal(uv_signal_t *handle, int number) {
     if (signals[i].number != number || !program.node) continue;
     if (!node_signal(program.node, signals[i].name)) node_exit(program.node, 128 + number);
   }
+}
+
+static void on_turning(void *data, const char *text) {
+  (void)data;
+  if (program.node) door_report(node_state(program.node), "node.stuck", text);
+}
+
+static int on_watch(void *data, const char *node, const char *log, uint32_t hang_ms) {
+  (void)data;
+  watch_set(node, log, hang_ms);
+  return watch_open(&(struct watch_options){
+      .loop = &program.loop, .handle_data = &program.foreign, .world = program.world, .on_turning = on_turning});
 }
 
 static void own(void *handle) {
@@ -118,8 +132,10 @@ static bool shut_down(void) {
     uv_walk(&program.loop, tell_handle, NULL);
     return false;
   }
-  node_close(program.node, false);
-  program.node = NULL;
+  struct node *node = program.node;
+  program.node = NULL; /* A loop that stood while finalizers run has nobody left to tell. */
+  node_close(node, false);
+  watch_close();
   world_uv_close(program.world, on_world_closed, NULL);
   for (size_t i = 0; i < SIGNALS; i++) uv_close((uv_handle_t *)&program.handles[i], NULL);
   uv_close((uv_handle_t *)&program.limit, NULL);
@@ -155,7 +171,8 @@ int main(int argc, char **argv) {
                               .entry = "shoal.cli.main",
                               .uv_loop = &program.loop,
                               .uv_foreign = &program.foreign,
-                              .on_exit = on_exit_asked};
+                              .on_exit = on_exit_asked,
+                              .on_watch = on_watch};
   rc = node_open(&node, &program.node);
   if (rc < 0) return fail("node", rc);
   while (!program.exiting && uv_run(&program.loop, UV_RUN_DEFAULT) != 0)

@@ -128,6 +128,22 @@ static int l_on_signal(lua_State *L) {
   return error_or_true(L, "signals", 0);
 }
 
+/* watch{ node =, log =, hang_ms = } -> true | nil, message, code: report a loop that does not turn, and interrupt an operator's callback
+ * that ran for hang_ms (0: none). Called again, it changes these. A simulated node has no loop that could stand. */
+static int l_watch(lua_State *L) {
+  const struct node *n = find(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "node");
+  lua_getfield(L, 1, "log");
+  lua_getfield(L, 1, "hang_ms");
+  const char *name = luaL_optstring(L, 2, "?"), *log = luaL_optstring(L, 3, "");
+  lua_Integer hang_ms = luaL_optinteger(L, 4, 0);
+  luaL_argcheck(L, hang_ms >= 0 && hang_ms <= INT32_MAX, 1, "hang_ms: expected 0 to 2147483647");
+  if (!n || !n->options.on_watch) return error_or_true(L, "watch", n ? 0 : ERR_UNSUPPORTED);
+  return error_or_true(L, "watch", n->options.on_watch(n->options.data, name, log, (uint32_t)hang_ms));
+}
+
 static int l_log_sink(lua_State *L) {
   const struct node *n = find(L);
   size_t length;
@@ -142,6 +158,7 @@ int luaopen_shoal_core_node(lua_State *L) {
   static const luaL_Reg functions[] = {{"exit", l_exit},           {"home", l_home},
                                        {"version", l_version},     {"simulated", l_simulated},
                                        {"on_signal", l_on_signal}, {"program", l_program},
+                                       {"watch", l_watch},
                                        {NULL, NULL}};
   const struct node *n = find(L);
   luaL_newlib(L, functions);
@@ -263,6 +280,7 @@ static int push_setup(lua_State *L, void *data) {
   luaL_openlibs(L);
   luaL_requiref(L, "shoal.core.door", luaopen_shoal_core_door, 0);
   lua_pop(L, 1);
+  door_adopt_coroutines(L);
   if (n->options.on_log) door_set_lines(L, write_line, n);
   set_paths(L, n);
   if (n->options.chunks) chunks_use(L, n->options.chunks);

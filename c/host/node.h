@@ -27,6 +27,8 @@ struct node_options {
   /* One line of the node's log, without newline, from shoal.core.node.log_sink(line), from `print` in a simulated node and from
    * the door's last resort. NULL: there is no log_sink, `print` prints, and the last resort is stderr. */
   void (*on_log)(void *data, const char *line, size_t length);
+  /* shoal.core.node.watch{}: watch the loop (watch.h). 0, or a code. NULL: nothing is watched, and that is well. */
+  int (*on_watch)(void *data, const char *node, const char *log, uint32_t hang_ms);
   void *data;
 };
 

@@ -16,6 +16,11 @@ struct door {
   door_line_fn *write;
   void *data;
 };
+/* Read by signals' handlers too. The model: a call of a function to find it would cost more than all else that is done for it. */
+static _Thread_local struct door_frame *volatile now __attribute__((tls_model("initial-exec")));
+
+const struct door_frame *door_now(void) { return now; }
+
 static char door_key, sink_key; /* Their addresses are the registry's keys. */
 
 lua_State *door_main(lua_State *L) {
@@ -187,7 +192,10 @@ bool door_call(lua_State *L, const char *site, door_push_fn *push, int results, 
   lua_pushcfunction(L, on_error); /* Neither push allocates. */
   lua_pushcfunction(L, run);
   lua_pushlightuserdata(L, &c);
+  struct door_frame frame = {L, site, now};
+  now = &frame;
   bool ok = lua_pcall(L, 1, 0, -3) == LUA_OK;
+  now = frame.up;
   if (!ok) {
     struct report r = {site, NULL};
     report(L, &r);
@@ -205,7 +213,11 @@ int door_call_stacked(lua_State *L, const char *site, int arguments, int results
   }
   lua_pushcfunction(L, on_error);
   lua_insert(L, base + 1);
-  if (lua_pcall(L, arguments, results, base + 1) != LUA_OK) {
+  struct door_frame frame = {L, site, now};
+  now = &frame;
+  int rc = lua_pcall(L, arguments, results, base + 1);
+  now = frame.up;
+  if (rc != LUA_OK) {
     struct report r = {site, NULL};
     report(L, &r);
     lua_settop(L, base);
@@ -219,6 +231,120 @@ void door_set_lines(lua_State *L, door_line_fn *write, void *data) {
   struct door *door = check(L);
   door->write = write;
   door->data = data;
+}
+
+/* ---- Lua's own calls, that keep what runs now ---- */
+
+/* The `count` values on top of L into co, and its results back onto L. Their number, or -1: the error is on top. As lcorolib.c does it. */
+static int resume_with(lua_State *L, lua_State *co, const char *site, int count) {
+  if (!lua_checkstack(co, count)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return -1;
+  }
+  lua_xmove(L, co, count);
+  int results;
+  struct door_frame frame = {co, site, now};
+  now = &frame;
+  int rc = lua_resume(co, L, count, &results);
+  now = frame.up;
+  if (rc != LUA_OK && rc != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, results + 1)) {
+    lua_pop(co, results);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(co, L, results);
+  return results;
+}
+
+static lua_State *check_coroutine(lua_State *L, int index) {
+  lua_State *co = lua_tothread(L, index);
+  luaL_argexpected(L, co, index, "coroutine");
+  return co;
+}
+
+static const char *inherited(void) { return now ? now->site : NULL; }
+
+static int resumed(lua_State *L, int results) {
+  lua_pushboolean(L, results >= 0);
+  int count = results >= 0 ? results : 1;
+  lua_insert(L, -(count + 1));
+  return count + 1;
+}
+
+static int l_resume(lua_State *L) {
+  lua_State *co = check_coroutine(L, 1);
+  return resumed(L, resume_with(L, co, inherited(), lua_gettop(L) - 1));
+}
+
+static int l_resume_at(lua_State *L) {
+  const char *site = luaL_checkstring(L, 1);
+  lua_State *co = check_coroutine(L, 2);
+  return resumed(L, resume_with(L, co, site, lua_gettop(L) - 2));
+}
+
+static int call_wrapped(lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+  int results = resume_with(L, co, inherited(), lua_gettop(L));
+  if (results >= 0) return results;
+  int rc = lua_status(co);
+  if (rc != LUA_OK && rc != LUA_YIELD) { /* It raised: its to-be-closed variables run. */
+    rc = lua_resetthread(co);
+    lua_xmove(co, L, 1);
+  }
+  if (rc != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int l_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, call_wrapped, 1);
+  return 1;
+}
+
+void door_adopt_coroutines(lua_State *L) {
+  lua_getglobal(L, "coroutine");
+  lua_pushcfunction(L, l_resume);
+  lua_setfield(L, -2, "resume");
+  lua_pushcfunction(L, l_wrap);
+  lua_setfield(L, -2, "wrap");
+  lua_pop(L, 1);
+}
+
+enum { UNDER = 3 }; /* xpcall's own values, under the results: site, function, handler. */
+
+static int finish_call(lua_State *L, int rc, lua_KContext unused) {
+  (void)unused;
+  if (rc == LUA_OK || rc == LUA_YIELD) return lua_gettop(L) - UNDER;
+  lua_pushboolean(L, 0);
+  lua_pushvalue(L, -2);
+  return 2;
+}
+
+/* A wait within leaves this frame behind, and the resume's with it: after it the site is the coroutine's again. */
+static int l_xpcall_at(lua_State *L) {
+  const char *site = luaL_checkstring(L, 1);
+  int count = lua_gettop(L) - UNDER;
+  luaL_checktype(L, UNDER, LUA_TFUNCTION);
+  lua_pushboolean(L, 1); /* The first result. */
+  lua_pushvalue(L, 2);
+  lua_rotate(L, UNDER + 1, 2);
+  struct door_frame *frame = now;
+  const char *before = frame ? frame->site : NULL;
+  if (frame) frame->site = site;
+  int rc = lua_pcallk(L, count, LUA_MULTRET, UNDER, 0, finish_call);
+  if (frame) frame->site = before;
+  return finish_call(L, rc, 0);
 }
 
 /* ---- the face ---- */
@@ -235,7 +361,8 @@ static int l_incidents(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {{"sink", l_sink}, {"incidents", l_incidents}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"sink", l_sink}, {"incidents", l_incidents}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {
   (void)check(L); /* Made now, so that no incident stays uncounted when memory runs out. */

@@ -29,12 +29,27 @@ int door_call_stacked(lua_State *L, const char *site, int arguments, int results
 /* Make an incident of a failure that C itself found, without a Lua error. Never raises. */
 void door_report(lua_State *L, const char *site, const char *message);
 
+/* ---- what runs now: for a watchdog that finds the loop standing ---- */
+
+/* One call from C into Lua, or one resume, that is going on. The innermost is door_now(): of this thread, so that a signal's handler on
+ * it finds it; two stores a call. */
+struct door_frame {
+  lua_State *L;     /* The state or coroutine whose code runs. */
+  const char *site; /* The innermost site in it that is known; NULL: none. Valid while the frame is. */
+  struct door_frame *up;
+};
+const struct door_frame *door_now(void); /* NULL: no Lua runs. */
+
+/* Let coroutine.resume and coroutine.wrap of this state keep door_now(); they are Lua's own in all else. Raises (memory). */
+void door_adopt_coroutines(lua_State *L);
+
 /* Set the sink of lines that C writes by itself; stderr until set. The line has no newline. Never raises. */
 typedef void door_line_fn(void *data, const char *line);
 void door_set_lines(lua_State *L, door_line_fn *write, void *data);
 
 /* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/base/errors.lua; this module joins the two.
  *   sink(fn)      C reports to fn(site, error value, traceback) from now on; nil removes it
+ *   xpcall(site, fn, handler, ...), resume(site, co, ...)   as Lua's own, with the site for door_now(): for errors.lua alone
  *   incidents()   the number that C reported by itself, because there was no sink or the sink failed */
 int luaopen_shoal_core_door(lua_State *L);
 

@@ -30,6 +30,11 @@ local resume, close, status, create = coroutine.resume, coroutine.close, corouti
 
 local errors = {}
 
+-- The compiled door's calls note the site, for the watchdog. Without the compiled module (a spec of plain Lua) Lua's own do.
+local found_door, door = pcall(require, "shoal.core.door")
+local xpcall_at = found_door and door.xpcall or function (_, ...) return xpcall(...) end
+local resume_at = found_door and door.resume or function (_, ...) return resume(...) end
+
 local DEPTH_MAX = 3                  -- Failures while telling failures; deeper is told by the last resort only.
 
 local state     -- All that this node's errors know; see reset().
@@ -88,7 +93,7 @@ end
 
 --- Call fn in a coroutine of its own, kept for the next call, so that a yield inside is seen and stopped here.
 --- -> true, results... | false, co, ok, error
-local function run_apart(fn, ...)
+local function run_apart(site, fn, ...)
   local co
   if runners_count > 0 then
     co = runners[runners_count]
@@ -98,7 +103,7 @@ local function run_apart(fn, ...)
     co = create(serve)
   end
   if state.budget then budgeted(co) end
-  return ran(co, resume(co, fn, ...))
+  return ran(co, resume_at(site, co, fn, ...))
 end
 
 local WAITED = "this runs to its end and cannot wait: spawn a task for that (scope:spawn)"
@@ -131,7 +136,7 @@ end
 
 --- For the log and for error values' own __tostring: protected, cannot wait, and nobody is told. -> true, values... | false, err
 local function quietly(fn, ...)
-  return quiet(run_apart(fn, ...))
+  return quiet(run_apart("errors.describe", fn, ...))
 end
 
 -- ---- the policy ----
@@ -153,7 +158,7 @@ local function sandboxed(fn, ...)
   local hook, count, budget = sandbox.budget(policy_clock)
   debug.sethook(co, hook, "", count)
   local leave = sandbox.enter()
-  local results = table.pack(resume(co, ...))
+  local results = table.pack(resume_at("policy.decide", co, ...))
   leave()
   if results[1] and status(co) ~= "dead" then results = { false, "a policy cannot wait: it tried to yield", n = 2 } end
   close(co)
@@ -251,7 +256,7 @@ end
 ---@return any ... fn's results, or the incident
 function errors.call(site, ids, fn, ...)
   local record = records[site] or site_of(site)
-  return finish(record, ids, xpcall(fn, record.handler, ...))
+  return finish(record, ids, xpcall_at(site, fn, record.handler, ...))
 end
 
 local function finish_apart(record, ids, extra, done, ...)
@@ -264,7 +269,7 @@ end
 ---@param extra? table  ids of the caller's
 function errors.run(site, ids, extra, fn, ...)
   local record = records[site] or site_of(site)
-  return finish_apart(record, ids, extra, run_apart(fn, ...))
+  return finish_apart(record, ids, extra, run_apart(site, fn, ...))
 end
 
 local function finish_handled(record, ok, ...)
@@ -311,7 +316,7 @@ end
 function errors.resume(site, ids, co, ...)
   local record = records[site] or site_of(site)
   if state.budget then budgeted(co) end
-  return after_resume(record, ids, co, resume(co, ...))
+  return after_resume(record, ids, co, resume_at(site, co, ...))
 end
 
 --- End a suspended coroutine: its to-be-closed variables run, nothing else.
@@ -359,7 +364,7 @@ end
 --- For errors/hooks.lua: one hook, once.
 function errors.run_hook(site, ids, handle, index, ...)
   local record = records[site] or site_of(site)
-  return finish_hook(record, ids, handle, index, run_apart(handle.fn, ...))
+  return finish_hook(record, ids, handle, index, run_apart(record.name, handle.fn, ...))
 end
 
 --- What was outstanding under this key is no longer true: do not deliver it again.
@@ -473,10 +478,9 @@ end
 --- own policy is to print and exit. The shoal program does this by itself.
 function errors.adopt_luv() require("shoal.core.luv").adopt() end
 
---- Connect C's sink. Without the compiled module (a spec of plain Lua) there is nothing to connect.
+--- Connect C's sink.
 local function connect()
-  local ok, door = pcall(require, "shoal.core.door")
-  if ok then
+  if found_door then
     state.door, state.door_base = door, door.incidents()
     door.sink(from_c)
   elseif not tostring(door):find("module 'shoal.core.door' not found", 1, true) then

@@ -197,6 +197,8 @@ site("sim.*", "any", "error", {}, "a simulated host or command failed")
 site("node.start", "any", "critical", { "role" }, "the node could not start")
 site("node.stop", "any", "error", {}, "a step of stopping the node failed")
 site("node.signal", "any", "error", {}, "acting on a signal failed")
+site("node.stuck", "any", "error", {},
+  "the loop did not turn for 2 s or longer, because a callback ran or a call waited; it turns again")
 site("node.*", "any", "error", {}, "another step of running the node failed")
 site("script.load", "any", "error", { "path" }, "a script raised while it was loaded")
 site("role.*", "any", "error", { "role" }, "a role script's own hook failed")

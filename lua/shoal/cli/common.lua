@@ -38,6 +38,23 @@ function common.refused(what, err, code)
   return common.EXIT.refused
 end
 
+--- SIGINT and SIGTERM call fn("INT" | "TERM") once; a second one, of either, ends the process with what is open closed, and no more.
+--- (The watchdog of core.watch does so when the loop cannot hear it.)
+---@param fn fun(signal: string)
+function common.on_stop_signals(fn)
+  local asked = false
+  for signal, number in require "shoal.base.sorted" { INT = 2, TERM = 15 } do
+    core.on_signal(signal, function ()
+      if asked then
+        common.talk("shoal: a second signal: stopped at once")
+        return core.exit(128 + number)
+      end
+      asked = true
+      fn(signal)
+    end)
+  end
+end
+
 --- Where a cluster on this machine is found when nobody says: the gate of examples/topology.lua.
 common.CONNECT = "127.0.0.1:7000"
 

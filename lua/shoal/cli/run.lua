@@ -92,16 +92,20 @@ function run.run(args)
   local config, err, origin = settings(args)
   if not config then return common.usage("%s", err) end
   local stopped = task.future("stop")
-  for _, signal in ipairs { "INT", "TERM" } do
-    core.on_signal(signal, function () stopped:set("signal " .. signal, 0) end)
-  end
+  common.on_stop_signals(function (signal) stopped:set("signal " .. signal, 0) end)
   local fine, wrong = node.config(config)
   if not fine then return common.usage("%s", located.text(wrong, args.config, origin)) end
+  local function watch(name, hang_ms)
+    local ok, why, word = core.watch { node = name, log = config.log, hang_ms = hang_ms }
+    if not ok then common.talk("shoal: %s (%s)", why, word) end
+  end
+  watch(config.name or args.script, 0) -- A start may take its time: a long log is replayed within it.
   local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
   if not made then
     common.talk("shoal: %s (%s)", problem, code or "FAILED")
     return code == "CONFIG" and common.EXIT.usage or common.EXIT.failed
   end
+  watch(made.name, made.config.hang_ms)
   local stdin = args.until_eof and until_eof(stopped)
   if args.announce then
     common.data(('{"node":"%s","role":"%s","dc":"%s","address":"%s"}'):format(made.name, made.role, made.dc, made.address))

@@ -202,8 +202,9 @@ function up.run(args)
     self.told_to_stop = true
     for _, child in ipairs(self.children) do child.ready:fail(TOLD, "INTERRUPTED") end
   end
-  core.on_signal("INT", function () stop "interrupted" end)
-  core.on_signal("TERM", function () stop "terminated" end)
+  common.on_stop_signals(function (signal) stop(signal == "INT" and "interrupted" or "terminated") end)
+  local watched, why, word = core.watch { node = "up" }
+  if not watched then common.talk("shoal: %s (%s)", why, word) end
   local ok
   ok, err, code = start_all(self)
   if ok then ok, err, code = wait_seen(self) end

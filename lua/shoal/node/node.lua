@@ -57,6 +57,8 @@ node.config = schema.record({
   -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
   fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },
   progress_per_s = schema.integer { default = 20000, min = 1, max = 10000000, doc = "progress messages a leader takes a second" },
+  -- How long a callback of a script may run before it is interrupted; 0: for ever. Membership calls us dead long before.
+  hang_ms = schema.integer { default = 10000, min = 0, max = 3600000 },
   stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
 }, function (c)
   if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end

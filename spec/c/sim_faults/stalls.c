@@ -138,10 +138,12 @@ static void crash_in_a_stall(void) {
 
 static struct tick kid;
 static struct sim_process *kid_process;
+static struct shoal_world *kid_world;
 static int spawned(void *data, struct sim_node *node, const struct world_spawn *options, struct sim_process *p) {
   (void)data, (void)node, (void)options;
   kid_process = p;
-  tick_after(&kid, sim_process_world(p), 100 * MS);
+  kid_world = sim_process_world(p);
+  tick_after(&kid, kid_world, 100 * MS);
   return 0;
 }
 static void on_exit_of_kid(void *data, int64_t status, int signal) {
@@ -305,6 +307,30 @@ static void slow_disk(void) {
   SAME(tick.at_ns, began_ns + 5 * S); /* On the loop. */
 }
 
+static void lock_ends_with_its_process(void) {
+  static const char *const argv[] = {"kid", NULL};
+  static const struct world_process_events events = {.on_exit = on_exit_of_kid};
+  struct world_process *process;
+  struct tick ended = {0};
+  struct world_lock *lock;
+  int holder;
+  kid = (struct tick){0};
+  sim_on_spawn(sim, spawned, NULL);
+  SAME(world_spawn(sim_node_world(a), &(struct world_spawn){.argv = argv}, &events, &ended, &process), 0);
+  SAME(world_lock(kid_world, "/home/node/lock", NULL, NULL, &holder, &lock), 0);
+  SAME(world_lock(sim_node_world(a), "lock", NULL, NULL, &holder, &lock), ERR_BUSY); /* The machine's, not the process's. */
+  SAME(holder, world_process_pid(process));
+  SAME(world_lock(sim_node_world(b), "lock", NULL, NULL, &holder, &lock), 0); /* Another machine, another disk. */
+  SAME(world_process_kill(process, SIGKILL), 0);
+  pass(S);
+  SAME(world_lock(sim_node_world(a), "lock", NULL, NULL, &holder, &lock), 0);
+  sim_node_crash(a);
+  sim_node_restart(a);
+  SAME(world_lock(sim_node_world(a), "lock", NULL, NULL, &holder, &lock), 0);
+  sim_node_stall(a, S); /* It keeps what it holds. */
+  SAME(world_lock(sim_node_world(a), "lock", NULL, NULL, &holder, &lock), ERR_BUSY);
+}
+
 const struct test_case stalls_cases[] = {
     {"stall: what came due meanwhile comes at its end, timers first", stalled_comes_late},
     {"stall: the longer one stands", stalls_overlap},
@@ -314,6 +340,7 @@ const struct test_case stalls_cases[] = {
     {"disk: full", full_disk},
     {"disk: failing", failing_disk},
     {"disk: failing in syncs alone: what failed once stands", failing_sync},
+    {"disk: a lock is its machine's, and ends with the process that holds it", lock_ends_with_its_process},
     {"disk: slow, off the loop and on it", slow_disk},
     {NULL, NULL},
 };

@@ -17,7 +17,7 @@ end
 local function ids_of(self, record, ids, extra)
   if type(ids) == "function" then
     local means = self.means
-    local done, value, ok, err = means.run_apart(ids)
+    local done, value, ok, err = means.run_apart("errors.ids", ids)
     if done and (value == nil or type(value) == "table") then
       ids = value
     else
@@ -34,7 +34,7 @@ end
 local function listened(self, incident)
   local means = self.means
   for _, fn in ipairs(self.listeners) do
-    local done, co, ok, err = means.run_apart(fn, incident)
+    local done, co, ok, err = means.run_apart("errors.listener", fn, incident)
     if not done then
       means.fail("errors.listener", { incident = incident.id }, means.autopsy("errors.listener", co, ok, err))
     end
