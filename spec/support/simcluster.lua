@@ -396,10 +396,16 @@ end
 
 --- What the client saw of a job: no gap, nothing goes back, the final state is the last word.
 function Cluster:check_pushes(id)
-  local rank, ended, workflows = 0, nil, {}
+  local rank, ended, workflows, answer = 0, nil, {}, nil
   for _, p in ipairs(self:ask(self.client, "pushes", id)) do
     if p.before > 0 and p.seq ~= p.before + 1 and p.truncated_from ~= p.seq then
       broken(self, "%s: event %d follows %d", id, p.seq, p.before)
+    end
+    if p.kind == "result" and p.workflow == "" then
+      if answer and answer ~= p.result_state then broken(self, "%s: its result is %s after %s", id, p.result_state, answer) end
+      answer = p.result_state
+    elseif p.kind == "result" and workflows[p.workflow] ~= p.result_state then
+      broken(self, "%s: the result of %s is %s, its status %s", id, p.workflow, p.result_state, tostring(workflows[p.workflow]))
     end
     if p.kind == "status" then
       if ended then broken(self, "%s: %s after %s", id, p.state, ended) end
@@ -413,6 +419,7 @@ function Cluster:check_pushes(id)
         workflows[p.workflow] = p.workflow_state
       elseif FINAL[p.state] then
         ended = p.state
+        if answer ~= ended then broken(self, "%s: its status is %s, its result %s", id, ended, tostring(answer)) end
       end
     end
   end

@@ -129,6 +129,8 @@ function probe.record()
       list[#list + 1] = {
         kind = kind.kind, seq = body.seq, truncated_from = body.truncated_from, before = before, state = body.body.state,
         workflow = body.body.workflow, workflow_state = body.body.workflow_state, parts = kind.kind == "stats" and #body.body.parts,
+        result_state = kind.kind == "result" and body.body.result.state, thinned = body.body.thinned,
+        requests = kind.kind == "result" and body.body.result.stats and body.body.result.stats.requests,
       }
     end
     return answer

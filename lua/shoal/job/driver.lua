@@ -99,8 +99,10 @@ function driver:work()
     local ok, incident = errors.call("lead.run", { job = self.job }, self.advance, self)
     failures = ok and 0 or failures + 1
     if failures >= FAILURES_MAX then return self.lead:give_up(self.key, incident.message) end
-    if not ok then task.sleep(math.min(BACKOFF_MS[2], BACKOFF_MS[1] * 2 ^ (failures - 1))) end
-    if not self.over and (ok or not self.due) then
+    if not ok then
+      self.due = true -- What failed is tried again, until it is given up.
+      task.sleep(math.min(BACKOFF_MS[2], BACKOFF_MS[1] * 2 ^ (failures - 1)))
+    elseif not self.over then
       local _, err, code = self.wake_up:pop(self:wait_ms())
       if err and code ~= "TIMEOUT" then return end
     end

@@ -38,13 +38,17 @@ local REDIAL_MS = 30000         -- The longest wait of the transport between two
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
-local ENDED_MAX = 20000         -- Ended runs that are kept once they are older than KEY_MS ...
-local ENDED_LIMIT = 100000      -- ... and at all: more are not taken in.
-local RUNS_MAX = 10000          -- Runs that are not over.
-local RUN_BYTES_MAX = 128 << 20 -- Their specs: a snapshot holds them all.
-local WATCHERS_MAX = 4096
 local AGAIN_MS = 1000           -- When to try again after a refusal for room.
 local LIST_MAX = 2000           -- Jobs in one answer, the newest.
+
+--- Limits of a leader (job/README.md has them in one table); each leader has its own copy.
+lead.limits = {
+  runs = 10000,          -- Runs that are not over.
+  run_bytes = 128 << 20, -- Their specs: a snapshot holds them all.
+  ended_kept = 20000,    -- Ended runs that are kept once they are older than KEY_MS ...
+  ended = 100000,        -- ... and at all: no more are taken in.
+  watchers = 4096,       -- Clients that events are pushed to, over all jobs.
+}
 
 ---@class LeadOptions
 ---@field tier "gates"|"managers"
@@ -66,8 +70,10 @@ function lead.open(node, options)
   local directory = node.config.data .. "/" .. options.tier
   local self = setmetatable({
     node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
-    fence = 0, progress_seen = 0, progress_level = "none", last_seq = {}, old_feeds = {}, watchers = 0,
+    fence = 0, progress_seen = 0, progress_level = "none", last_seq = {}, old_feeds = {},
+    limits = {},
   }, lead)
+  for name, value in sorted(lead.limits) do self.limits[name] = value end
   local err, code
   self.results, err, code = results.open(node, directory .. "/results")
   if not self.results then return nil, err, code end
@@ -124,7 +130,7 @@ end
 function lead:on_lose()
   self.fence = 0
   self.term:close()
-  self.runs, self.last_seq, self.old_feeds, self.watchers = {}, {}, {}, 0
+  self.runs, self.last_seq, self.old_feeds = {}, {}, {}
   self.placing, self.attempts = nil, nil
 end
 
@@ -264,13 +270,14 @@ end
 
 --- Is there room for one more run? Then nothing; else why not.
 local function no_room(self, bytes)
-  if #self.ledger.ended >= ENDED_LIMIT then
+  local limits = self.limits
+  if #self.ledger.ended >= limits.ended then
     return ("%s keeps the answers of %d jobs that ended in the last minutes, as many as it can; try again in %d ms"):format(self.node.name,
       #self.ledger.ended, AGAIN_MS)
   end
-  if self.ledger.live >= RUNS_MAX or self.ledger.live_bytes + bytes > RUN_BYTES_MAX then
+  if self.ledger.live >= limits.runs or self.ledger.live_bytes + bytes > limits.run_bytes then
     return ("%s leads %d jobs of %d bytes already, at most %d of %d are taken; try again in %d ms"):format(self.node.name, self.ledger.live,
-      self.ledger.live_bytes, RUNS_MAX, RUN_BYTES_MAX, AGAIN_MS)
+      self.ledger.live_bytes, limits.runs, limits.run_bytes, AGAIN_MS)
   end
 end
 
@@ -636,8 +643,8 @@ function lead:keep_house()
   local run = oldest and self.ledger.runs[oldest.run]
   if oldest and (not run or run.index ~= oldest.index or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
     self:expire(clock_ms - self.options.retention_ms, EXPIRE_MOST)
-  elseif #self.ledger.ended > ENDED_MAX then
-    self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - ENDED_MAX))
+  elseif #self.ledger.ended > self.limits.ended_kept then
+    self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - self.limits.ended_kept))
   end
   local limit = self.options.retention_bytes
   if not limit or self.ledger.result_bytes <= limit then return end
@@ -730,8 +737,8 @@ function lead:watch(key, peer, from)
   if self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then
     return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER"
   end
-  if count_watchers(self) >= WATCHERS_MAX then
-    return nil, ("%d clients watch jobs here already; try again in %d ms"):format(WATCHERS_MAX, AGAIN_MS), "OVERLOADED"
+  if count_watchers(self) >= self.limits.watchers then
+    return nil, ("%d clients watch jobs here already; try again in %d ms"):format(self.limits.watchers, AGAIN_MS), "OVERLOADED"
   end
   local found = feed_of(self, entry)
   found:watch(peer, from)
