@@ -340,41 +340,45 @@ static struct link *asker(struct net *n, const struct net_request *request) {
   return l && l->serial == request->link && !l->shut && (l->state == LINK_UP || l->state == LINK_DRAINING) ? l : NULL;
 }
 
-/* One request less waits for our answer, whether or not the answer could be sent. */
-static inline void answered(struct net *n, const struct net_request *request) {
-  n->unanswered -= request->lane != NET_CONTROL && n->unanswered > 0;
+/* One request less waits for our answer, whether or not the answer can be sent. Once for each net_reply and net_refuse. */
+static inline void answered(struct net *n, struct link *l, const struct net_request *request) {
+  if (request->lane == NET_CONTROL) return;
+  if (n->unanswered > 0) n->unanswered--;
+  if (l && l->unanswered > 0) l->unanswered--;
 }
 
 static int answer(struct net *n, const struct net_request *request, uint8_t flags, const void *bytes, size_t length) {
   struct link *l = asker(n, request);
   if (!l) {
-    answered(n, request);
     n->counts.unsent_replies++;
     return ERR_DISCONNECTED;
   }
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY | flags, request->id);
-  int rc = peer_push(l->peer, (enum net_lane)request->lane, head, bytes, length, flags & FRAME_REFUSAL);
-  if (rc == 0 && request->lane != NET_CONTROL && l->unanswered > 0) l->unanswered--;
-  if (rc == 0) answered(n, request);
-  return rc;
+  return peer_push(l->peer, (enum net_lane)request->lane, head, bytes, length, flags & FRAME_REFUSAL);
 }
 
-int net_refuse(struct net *n, const struct net_request *request, const char *name, const char *text) {
-  assert(request->id && name[0]);
+static int refuse(struct net *n, const struct net_request *request, const char *name, const char *text) {
   uint8_t body[FRAME_REFUSAL_MAX];
   int rc = answer(n, request, FRAME_REFUSAL, body, frame_refusal_put(body, name, text, strlen(text)));
   if (rc < 0 && rc != ERR_DISCONNECTED) n->counts.unsent_replies++;
   return rc;
 }
 
+int net_refuse(struct net *n, const struct net_request *request, const char *name, const char *text) {
+  assert(request->id && name[0]);
+  answered(n, asker(n, request), request);
+  return refuse(n, request, name, text);
+}
+
 __attribute__((noinline)) static int reply_slowly(struct net *n, const struct net_request *request, const void *bytes,
                                                   size_t length) {
+  answered(n, asker(n, request), request);
   int rc = length > FRAME_MESSAGE_MAX ? ERR_TOO_LARGE : answer(n, request, 0, bytes, length);
   if (rc == ERR_TOO_LARGE) n->counts.drops[request->lane][NET_DROP_TOO_LARGE]++;
   /* The asker learns it now, not by its timeout: a refusal passes a full queue. */
-  if (rc == ERR_TOO_LARGE) (void)net_refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
-  if (rc == ERR_FULL) (void)net_refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
-  if (rc == ERR_MEMORY) (void)net_refuse(n, request, "OVERLOADED", "out of memory for the answer; try again in 1000 ms");
+  if (rc == ERR_TOO_LARGE) (void)refuse(n, request, "TOO_LARGE", "the answer is larger than a message may be");
+  if (rc == ERR_FULL) (void)refuse(n, request, "OVERLOADED", "the answers to this node wait in a full queue");
+  if (rc == ERR_MEMORY) (void)refuse(n, request, "OVERLOADED", "out of memory for the answer; try again in 1000 ms");
   return rc;
 }
 
@@ -386,8 +390,7 @@ int net_reply(struct net *n, const struct net_request *request, const void *byte
   struct net_peer *p = l->peer;
   struct frame_head head = frame_head(request->type, request->lane, FRAME_REPLY, request->id);
   if (!queue_push_easily(&p->lanes[request->lane], head, bytes, length)) return reply_slowly(n, request, bytes, length);
-  l->unanswered -= request->lane != NET_CONTROL && l->unanswered > 0;
-  answered(n, request);
+  answered(n, l, request);
   peer_to_flush(p, request->lane);
   return 0;
 }

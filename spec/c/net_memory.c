@@ -102,6 +102,14 @@ static void our_own(void) {
   run_ms(10);
   MUST(refused.count == 0 && asked.count == 1 && asked.code == ERR_OVERLOADED); /* It hears it, rather than wait. */
   MUST(net_counts(b->net)->unanswered == 0);
+  struct outcome never = {0};
+  MUST(call(peer_of(a, b), NET_TELEMETRY, "x", 100, &never) == 0); /* Not even the refusal finds memory: its lane is new. */
+  run_ms(10);
+  fails_from = 1;
+  MUST(net_reply(b->net, &b->held[1], "x", 1) == ERR_MEMORY);
+  fails_from = 0;
+  run_ms(200);
+  MUST(never.code == ERR_TIMEOUT && net_counts(b->net)->unanswered == 0 && net_counts(b->net)->unsent_replies == 1);
   b->mode = ECHO;
   MUST(net_call(peer_of(a, b), 1, NET_DATA, body, 200000, ms(1000), on_outcome, &later, NULL) == 0);
   run_ms(500);

@@ -292,6 +292,33 @@ describe("shoal.net", function ()
     end, { backoff = { base_ms = 20, cap_ms = 20 }, circuit = { failures = 2 } })
   end)
 
+  it("F05: refuses what is beyond its limits by name, and counts it", function ()
+    real.run(function (world)
+      local a = assert(net.open(world, { node = "a", cluster = "spec" }, {}))
+      local b = assert(net.open(world, { node = "b", cluster = "spec", connections_max = 1, unanswered_all_max = 2 },
+        { on_request = function (self, _, kind, _, request) if kind == 1 then self:reply(request, "b") end end }))
+      local c = assert(net.open(world, { node = "c", cluster = "spec" }, {}))
+      local address = assert(b:listen "127.0.0.1:0")
+      assert.equal("b", (ask(assert(a:peer(address)), 1, "data", "", 1000)))
+      local answer, err, code = ask(assert(c:peer(address)), 1, "data", "", 1000)
+      assert.same({ nil, "FULL" }, { answer, code })
+      assert.matches("1 connections are open here, the limit; try again in 1000 ms", err)
+      local codes = {}
+      for i = 1, 3 do assert(a:peer(address)):call(2, "data", "", 300, function (_, _, word) codes[i] = word end) end
+      task.sleep(50)
+      assert.same({ nil, nil, "OVERLOADED" }, { codes[1], codes[2], codes[3] })
+      local counts = b:counts()
+      assert.same({ connections = 1, greeting = 0, requests = 1, assembly = 0, stuck = 0, memory = 0 }, counts.refused)
+      assert.same({ 1, 2, 0, 0 }, { counts.connections_open, counts.unanswered, counts.assembly_bytes, counts.queued_bytes })
+      for _, one in ipairs { a, b, c } do one:close() end
+      task.sleep(350)
+    end)
+    local world = require("shoal.core.world").current()
+    local opened, err, code = net.open(world, { node = "a", assembly_bytes_max = (3 << 20) - 1, queued_bytes_max = (6 << 20) - 1 }, {})
+    assert.same({ nil, "CONFIG" }, { opened, code })
+    assert.matches("assembly_bytes_max.*queued_bytes_max", err)
+  end)
+
   it("keeps nothing of a million requests", function ()
     pair({}, { on_request = echo }, function (a, _, peer)
       local function burst(n)

@@ -2,8 +2,9 @@
 --
 -- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, or of another room by its path, a text that
 -- stands there once, and what takes its place; then the programs that must notice, quickest first. All is built in a temporary folder:
--- the unchanged objects once, then for each mutant the changed file and a link. One that no longer applies, does not compile or survives
--- is a failure: move it along with the code, or write the spec that is missing.
+-- the unchanged objects once, then for each mutant the changed file and a link. A file of lua/ is changed in a copy of the tree, and its
+-- killers are spec files. One that no longer applies, does not compile or survives is a failure: move it along with the code, or write
+-- the spec that is missing. More rows stand in mutants/, a file a subject.
 --
 -- What cannot be tested so is cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 counts the instructions that a member
 -- spends on a crash at N = 1,000 and 10,000 instead, which valgrind must be there for, and takes ten minutes. With the logarithm
@@ -301,6 +302,10 @@ local mutants = {
     find = "while (w->told < alive && since(f, w) < limit_ns)", put = "while (w->told < 1 && since(f, w) < limit_ns)" },
 }
 
+for _, subject in ipairs { "net" } do
+  for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end
+end
+
 ---- The workshop: a folder with its own copy of the sources, and objects of them.
 
 local only, list, keep, cost
@@ -344,7 +349,7 @@ local sound_ones = {} -- true, or what is wrong, by killer
 local function compile(source, object) return run(flags .. source .. " -o " .. object) end
 
 local function prepare()
-  must_run("cp -r c spec " .. shop)
+  must_run("cp -r c spec lua scripts .busted " .. shop)
   local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c c/drive/*.c")
   local commands = {}
   for source in sources:gmatch "%S+" do
@@ -370,13 +375,33 @@ local function link(program, source, object)
   return path
 end
 
+--- Run a killer of Lua in the copy of the tree.
+local root = must_run("pwd"):gsub("%s+$", "")
+local function run_spec(path)
+  return run(("cd %s && SHOAL_BUILD=%s/build/release timeout 120 busted %s"):format(shop, root, path))
+end
+
+local function try_lua(m, mutated)
+  local path = shop .. "/" .. m.file
+  local sound_text = read(path)
+  write(path, mutated)
+  local killed
+  for _, killer in ipairs(m.killers) do
+    if not killed and not run_spec(killer[1]) then killed = killer[1] end
+  end
+  write(path, sound_text)
+  return killed, "survived"
+end
+
 --- How a mutant ends: the killer's name, or nil and why not.
 local function try(m)
-  local source = m.file:find "/" and "c/" .. m.file or "c/core/" .. m.file
+  local of_lua = m.file:find "^lua/"
+  local source = of_lua and m.file or m.file:find "/" and "c/" .. m.file or "c/core/" .. m.file
   local text = read(source)
   local from, to = text:find(m.find, 1, true)
   if not from then return nil, "no longer applies: its text is not in " .. source end
   if text:find(m.find, to + 1, true) then return nil, "its text stands more than once in " .. source end
+  if of_lua then return try_lua(m, text:sub(1, from - 1) .. m.put .. text:sub(to + 1)) end
   local mutated, object = shop .. "/c/core/mutated.c", shop .. "/mutated.o"
   write(mutated, text:sub(1, from - 1) .. m.put .. text:sub(to + 1))
   local ok, output = compile(mutated, object)
@@ -396,8 +421,11 @@ local function sound(killers)
   for _, killer in ipairs(killers) do
     local key = table.concat(killer, " ")
     if sound_ones[key] == nil then
-      local held, said = run("timeout 300 " .. link(killer[1]) .. " " .. table.concat(killer, " ", 2))
-      local none = not killer[1]:find "_study$" and not said:find "ok "
+      local of_lua = killer[1]:find "_spec%.lua$"
+      local held, said
+      if of_lua then held, said = run_spec(killer[1])
+      else held, said = run("timeout 300 " .. link(killer[1]) .. " " .. table.concat(killer, " ", 2)) end
+      local none = not of_lua and not killer[1]:find "_study$" and not said:find "ok "
       sound_ones[key] = none and "has no such behaviour" or not held and "fails without a mutant:\n" .. said or true
     end
     if sound_ones[key] ~= true then return nil, key .. " " .. sound_ones[key] end
