@@ -37,10 +37,10 @@ void sim_close(struct sim *s) {
   }
   for (uint32_t i = 0; i < s->nodes_count; i++) sim_streams_crashed(s->nodes[i]);
   for (uint32_t i = 0; i < s->nodes_count; i++) node_free(s->nodes[i]);
-  s->nodes_count = 0;       /* What is still on the wire finds nobody, */
+  s->nodes_count = 0;       /* What is still on the wire finds no node, */
   s->by_address_size = 0;
   sim_links_free(s);
-  for (struct sim_event *e; (e = sim_event_take(s)) != NULL; ) e->run(s, e); /* and lets go of its memory. */
+  for (struct sim_event *e; (e = sim_event_take(s)) != NULL; ) e->run(s, e); /* and frees its memory. */
   free(s->nodes);
   free(s->by_address);
   free(s->by_name);
@@ -75,8 +75,8 @@ bool sim_step(struct sim *s) {
   return true;
 }
 
-/* A process that goes on after it stood: first the timers, as a loop that comes back from its wait runs those before it asks what there
- * is to read; then all else, in the order it came. */
+/* A process goes on after a stall or a pause: timers first, as a loop that returns from its wait runs them before it polls for input;
+ * then everything else, in the order it came due. */
 static void let_go_on(struct sim *s, struct sim_event *held) {
   struct sim_event others;
   sim_ring_init(&others);
@@ -105,7 +105,7 @@ void sim_note(struct sim *s, const char *format, ...) {
   s->on_event(s->on_event_data, s->now_ns, text);
 }
 
-/* A seed for each thing of its own, so that no thing's draws move another's. (FNV-1a, then the generator's mixing.) */
+/* Each user of randomness gets its own seed, so that draws of one do not change those of another. (FNV-1a, then the generator's mixing.) */
 static uint64_t hash_name(const char *name) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325);
   for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * UINT64_C(0x100000001b3);
@@ -201,13 +201,13 @@ void sim_world_free(struct sim_world *w) {
   while (w->things.next != &w->things) w->things.next->drop(w->things.next);
   sim_event_cancel(s, &w->wake);
   sim_event_cancel(s, &w->go_on);
-  sim_datagrams_drop(s, &w->held); /* All else in it was a thing's, and went with it. */
+  sim_datagrams_drop(s, &w->held); /* All other events in it belonged to things, which are freed. */
   sim_give(s, w, sizeof *w);
 }
 
 static void telemetry(struct shoal_world *w, struct world_telemetry *out) {
   (void)w;
-  out->resident_bytes = 16 * 1024 * 1024; /* A figure: what is really used would differ from run to run. */
+  out->resident_bytes = 16 * 1024 * 1024; /* A constant: the true value would differ from run to run. */
 }
 
 /* ---- nodes ---- */
@@ -313,14 +313,14 @@ struct sim_lookup {
   };
   struct sim_event answer;
   void (*on_result)(void *data, int status, const struct shoal_address *addresses, size_t count);
-  struct shoal_address address; /* Family 0: nobody has the name. */
+  struct shoal_address address; /* Family 0: the name is unknown. */
 };
 
 static void on_answer(struct sim *s, struct sim_event *e) {
   struct sim_lookup *l = SIM_AROUND(struct sim_lookup, answer, e);
   SIM_NOTE(s, "lookup %s", e->world->name);
   sim_enter(e->world);
-  l->thing.handle.closing = true; /* It closes by itself: on_closed is all that still comes. */
+  l->thing.handle.closing = true; /* It closes by itself: only on_closed follows. */
   sim_thing_close(&l->thing);
   if (l->address.family)
     l->on_result(l->thing.data, 0, &l->address, 1);

@@ -1,6 +1,6 @@
 #include "world/sim_private.h"
 
-/* A disk is a sorted list of clean absolute paths; a directory is a path without a file. Small, and enough. */
+/* A disk is a sorted list of clean absolute paths; a directory is a path without a file. */
 
 /* ---- paths ---- */
 
@@ -26,7 +26,7 @@ int sim_path(const struct sim_world *w, const char *path, char *out) {
   return 0;
 }
 
-/* Where the path stands, or would. */
+/* The index of the path, or where it would be inserted. */
 static size_t search(const struct sim_disk *d, const char *path) {
   size_t low = 0, high = d->count;
   while (low < high) {
@@ -69,7 +69,7 @@ static void remove_entry(struct sim_disk *d, struct sim_entry_file *e) {
   memmove(e, e + 1, (--d->count - i) * sizeof *e);
 }
 
-/* Is there a directory to hold this path? 0, -ENOENT or -ENOTDIR. */
+/* Does the parent directory exist? 0, -ENOENT or -ENOTDIR. */
 int sim_disk_parent(struct sim_disk *d, const char *path) {
   char parent[SIM_PATH_MAX];
   size_t length = (size_t)(strrchr(path, '/') - path);
@@ -197,7 +197,7 @@ int sim_put_durable(struct shoal_world *base, const char *path, const void *byte
   if (rc < 0) return rc;
   if (sim_put_is_pending(w, full)) return ERR_BUSY;
   rc = sim_disk_put(w, full, bytes, length);
-  /* A call takes no time here; that it would have blocked shows in what comes after. */
+  /* A call takes no virtual time, so the time it would have blocked is spent right after it. */
   if (w->node->disk.faults.sync_ns > 0) sim_world_stall(w, w->node->disk.faults.sync_ns);
   return rc;
 }

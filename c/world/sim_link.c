@@ -1,6 +1,6 @@
 #include "world/sim_private.h"
 
-/* What was said of directed pairs of nodes: links, cuts and clogs; and the queue of a wire with a rate. */
+/* Settings of directed pairs of nodes: links, cuts and clogs; and the queue of a wire with a rate. */
 
 static const struct sim_link self_link = {.latency_ns = 20000}; /* sim.h */
 
@@ -118,7 +118,7 @@ static void link_one(struct sim *s, struct sim_node *from, struct sim_node *to, 
   if (link) p->link = *link;
 }
 
-/* Say it of each pair that is meant; NULL: any node. */
+/* Apply it to each pair; NULL: any node. */
 enum say { CUT, CLOG, LINK };
 static void say_one(struct sim *s, struct sim_node *from, struct sim_node *to, enum say what, bool on, const struct sim_link *link) {
   if (what == CUT) cut_one(s, from, to, on);
@@ -132,7 +132,7 @@ static void say(struct sim *s, struct sim_node *from, struct sim_node *to, enum 
   }
   for (uint32_t i = from ? from->index : 0; i < (from ? from->index + 1 : s->nodes_count); i++)
     for (uint32_t j = to ? to->index : 0; j < (to ? to->index + 1 : s->nodes_count); j++)
-      if (i != j) say_one(s, s->nodes[i], s->nodes[j], what, on, link); /* Not a machine from itself. */
+      if (i != j) say_one(s, s->nodes[i], s->nodes[j], what, on, link); /* A machine is not cut from itself. */
 }
 
 void sim_cut(struct sim *s, struct sim_node *from, struct sim_node *to, bool cut) { say(s, from, to, CUT, cut, NULL); }

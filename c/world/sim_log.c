@@ -1,6 +1,6 @@
 #include "world/sim_private.h"
 
-/* What of a disk takes time or lasts: logs, puts off the loop, locks. */
+/* What takes time on a disk or is held open: logs, puts off the loop, locks. */
 
 enum { SYNC_MIN_NS = 200000, SYNC_SPAN_NS = 1800000 };
 
@@ -19,11 +19,11 @@ struct sim_log {
   };
   struct sim_file *file;
   char *path;
-  int failure; /* What a sync said once stands: nobody knows what is on the disk. */
+  int failure; /* After one failed sync the content of the disk is unknown: every later one fails with its code. */
   struct world_log_events events;
   struct sim_event synced;
-  size_t syncing_bytes; /* What the running sync will have made durable. */
-  bool again;           /* Another is to follow it. */
+  size_t syncing_bytes; /* What the running sync makes durable. */
+  bool again;           /* Another follows it. */
 };
 
 static void start_sync(struct sim_log *l) {
@@ -43,7 +43,7 @@ static int look(const struct sim_log *l) {
 
 static void on_synced(struct sim *s, struct sim_event *e) {
   struct sim_log *l = SIM_AROUND(struct sim_log, synced, e);
-  size_t size = l->syncing_bytes < l->file->length ? l->syncing_bytes : l->file->length; /* By another log of it. */
+  size_t size = l->syncing_bytes < l->file->length ? l->syncing_bytes : l->file->length; /* Another log may have cut the file. */
   if (l->failure == 0) l->failure = look(l);
   SIM_NOTE(s, "synced %s %zu %d", e->world->name, size, l->failure);
   if (l->failure == 0) l->file->synced_bytes = size;
@@ -121,7 +121,7 @@ int sim_log_truncate(struct world_log *base, uint64_t size) {
   if (size > f->length) return -EINVAL;
   int rc = l->failure < 0 ? l->failure : sim_disk_fault(l->synced.world->node, SIM_DISK_READ);
   if (rc < 0) return rc;
-  if (l->syncing_bytes > size) l->syncing_bytes = (size_t)size; /* The running sync answers for no more. */
+  if (l->syncing_bytes > size) l->syncing_bytes = (size_t)size; /* The running sync covers no more than this. */
   f->length = (size_t)size;
   if (f->synced_bytes > f->length) f->synced_bytes = f->length;
   return 0;
@@ -182,7 +182,7 @@ static void on_put(struct sim *s, struct sim_event *e) {
   int status = early ? 0 : sim_disk_put(e->world, p->path, p->bytes, p->length);
   SIM_NOTE(s, "put %s %zu %d", e->world->name, p->length, status);
   sim_enter(e->world);
-  p->thing.handle.closing = true; /* It closes by itself: on_closed is all that still comes. */
+  p->thing.handle.closing = true; /* It closes by itself: only on_closed follows. */
   sim_thing_close(&p->thing);
   if (!early) p->on_done(p->thing.data, status);
 }
@@ -207,7 +207,7 @@ int sim_put_later(struct shoal_world *base, const char *path, const void *bytes,
   return 0;
 }
 
-/* The worker may have begun: the bytes are in use until it is done. */
+/* The worker may have begun, and uses the bytes until it is done. */
 void sim_put_close(struct world_put *base) { (void)base; }
 
 /* ---- locks ---- */

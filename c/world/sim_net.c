@@ -1,6 +1,6 @@
 #include "world/sim_private.h"
 
-/* ---- who has an address ---- */
+/* ---- addresses ---- */
 
 static bool same_host(const struct shoal_address *a, const struct shoal_address *b) {
   return a->family == b->family && memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
@@ -50,7 +50,7 @@ struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to
   return address_is_loopback(to) || sim_is_any(to) ? from : NULL;
 }
 
-/* The table anew: what an address has left cannot be emptied alone in open addressing. */
+/* Rebuild the table: with open addressing one slot cannot be emptied alone. */
 static void place_all(struct sim *s) {
   memset(s->by_address, 0, s->by_address_size * sizeof *s->by_address);
   for (uint32_t i = 0; i < s->nodes_count; i++) place(s, s->nodes[i]);
@@ -111,7 +111,7 @@ static void drop(struct sim *s, struct sim_datagram *d, const char *why) {
   forget(s, d);
 }
 
-/* It is at the socket, or there is none. */
+/* Give it to the socket, if there is one. */
 static void deliver(struct sim *s, struct sim_datagram *d) {
   struct sim_udp *u = find_udp(d->to, &d->destination);
   if (!u) {
@@ -190,7 +190,7 @@ void sim_node_slow(struct sim_node *n, uint32_t datagrams_per_s, uint32_t queue)
   n->slow = datagrams_per_s > 0;
   n->slow_per_s = datagrams_per_s;
   n->slow_queue = queue ? queue : SIM_SLOW_QUEUE;
-  if (datagrams_per_s > 0) return; /* What waits already waits on. */
+  if (datagrams_per_s > 0) return; /* Datagrams that wait already go on waiting. */
   sim_ring_release(n->sim, &n->inbox);
   sim_inbox_clear(n);
 }
@@ -228,7 +228,7 @@ static void on_arrive(struct sim *s, struct sim_event *e) {
   }
 }
 
-/* Why a datagram does not even begin its way; NULL: it does, and *wait_ns passes before the wire has taken it. */
+/* Why a datagram is not sent at all; NULL: it is, *wait_ns later, when the wire has taken it. */
 static const char *refused(struct sim *s, struct sim_node *from, struct sim_node *to, const struct sim_pair *p,
                            const struct sim_link *link, size_t length, uint64_t *wait_ns) {
   if (p && p->cut) return s->counts.cut++, "cut";
@@ -255,8 +255,8 @@ static void flip_bits(struct sim *s, struct sim_datagram *d) {
 
 static bool befalls(struct sim *s, double share) { return share > 0 && rng_unit(&s->chance) < share; }
 
-/* One datagram, or the copy of one, onto its way: all that can still befall it is decided here. (A cut, a clog or a slow
- * consumer may yet take it.) */
+/* Send one datagram or copy. Everything random about its path is decided here; later only a cut, a clog, a stall or a slow consumer
+ * can stop it. */
 static void launch(struct sim *s, struct sim_datagram *d, const struct sim_link *link, uint64_t wait_ns) {
   uint64_t due_ns = s->now_ns + wait_ns + sim_link_delay(s, link);
   if (befalls(s, link->reorder)) {
@@ -330,7 +330,7 @@ struct shoal_address sim_source(const struct sim_node *n, const struct shoal_add
     memcpy(source.bytes, to->bytes, sizeof source.bytes);
   } else if (n->address.family == local->family) {
     memcpy(source.bytes, n->address.bytes, sizeof source.bytes);
-  } else { /* It has no address of this family but its loopback. */
+  } else { /* Of this family it has only its loopback address. */
     memset(source.bytes, 0, sizeof source.bytes);
     if (source.family == 4) source.bytes[0] = 127;
     source.bytes[source.family == 4 ? 3 : 15] = 1;

@@ -4,15 +4,15 @@
  *   sim_clock.c    clocks and timers
  *   sim_queue.c    the event queue and the memory
  *   sim_link.c     links, cuts, clogs, rates
- *   sim_net.c      who has an address, the fate of a datagram, ports, datagram sockets
+ *   sim_net.c      addresses, the path of a datagram, ports, datagram sockets
  *   sim_stream.c   the wire and the kernels of streams
  *   sim_socket.c   streams, listeners and pipes as a process holds them
  *   sim_files.c    disks, their faults
  *   sim_log.c      logs, puts off the loop, locks
  *   sim_process.c  children
  *
- * Two kinds of event. An event with a `world` is a callback into that world: while its node is paused it is held, and
- * it goes with its world. The others are the network's and the kernels' own: a paused machine still acknowledges. */
+ * There are two kinds of event. An event with a `world` is a callback into that world: it is held while its node is paused or its
+ * process stalled, and freed with its world. The others belong to the network and the kernels: a paused machine still acknowledges. */
 #ifndef SHOAL_WORLD_SIM_PRIVATE_H
 #define SHOAL_WORLD_SIM_PRIVATE_H
 
@@ -30,12 +30,12 @@ struct sim_world;
 
 #define SIM_MS UINT64_C(1000000)
 #define SIM_S UINT64_C(1000000000)
-#define SIM_TURN_NS UINT64_C(1000) /* A turn of a loop takes this, so that what is always due cannot stop the clock. */
+#define SIM_TURN_NS UINT64_C(1000) /* Each turn of a loop takes this long, so that work that is always due cannot stop the clock. */
 #define SIM_AROUND(type, member, pointer) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
 #define SIM_LINE_BYTES 64 /* Of the cache. */
 #define SIM_BUCKETS 8192 /* Of the wheel of events. */
-#define SIM_SLOTS_MAX (UINT32_C(1) << 24) /* Events that wait at once; the simulator cannot go on with more: it stops there. */
+#define SIM_SLOTS_MAX (UINT32_C(1) << 24) /* Events that can wait at once; with more the simulator aborts. */
 
 enum {
   SIM_CLASSES = 18,                    /* Memory in sizes of powers of two from 2^6 on. */
@@ -48,7 +48,8 @@ enum {
   SIM_QUEUE_BYTES = 64 * 1024,
   SIM_SLOW_QUEUE = 64,
   SIM_PATH_MAX = 1024,
-  SIM_PORTS_FIRST = 32768,             /* Free ports are handed out in turn from here, so that a late packet finds no heir. */
+  /* Free ports are handed out in turn from here, so that a late packet does not reach the next user of its port. */
+  SIM_PORTS_FIRST = 32768,
   SIM_PORTS = 28000,
 };
 
@@ -56,8 +57,8 @@ enum {
 
 struct sim_event {
   void (*run)(struct sim *s, struct sim_event *e);
-  struct sim_world *world; /* Into which it calls; NULL: none. */
-  struct sim_event *next, *previous; /* In a ring: of a paused node, a clog, a slow consumer. */
+  struct sim_world *world; /* The world that it calls; NULL: none. */
+  struct sim_event *next, *previous; /* In a ring: of a paused node, a stalled process, a clog or a slow consumer. */
   uint32_t slot;           /* In the queue, from 1; 0: not there. */
 };
 struct sim_entry {
@@ -77,7 +78,7 @@ struct sim_slot { /* Of an event in the queue. */
 struct sim_thing {
   struct world_handle handle;
   struct sim_thing *next, *previous; /* In its world's ring. */
-  void (*drop)(struct sim_thing *t); /* Let go of all it holds, and of its memory; no callback. */
+  void (*drop)(struct sim_thing *t); /* Release all it holds and its memory; no callback. */
   world_closed_fn *on_closed;
   void *data;
   struct sim_event closed;
@@ -88,9 +89,9 @@ struct sim_world {
   struct sim_node *node;
   struct sim_process *process; /* NULL: the node's first process. */
   struct sim_thing things;     /* Head of the ring. */
-  struct sim_event wake;       /* Deferred work was left, or came from outside an event. */
+  struct sim_event wake;       /* Armed when deferred work was left, or came from outside an event. */
   bool stalled;                /* Its process does not run. */
-  struct sim_event held;       /* Head of the ring of what came meanwhile. */
+  struct sim_event held;       /* Head of the ring of events that came due meanwhile. */
   struct sim_event go_on;      /* The end of the stall. */
   uint64_t stalled_until_ns;
   char name[72];               /* "a", and "a/7" for its child 7. */
@@ -120,11 +121,11 @@ struct sim_disk {
 /* ---- machines ---- */
 
 struct sim_node {
-  /* What each datagram and each timer asks for: one line of the cache. */
+  /* Read for each datagram and each timer: one line of the cache. */
   struct sim *sim;
   struct sim_world *world; /* NULL while it is down. */
   struct sim_udp *udps;
-  uint64_t epoch_ns;       /* Its clock is this + true time, and what it gained since drift_from_ns. Drawn again at each boot. */
+  uint64_t epoch_ns;       /* Its clock is this + true time + the drift since drift_from_ns. Drawn again at each boot. */
   struct shoal_address address;
   uint32_t index;
   int32_t drift_ppm;
@@ -134,7 +135,7 @@ struct sim_node {
   uint32_t boot; /* Counts its starts. */
   int64_t wall_offset_ns;
   uint64_t drift_from_ns;
-  struct sim_event held; /* Head of the ring of what came while it was paused. */
+  struct sim_event held; /* Head of the ring of events that came due while it was paused. */
   struct rng chance;     /* Of its disk and the like; not its world's. */
   struct sim_disk disk;
   struct sim_listener *listeners;
@@ -150,15 +151,15 @@ struct sim_node {
 };
 _Static_assert(offsetof(struct sim_node, name) <= SIM_LINE_BYTES, "what is hot is one line");
 
-/* What was said of one directed pair of nodes. */
+/* Settings of one directed pair of nodes. */
 struct sim_pair {
   struct sim_node *from, *to;
   bool cut, linked, clogged;
   struct sim_link link;
-  uint64_t wire_free_ns;    /* When all that was put on a wire with a rate has left. */
+  uint64_t wire_free_ns;    /* When everything put on a wire with a rate will have left. */
   struct sim_event clog;    /* Head of the ring of datagrams that wait for the end of a clog. */
   uint64_t clog_bytes;
-  struct sim_event cut_long; /* The cut has lasted: streams across it end. */
+  struct sim_event cut_long; /* The cut has lasted 15 s: streams across it end. */
 };
 
 struct sim {
@@ -167,20 +168,20 @@ struct sim {
   struct sim_entry *near;
   uint32_t near_count, near_capacity, armed_count, slots_count, slots_capacity, slot_free;
   struct sim_slot *slots;
-  uint64_t cursor, far_from;           /* Buckets: the heap's, and before which none of the far is. */
+  uint64_t cursor, far_from;           /* Buckets: that of the heap; the first that an event of the far list may have. */
   uint64_t filled[SIM_BUCKETS / 64];   /* A bit for each list of the wheel that is not empty. */
-  uint32_t lists[SIM_BUCKETS + 1];     /* Their first slots; the last is the far. */
+  uint32_t lists[SIM_BUCKETS + 1];     /* Their first slots; the last is the far list. */
   struct sim_world *running; /* The world an event has called. */
   void *free[SIM_CLASSES];
   struct rng chance; /* Of the network. */
   struct sim_counts counts;
-  bool readdressed;  /* An address has moved: who is meant is looked up again on arrival. */
+  bool readdressed;  /* An address has moved: look the destination up again on arrival. */
   struct sim_link link;
   struct sim_node **nodes;
   uint32_t nodes_count, nodes_capacity;
   uint32_t *by_address; /* Open addressing; index + 1. */
   uint32_t by_address_size;
-  uint32_t *by_name; /* So too. */
+  uint32_t *by_name; /* Open addressing too. */
   uint32_t by_name_size;
   struct sim_pair **pairs; /* In the order they were made. */
   uint32_t pairs_count, pairs_capacity;
@@ -203,22 +204,22 @@ static inline struct sim *sim_of(const struct sim_thing *t) {
 }
 
 /* sim_queue.c */
-/* (Again) at this instant, after all that is there for it already; the past is now. */
+/* Arm the event, or move it, to this instant, behind those armed for it already. An instant in the past means now. */
 void sim_event_at(struct sim *s, struct sim_event *e, uint64_t at_ns);
-void sim_event_cancel(struct sim *s, struct sim_event *e); /* From the queue or a ring; harmless else. */
+void sim_event_cancel(struct sim *s, struct sim_event *e); /* Take it out of the queue or a ring; harmless when it is in neither. */
 static inline bool sim_event_armed(const struct sim_event *e) { return e->slot != 0 || e->next; }
 bool sim_event_is_at(const struct sim *s, const struct sim_event *e, uint64_t at_ns); /* In the queue, at this instant? */
 uint64_t sim_event_next_ns(struct sim *s);       /* When the next is due; UINT64_MAX: there is none. */
-struct sim_event *sim_event_take(struct sim *s); /* The next one, the clock set to it; NULL: there is none. */
+struct sim_event *sim_event_take(struct sim *s); /* Take the next one and set the clock to it; NULL: there is none. */
 /* Rings of events that wait for something other than time. */
 static inline void sim_ring_init(struct sim_event *ring) { ring->next = ring->previous = ring; }
 void sim_ring_push(struct sim_event *ring, struct sim_event *e);
 struct sim_event *sim_ring_take(struct sim_event *ring); /* The first; NULL when there is none. */
-void sim_ring_release(struct sim *s, struct sim_event *ring); /* All of it, in order, now. */
+void sim_ring_release(struct sim *s, struct sim_event *ring); /* Arm all of it for now, in order. */
 void sim_queue_free(struct sim *s);
-void *sim_take(struct sim *s, size_t size); /* Not zeroed. The simulator cannot go on without memory: it stops there. */
+void *sim_take(struct sim *s, size_t size); /* Not zeroed. Without memory the simulator aborts. */
 void sim_give(struct sim *s, void *memory, size_t size);
-size_t sim_room(size_t size); /* What sim_take(size) really gives. */
+size_t sim_room(size_t size); /* How many bytes sim_take(size) really gives. */
 void sim_memory_free(struct sim *s);
 void *sim_grow(void *array, uint32_t *capacity, uint32_t count, size_t size);
 
@@ -226,12 +227,12 @@ void *sim_grow(void *array, uint32_t *capacity, uint32_t count, size_t size);
 #define SIM_NOTE(s, ...) ((s)->on_event ? sim_note((s), __VA_ARGS__) : (void)0)
 void sim_note(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t sim_derive(uint64_t seed, const char *name, uint64_t number);
-/* The event now calls into this world: its deferred work runs after. */
+/* The event calls this world now: run its deferred work afterwards. */
 static inline void sim_enter(struct sim_world *w) { w->node->sim->running = w; }
 void sim_thing_open(struct sim_world *w, struct sim_thing *t, void (*drop)(struct sim_thing *t),
                     world_closed_fn *on_closed, void *data);
-void sim_thing_close(struct sim_thing *t); /* Its on_closed comes next. */
-void sim_thing_leave(struct sim_thing *t); /* For drop(): out of its ring, its event cancelled. */
+void sim_thing_close(struct sim_thing *t); /* Schedule its on_closed. */
+void sim_thing_leave(struct sim_thing *t); /* For drop(): take it out of its ring and cancel its event. */
 struct sim_world *sim_world_new(struct sim_node *n, struct sim_process *process, uint64_t seed);
 void sim_world_stall(struct sim_world *w, uint64_t for_ns); /* From after this event on. */
 void sim_world_free(struct sim_world *w); /* With all it opened; no callback. */
@@ -272,13 +273,14 @@ bool sim_is_any(const struct shoal_address *a);
 /* 0, or why a socket of this node cannot have this address. */
 int sim_can_bind(const struct sim_node *n, const struct shoal_address *bind);
 bool sim_binds_meet(const struct shoal_address *a, const struct shoal_address *b); /* Would one take the other's? */
-uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports, whoever may have it. */
+uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports; it may be in use. */
 /* The address that a packet from `local` to `to` bears. */
 struct shoal_address sim_source(const struct sim_node *n, const struct shoal_address *local, const struct shoal_address *to);
 void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
 void sim_inbox_init(struct sim_node *n);
 void sim_inbox_clear(struct sim_node *n); /* What waits for a slow consumer is gone. */
-void sim_datagrams_drop(struct sim *s, struct sim_event *held); /* Whose process is gone, and nothing else. */
+/* Free the datagrams in the ring of a process that is gone; the ring holds nothing else. */
+void sim_datagrams_drop(struct sim *s, struct sim_event *held);
 int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
                  void *data, struct world_udp **out);
 int sim_udp_send(struct world_udp *u, const struct shoal_address *to, const void *bytes, size_t length);
@@ -288,7 +290,7 @@ void sim_udp_close(struct world_udp *u);
 /* sim_stream.c */
 void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
 void sim_streams_unclogged(struct sim_node *from, struct sim_node *to); /* What waits between them comes. */
-/* Both are down (to NULL: nobody has the address): who tries to reach the one's ends now reaches the other. */
+/* Both are down (to NULL: no machine has the address): traffic to the ends of `from` now reaches `to`. */
 void sim_streams_readdressed(struct sim_node *from, struct sim_node *to);
 void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
 void sim_streams_crashed(struct sim_node *n);  /* Its ends answer no more. */
@@ -310,7 +312,7 @@ int sim_listen(struct shoal_world *w, const struct shoal_address *bind, const st
 void sim_listener_address(struct world_listener *l, struct shoal_address *out);
 void sim_listener_close(struct world_listener *l);
 /* A pipe on one machine: its ends are 0 (the parent's) and 1 (the child's). It lives until both are gone; it is
- * found again only through what holds on to it, so who lets an end go must forget it. */
+ * reachable only through the pointers of its holders, so a holder that releases an end must drop its pointer. */
 struct sim_connection *sim_pipe_new(struct sim_node *n);
 void sim_pipe_keep(struct sim_connection *c); /* The child will read: what comes waits for it. */
 struct world_stream *sim_pipe_open(struct sim_connection *c, int side, struct sim_world *w, bool reads);
@@ -328,7 +330,7 @@ struct sim_file *sim_file_new(void);
 void sim_file_release(struct sim_file *f);
 int sim_file_append(struct sim_file *f, const void *bytes, size_t length);
 enum { SIM_DISK_READ = 1, SIM_DISK_NAMES = 2, SIM_DISK_WRITE = 4, SIM_DISK_SYNC = 8 };
-int sim_disk_fault(const struct sim_node *n, unsigned uses); /* What is wrong with the disk for these uses; 0: nothing. */
+int sim_disk_fault(const struct sim_node *n, unsigned uses); /* The code with which these uses of the disk fail now; 0: they succeed. */
 void sim_disk_init(struct sim_disk *d);
 void sim_disk_free(struct sim_disk *d);
 int sim_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);

@@ -2,8 +2,8 @@
 
 #include <signal.h>
 
-/* Two halves: what the machine runs, which the driver holds, and what the parent holds, which may be closed while the
- * child runs on. A child ends in an event of its own, never inside the call that asked for it. */
+/* A child has two halves: the running process, which the driver holds, and the parent's handle, which may be closed while the
+ * child goes on. A child ends in an event of its own, never inside the call that ends it. */
 
 struct sim_process {
   struct sim_node *node;
@@ -67,7 +67,7 @@ static void on_end(struct sim *s, struct sim_event *e) {
   struct sim_process *p = SIM_AROUND(struct sim_process, end, e);
   SIM_NOTE(s, "%s %s/%d %lld %d", p->killed ? "killed" : "exit", p->node->name, p->pid, (long long)p->status, p->signal);
   if (p->killed && p->on_kill && !p->exiting) {
-    if (p->world) world_drop_deferred(&p->world->base); /* While its memory is there. */
+    if (p->world) world_drop_deferred(&p->world->base); /* Before its memory is freed. */
     p->exiting = true;
     p->on_kill(p->on_kill_data, p->signal);
   }
@@ -246,7 +246,7 @@ int sim_process_kill(struct world_process *base, int signal) {
 void sim_process_close(struct world_process *base) {
   struct sim_child *c = child_of(base);
   for (int fd = 0; fd < 3; fd++)
-    if (c->streams[fd]) world_stream_close(c->streams[fd]); /* Nobody took it. */
+    if (c->streams[fd]) world_stream_close(c->streams[fd]); /* It was not taken. */
   if (c->process) c->process->child = NULL;
   c->process = NULL;
   sim_event_cancel(sim_of(&c->thing), &c->exit);
@@ -262,7 +262,7 @@ int sim_stdio(struct shoal_world *base, int fd, struct world_stream **out) {
   if (p->taken[fd]) return -EBADF;
   if (!p->pipes[fd]) return ERR_UNSUPPORTED;
   *out = sim_pipe_open(p->pipes[fd], 1, w, fd == 0);
-  p->pipes[fd] = NULL; /* The stream's now. */
+  p->pipes[fd] = NULL; /* The stream owns it now. */
   p->taken[fd] = true;
   return 0;
 }

@@ -1,21 +1,21 @@
 #include "world/sim_private.h"
 
-/* Events by (instant, sequence): a wheel of buckets for those to come, unsorted lists, and a small binary heap for those whose
- * bucket has come.
+/* Events ordered by (instant, sequence): a wheel of unsorted lists for later events, and a small binary heap for the events of the
+ * current bucket.
  *
  *   near   all whose bucket is the cursor's or before it
  *   wheel  cursor < bucket < cursor + BUCKETS: about two seconds
- *   far    the rest; looked through again before the cursor gets to where it may hold something
+ *   far    the rest; searched again before the cursor reaches a bucket that one of them may have
  *
- * So to arm, to move and to cancel is O(1), and the heap is as large as what happens in a quarter of a millisecond. An event knows
- * its slot; lists and heap are of slots, so that nothing here but arming touches an event. */
+ * Arming, moving and cancelling are O(1), and the heap holds only the events of a quarter of a millisecond. An event knows
+ * its slot; lists and heap hold slots, so that only arming touches the event itself. */
 
 enum { BUCKET_BITS = 18, BUCKETS = SIM_BUCKETS, FAR = BUCKETS };
 
 static uint64_t bucket_of(uint64_t at_ns) { return at_ns >> BUCKET_BITS; }
 static uint32_t slot_of(const struct sim_entry *entry) { return (uint32_t)entry->order & (SIM_SLOTS_MAX - 1); }
 
-/* Without a branch, which nobody could predict. */
+/* Without a branch, which would be mispredicted half of the time. */
 static bool before(const struct sim_entry *a, const struct sim_entry *b) {
   unsigned __int128 left = (unsigned __int128)a->at_ns << 64 | a->order, right = (unsigned __int128)b->at_ns << 64 | b->order;
   return left < right;
@@ -83,7 +83,7 @@ static void insert(struct sim *s, uint32_t slot) {
   else push_list(s, FAR, slot);
 }
 
-/* Where the wheel next holds something; UINT64_MAX: nowhere. */
+/* The next bucket of the wheel that is not empty; UINT64_MAX: none. */
 static uint64_t next_filled(const struct sim *s) {
   uint32_t begin = (uint32_t)((s->cursor + 1) % BUCKETS);
   uint64_t word = s->filled[begin / 64] >> begin % 64 << begin % 64;
@@ -95,7 +95,7 @@ static uint64_t next_filled(const struct sim *s) {
   return UINT64_MAX;
 }
 
-/* Those of the far whose time comes within a turn of the wheel that begins at the cursor go to it. */
+/* Move events of the far list to the wheel when they are due within one turn of it from the cursor. */
 static void refill(struct sim *s) {
   uint32_t slot = s->lists[FAR];
   s->lists[FAR] = 0;
@@ -115,10 +115,10 @@ static uint64_t least_far(const struct sim *s) {
   return least;
 }
 
-/* The heap is empty: on to the next bucket that is not. */
+/* The heap is empty: go on to the next bucket with events. */
 static void advance(struct sim *s) {
   uint64_t bucket = next_filled(s);
-  if (s->lists[FAR] && bucket >= s->far_from) { /* One of the far may come first. */
+  if (s->lists[FAR] && bucket >= s->far_from) { /* An event of the far list may come first. */
     uint64_t far = least_far(s);
     s->cursor = (far < bucket ? far : bucket) - 1;
     refill(s);
@@ -237,7 +237,7 @@ void sim_queue_free(struct sim *s) {
   free(s->slots);
 }
 
-/* ---- memory: freed pieces wait, by size, for the next of their kind. Under ASan each is its own, to be watched. ---- */
+/* ---- memory: freed pieces are kept by size and used again. Under ASan each is malloced, so that it is checked. ---- */
 
 #if defined(__SANITIZE_ADDRESS__)
 enum { KEEP = 0 };

@@ -1,7 +1,7 @@
 #include "world/sim_stream.h"
 
-/* What a process holds of its connections: streams, listeners, pipes. All it is told goes through one event a stream,
- * one thing at a time, except bytes that find their reader idle: those come straight from the wire. */
+/* A process's side of its connections: streams, listeners, pipes. Each stream has one event, which makes one callback at a
+ * time. Only bytes whose reader is idle are delivered straight from the wire. */
 
 /* ---- streams ---- */
 
@@ -54,7 +54,7 @@ static void on_wake(struct sim *s, struct sim_event *e) {
 static void stream_drop(struct sim_thing *thing) {
   struct sim_stream *h = SIM_AROUND(struct sim_stream, thing, thing);
   struct sim *s = sim_of(thing);
-  if (h->connection) sim_end_gone(h->connection, h->side, CLOSED); /* If the machine crashed, it takes all of this back. */
+  if (h->connection) sim_end_gone(h->connection, h->side, CLOSED); /* After a crash sim_streams_crashed undoes this. */
   sim_event_cancel(s, &h->wake);
   sim_thing_leave(thing);
   sim_give(s, h, sizeof *h);
@@ -135,7 +135,7 @@ void sim_stream_read(struct world_stream *base, bool on) {
 int sim_stream_shutdown(struct world_stream *base) {
   struct sim_stream *h = (struct sim_stream *)(void *)base;
   int rc = can_write(h);
-  if (h->connection->flows[h->side].finish && !h->broken) return 0; /* Twice is once. */
+  if (h->connection->flows[h->side].finish && !h->broken) return 0; /* A second call does nothing. */
   if (rc < 0) return rc;
   sim_flow_finish(&h->connection->flows[h->side]);
   return 0;
@@ -240,7 +240,7 @@ void sim_listener_close(struct world_listener *base) {
   struct sim_listener *l = (struct sim_listener *)(void *)base;
   listener_leave(l);
   sim_event_cancel(sim_of(&l->thing), &l->accept);
-  for (struct sim_stream *h = l->accepted_first, *next; h; h = next) { /* Nobody will take them now. */
+  for (struct sim_stream *h = l->accepted_first, *next; h; h = next) { /* No on_connection will take them now. */
     next = h->next_accepted;
     world_stream_close(&h->base);
   }
@@ -273,7 +273,7 @@ void sim_pipe_print(struct sim_connection *c, const void *bytes, size_t length) 
 
 void sim_pipe_end(struct sim_connection *c, int side) {
   if (c->ends[side].state != OPEN || c->ends[side].stream) return;
-  c->ends[side].state = CLOSED; /* What it printed still leaves, as far as it is read, and then FIN. */
+  c->ends[side].state = CLOSED; /* What it wrote is still delivered, as far as it is read, and then FIN. */
   sim_flow_finish(&c->flows[side]);
   sim_connection_free_if_gone(c);
 }

@@ -1,17 +1,17 @@
 #include "world/sim_stream.h"
 
-/* Streams, as two kernels and a wire would carry them.
+/* Streams, as two kernels and a wire carry them.
  *
  * A connection has two ends and two flows, one each way. What one side sends travels as segments in a queue of its flow,
- * each with the instant it is due; one event serves the front, so none passes another. A flow stands still while
- * it is cut, or nobody answers; what stands is sent again when that ends, at the instant a doubling retransmission
- * timer would choose. The handshake travels the same way:
+ * each with the instant it is due; one event serves the front, so segments keep their order. A flow stands still while
+ * it is cut or the peer's machine is down; when that ends, its segments are sent again at the instant that a doubling
+ * retransmission timer gives. The handshake travels the same way:
  *
  *   connect ---SYN--->  listener there?                      EMBRYO
  *   on_open <-SYNACK--  (or REFUSED)              OPEN
  *           ---ACK--->  on_connection                        OPEN
  *
- * Bytes not yet read count against the window, so that a reader who pauses stops the writer. */
+ * Bytes not yet read count against the window, so that a reader that pauses stops the writer. */
 
 static const char *const kind_names[] = {"syn", "synack", "refused", "ack", "data", "fin", "rst", "lost"};
 
@@ -87,7 +87,7 @@ static void append(struct sim *s, struct sim_fifo *f, const uint8_t *bytes, size
 static struct sim_node *sender(struct sim_connection *c, int side) { return c->ends[side].node; }
 static struct sim_node *receiver(struct sim_connection *c, int side) { return c->ends[1 - side].node; }
 
-/* Nothing gets from this side to the other: the way is cut, or the machine there is down. */
+/* Nothing gets from this side to the other: the link is cut, or the machine there is down. */
 static bool is_cut(struct sim_connection *c, int side) {
   return !c->pipe && sim_is_cut(c->sim, sender(c, side), receiver(c, side));
 }
@@ -139,7 +139,7 @@ static void signal_kind(struct sim_connection *c, int side, enum sim_kind kind) 
   launch(c, side, segment_new(c->sim, kind, 0));
 }
 
-/* The last in flight has grown: on a link with a rate it arrives later by as much. */
+/* The last segment in flight has grown: on a link with a rate it arrives later by the time of the added bytes. */
 static void join_wire(struct sim_connection *c, int side, size_t length) {
   struct sim_flow *f = &c->flows[side];
   struct sim_segment *last = f->flight.last;
@@ -158,8 +158,8 @@ static size_t room(const struct sim_flow *f) {
   return wire < whole ? wire : whole;
 }
 
-/* Onto the wire. What is sent in one instant travels together, mostly: now and then it is cut in two, for no reader may
- * take a segment for a message. */
+/* Put bytes on the wire. Bytes sent in one instant travel in one segment; sometimes it is split in two, because no reader may
+ * rely on segments as messages. */
 static void transmit(struct sim_connection *c, int side, const uint8_t *bytes, size_t length) {
   enum { SPLIT_ONE_IN = 16 };
   struct sim_flow *f = &c->flows[side];
@@ -192,7 +192,7 @@ static void finish(struct sim_connection *c, int side) {
   if (f->finish && !f->queue.first) signal_kind(c, side, FIN);
 }
 
-/* The window has room again: as much as fits of what waits. */
+/* The window has room again: send as much of the queue as fits. */
 static void pump(struct sim_connection *c, int side) {
   struct sim_flow *f = &c->flows[side];
   size_t space;
@@ -261,7 +261,7 @@ struct sim_segment *sim_flow_take(struct sim_flow *f) {
 static void on_room(struct sim *s, struct sim_event *e) {
   struct sim_flow *f = SIM_AROUND(struct sim_flow, room, e);
   struct sim_connection *c = f->connection;
-  if (is_cut(c, 1 - f->side) || is_clogged(c, 1 - f->side)) { /* The word of it is lost: another comes. */
+  if (is_cut(c, 1 - f->side) || is_clogged(c, 1 - f->side)) { /* This update is lost; another follows. */
     sim_event_at(s, e, s->now_ns + SIM_RETRANSMIT_MS * SIM_MS);
     return;
   }
@@ -269,7 +269,7 @@ static void on_room(struct sim *s, struct sim_event *e) {
   pump(c, f->side);
 }
 
-/* The receiver has room for more. Only who waits for it must hear of it, half a round trip later. */
+/* The receiver has room for more. Only a sender that waits for room needs to learn it, half a round trip later. */
 static void tell_room(struct sim_connection *c, int side) {
   struct sim_flow *f = &c->flows[side];
   if (!f->queue.first || sim_event_armed(&f->room)) return;
@@ -333,7 +333,7 @@ bool sim_connection_free_if_gone(struct sim_connection *c) {
   return true;
 }
 
-/* This end hears that the connection is broken, or was not made: behind what arrived before, if it reads. */
+/* Report to this end that the connection is broken or was not made, after the bytes that arrived before, if it reads. */
 static void break_end(struct sim_connection *c, int side, int code) {
   struct sim_end *e = &c->ends[side];
   struct sim_stream *h = e->stream;
@@ -376,7 +376,7 @@ void sim_end_gone(struct sim_connection *c, int side, enum sim_state state) {
   struct sim_flow *out = &c->flows[side], *in = &c->flows[1 - side];
   bool open = e->state == OPEN;
   assert(state == CLOSED || state == DEAD);
-  if (e->state == CONNECTING) c->ends[1].state = CLOSED; /* Nobody there knows of it yet. */
+  if (e->state == CONNECTING) c->ends[1].state = CLOSED; /* The peer does not know of it yet. */
   e->state = state;
   e->stream = NULL;
   sim_event_cancel(c->sim, &c->timeout);
@@ -445,7 +445,7 @@ static void arrive_data(struct sim_connection *c, int side, struct sim_segment *
   } else {
     segment_free(c->sim, g);
   }
-  if (open) tell_room(c, side); /* The wire has room, though the whole may not. */
+  if (open) tell_room(c, side); /* The wire has room, though the window may be full. */
   else signal_kind(c, 1 - side, RST);
 }
 
@@ -458,7 +458,7 @@ static void arrive(struct sim_connection *c, int side, struct sim_segment *g) {
   }
   segment_free(c->sim, g);
   if (kind == SYN) {
-    if (to->state == DEAD) to->state = EMBRYO; /* Whoever listened there before: now it is up. */
+    if (to->state == DEAD) to->state = EMBRYO; /* The machine is up again, whatever listened there before. */
     bool listened = to->state == EMBRYO && sim_find_listener(to->node, &to->address);
     if (!listened) to->state = CLOSED;
     signal_kind(c, 1 - side, listened ? SYNACK : REFUSED);
@@ -502,7 +502,7 @@ static void on_arrive(struct sim *s, struct sim_event *e) {
   arrive(c, side, g);
 }
 
-/* What stands goes out again when its retransmission timer next fires. */
+/* Segments that stand are sent again when their retransmission timer next fires. */
 static void retry(struct sim_connection *c, int side) {
   struct sim_flow *f = &c->flows[side];
   if (!f->standing) return;

@@ -10,7 +10,7 @@ enum sim_state {
   CONNECTING, /* Side 0 only. */
   EMBRYO,     /* Side 1, until it is accepted. */
   OPEN,
-  CLOSED, /* The process let go of it; its kernel answers with RST. */
+  CLOSED, /* The process closed it; its kernel answers with RST. */
   DEAD,   /* The machine crashed; when it is up again its kernel answers with RST. */
   ADRIFT, /* As DEAD, and nobody has its address now: no answer ever. */
 };
@@ -72,7 +72,7 @@ struct sim_stream {
   int side;
   struct shoal_address peer; /* Family 0: a pipe. */
   struct world_stream_events events;
-  struct sim_event wake; /* Something of what follows is to be told. */
+  struct sim_event wake; /* Armed when one of the following is to be reported. */
   bool readable, writable; /* A pipe goes one way. */
   bool attached, reading, opened, broken;
   bool tell_open, tell_drain, told_end;
@@ -99,14 +99,14 @@ void sim_flow_write(struct sim_connection *c, int side, const uint8_t *bytes, si
 void sim_flow_finish(struct sim_flow *f); /* FIN, behind all that was written. */
 struct sim_segment *sim_flow_take(struct sim_flow *f); /* The first of the unread. */
 void sim_flow_forget(struct sim_flow *f);              /* All of the unread. */
-/* Give it to the reader, who may close h. */
+/* Give it to the reader, which may close h. */
 void sim_flow_give(struct sim_stream *h, struct sim_flow *f, struct sim_segment *g);
-/* The process lets go of its end (or its machine died); its kernel does the rest. May free c. */
+/* The process closed its end (or its machine died); its kernel does the rest. May free c. */
 void sim_end_gone(struct sim_connection *c, int side, enum sim_state state);
 bool sim_connection_free_if_gone(struct sim_connection *c); /* True when both ends are gone. */
 
 /* sim_socket.c */
-void sim_stream_wake(struct sim_stream *h); /* There is something to tell; h NULL: nobody to tell. */
+void sim_stream_wake(struct sim_stream *h); /* Arm its event: there is something to report. NULL: do nothing. */
 struct sim_stream *sim_stream_new(struct sim_world *w, struct sim_connection *c, int side);
 struct sim_listener *sim_find_listener(const struct sim_node *n, const struct shoal_address *to);
 void sim_listener_add(struct sim_listener *l, struct sim_stream *h); /* Accepted, to be handed over. */

@@ -63,8 +63,8 @@ void address_of_socket(int fd, struct shoal_address *out) {
 
 /* ---- clock ---- */
 
-/* No two nodes share an epoch, as in the simulator: else who compares instants of two is right by chance on one machine, and what
- * is in step with the clock is in step with all other processes, which then fall over each other. */
+/* As in the simulator, no two nodes share an epoch. Otherwise code that compares instants of two nodes is right by chance on one machine,
+ * and work that is aligned to the clock runs in all processes at the same instant. */
 enum { EPOCH_SPAN_MS = 3600 * 1000 };
 
 static uint64_t fresh_ns(struct shoal_world *base) { return uv_hrtime() + real_world(base)->epoch_ms * 1000000; }
@@ -72,7 +72,7 @@ static uint64_t fresh_ns(struct shoal_world *base) { return uv_hrtime() + real_w
 uint64_t real_now_ns(struct shoal_world *base) {
   struct real_world *w = real_world(base);
   uint64_t loop_ms = uv_now(w->loop);
-  /* The loop's own clock tells a new turn too, where no hook of ours runs in between (timers after closings). */
+  /* A change of the loop's own clock means a new turn too, where no hook of ours runs in between (timers after closings). */
   if (!w->now_known || w->now_loop_ms != loop_ms) {
     w->now_ns = fresh_ns(base);
     w->now_loop_ms = loop_ms;
@@ -137,7 +137,7 @@ static uint64_t due_ms(const struct real_world *w, const struct alarm *a) {
   return at_ms > w->epoch_ms ? at_ms - w->epoch_ms : 0;
 }
 
-/* Set the clock to the next alarm. It may stand earlier than needed, until the end of the turn: see put_clock_off. */
+/* Set the clock to the next alarm. It may be set too early until the end of the turn: see put_clock_off. */
 static void set_clock(struct real_world *w) {
   if (w->closing) return;
   if (w->alarms_count == 0) {
@@ -157,8 +157,8 @@ static void set_clock(struct real_world *w) {
   w->clock_ms = at_ms;
 }
 
-/* Before the loop waits: what the clock was set to may have been stopped or put off since, as happens to each deadline that is
- * met. Waking up for nobody costs more than all that was done in the turn. */
+/* Before the loop waits: the alarm that the clock was set for may have been stopped or moved later since, as happens to each deadline
+ * that is met. Waking up in vain costs more than everything else in the turn. */
 static void put_clock_off(struct real_world *w) {
   if (w->clock_ms == 0 || w->alarms_count == 0 || w->closing) return;
   uint64_t loop_ms = uv_now(w->loop), at_ms = due_ms(w, w->alarms[1]);
@@ -218,12 +218,12 @@ void alarm_set(struct real_world *w, struct alarm *a, uint64_t at_ns) {
 void alarm_stop(struct real_world *w, struct alarm *a) {
   if (a->place == 0) return;
   take_out(w, a);
-  if (w->alarms_count == 0) set_clock(w); /* Lest the clock keep the loop alive. */
+  if (w->alarms_count == 0) set_clock(w); /* Otherwise the clock would keep the loop alive. */
 }
 
 /* ---- turns ---- */
 
-/* The end of a turn: go on without waiting only if there is something to go on with. */
+/* The end of a turn: go on without waiting only if there is work left. */
 static void settle(struct real_world *w, bool more) {
   w->now_known = false;
   if (!more && !w->alarm_soon) uv_idle_stop(&w->idle);
@@ -241,7 +241,7 @@ static void on_check(uv_check_t *handle) {
   settle(w, world_run_deferred(&w->base));
 }
 
-static void on_idle(uv_idle_t *handle) { (void)handle; /* That it is active is all it is for. */ }
+static void on_idle(uv_idle_t *handle) { (void)handle; /* It only has to be active. */ }
 
 static void defer_armed(struct shoal_world *w) { wake(real_world(w)); }
 
@@ -312,7 +312,7 @@ static void telemetry(struct shoal_world *w, struct world_telemetry *out) {
   struct rusage usage;
   if (getrusage(RUSAGE_SELF, &usage) == 0) out->cpu_ns = to_ns(usage.ru_utime) + to_ns(usage.ru_stime);
   FILE *statm = fopen("/proc/self/statm", "re");
-  if (!statm) return; /* No /proc: the figure stays 0, which no process has. */
+  if (!statm) return; /* No /proc: the value stays 0, which no process has. */
   unsigned long long size, resident;
   if (fscanf(statm, "%llu %llu", &size, &resident) == 2) out->resident_bytes = resident * (uint64_t)sysconf(_SC_PAGESIZE);
   fclose(statm);

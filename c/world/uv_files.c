@@ -42,14 +42,14 @@ int sync_parent(const char *path) {
   parent[length] = '\0';
   int fd = open(length ? parent : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return -errno;
-  int rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0; /* EINVAL: a file system without such a thing. */
+  int rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0; /* EINVAL: a file system that cannot sync folders. */
   close(fd);
   return rc;
 }
 
 /* ---- whole files ---- */
 
-/* The size a file says it has is only where to start: those of /proc say 0. */
+/* The size from fstat is only a first guess: files of /proc say 0. */
 static int read_open(int fd, size_t expected, uint8_t **bytes, size_t *length) {
   size_t capacity = expected + 1, done = 0;
   uint8_t *buffer = malloc(capacity);
@@ -102,7 +102,7 @@ int put_through(const char *temporary, const char *path, const void *bytes, size
   int rc = write_synced(temporary, bytes, length);
   if (rc == 0 && rename(temporary, path) < 0) rc = -errno;
   if (rc < 0) {
-    (void)unlink(temporary); /* What is left of it harms nobody. */
+    (void)unlink(temporary); /* A leftover does no harm. */
     return rc;
   }
   return sync_parent(path);

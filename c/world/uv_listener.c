@@ -1,5 +1,5 @@
-/* Accepting, on a poll handle of our own: libuv's listener answers a lack of descriptors by accepting and dropping what
- * waits, and tells nobody. Here it is told, and what waits goes on waiting. */
+/* Accepting, on a poll handle of our own: when descriptors run out, libuv's listener silently accepts and drops the waiting
+ * connections. Ours reports the error, and the connections go on waiting. */
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,9 +11,9 @@
 
 enum {
   BACKLOG = 1024,
-  BATCH = 64, /* Accepted in one turn at most, so that others get theirs. */
+  BATCH = 64, /* Accepted in one turn at most, so that other handles get their turn. */
 };
-static const uint64_t pause_ns = 100 * 1000000u; /* After a failed accept, which would fail again at once. */
+static const uint64_t pause_ns = 100 * 1000000u; /* Pause after a failed accept, which would fail again at once. */
 
 struct real_listener {
   struct world_listener base;
@@ -90,7 +90,7 @@ static void on_closed(uv_handle_t *handle) {
   free(l);
 }
 
-/* Everything after the socket. */
+/* All steps after the socket was made. */
 static int start(struct real_world *w, struct real_listener *l) {
   int rc = alarm_reserve(w);
   if (rc == 0 && (rc = uv_poll_init(w->loop, &l->poll, l->fd)) < 0) alarm_release(w, &l->resume);
@@ -127,7 +127,7 @@ int real_listen(struct shoal_world *w, const struct shoal_address *address, cons
 }
 
 void real_listener_address(struct world_listener *base, struct shoal_address *out) {
-  if (base->handle.closing) memset(out, 0, sizeof *out); /* Its descriptor may be another's by now. */
+  if (base->handle.closing) memset(out, 0, sizeof *out); /* The descriptor may have been reused. */
   else address_of_socket(CONTAINER(base, struct real_listener, base)->fd, out);
 }
 
@@ -135,5 +135,5 @@ void real_listener_close(struct world_listener *base) {
   struct real_listener *l = CONTAINER(base, struct real_listener, base);
   alarm_release(real_world(base->handle.world), &l->resume);
   uv_close((uv_handle_t *)&l->poll, on_closed);
-  close(l->fd); /* Now, so that the port is free when the call returns. */
+  close(l->fd); /* At once, so that the port is free when the call returns. */
 }

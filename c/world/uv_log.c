@@ -18,7 +18,7 @@ struct real_log {
   struct world_log base;
   int fd;
   uint64_t size;
-  int failure; /* Once a sync or a repair failed nobody knows what is on the disk: no later success may claim it. */
+  int failure; /* After a failed sync or repair the content of the disk is unknown: no later sync may report success. */
   bool syncing, again;
   uint64_t syncing_size;
   uv_work_t sync;
@@ -53,8 +53,8 @@ static void synced(struct real_log *l, int status) {
   if (l->events.on_synced) l->events.on_synced(l->data, l->failure, size);
 }
 
-/* Is it still the file at its path? A folder removed under us, or a file put in its place, takes all later writes along, without an error
- * of the kernel's. */
+/* Is it still the file at its path? When its folder was removed or the file replaced, the kernel accepts all later writes without an
+ * error, and they are lost. */
 static int check_place(const struct real_log *l) {
   struct stat open_one, there;
   if (fstat(l->fd, &open_one) < 0) return -errno;
@@ -137,7 +137,7 @@ int real_log_append(struct world_log *base, const void *bytes, size_t length) {
     l->size += length;
     return 0;
   }
-  if (done > 0 && ftruncate(l->fd, (off_t)l->size) < 0) l->failure = rc; /* Half a record stays: append no more. */
+  if (done > 0 && ftruncate(l->fd, (off_t)l->size) < 0) l->failure = rc; /* Half a record is left in the file: append no more. */
   return rc;
 }
 
@@ -154,7 +154,7 @@ int real_log_truncate(struct world_log *base, uint64_t size) {
   if (l->failure < 0) return l->failure;
   if (ftruncate(l->fd, (off_t)size) < 0) return -errno;
   l->size = size;
-  /* A sync under way may not answer for bytes that will be written in the place of those cut off. */
+  /* A sync under way does not cover bytes that will be written in place of those cut off. */
   if (l->syncing && l->syncing_size > size) l->syncing_size = size;
   return 0;
 }
@@ -163,7 +163,7 @@ uint64_t real_log_size(const struct world_log *base) { return CONTAINER(base, st
 
 void real_log_close(struct world_log *base) {
   struct real_log *l = CONTAINER(base, struct real_log, base);
-  if (l->syncing) return; /* Its end closes. */
+  if (l->syncing) return; /* The end of the sync closes it. */
   l->syncing = true;
   world_defer(base->handle.world, &l->later);
 }
@@ -218,7 +218,7 @@ static void on_put(uv_work_t *work, int status) {
   struct real_put *p = CONTAINER(work, struct real_put, work);
   unlink_put(real_world(p->base.handle.world), p); /* on_done may put the same path again. */
   bool early = p->base.handle.closing;
-  p->base.handle.closing = true; /* It closes by itself: on_closed is all that still comes. */
+  p->base.handle.closing = true; /* It closes by itself: only on_closed follows. */
   if (!early) p->on_done(p->data, status < 0 ? status : p->status);
   world_handle_closed(&p->base.handle);
   if (p->on_closed) p->on_closed(p->data);
@@ -234,7 +234,7 @@ int real_put_later(struct shoal_world *base, const char *path, const void *bytes
   struct real_put *p = calloc(1, sizeof *p);
   if (!p) return ERR_MEMORY;
   p->path = strdup(path);
-  /* Not the name that world_put_durable writes to: that one may run for another spelling of this path. */
+  /* Not the temporary name of world_put_durable, which may run for another spelling of this path. */
   if (!p->path || asprintf(&p->temporary, "%s.later", path) < 0) {
     p->temporary = NULL;
     free_put(p);
@@ -290,7 +290,7 @@ static void write_holder(int fd) {
   size_t done;
   char text[16];
   int length = snprintf(text, sizeof text, "%d\n", (int)getpid());
-  /* Only for the message of the next one who asks: on a full disk the lock holds as well. */
+  /* The pid serves only the message of a refused process: on a full disk the lock holds without it. */
   if (ftruncate(fd, 0) == 0) (void)write_all(fd, (const uint8_t *)text, (size_t)length, &done);
 }
 
@@ -330,6 +330,6 @@ int real_lock(struct shoal_world *w, const char *path, world_closed_fn *on_close
 
 void real_lock_close(struct world_lock *base) {
   struct real_lock *l = CONTAINER(base, struct real_lock, base);
-  close(l->fd); /* At once: the next one may ask in this very turn. */
+  close(l->fd); /* At once, so that it can be locked again in this turn. */
   world_defer(base->handle.world, &l->closed);
 }

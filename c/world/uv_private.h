@@ -41,10 +41,10 @@ struct real_world {
   void *handle_data;
   uv_prepare_t prepare; /* Before the loop waits, */
   uv_check_t check;     /* and after it: run what is deferred. */
-  uv_idle_t idle;       /* Active while something is deferred, so that the loop neither waits nor ends. */
+  uv_idle_t idle;       /* Active while work is deferred, so that the loop neither waits nor ends. */
   uv_timer_t clock;     /* Active while an alarm is set. */
-  uint64_t clock_ms;    /* What the clock is set to, on the loop's clock; 0 when it is not. */
-  uint64_t epoch_ms;    /* Of our clock, before libuv's. */
+  uint64_t clock_ms;    /* When the clock fires, on the loop's clock; 0 when it is not set. */
+  uint64_t epoch_ms;    /* Added to libuv's clock. */
   uint64_t now_ns;
   uint64_t now_loop_ms; /* uv_now() when now_ns was read. */
   bool now_known;       /* Within this turn. */
@@ -52,7 +52,7 @@ struct real_world {
   size_t alarms_count, alarms_reserved, alarms_capacity;
   uint64_t alarms_sequence;
   bool alarm_soon; /* The next alarm was due when it was set: ring it in the next turn. */
-  struct real_process *orphans; /* Closed before they ended: waited for, so that no zombie stays. */
+  struct real_process *orphans; /* Closed before they ended: we wait for them, so that no zombie stays. */
   struct real_put *puts; /* Under way, in no order. */
   uint32_t puts_count;
   uint8_t *datagrams;           /* Receive buffer of all datagram sockets; made by the first. */
@@ -73,7 +73,7 @@ void alarm_stop(struct real_world *w, struct alarm *a);
 
 uint64_t real_now_ns(struct shoal_world *w);
 
-/* libuv's code as one of ours: names that are not found, out of memory; errno stays. */
+/* libuv's code as ours: for names that are not found and for memory; errno codes stay. */
 int code_from_uv(int code);
 /* Returns the length of what was written to *out, or 0 when the address has no family. */
 socklen_t address_to_socket(const struct shoal_address *address, struct sockaddr_storage *out);
@@ -99,7 +99,7 @@ struct real_stream {
     uv_pipe_t pipe;
     uv_tty_t tty;
   } uv;
-  const struct world_stream_events *events; /* Points to `own`, or is NULL while nobody is attached. */
+  const struct world_stream_events *events; /* Points to `own`, or is NULL while it is not attached. */
   struct world_stream_events own;
   void *data;
   bool open, readable, writable;
@@ -109,7 +109,7 @@ struct real_stream {
   bool finishing; /* Shut down, once what is queued has left. */
   int failure;
   int file;             /* STREAM_FILE: its descriptor. */
-  int shutdown_fd;      /* 1 or 2 for stdout or stderr, which must let go for the other end to read its end; else -1. */
+  int shutdown_fd;      /* 1 or 2 for stdout or stderr, which must be closed too before the other end reads its end; else -1. */
   bool writing;         /* `write` is under way with `flight`. */
   struct bytes flight;  /* What libuv is writing, */
   struct bytes backlog; /* and what comes after. */
@@ -127,7 +127,7 @@ static inline struct real_stream *real_stream(const struct world_stream *s) {
 struct real_stream *stream_new(struct real_world *w, enum stream_kind kind);
 /* It is open: count it as a thing of the world. */
 void stream_opened(struct real_world *w, struct real_stream *s);
-/* It could not be opened: close its uv handle, if that was initialized, and free it without a word. */
+/* It could not be opened: close its uv handle, if that was initialized, and free it; no callback. */
 void stream_discard(struct real_stream *s);
 /* Take a connected TCP socket. Returns 0, or a code with the socket closed. */
 int stream_from_socket(struct real_world *w, int fd, struct real_stream **out);
@@ -167,7 +167,7 @@ struct world_stream *real_process_stream(struct world_process *p, int fd);
 int real_process_pid(const struct world_process *p);
 int real_process_kill(struct world_process *p, int signal);
 void real_process_close(struct world_process *p);
-/* The world goes: forget the children that were left running. */
+/* The world is closing: forget the children that were left running. */
 void orphans_close(struct real_world *w);
 
 int real_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);

@@ -16,7 +16,7 @@ struct real_process {
   struct world_process base;
   struct real_world *world;
   uv_process_t uv;
-  int pid; /* 0 once nothing is left to be killed. */
+  int pid; /* 0 once there is nothing left to kill. */
   bool group, exited;
   struct real_stream *pipes[3]; /* NULL: not asked for, or taken. */
   struct world_process_events events;
@@ -87,7 +87,7 @@ static void on_exit_status(uv_process_t *handle, int64_t status, int term_signal
     p->events.on_exit(p->data, status, term_signal);
     return;
   }
-  if (p->closed.armed) { /* It ended before its on_closed came: no orphan after all, one close does both. */
+  if (p->closed.armed) { /* It ended before its on_closed came, so it is no orphan: one close does both. */
     world_undefer(&p->world->base, &p->closed);
     remove_orphan(p);
     uv_close((uv_handle_t *)&p->uv, on_closed);
@@ -195,7 +195,7 @@ int real_process_pid(const struct world_process *base) { return of_base(base)->u
 
 int real_process_kill(struct world_process *base, int signal) {
   struct real_process *p = of_base(base);
-  if (p->pid == 0 || (p->exited && !p->group)) return -ESRCH; /* Its number may be another's by now. */
+  if (p->pid == 0 || (p->exited && !p->group)) return -ESRCH; /* The pid may have been reused. */
   if (kill(p->group ? -p->pid : p->pid, signal) == 0) return 0;
   if (errno == ESRCH) p->pid = 0;
   return -errno;
@@ -217,7 +217,7 @@ void real_process_close(struct world_process *base) {
 
 /* ---- this process's own ---- */
 
-/* A descriptor of our own for the same pipe: making it non-blocking does not reach the shell, or whoever shares it. */
+/* A descriptor of our own for the same pipe: making it non-blocking does not affect the shell or other processes that share it. */
 static int reopen(int fd) {
   char path[32];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

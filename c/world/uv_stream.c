@@ -1,10 +1,10 @@
 /* Streams of the real world.
  *
- * Writing tries the kernel first and copies only what it did not take: `flight` is the one write libuv has under way,
- * `backlog` what came after it. Reading uses the world's one buffer.
+ * Writing tries the kernel first and copies only the bytes it did not take: `flight` is the one write that libuv has under way,
+ * `backlog` the bytes written after it. Reading uses the world's one buffer.
  *
  * How a stream ends: the reader reports it, in order behind the bytes that came before. A write that fails marks the
- * stream broken and leaves the word to the reader; only where nobody reads does the failed write itself end it. */
+ * stream broken and leaves the report to the reader; only while the stream is not read does the failed write itself end it. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 
 enum {
   VECTOR = 64,              /* Buffers handed to the kernel in one call. */
-  KEEP_BYTES = 64 * 1024,   /* A queue larger than this is given back when it has drained. */
+  KEEP_BYTES = 64 * 1024,   /* The memory of a larger queue is freed when it has drained. */
 };
 
 static struct real_stream *of_handle(uv_handle_t *handle) { return CONTAINER(handle, struct real_stream, uv); }
@@ -81,12 +81,12 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out) {
 
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer) {
   struct real_stream *s = of_handle((uv_handle_t *)stream);
-  if (closing(s) || length == 0) return; /* 0: nothing there after all. */
+  if (closing(s) || length == 0) return; /* 0: there was nothing to read. */
   if (length > 0) s->events->on_read(s->data, (const uint8_t *)buffer->base, (size_t)length);
   else end(s, length == UV_EOF ? s->failure : code_from_uv((int)length));
 }
 
-/* One piece of a regular file or device; the next comes in the same way, so that others get their turn. */
+/* Read one piece of a regular file or device and defer the next, so that other handles get their turn. */
 static void read_file(struct real_stream *s) {
   uint8_t *buffer = world_of(s)->bytes;
   ssize_t length = read(s->file, buffer, WORLD_READ_MAX);
@@ -131,7 +131,7 @@ void real_stream_attach(struct world_stream *base, const struct world_stream_eve
   s->events = &s->own;
   s->data = data;
   update_reading(s);
-  if (s->broken && !s->reading) world_defer(base->handle.world, &s->later); /* It failed while nobody listened. */
+  if (s->broken && !s->reading) world_defer(base->handle.world, &s->later); /* It failed while it was not read. */
 }
 
 /* ---- writing ---- */
@@ -139,15 +139,15 @@ void real_stream_attach(struct world_stream *base, const struct world_stream_eve
 static void start_flight(struct real_stream *s);
 
 static void on_shutdown(uv_shutdown_t *request, int status) {
-  (void)request; /* What could fail here, the reader hears of: the connection is gone. */
+  (void)request; /* A failure means that the connection is gone, which the reader reports. */
   (void)status;
 }
 
-/* A pipe is finished by letting go of its last descriptor; there is no half-close. */
+/* A pipe is finished by closing its last descriptor; there is no half-close. */
 static void finish_pipe(struct real_stream *s, int fd) {
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (null < 0) return;
-  /* One open descriptor takes the place of another: nothing is left that could be refused. */
+  /* One open descriptor replaces another: this cannot fail. */
   (void)dup3(null, fd, O_CLOEXEC);
   if (s->shutdown_fd >= 0) (void)dup2(null, s->shutdown_fd);
   close(null);
@@ -159,7 +159,7 @@ static void finish(struct real_stream *s) {
   socklen_t length = sizeof type;
   if (uv_fileno(&s->uv.handle, &fd) < 0) return;
   if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0) finish_pipe(s, fd);
-  else if (uv_shutdown(&s->shutdown, &s->uv.stream, on_shutdown) < 0) return; /* Gone already: the reader knows. */
+  else if (uv_shutdown(&s->shutdown, &s->uv.stream, on_shutdown) < 0) return; /* The connection is gone already, which the reader reports. */
 }
 
 static void on_written(uv_write_t *request, int status) {
@@ -193,7 +193,7 @@ static int queue_rest(struct real_stream *s, const struct world_buffer *buffers,
   for (size_t i = 0; i < count; i++, skip = 0) {
     int rc = append(&s->backlog, (const uint8_t *)buffers[i].bytes + skip, buffers[i].length - skip);
     if (rc < 0) {
-      fail(s, rc); /* Half of it may have left: what follows would not fit behind. */
+      fail(s, rc); /* Half of it may have been sent: later bytes would not follow it correctly. */
       return rc;
     }
   }
@@ -331,7 +331,7 @@ int stream_from_socket(struct real_world *w, int fd, struct real_stream **out) {
     if (s) stream_discard(s);
     return rc;
   }
-  (void)uv_tcp_nodelay(&s->uv.tcp, 1); /* Refused only by a connection that is gone already. */
+  (void)uv_tcp_nodelay(&s->uv.tcp, 1); /* It fails only on a connection that is gone already. */
   s->open = true;
   stream_opened(w, s);
   *out = s;
@@ -342,7 +342,7 @@ static void on_connect(uv_connect_t *request, int status) {
   struct real_stream *s = CONTAINER(request, struct real_stream, connect);
   if (closing(s)) return;
   s->open = status == 0;
-  s->ended = status < 0; /* Told by on_open. */
+  s->ended = status < 0; /* on_open has reported it. */
   s->events->on_open(s->data, code_from_uv(status));
   update_reading(s);
 }

@@ -13,15 +13,15 @@
 /* ---- datagrams ---- */
 
 enum {
-  CHUNK_BYTES = 64 * 1024, /* No datagram is longer. Pages nobody writes to are never made real. */
+  CHUNK_BYTES = 64 * 1024, /* No datagram is longer. Pages that are never written to use no memory. */
   CHUNKS = 20,             /* Received by one system call at most, */
-  CHUNKS_FIRST = 3,        /* and by the first of a turn: mostly one waits, and fewer than asked for says there are no more. */
-  CHUNKS_TURN = 40,        /* After so many, others have their turn. */
+  CHUNKS_FIRST = 3,        /* and by the first of a turn: mostly one waits, and getting fewer than asked for means that there are no more. */
+  CHUNKS_TURN = 40,        /* After so many, other handles have their turn. */
   RECEIVE_BYTES = 1024 * 1024, /* With the kernel's default a quarter of 190,000 small datagrams a second was lost. */
 };
 
-/* A polled socket, not libuv's uv_udp_t: that asks once more after each batch, in vain, which is a fifth of all system calls of a
- * member that is sent a datagram now and then. */
+/* A polled socket, not libuv's uv_udp_t, which makes one more receive call after each batch, in vain: a fifth of all system calls of a
+ * member that receives a datagram now and then. */
 struct real_udp {
   struct world_udp base;
   uv_poll_t uv;
@@ -157,7 +157,7 @@ int real_udp_send(struct world_udp *base, const struct shoal_address *to, const 
 
 void real_udp_address(struct world_udp *base, struct shoal_address *out) {
   struct real_udp *u = CONTAINER(base, struct real_udp, base);
-  if (base->handle.closing) memset(out, 0, sizeof *out); /* Its descriptor may be another's by now. */
+  if (base->handle.closing) memset(out, 0, sizeof *out); /* The descriptor may have been reused. */
   else address_of_socket(u->fd, out);
 }
 
@@ -172,7 +172,7 @@ void real_udp_close(struct world_udp *base) {
 /* The request outlives its lookup when that is closed early: a lookup in libuv's threads cannot be stopped. */
 struct request {
   uv_getaddrinfo_t uv;
-  struct real_lookup *lookup; /* NULL once nobody wants the answer. */
+  struct real_lookup *lookup; /* NULL once the lookup is closed. */
 };
 
 struct real_lookup {
@@ -212,7 +212,7 @@ static bool seen(const struct shoal_address *addresses, size_t count, const stru
 static void on_addresses(uv_getaddrinfo_t *uv, int status, struct addrinfo *found) {
   struct request *r = CONTAINER(uv, struct request, uv);
   struct real_lookup *l = r->lookup;
-  struct shoal_address addresses[32]; /* More are dropped: nobody tries them. */
+  struct shoal_address addresses[32]; /* More are dropped: no caller tries that many. */
   size_t count = 0;
   for (struct addrinfo *i = found; i && count < 32; i = i->ai_next) {
     struct shoal_address a;
@@ -271,7 +271,7 @@ void real_lookup_close(struct world_lookup *base) {
   struct real_lookup *l = CONTAINER(base, struct real_lookup, base);
   if (l->request) {
     l->request->lookup = NULL;
-    (void)uv_cancel((uv_req_t *)&l->request->uv); /* Too late is fine: the answer then finds nobody. */
+    (void)uv_cancel((uv_req_t *)&l->request->uv); /* If it is too late, the answer is dropped. */
   }
   world_defer(base->handle.world, &l->later);
 }

@@ -59,7 +59,7 @@ void world_defer(struct shoal_world *w, struct world_defer *d) {
 }
 
 void world_undefer(struct shoal_world *w, struct world_defer *d) {
-  (void)w; /* The ring needs no world to leave it; the signature keeps the freedom. */
+  (void)w; /* Unlinking needs no world; the parameter is there for other implementations. */
   if (!d->armed) return;
   d->armed = false;
   unlink_deferred(d);
@@ -77,7 +77,7 @@ struct world_defer *world_take_deferred(struct shoal_world *w) {
 
 bool world_run_deferred(struct shoal_world *w) {
   for (int depth = 0; depth < 16 && world_has_deferred(w); depth++) {
-    struct world_defer mark = {0}; /* What is deferred while these run stands behind it. */
+    struct world_defer mark = {0}; /* Work deferred while these run is linked behind it. */
     link_last(w, &mark);
     while (w->deferred.next != &mark) {
       struct world_defer *d = world_take_deferred(w);

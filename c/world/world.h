@@ -49,7 +49,7 @@ uint64_t world_now_ns(struct shoal_world *w);  /* Monotonic; read once per turn 
 uint64_t world_fresh_ns(struct shoal_world *w); /* Monotonic, read now (for measuring how long a callback took). */
 int64_t world_wall_ns(struct shoal_world *w);  /* Unix time; may jump; for people and logs only. */
 uint64_t world_random(struct shoal_world *w);  /* The next 64 bits of this node's own stream. */
-uint64_t world_seed(struct shoal_world *w);    /* What that stream was seeded with, to be logged. */
+uint64_t world_seed(struct shoal_world *w);    /* The seed of that stream, to be logged. */
 bool world_is_simulated(struct shoal_world *w);
 
 /* ---- deferred work: run once, after the event being handled and before the world waits again ---- */
@@ -104,11 +104,11 @@ struct world_stream_events {
   void (*on_drain)(void *data); /* What a write had to queue is now with the kernel, all of it. May be NULL. */
   world_closed_fn *on_closed;
 };
-/* Begin to connect; on_open tells. Reading starts by itself once open. */
+/* Begin to connect; on_open gives the outcome. Reading starts by itself once open. */
 int world_connect(struct shoal_world *w, const struct shoal_address *to, const struct world_stream_events *events,
                   void *data, struct world_stream **out);
-/* Take a stream that came without events (accepted, or a child's); reading starts with this call. A stream nobody
- * attaches must be closed by who received it. */
+/* Take a stream that came without events (accepted, or a child's); reading starts with this call. The receiver of such a stream must
+ * attach or close it. */
 void world_stream_attach(struct world_stream *s, const struct world_stream_events *events, void *data);
 /* Write all of these bytes, in order: the kernel gets what it takes now, the rest is copied and queued. 0, or a code
  * when the stream cannot be written (not open yet: -ENOTCONN; ended: -EPIPE). The caller bounds its own queue by
@@ -121,10 +121,10 @@ int world_stream_shutdown(struct world_stream *s);
 /* At most about this many bytes wait in the kernel (SO_SNDBUF), so that what is queued later can still be overtaken. */
 void world_stream_window(struct world_stream *s, size_t bytes);
 bool world_stream_peer(const struct world_stream *s, struct shoal_address *out); /* False when it is no socket. */
-void world_stream_close(struct world_stream *s); /* Aborts: what is queued is dropped. */
+void world_stream_close(struct world_stream *s); /* Aborts: queued bytes are dropped. */
 
 struct world_listener_events {
-  void (*on_connection)(void *data, struct world_stream *stream); /* Ours now: attach or close it. */
+  void (*on_connection)(void *data, struct world_stream *stream); /* The callee owns it: attach or close it. */
   void (*on_error)(void *data, int code); /* An accept failed (out of descriptors); it goes on listening. */
   world_closed_fn *on_closed;
 };
@@ -172,17 +172,17 @@ int world_make_directory(struct shoal_world *w, const char *path); /* With its p
 /* Each entry's name, sorted bytewise, during the call. */
 int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
 
-/* Hold the file at this path, made when absent, until the close or the end of this process, however it comes. ERR_BUSY while it is held,
- * by this process or another of this machine: *holder is then its process id, or 0 when that is not known. Children do not inherit it.
- * The file stays. */
+/* Lock the file at this path, made when absent, until the close or the end of this process, by whatever cause. ERR_BUSY while this or
+ * another process of this machine holds it: *holder is then its process id, or 0 when that is not known. Children do not inherit the
+ * lock. The file stays. */
 int world_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
                struct world_lock **out);
 void world_lock_close(struct world_lock *l);
 
 /* A file that only grows. */
 struct world_log_events {
-  /* All up to `size` bytes is durable, or why not. ERR_GONE: the file, or its folder, was removed or another stands in its place, so
-   * that nobody will read what was written. After one failure each later append, truncate and sync fails with its code. */
+  /* All up to `size` bytes is durable, or why not. ERR_GONE: the file or its folder was removed or replaced, so that no
+   * restart will read what was written. After one failure each later append, truncate and sync fails with its code. */
   void (*on_synced)(void *data, int status, uint64_t size);
   world_closed_fn *on_closed;
 };
@@ -190,7 +190,8 @@ struct world_log_events {
 int world_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                    struct world_log **out);
 int world_log_append(struct world_log *l, const void *bytes, size_t length); /* All, or a code and nothing. */
-int world_log_sync(struct world_log *l);                                     /* Completes later, off the loop; while one runs, the next call queues exactly one more. */
+/* Completes later, off the loop; while one runs, the next call queues exactly one more. */
+int world_log_sync(struct world_log *l);
 int world_log_truncate(struct world_log *l, uint64_t size);
 uint64_t world_log_size(const struct world_log *l);
 void world_log_close(struct world_log *l);
@@ -211,7 +212,7 @@ struct world_process_events {
 int world_spawn(struct shoal_world *w, const struct world_spawn *options, const struct world_process_events *events,
                 void *data, struct world_process **out);
 /* The pipe for fd 0, 1 or 2, once each; NULL when it was not asked for or was taken. Attach it, or close it. Pipes
- * nobody took are closed with the process. */
+ * that were not taken are closed with the process. */
 struct world_stream *world_process_stream(struct world_process *p, int fd);
 int world_process_pid(const struct world_process *p);
 int world_process_kill(struct world_process *p, int signal); /* -ESRCH once it has ended (the group: once that is empty). */

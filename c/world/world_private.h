@@ -1,6 +1,6 @@
 /* world_private: how world.h is made of one world or another. Seen by world.c, uv*.c and sim.c only.
  *
- * world.c holds the public functions: each asserts what a caller promises, settles what is the same everywhere (calls on
+ * world.c holds the public functions: each asserts its preconditions, does what is the same in every world (calls on
  * a closing thing, the closing flag, the greatest datagram, the random stream, the deferred list), and goes through `ops`.
  * A world embeds `struct shoal_world` and each kind of thing embeds its base below as the first member:
  *
@@ -28,8 +28,8 @@ struct world_put { struct world_handle handle; };
 struct world_lock { struct world_handle handle; };
 struct world_process { struct world_handle handle; };
 
-/* Each has the meaning of the function of its name in world.h. What returns nothing or a code and takes a thing is
- * never called for a closing one, X_close is called once. */
+/* Each has the meaning of the function of its name in world.h. Functions that take a thing and return nothing or a code are
+ * never called for a closing one; X_close is called once. */
 struct world_ops {
   bool simulated;
   uint64_t (*now_ns)(struct shoal_world *w);
@@ -54,7 +54,7 @@ struct world_ops {
                  void *data, struct world_stream **out);
   void (*stream_attach)(struct world_stream *s, const struct world_stream_events *events, void *data);
   int (*stream_write)(struct world_stream *s, const struct world_buffer *buffers, size_t count);
-  size_t (*stream_queued)(const struct world_stream *s); /* Asked of closing ones too, as are peer and the addresses. */
+  size_t (*stream_queued)(const struct world_stream *s); /* Called for closing ones too, as are peer and the addresses. */
   void (*stream_read)(struct world_stream *s, bool on);
   int (*stream_shutdown)(struct world_stream *s);
   void (*stream_window)(struct world_stream *s, size_t bytes);
@@ -117,18 +117,18 @@ struct shoal_world {
 /* Make the base of a world; `w` must not move after. */
 void world_init(struct shoal_world *w, const struct world_ops *ops, uint64_t seed);
 
-/* To be called by the worlds when a thing opens, and right before its on_closed. Streams count from their birth,
- * though nobody has attached or seen them yet. */
+/* The worlds call these when a thing opens, and right before its on_closed. Streams count from when they are made, before they are
+ * attached. */
 void world_handle_opened(struct shoal_world *w, struct world_handle *h);
 void world_handle_closed(struct world_handle *h);
 
 /* Take the first deferred off the list, disarmed; NULL when there is none. */
 struct world_defer *world_take_deferred(struct shoal_world *w);
 bool world_has_deferred(const struct shoal_world *w);
-/* Run what is deferred, and what that defers, and so on, 16 deep at most: what defers itself for ever must not starve
+/* Run deferred work, the work which that defers, and so on, 16 deep at most: work that always defers itself must not starve
  * the rest. True when something is left: then do not wait, and call again. */
 bool world_run_deferred(struct shoal_world *w);
-/* Forget all that is deferred, disarmed. */
+/* Disarm and forget all deferred work. */
 void world_drop_deferred(struct shoal_world *w);
 
 #endif

@@ -126,11 +126,13 @@ return role]])
     assert.equal(130, p:wait(4000).code, p.err)
   end)
 
-  it("names the script's line, where library code runs for it", function ()
-    local _, script = worker([[local own = load("local f = ... while true do f() end", "@lua/shoal/own.lua")
-    own(function () end)]], "--set", "hang_ms=0")
+  it("names the script's line where library code runs for it, and the innermost site", function ()
+    local _, script = worker('require "shoal.errors".call("node.stop", nil, load("while true do end", "@lua/shoal/own.lua"))',
+      "--set", "hang_ms=0")
     local stuck = wait_logged "node.stuck"
-    assert.truthy(stuck.at == "lua/shoal/own.lua:1" and stuck.within == script .. ":5" or stuck.at == script .. ":5", cjson.encode(stuck))
+    assert.equal("lua/shoal/own.lua:1", stuck.at)
+    assert.equal(script .. ":4", stuck.within)
+    assert.equal("node.stop", stuck.site)
   end)
 
   it("because the machine was suspended is no fault", function ()
