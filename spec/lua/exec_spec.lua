@@ -36,7 +36,8 @@ describe("a command", function ()
     assert.matches("was killed by signal 9", result.reason)
     result = attempt(dispatch({ command = { "/no/such/program" }, parts = 1, env = {} }))
     assert.equal("failed", result.state)
-    assert.matches("not found", result.reason)
+    assert.matches("cannot be started: .*/no/such/program: No such file or directory %(ENOENT%)", result.reason)
+    assert.is_nil(result.lost) -- Another worker would not find it either.
   end)
 
   it("runs as often as its share says, and stops at the first failure", function ()

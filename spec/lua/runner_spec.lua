@@ -7,14 +7,17 @@ local task = require "shoal.task"
 local uv = require "luv"
 
 local alive, attempt, children_of, command = child.alive, child.attempt, child.children_of, child.command
-local dispatch, gone, start, PROGRAM = child.dispatch, child.gone, child.start, child.PROGRAM
+local dispatch, gone, script, start, PROGRAM = child.dispatch, child.gone, child.script, child.start, child.PROGRAM
+
+--- For children that are not ours: what they would run does not matter.
+local any = function () return dispatch(script("return function () end")) end
 
 local restore
 setup(function () restore = child.without_preload() end)
 teardown(function () restore() end)
 
 describe("a child that misbehaves", function ()
-  local function fake(line) return attempt(dispatch(command("true")), nil, { "sh", "-c", line }) end
+  local function fake(line) return attempt(any(), nil, { "sh", "-c", line }) end
 
   it("by exiting at once is a failed result with its status and the end of stderr", function ()
     local result = fake("echo 'cannot load: libx' >&2; exit 7")
@@ -44,7 +47,7 @@ describe("a child that misbehaves", function ()
   it("that cannot be started is a refusal, and nobody is called", function ()
     real.run(function (world, scope)
       local called = false
-      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end,
+      local run, err, code = runner.start(world, scope, any(), nil, function () called = true end,
         { argv = { "/no/such" } })
       assert.is_nil(run)
       assert.is_string(err)
@@ -57,7 +60,7 @@ describe("a child that misbehaves", function ()
 
   it("that does not heed a cancel is killed at its deadline", function ()
     local result = real.run(function (world, scope)
-      local run, future = start(world, scope, dispatch(command("true")), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
+      local run, future = start(world, scope, any(), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
       run:cancel("enough", 100)
       return future:await(5000)
     end)
@@ -84,16 +87,16 @@ describe("nothing is left behind", function ()
 
   local LINE = "echo $$ > FILE; sleep 300 & echo $! >> FILE; trap '' TERM HUP; while :; do sleep 0.1; done"
 
-  it("F42: when the worker is killed: child, command and its background end", function ()
+  it("F42: when the worker is killed: command, its background and the guard end", function ()
     local path = os.tmpname()
     local parent = assert(uv.spawn(PROGRAM, {
-      args = { "lua", "spec/support/orphan.lua", PROGRAM, (LINE:gsub("FILE", path)) }, stdio = { nil, nil, 2 },
+      args = { "lua", "spec/support/orphan.lua", "command", (LINE:gsub("FILE", path)) }, stdio = { nil, nil, 2 },
     }, function () end))
     local pids = pids_of(path)
     for _, each in ipairs(pids) do assert.is_true(alive(each)) end
-    local pid = assert(children_of(parent:get_pid()):match("%d+"), "the worker has no child")
+    local guard = assert(children_of(parent:get_pid()):match("%d+"), "the worker has no child")
     parent:kill("sigkill")
-    assert(gone(pid), "the child lives on")
+    assert(gone(guard), "the guard lives on")
     for _, each in ipairs(pids) do assert(gone(each), "the command lives on") end
     parent:close()
     uv.run("nowait")
