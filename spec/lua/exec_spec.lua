@@ -163,6 +163,16 @@ describe("a script", function ()
     assert((uv.hrtime() - began) / 1000000 < 8000)
   end)
 
+  it("that takes its own library apart does not take its child's", function ()
+    local result = attempt(dispatch(script([[
+      string.pack = nil
+      for name in pairs(table) do table[name] = nil end
+      for name in pairs(getmetatable("").__index) do getmetatable("").__index[name] = nil end
+      return function (vu) vu:count("done") end]])))
+    assert.equal("completed", result.state, result.reason)
+    assert.same({ done = 1 }, result.stats.counters)
+  end)
+
   it("is cancelled with what it has measured so far", function ()
     local result = real.run(function (world, scope)
       local ready = task.future("ready")
