@@ -70,7 +70,7 @@ end)
 it("does not end by the signals that end its worker", function ()
   local stdin, ended = uv.new_pipe(), nil
   local handle, pid = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin } }, function (...) ended = { ... } end))
-  local ready = 0
+  local ready
   repeat -- Until it has come so far as to ignore them.
     local file = assert(io.open("/proc/" .. pid .. "/status"))
     ready = tonumber(file:read("a"):match "SigIgn:%s*(%x+)", 16)
