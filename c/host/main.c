@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <uv.h>
 
+#include "host/guard.h"
 #include "host/host.h"
 #include "host/node.h"
 #include "host/watch.h"
@@ -151,7 +152,7 @@ static int fail(const char *what, int code) {
 
 int main(int argc, char **argv) {
   char home[PATH_MAX];
-  (void)argc;
+  if (argc == 2 && strcmp(argv[1], "guard") == 0) return guard_main();
   argv = uv_setup_args(argc, argv);
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) perror("shoal: ignoring SIGPIPE");
   raise_fd_limit();

@@ -283,7 +283,7 @@ static int push_setup(lua_State *L, void *data) {
   door_adopt_coroutines(L);
   if (n->options.on_log) door_set_lines(L, write_line, n);
   set_paths(L, n);
-  if (n->options.chunks) chunks_use(L, n->options.chunks);
+  chunks_use(L, n->options.chunks, n->options.home);
   host_preload(L);
   lua_set_current_world(L, n->options.world);
   if (n->options.uv_loop) {
@@ -340,7 +340,9 @@ int node_open(const struct node_options *options, struct node **out) {
   }
   lua_setwarnf(n->L, on_warn, n);
   *out = n;
+  lua_gc(n->L, LUA_GCSTOP); /* What is loaded now stays; marking it again and again would be most of a short child's work. */
   if (!door_call(n->L, "node.entry", push_entry, 1, take_entry, n)) node_exit(n, 1);
+  lua_gc(n->L, LUA_GCRESTART);
   n->options.argv = NULL;
   n->options.entry = NULL;
   return 0;

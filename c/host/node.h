@@ -21,7 +21,7 @@ struct node_options {
   bool simulated;          /* `pairs` in sorted order; io, os.execute, luv raise; random and time are the world's. */
   void *uv_loop;           /* The loop for luv; NULL in a simulated node. */
   void *uv_foreign;        /* The luv_handle_t in the data of the host's own handles on that loop; it receives the state's luv context. */
-  struct chunks *chunks;   /* Compiled modules shared by many nodes (chunks.h); NULL: each compiles its own. */
+  struct chunks *chunks;   /* Compiled modules shared by many nodes (chunks.h); NULL: those of the program, or its own. */
   /* The node asked to end (shoal.core.node.exit(code)), or its entry failed (code 1). Called once, not from inside Lua. */
   void (*on_exit)(void *data, int code);
   /* One line of the node's log, without newline, from shoal.core.node.log_sink(line), from `print` in a simulated node and from

@@ -25,6 +25,8 @@ void lua_on_missing_world(lua_make_world_fn *make);
 
 int luaopen_shoal_core_world(lua_State *L);
 
+/* The argument's stream; raises when it is none, or closed. */
+struct world_stream *lua_check_stream(lua_State *L, int index);
 /* process:stream(fd): pushes the stream, or nil when there is none; returns 1. Raises with nothing taken. */
 int lua_push_process_stream(lua_State *L, int world_index, struct world_process *process, int fd);
 /* "ip:port" at `index`, or false with `nil, message, code` pushed. Raises when it is no string. */

@@ -73,7 +73,8 @@ static bool field_set(lua_State *L, int table, const char *name) {
   return set;
 }
 
-/* world:spawn{ argv =, env =, cwd =, pipe = { stdin =, stdout =, stderr = }, group =, on_exit = fn(status, signal) }
+/* world:spawn{ argv =, env =, cwd =, pipe = { stdin =, stdout =, stderr = }, group =, guard = stream,
+ * on_exit = fn(status, signal) }
  * -> process | nil, message, code */
 static int l_spawn(lua_State *L) {
   static const struct world_process_events events = {on_exit_event, lua_event_closed};
@@ -93,6 +94,7 @@ static int l_spawn(lua_State *L) {
     options.pipe[2] = field_set(L, pipe, "stderr");
   }
   options.group = field_set(L, 2, "group");
+  if (lua_getfield(L, 2, "guard") != LUA_TNIL) options.guard = lua_check_stream(L, lua_gettop(L));
   luaL_argcheck(L, lua_getfield(L, 2, "on_exit") == LUA_TFUNCTION, 2, "on_exit is missing");
   int on_exit_index = lua_gettop(L);
   struct process *p = lua_handle_new(L, &process_type, 1, sizeof *p, 1);

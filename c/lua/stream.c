@@ -139,6 +139,10 @@ static int l_connect(lua_State *L) {
   return 1;
 }
 
+struct world_stream *lua_check_stream(lua_State *L, int index) {
+  return ((struct stream *)lua_handle_check(L, index, &stream_type, true))->stream;
+}
+
 static struct stream *check_stream(lua_State *L) { return lua_handle_check(L, 1, &stream_type, true); }
 
 /* stream:attach(handlers) -> stream: give handlers to a stream that came without; reading starts. */

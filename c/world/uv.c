@@ -392,10 +392,12 @@ int world_uv_open(const struct world_uv_options *options, struct shoal_world **o
   uv_check_init(w->loop, &w->check);
   uv_idle_init(w->loop, &w->idle);
   uv_timer_init(w->loop, &w->clock);
+  uv_signal_init(w->loop, &w->reaper); /* The loop has its own for the same, with the descriptor that both need. */
   adopt(w, (uv_handle_t *)&w->prepare);
   adopt(w, (uv_handle_t *)&w->check);
   adopt(w, (uv_handle_t *)&w->idle);
   adopt(w, (uv_handle_t *)&w->clock);
+  adopt(w, (uv_handle_t *)&w->reaper);
   uv_prepare_start(&w->prepare, on_prepare);
   uv_check_start(&w->check, on_check);
   uv_unref((uv_handle_t *)&w->prepare);
@@ -414,6 +416,7 @@ static void let_go(struct real_world *w) {
 static void on_prepare_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, prepare)); }
 static void on_check_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, check)); }
 static void on_idle_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, idle)); }
+static void on_reaper_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, reaper)); }
 static void on_clock_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, clock)); }
 
 void world_uv_close(struct shoal_world *base, world_closed_fn *on_closed, void *data) {
@@ -428,4 +431,5 @@ void world_uv_close(struct shoal_world *base, world_closed_fn *on_closed, void *
   uv_close((uv_handle_t *)&w->check, on_check_closed);
   uv_close((uv_handle_t *)&w->idle, on_idle_closed);
   uv_close((uv_handle_t *)&w->clock, on_clock_closed);
+  uv_close((uv_handle_t *)&w->reaper, on_reaper_closed);
 }

@@ -5,6 +5,7 @@
  *   uv_stream.c   streams and connecting
  *   uv_listener.c accepting
  *   uv_process.c  child processes, stdin, stdout, stderr
+ *   uv_launch.c   the start of one
  *   uv_files.c    files
  *   uv_log.c      the log, puts off the loop, locks
  *
@@ -52,7 +53,10 @@ struct real_world {
   size_t alarms_count, alarms_reserved, alarms_capacity;
   uint64_t alarms_sequence;
   bool alarm_soon; /* The next alarm was due when it was set: ring it in the next turn. */
-  struct real_process *orphans; /* Closed before they ended: we wait for them, so that no zombie stays. */
+  uv_signal_t reaper;           /* Hears of children that ended. */
+  struct real_process *children; /* Running; those too that were closed, for no zombie may stay. */
+  struct real_process *children_due; /* Ended, and about to be reported. */
+  int children_watched;              /* Running and not closed: while there are any, the loop goes on. */
   struct real_put *puts; /* Under way, in no order. */
   uint32_t puts_count;
   uint8_t *datagrams;           /* Receive buffer of all datagram sockets; made by the first. */

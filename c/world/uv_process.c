@@ -1,4 +1,4 @@
-/* Child processes, and this process's own stdin, stdout and stderr. */
+/* Child processes, and this process's own stdin, stdout and stderr. libuv waits for none of them: uv_launch.h says why. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -6,23 +6,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "world/uv_launch.h"
 #include "world/uv_private.h"
 
 extern char **environ;
 
+/*      launch ----> RUNNING ----SIGCHLD----> DUE ----> on_exit ----> ENDED ----close----> gone
+ *                      \---close: on_closed; nobody hears of its end, but it is reaped then---/
+ *
+ * A group's leader is reaped when the process is closed, not before: until then its id, which is the group's, cannot be given to another,
+ * so that a kill of the group can reach no stranger. */
+enum state { RUNNING, DUE, ENDED };
+
 struct real_process {
   struct world_process base;
   struct real_world *world;
-  uv_process_t uv;
-  int pid; /* 0 once there is nothing left to kill. */
-  bool group, exited;
+  int pid;
+  bool group;
+  enum state state;
+  bool reaped;
+  int64_t status;
+  int signal;
   struct real_stream *pipes[3]; /* NULL: not asked for, or taken. */
   struct world_process_events events;
   void *data;
-  struct world_defer closed; /* on_closed of one left running; the struct stays on as an orphan. */
-  struct real_process *next_orphan;
+  struct world_defer closed; /* on_closed. */
+  struct real_process *next, *previous; /* Of the world's running ones, or of those that are due. */
 };
 
 static struct real_process *of_base(const struct world_process *p) { return CONTAINER(p, struct real_process, base); }
@@ -55,130 +67,188 @@ static char **merge_environment(const char *const *env) {
   return merged;
 }
 
+/* ---- the lists of a world ---- */
+
+static void put_in(struct real_process **list, struct real_process *p) {
+  p->previous = NULL;
+  p->next = *list;
+  if (p->next) p->next->previous = p;
+  *list = p;
+}
+
+static void take_out(struct real_process **list, struct real_process *p) {
+  if (p->next) p->next->previous = p->previous;
+  if (p->previous) p->previous->next = p->next;
+  else *list = p->next;
+}
+
+/* A child that somebody waits for keeps the loop alive. */
+static void watch(struct real_world *w, int more) {
+  w->children_watched += more;
+  if (w->children_watched > 0) uv_ref((uv_handle_t *)&w->reaper);
+  else uv_unref((uv_handle_t *)&w->reaper);
+}
+
 /* ---- the end of a child ---- */
 
-static void remove_orphan(struct real_process *p) {
-  for (struct real_process **at = &p->world->orphans; *at; at = &(*at)->next_orphan)
-    if (*at == p) {
-      *at = p->next_orphan;
-      return;
-    }
+static void reap(struct real_process *p) {
+  if (p->reaped) return;
+  p->reaped = true;
+  while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
-static void on_freed(uv_handle_t *handle) { free(CONTAINER(handle, struct real_process, uv)); }
-
-static void report_closed(struct real_process *p) {
+static void report_closed(void *data) {
+  struct real_process *p = data;
   world_handle_closed(&p->base.handle);
   if (p->events.on_closed) p->events.on_closed(p->data);
+  if (p->state == ENDED) free(p); /* Else its end frees it. */
 }
 
-static void on_closed(uv_handle_t *handle) {
-  struct real_process *p = CONTAINER(handle, struct real_process, uv);
-  report_closed(p);
-  free(p);
+/* Has it ended? Its zombie stays. */
+static bool look(struct real_process *p) {
+  siginfo_t info = {.si_pid = 0};
+  int rc;
+  do rc = waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+  while (rc < 0 && errno == EINTR);
+  if (rc == 0 && info.si_pid == 0) return false;
+  if (rc < 0) { /* Somebody in this process has waited for it, and so nobody knows. */
+    p->reaped = true;
+    p->status = 255;
+  } else if (info.si_code == CLD_EXITED) {
+    p->status = info.si_status;
+  } else {
+    p->signal = info.si_status;
+  }
+  return true;
 }
 
-static void on_closed_running(void *data) { report_closed(data); }
-
-static void on_exit_status(uv_process_t *handle, int64_t status, int term_signal) {
-  struct real_process *p = CONTAINER(handle, struct real_process, uv);
-  p->exited = true;
+static void finish(struct real_process *p) {
+  take_out(&p->world->children_due, p);
+  p->state = ENDED;
   if (!p->base.handle.closing) {
-    p->events.on_exit(p->data, status, term_signal);
+    watch(p->world, -1);
+    if (!p->group) reap(p);
+    p->events.on_exit(p->data, p->status, p->signal); /* May close it, and others. */
     return;
   }
-  if (p->closed.armed) { /* It ended before its on_closed came, so it is no orphan: one close does both. */
-    world_undefer(&p->world->base, &p->closed);
-    remove_orphan(p);
-    uv_close((uv_handle_t *)&p->uv, on_closed);
-    return;
+  reap(p);
+  if (!p->closed.armed) free(p);
+}
+
+/* One signal may stand for many ends. All are found first, for a callback may start children and close them. */
+void on_children(uv_signal_t *handle, int number) {
+  struct real_world *w = CONTAINER(handle, struct real_world, reaper);
+  struct real_process *next;
+  (void)number;
+  for (struct real_process *p = w->children; p; p = next) {
+    next = p->next;
+    if (!look(p)) continue;
+    take_out(&w->children, p);
+    put_in(&w->children_due, p);
+    p->state = DUE;
   }
-  remove_orphan(p);
-  uv_close((uv_handle_t *)&p->uv, on_freed);
+  while (w->children_due) finish(w->children_due);
 }
 
 void orphans_close(struct real_world *w) {
-  while (w->orphans) {
-    struct real_process *p = w->orphans;
-    w->orphans = p->next_orphan;
-    uv_close((uv_handle_t *)&p->uv, on_freed);
+  while (w->children) {
+    struct real_process *p = w->children;
+    take_out(&w->children, p);
+    free(p);
   }
 }
 
 /* ---- starting one ---- */
 
-static int make_pipe(struct real_world *w, int fd, struct real_stream **out, uv_stdio_container_t *stdio) {
+/* A descriptor that the child may put into place without covering another. */
+static int above_standard(int fd) {
+  if (fd < 0 || fd > 2) return fd;
+  int other = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  close(fd);
+  return other;
+}
+
+/* Our end of a pipe in ends[0], the child's in ends[1]. A child's stdin is a socket, so that it can be shut down; its stdout and stderr are
+ * pipes, for programs open /dev/stdout, and a socket cannot be opened. */
+static int make_ends(int fd, int ends[2]) {
+  int rc = fd == 0 ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) : pipe2(ends, O_CLOEXEC);
+  if (rc < 0) return -errno;
+  ends[0] = above_standard(ends[0]);
+  ends[1] = above_standard(ends[1]);
+  if (ends[0] >= 0 && ends[1] >= 0) return 0;
+  rc = -errno;
+  for (int i = 0; i < 2; i++)
+    if (ends[i] >= 0) close(ends[i]);
+  return rc;
+}
+
+static int make_pipe(struct real_world *w, int fd, struct real_stream **out, int *theirs) {
+  int ends[2], rc = make_ends(fd, ends);
+  if (rc < 0) return rc;
+  *theirs = ends[1];
   struct real_stream *s = stream_new(w, STREAM_PIPE);
-  if (!s) return ERR_MEMORY;
+  if (!s) {
+    close(ends[0]);
+    return ERR_MEMORY;
+  }
   uv_pipe_init(w->loop, &s->uv.pipe, 0); /* Cannot fail: it makes no descriptor. */
   s->readable = fd != 0;
   s->writable = fd == 0;
-  stdio->flags = (uv_stdio_flags)(UV_CREATE_PIPE | (fd == 0 ? UV_READABLE_PIPE : UV_WRITABLE_PIPE));
-  stdio->data.stream = &s->uv.stream;
   *out = s;
-  return 0;
-}
-
-static int plan_stdio(struct real_process *p, const struct world_spawn *options, uv_stdio_container_t stdio[3]) {
-  for (int fd = 0; fd < 3; fd++) {
-    stdio[fd].flags = fd == 0 || fcntl(fd, F_GETFD) < 0 ? UV_IGNORE : UV_INHERIT_FD;
-    stdio[fd].data.fd = fd;
-    if (!options->pipe[fd]) continue;
-    int rc = make_pipe(p->world, fd, &p->pipes[fd], &stdio[fd]);
-    if (rc < 0) return rc;
-  }
-  return 0;
-}
-
-static void discard(struct real_process *p) {
-  for (int fd = 0; fd < 3; fd++)
-    if (p->pipes[fd]) stream_discard(p->pipes[fd]);
-  if (p->uv.type == UV_PROCESS) uv_close((uv_handle_t *)&p->uv, on_freed);
-  else free(p);
-}
-
-static int start(struct real_process *p, const struct world_spawn *options) {
-  uv_stdio_container_t stdio[3];
-  char **env = NULL;
-  int rc = plan_stdio(p, options, stdio);
-  if (rc == 0 && options->env && !(env = merge_environment(options->env))) rc = ERR_MEMORY;
-  if (rc < 0) return rc;
-  uv_process_options_t spawn = {
-      .exit_cb = on_exit_status,
-      .file = options->argv[0],
-      .args = (char **)(uintptr_t)options->argv, /* libuv only reads them. */
-      .env = env,
-      .cwd = options->cwd,
-      .flags = options->group ? UV_PROCESS_DETACHED : 0,
-      .stdio_count = 3,
-      .stdio = stdio,
-  };
-  rc = uv_spawn(p->world->loop, &p->uv, &spawn);
-  free(env);
+  rc = uv_pipe_open(&s->uv.pipe, ends[0]);
+  if (rc < 0) close(ends[0]);
   return rc;
+}
+
+static int launch_with(struct real_process *p, const struct world_spawn *options, struct launch *l) {
+  char **env = NULL;
+  int rc = 0;
+  for (int fd = 0; fd < 3 && rc == 0; fd++)
+    if (options->pipe[fd]) rc = make_pipe(p->world, fd, &p->pipes[fd], &l->fds[fd]);
+  if (rc == 0 && options->env && !(env = merge_environment(options->env))) rc = ERR_MEMORY;
+  l->env = env ? env : environ;
+  if (rc == 0) rc = launch(l);
+  free(env);
+  for (int fd = 0; fd < 3; fd++)
+    if (l->fds[fd] >= 0) close(l->fds[fd]);
+  return rc;
+}
+
+/* The descriptor of a stream of ours to the guard; -EPIPE when that has gone, -EAGAIN while it does not read. */
+static int guard_of(const struct world_stream *guard, int *out) {
+  const struct real_stream *s = real_stream(guard);
+  uv_os_fd_t fd;
+  if (guard->handle.closing || s->broken || s->ended || uv_fileno(&s->uv.handle, &fd) < 0) return -EPIPE;
+  if (real_stream_queued(guard) > 0) return -EAGAIN; /* Records must not overtake each other. */
+  *out = fd;
+  return 0;
 }
 
 int real_spawn(struct shoal_world *base, const struct world_spawn *options, const struct world_process_events *events,
                void *data, struct world_process **out) {
+  struct real_world *w = real_world(base);
+  struct launch l = {.argv = options->argv, .cwd = options->cwd, .fds = {-1, -1, -1}, .group = options->group, .guard = -1};
   struct real_process *p = calloc(1, sizeof *p);
   if (!p) return ERR_MEMORY;
-  p->world = real_world(base);
-  p->group = options->group;
-  p->events = *events;
-  p->data = data;
-  p->closed = (struct world_defer){.run = on_closed_running, .data = p};
-  p->uv.data = p->world->handle_data;
-  int rc = start(p, options);
+  *p = (struct real_process){.world = w, .group = options->group, .events = *events, .data = data};
+  p->closed = (struct world_defer){.run = report_closed, .data = p};
+  int rc = options->guard ? guard_of(options->guard, &l.guard) : 0;
+  if (rc == 0) rc = uv_signal_start(&w->reaper, on_children, SIGCHLD);
+  if (rc == 0) rc = launch_with(p, options, &l);
   if (rc < 0) {
-    discard(p);
+    for (int fd = 0; fd < 3; fd++)
+      if (p->pipes[fd]) stream_discard(p->pipes[fd]);
+    free(p);
     return rc;
   }
-  p->pid = p->uv.pid;
+  p->pid = rc;
+  put_in(&w->children, p);
+  watch(w, 1);
   world_handle_opened(base, &p->base.handle);
   for (int fd = 0; fd < 3; fd++) {
     if (!p->pipes[fd]) continue;
     p->pipes[fd]->open = true;
-    stream_opened(p->world, p->pipes[fd]);
+    stream_opened(w, p->pipes[fd]);
   }
   *out = &p->base;
   return 0;
@@ -191,33 +261,26 @@ struct world_stream *real_process_stream(struct world_process *base, int fd) {
   return s ? &s->base : NULL;
 }
 
-int real_process_pid(const struct world_process *base) { return of_base(base)->uv.pid; }
+int real_process_pid(const struct world_process *base) { return of_base(base)->pid; }
 
 int real_process_kill(struct world_process *base, int signal) {
-  struct real_process *p = of_base(base);
-  if (p->pid == 0 || (p->exited && !p->group)) return -ESRCH; /* The pid may have been reused. */
-  if (kill(p->group ? -p->pid : p->pid, signal) == 0) return 0;
-  if (errno == ESRCH) p->pid = 0;
-  return -errno;
+  const struct real_process *p = of_base(base);
+  if (p->reaped) return -ESRCH; /* Its id may be another's by now. */
+  return kill(p->group ? -p->pid : p->pid, signal) == 0 ? 0 : -errno;
 }
 
 void real_process_close(struct world_process *base) {
   struct real_process *p = of_base(base);
   for (int fd = 0; fd < 3; fd++)
     if (p->pipes[fd]) world_stream_close(&p->pipes[fd]->base);
-  if (p->exited) {
-    uv_close((uv_handle_t *)&p->uv, on_closed);
-    return;
-  }
-  uv_unref((uv_handle_t *)&p->uv);
-  p->next_orphan = p->world->orphans;
-  p->world->orphans = p;
+  if (p->state == ENDED) reap(p);
+  else watch(p->world, -1);
   world_defer(base->handle.world, &p->closed);
 }
 
 /* ---- this process's own ---- */
 
-/* A descriptor of our own for the same pipe: making it non-blocking does not affect the shell or other processes that share it. */
+/* A descriptor of our own for the same pipe: making it non-blocking does not reach the shell, or whoever shares it. */
 static int reopen(int fd) {
   char path[32];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

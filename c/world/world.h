@@ -204,6 +204,10 @@ struct world_spawn {
   const char *cwd;         /* NULL: as ours. */
   bool pipe[3];            /* stdin, stdout, stderr as pipes; else: stdin is the null device, the others are ours. */
   bool group;              /* Its own process group; world_process_kill then reaches all of it. */
+  /* The stdin of a child that runs guard.h's program, or NULL. Right before argv runs, the new process writes there that it has started;
+   * -EPIPE when that child has gone, -EAGAIN when it does not read: then argv does not run. The caller writes that the group has ended,
+   * before it closes the process. A simulated world has none: its children go with their machine. */
+  struct world_stream *guard;
 };
 struct world_process_events {
   void (*on_exit)(void *data, int64_t status, int signal); /* Once. Its pipes may still hold bytes to read. */
@@ -215,7 +219,9 @@ int world_spawn(struct shoal_world *w, const struct world_spawn *options, const 
  * that were not taken are closed with the process. */
 struct world_stream *world_process_stream(struct world_process *p, int fd);
 int world_process_pid(const struct world_process *p);
-int world_process_kill(struct world_process *p, int signal); /* -ESRCH once it has ended (the group: once that is empty). */
+/* -ESRCH once it has ended. A group's leader stays a zombie until it is closed: a kill of the group then succeeds, and reaches those that
+ * are left of it or nobody, but never another process. */
+int world_process_kill(struct world_process *p, int signal);
 void world_process_close(struct world_process *p);           /* Leaves the child running. */
 
 /* ---- telemetry of this process ---- */

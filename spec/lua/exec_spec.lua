@@ -36,7 +36,8 @@ describe("a command", function ()
     assert.matches("was killed by signal 9", result.reason)
     result = attempt(dispatch({ command = { "/no/such/program" }, parts = 1, env = {} }))
     assert.equal("failed", result.state)
-    assert.matches("not found", result.reason)
+    assert.matches("cannot be started: .*/no/such/program: No such file or directory %(ENOENT%)", result.reason)
+    assert.is_nil(result.lost) -- Another worker would not find it either.
   end)
 
   it("runs as often as its share says, and stops at the first failure", function ()
@@ -160,6 +161,16 @@ describe("a script", function ()
     assert.equal("failed", result.state)
     assert.matches("killed: not done 5000 ms after its timeout_ms = 100", result.reason)
     assert((uv.hrtime() - began) / 1000000 < 8000)
+  end)
+
+  it("that takes its own library apart does not take its child's", function ()
+    local result = attempt(dispatch(script([[
+      string.pack = nil
+      for name in pairs(table) do table[name] = nil end
+      for name in pairs(getmetatable("").__index) do getmetatable("").__index[name] = nil end
+      return function (vu) vu:count("done") end]])))
+    assert.equal("completed", result.state, result.reason)
+    assert.same({ done = 1 }, result.stats.counters)
   end)
 
   it("is cancelled with what it has measured so far", function ()

@@ -7,14 +7,17 @@ local task = require "shoal.task"
 local uv = require "luv"
 
 local alive, attempt, children_of, command = child.alive, child.attempt, child.children_of, child.command
-local dispatch, gone, start, PROGRAM = child.dispatch, child.gone, child.start, child.PROGRAM
+local dispatch, gone, script, start, PROGRAM = child.dispatch, child.gone, child.script, child.start, child.PROGRAM
+
+--- For children that are not ours: what they would run does not matter.
+local any = function () return dispatch(script("return function () end")) end
 
 local restore
 setup(function () restore = child.without_preload() end)
 teardown(function () restore() end)
 
 describe("a child that misbehaves", function ()
-  local function fake(line) return attempt(dispatch(command("true")), nil, { "sh", "-c", line }) end
+  local function fake(line) return attempt(any(), nil, { "sh", "-c", line }) end
 
   it("by exiting at once is a failed result with its status and the end of stderr", function ()
     local result = fake("echo 'cannot load: libx' >&2; exit 7")
@@ -44,7 +47,7 @@ describe("a child that misbehaves", function ()
   it("that cannot be started is a refusal, and nobody is called", function ()
     real.run(function (world, scope)
       local called = false
-      local run, err, code = runner.start(world, scope, dispatch(command("true")), nil, function () called = true end,
+      local run, err, code = runner.start(world, scope, any(), nil, function () called = true end,
         { argv = { "/no/such" } })
       assert.is_nil(run)
       assert.is_string(err)
@@ -57,7 +60,7 @@ describe("a child that misbehaves", function ()
 
   it("that does not heed a cancel is killed at its deadline", function ()
     local result = real.run(function (world, scope)
-      local run, future = start(world, scope, dispatch(command("true")), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
+      local run, future = start(world, scope, any(), nil, { "sh", "-c", "trap '' TERM; sleep 300" })
       run:cancel("enough", 100)
       return future:await(5000)
     end)
@@ -84,20 +87,80 @@ describe("nothing is left behind", function ()
 
   local LINE = "echo $$ > FILE; sleep 300 & echo $! >> FILE; trap '' TERM HUP; while :; do sleep 0.1; done"
 
-  it("F42: when the worker is killed: child, command and its background end", function ()
-    local path = os.tmpname()
-    local parent = assert(uv.spawn(PROGRAM, {
-      args = { "lua", "spec/support/orphan.lua", PROGRAM, (LINE:gsub("FILE", path)) }, stdio = { nil, nil, 2 },
+  --- A process that runs one command or script, as a worker does.
+  local function worker(kind, text, quiet)
+    return assert(uv.spawn(PROGRAM, {
+      args = { "lua", "spec/support/orphan.lua", kind, text }, stdio = { nil, nil, not quiet and 2 or nil },
     }, function () end))
-    local pids = pids_of(path)
-    for _, each in ipairs(pids) do assert.is_true(alive(each)) end
-    local pid = assert(children_of(parent:get_pid()):match("%d+"), "the worker has no child")
+  end
+
+  --- The child of a process whose command line has this word; waits for it.
+  local function child_of(parent, word)
+    local deadline = uv.hrtime() + 5000000000
+    while uv.hrtime() < deadline do
+      for pid in children_of(parent):gmatch("%d+") do
+        local file = io.open("/proc/" .. pid .. "/cmdline")
+        local text = file and file:read("a") or ""
+        if file then file:close() end
+        if text:find("\0" .. word .. "\0", 1, true) then return tonumber(pid) end
+      end
+      if task.current() then task.sleep(5) else uv.sleep(5) end
+    end
+    error("there is no child " .. word)
+  end
+
+  local function end_of(parent)
     parent:kill("sigkill")
-    assert(gone(pid), "the child lives on")
-    for _, each in ipairs(pids) do assert(gone(each), "the command lives on") end
     parent:close()
     uv.run("nowait")
+  end
+
+  it("F42: when the worker is killed: command, its background and the guard end", function ()
+    local path = os.tmpname()
+    local parent = worker("command", (LINE:gsub("FILE", path)))
+    local pids = pids_of(path)
+    for _, each in ipairs(pids) do assert.is_true(alive(each)) end
+    local guard = child_of(parent:get_pid(), "guard")
+    end_of(parent)
+    assert(gone(guard), "the guard lives on")
+    for _, each in ipairs(pids) do assert(gone(each), "the command lives on") end
     os.remove(path)
+  end)
+
+  it("when the worker is killed: a script that never waits ends", function ()
+    local parent = worker("script", "return function () while true do end end")
+    local pid = child_of(parent:get_pid(), "exec")
+    end_of(parent)
+    assert(gone(pid), "the script runs on")
+  end)
+
+  it("when the guard was killed before the worker: there is another, and it knows what runs", function ()
+    local path = os.tmpname()
+    local parent = worker("command", (LINE:gsub("FILE", path)), true) -- Its incident is expected.
+    local pids = pids_of(path)
+    local first = child_of(parent:get_pid(), "guard")
+    uv.kill(first, "sigkill")
+    assert(gone(first))
+    local second = child_of(parent:get_pid(), "guard")
+    assert.is_true(alive(pids[1]) and alive(pids[2]))
+    end_of(parent)
+    for _, each in ipairs(pids) do assert(gone(each), "the command lives on") end
+    assert(gone(second), "the guard lives on")
+    os.remove(path)
+  end)
+
+  it("when the guard is killed: that is an incident, and what ran and what comes next runs well", function ()
+    local state, last = real.run(function (world, scope)
+      local _, future = start(world, scope, dispatch(command("sleep 0.3")))
+      uv.kill(child_of(uv.os_getpid(), "guard"), "sigkill")
+      local first = future:await(5000)
+      local _, next_one = start(world, scope, dispatch(command("true")))
+      return first.state, next_one:await(5000).state
+    end)
+    assert.same({ "completed", "completed" }, { state, last })
+    assert.equal("exec.guard", errors.incidents()[1].site)
+    assert.matches("the guard ended with status 0, signal 9", errors.incidents()[1].message)
+    assert.equal(1, #errors.incidents())
   end)
 
   it("when the child itself is killed", function ()
@@ -118,8 +181,7 @@ describe("nothing is left behind", function ()
     local path = os.tmpname()
     local pids = real.run(function (world, scope)
       local inner = task.scope("inner", scope)
-      assert(runner.start(world, inner, dispatch(command((LINE:gsub("FILE", path)))), nil, function () error("told") end,
-        { argv = { PROGRAM, "exec" } }))
+      assert(runner.start(world, inner, dispatch(command((LINE:gsub("FILE", path)))), nil, function () error("told") end))
       local found = pids_of(path)
       inner:close()
       return found

@@ -198,6 +198,43 @@ describe("a user", function ()
   end)
 end)
 
+describe("a script and the library", function ()
+  it("have tables of their own: what a script does to its own harms nobody", function ()
+    local text = [[
+      string.pack, string.format, math.floor, utf8.char = nil, nil, nil, nil
+      for name in pairs(table) do table[name] = nil end
+      getmetatable("").__index.rep = nil
+      _G.pairs, assert, error = nil, nil, nil
+      return function (vu) vu:check("empty", next(table) == nil) vu:log(("x"):rep(3)) end]]
+    local state, reason, record, lines = run(text, { iterations = 2 })
+    assert.equal("completed", state, reason)
+    assert.same({ empty = { passed = 2, failed = 0 } }, record.checks)
+    assert.same({ "xxx", "xxx" }, lines)
+    assert(string.pack and string.format and math.floor and utf8.char and table.concat and string.rep and pairs)
+  end)
+
+  it("two of one state do not see each other's", function ()
+    run("string.mine = true; return function () end", { iterations = 1 })
+    local _, _, _, lines = run("print(string.mine) return function () end", { iterations = 1 })
+    assert.same({ "nil" }, lines)
+  end)
+
+  it("share the methods of strings, which a script can read and not change", function ()
+    local _, _, _, lines = run([[
+      getmetatable("").__index = {}
+      print(("abc"):upper(), getmetatable("").__index == string, getmetatable({}), getmetatable(setmetatable({}, { __metatable = 5 })))
+      return function () end]], { iterations = 1 })
+    assert.same({ "ABC\ttrue\tnil\t5" }, lines)
+  end)
+
+  it("speak JSON, null included", function ()
+    local _, _, _, lines = run([[
+      print(json.encode({ a = json.null }), json.decode("[1, null]")[2] == json.null, json.other)
+      return function () end]], { iterations = 1 })
+    assert.same({ '{"a":null}\ttrue\tnil' }, lines)
+  end)
+end)
+
 describe("a part", function ()
   it("closes its connections and ends its users with its scope", function ()
     local scope = task.scope("part")

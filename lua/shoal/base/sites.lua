@@ -149,6 +149,10 @@ site("exec.protocol", "any", "error", { "part", "payload_bytes" },
 site("exec.workflow", "any", "error", { "job", "workflow", "part", "attempt" }, "a workflow's own code failed")
 site("exec.vu", "any", "warning", { "workflow", "part", "vu", "step" },
   "a step of one virtual user failed; the user goes on")
+site("exec.command", "worker", "error", { "job", "workflow", "part", "attempt" },
+  "our own code that runs a command failed")
+site("exec.guard", "worker", "error", { "pid" },
+  "the process that kills a worker's children when the worker dies has ended; another one is started")
 site("exec.kill", "worker", "error", { "job", "part", "pid" }, "a child could not be killed")
 site("exec.*", "any", "error", { "part" }, "another step of executing a part failed")
 site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler failed")

@@ -1,12 +1,11 @@
---- exec: `shoal exec`, the child process in which a worker runs one part.
+--- exec: `shoal exec`, the child process in which a worker runs one part of a script.
 ---
----   (stdin) start --> run the script's users, or the command --> result --> exit
+---   (stdin) start --> run the script's users --> result --written--> exit 0
 ---                        |  cancel, or the time limit: stop, and say so in the result
----                        |  the end of stdin: the worker is gone; kill the command, exit
+---                        |  the end of stdin or stdout: the worker is gone; exit LOST_STATUS, with or without a result
 ---
 --- A process of its own, so that a crash, a leak or an endless loop of a script harms nothing else and can be killed. It talks
 --- in frames (exec/frames.lua) on stdin and stdout, and its incidents go to stderr as lines, where the worker keeps the last of them.
-local command = require "shoal.run.exec.command"
 local errors = require "shoal.base.errors"
 local frames = require "shoal.run.exec.frames"
 local log = require "shoal.base.log"
@@ -19,10 +18,10 @@ local world_module = require "shoal.core.world"
 local exec = {}
 
 local LOG_LINES_MAX = 1000 -- A script's print in a loop must not be the load.
+local LOG_LINE_MAX = 4096 -- Bytes.
 local INCIDENTS_MAX = 50
-local LEAVE_MS = 5000 -- For the result to reach the pipe.
-local OUTPUT_MAX = 128 * 1024 -- Of all runs of a command together: the beginning and the end of each, in what is told.
-local LOST_STATUS = 3 -- The worker went away.
+local TEXT_MAX = 2000     -- Bytes of a reason, and of an incident's message.
+local LOST_STATUS = 3 -- The worker went away before it had our result.
 
 ---@class Exec
 local Exec = {}
@@ -41,7 +40,8 @@ function Exec:elapsed_ms()
   return (self.world:now_ns() - self.started_ns) // 1000000
 end
 
---- Exit, after what was written has left.
+--- Exit, after what was written has left. A worker that does not read is paused, or busy: the result waits for as long as its end of the
+--- pipes is open.
 function Exec:leave(status)
   if self.left then return end
   self.left = true
@@ -50,14 +50,15 @@ function Exec:leave(status)
     timer:start(0)
   else
     self.on_drain = function () timer:start(0) end
-    timer:start(LEAVE_MS)
   end
 end
+
+local function short(text) return #text <= TEXT_MAX and text or text:sub(1, TEXT_MAX - 3) .. "..." end
 
 local function incidents()
   local out = {}
   for _, i in ipairs(errors.incidents(INCIDENTS_MAX)) do
-    out[#out + 1] = { id = i.id, site = i.site, level = i.level, message = i.message, where = i.where, count = i.count, node = i.node }
+    out[#out + 1] = { id = i.id, site = i.site, level = i.level, message = short(i.message), where = i.where, count = i.count, node = i.node }
   end
   return out
 end
@@ -69,92 +70,34 @@ function Exec:finish(state, reason)
   self.work_scope:close()
   if self.ending then state, reason = self.ending.state, self.ending.reason end
   self:send {
-    type = "result", state = state, reason = reason, record = stats.trim(self.recorder:export(self:elapsed_ms()), OUTPUT_MAX),
-    incidents = incidents(),
+    type = "result", state = state, reason = reason and short(reason), incidents = incidents(),
+    record = stats.fit(self.recorder:export(self:elapsed_ms()), stats.PART_MAX),
     log_lines_dropped = self.log_lines > LOG_LINES_MAX and self.log_lines - LOG_LINES_MAX or nil,
   }
   self:leave(0)
 end
 
---- Stop early. What was measured so far is told with the result; commands get the time to end.
+--- Stop early. What was measured so far is sent with the result.
 ---@param state "cancelled"|"failed"
 function Exec:stop(state, reason)
   if self.ending or self.finished then return end
   self.ending = { state = state, reason = reason }
-  local running = false
-  for _, c in sorted(self.commands) do
-    running = true
-    c:stop()
-  end
-  if not running then self:finish(state, reason) end
-end
-
--- Commands -------------------------------------------------------------------------------------------------------------
-
-local function last_line(run)
-  local text = run.tail ~= "" and run.tail or run.head
-  local line = text:match("([^\n]+)%s*$")
-  return line and ": " .. line:sub(1, 200) or ""
-end
-
-local function environment(start)
-  local env = {
-    SHOAL_JOB = start.job, SHOAL_WORKFLOW = start.workflow, SHOAL_PART = start.part, SHOAL_ATTEMPT = tostring(start.attempt),
-  }
-  for name, value in next, start.work.env or {} do env[name] = value end
-  return env
-end
-
---- One run of the command; nil and a reason when it failed.
-local function run_command(self, number)
-  local start, env = self.start, environment(self.start)
-  env.SHOAL_RUN = tostring(number)
-  local began_ns = self.world:now_ns()
-  local c <close>, err = command.start(self.world, { argv = start.work.command, env = env })
-  if not c then return nil, err end
-  self.commands[number] = c
-  local run = c:wait()
-  self.commands[number] = nil
-  local recorder = self.recorder
-  run.run = ("%s#%d"):format(start.part, number)
-  run.elapsed_ms = (self.world:now_ns() - began_ns) // 1000000
-  recorder.commands[#recorder.commands + 1] = run
-  recorder.counts.iterations = recorder.counts.iterations + 1
-  if run.status == 0 and run.signal == 0 then return true end
-  recorder:failure("command")
-  local how = run.signal ~= 0 and "was killed by signal " .. run.signal or "exited with status " .. run.status
-  return nil, ("the command %s%s"):format(how, last_line(run))
-end
-
---- All runs of this part, one after the other; the first that fails ends it.
-local function run_commands(self)
-  for number = 1, self.start.work.parts or 1 do
-    if self.ending then break end
-    local ok, reason = run_command(self, number)
-    if not ok then return "failed", reason end
-  end
-  return "completed"
+  self:finish(state, reason)
 end
 
 -- The part -------------------------------------------------------------------------------------------------------------
 
 local function run(self)
   local start = self.start
-  local state, reason
-  if start.work.command then
-    state, reason = run_commands(self)
-  else
-    state, reason = workflow.run {
-      world = self.world, scope = self.users, recorder = self.recorder, job = start.job, workflow = start.workflow, part = start.part,
-      attempt = start.attempt, work = start.work, log = function (text) self:log(text) end,
-    }
-  end
-  return state, reason
+  return workflow.run {
+    world = self.world, scope = self.users, recorder = self.recorder, job = start.job, workflow = start.workflow, part = start.part,
+    attempt = start.attempt, work = start.work, log = function (text) self:log(text) end,
+  }
 end
 
 function Exec:log(text)
   self.log_lines = self.log_lines + 1
-  if self.log_lines <= LOG_LINES_MAX then self:send { type = "log", text = text:sub(1, 4096) } end
+  if self.log_lines <= LOG_LINES_MAX then self:send { type = "log", text = text:sub(1, LOG_LINE_MAX) } end
 end
 
 local SHAPE = {
@@ -178,7 +121,10 @@ function Exec:begin(start)
   end
   self.work_scope:loop("exec.progress", self.ids, {
     interval_ms = start.progress_ms, first_ms = start.progress_ms, backoff_ms = { start.progress_ms, 5000 },
-  }, function () self:send { type = "progress", record = self.recorder:export(self:elapsed_ms(), true) } end)
+  }, function ()
+    if self.stdout:queued() > 0 then return end -- The worker does not read: newer numbers will do.
+    self:send { type = "progress", record = self.recorder:export(self:elapsed_ms(), true) }
+  end)
   local main = self.work_scope:spawn("exec.workflow", self.ids, run, self)
   self.scope:spawn("exec.result", self.ids, function ()
     local ok, state, reason = main:join()
@@ -192,10 +138,9 @@ function Exec:malformed(err)
   self:lost(LOST_STATUS)
 end
 
---- No worker any more: nothing to tell, nobody to tell it to.
+--- The worker is gone, and nobody can take a result.
 function Exec:lost(status)
   self.mute = true
-  for _, c in sorted(self.commands) do c:close() end
   self.scope:close()
   self.exit(status)
 end
@@ -218,7 +163,7 @@ function exec.serve(options)
   local world = options.world or world_module.current()
   local self = setmetatable({
     world = world, options = options, exit = options.exit or function (status) require("shoal.core.node").exit(status) end, ids = { part = "" },
-    recorder = stats.recorder(), commands = {}, log_lines = 0, started_ns = world:now_ns(),
+    recorder = stats.recorder(), log_lines = 0, started_ns = world:now_ns(),
   }, Exec)
   self.scope = task.scope("exec")
   self.work_scope = task.scope("part", self.scope)
@@ -237,7 +182,9 @@ function exec.serve(options)
       local ok, problem = feed(bytes)
       if not ok then self:malformed(problem) end
     end,
-    on_end = function () if not self.left then self:lost(LOST_STATUS) end end,
+    on_end = function ()
+      if not self.left or self.stdout:queued() > 0 then self:lost(LOST_STATUS) end -- Else the exit is on its way.
+    end,
   }
 end
 

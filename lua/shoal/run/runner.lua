@@ -1,4 +1,6 @@
---- runner: one part's attempt, from the worker's side: start a child, hear it, bound its time, and give exactly one result.
+--- runner: one part's attempt, from the worker's side: start it, bound its time, and give exactly one result.
+---
+--- A command is started by the worker itself (exec/commands.lua). A script's users run in a child of ours, `shoal exec`:
 ---
 ---             start frame            result frame
 ---   SPAWNED ---------------> RUNNING --------------> ENDED ---exit---> on_result (once)
@@ -6,10 +8,14 @@
 ---                               |  timeout_ms + GRACE_MS: kill (the child keeps the limit itself, unless it hangs)
 ---                               +--- exit, a signal, or garbage: a failed result with the end of stderr
 ---
---- A child may be gone without a word; then the result says how it went and what it last said on stderr. on_result comes after
---- the child has exited, so that its cores are free when it is told.
+--- A child may end without a result; then the verdict says how it ended and what it wrote last on stderr, and `lost`: unless we killed it
+--- for its time or its garbage, another attempt may do better. on_result comes after the child has exited, so that its cores are free
+--- by then.
+local commands = require "shoal.run.exec.commands"
+local deadline = require "shoal.run.exec.deadline"
 local errors = require "shoal.base.errors"
 local frames = require "shoal.run.exec.frames"
+local guards = require "shoal.run.exec.guard"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
 
@@ -20,9 +26,10 @@ local GRACE_MS = 5000      -- Past its own time limit: for a child that hangs.
 local CANCEL_MS = 5000     -- For a cancel without a deadline of its own.
 local EXIT_MS = 10000      -- From the result to the exit.
 local PIPES_MS = 1000      -- From the exit to the end of its pipes, which something it started may hold.
-local STDERR_KEEP = 8192
-local STDERR_SHOWN = 1000
-local LOG_KEEP = 200
+local STDERR_KEEP = 8192   -- Bytes.
+local STDERR_SHOWN = 1000  -- Bytes.
+local LOG_KEEP = 200       -- Lines.
+local REASON_MAX = 4096    -- Bytes, of a child's.
 
 ---@class Run
 local Run = {}
@@ -33,7 +40,7 @@ local function program()
   return require("shoal.core.node").program()
 end
 
---- What is given on: the child's word, or ours about it.
+--- The child's result, or ours about it.
 local function verdict(self)
   local said = self.said
   local tail = self.stderr:sub(-STDERR_SHOWN)
@@ -55,7 +62,8 @@ local function verdict(self)
   if shown ~= "" then why = why .. "; its stderr ends: " .. shown end
   return {
     state = self.cancelled and "cancelled" or "failed", reason = self.cancelled and self.cancelled .. " (" .. why .. ")" or why,
-    stats = self.record or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail, lost = true,
+    stats = self.record or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail,
+    lost = not self.cancelled and not self.problem or nil,
   }
 end
 
@@ -64,6 +72,9 @@ local function close(self)
   self.closed = true
   for _, timer in ipairs(self.timers) do timer:close() end
   for _, stream in ipairs(self.streams) do stream:close() end
+  local _, err, code = self.process:kill(9) -- What is left of its group; its id is its own until the close.
+  if err and code ~= "ESRCH" then errors.report("exec.kill", self.ids, err, code) end
+  self.guard:ended(self.process:pid())
   self.process:close()
 end
 
@@ -72,7 +83,7 @@ local function look(self)
   if self.over or not self.status or self.open_pipes > 0 then return end
   self.over = true
   local result = verdict(self)
-  if result.lost and not self.cancelled then
+  if not self.said and not self.cancelled then
     errors.report("exec.child", self.ids, result.reason)
   end
   close(self)
@@ -88,17 +99,34 @@ local function kill(self, why)
 end
 
 local function after(self, ms, fn)
-  local timer = self.world:timer(fn)
+  local timer = deadline.after(self.world, ms, fn)
   self.timers[#self.timers + 1] = timer
-  timer:start(ms)
   return timer
 end
 
 local function valid_record(record) return stats.check(record) and type(record.counts) == "table" end
 
+local function valid_incidents(list)
+  if list == nil then return true end
+  if type(list) ~= "table" or #list > stats.INCIDENTS_MAX then return false end
+  local n = 0
+  for _, incident in next, list do -- order-free: one answer for all
+    n = n + 1
+    if type(incident) ~= "table" then return false end
+    for _, field in ipairs { "node", "site", "level", "message" } do
+      if type(incident[field]) ~= "string" then return false end
+    end
+    if type(incident.id) ~= "string" and math.type(incident.id) ~= "integer" then return false end
+    if incident.where ~= nil and type(incident.where) ~= "string" then return false end
+    if incident.count ~= nil and (math.type(incident.count) ~= "integer" or incident.count < 0) then return false end
+  end
+  return n == #list
+end
+
+--- All of it is judged: nothing that reads it later can fail.
 local function valid_result(m)
   return (m.state == "completed" or m.state == "failed" or m.state == "cancelled") and valid_record(m.record)
-    and (m.reason == nil or type(m.reason) == "string") and (m.incidents == nil or type(m.incidents) == "table")
+    and (m.reason == nil or type(m.reason) == "string" and #m.reason <= REASON_MAX) and valid_incidents(m.incidents)
 end
 
 local function take(self, m)
@@ -106,8 +134,8 @@ local function take(self, m)
   if m.type == "progress" and valid_record(m.record) then
     self.record, self.summary = m.record, m.record.counts
     if self.on_progress then errors.call("exec.progress", self.ids, self.on_progress, m.record.counts, m.record) end
-  elseif m.type == "log" then
-    self.lines[#self.lines + 1] = tostring(m.text)
+  elseif m.type == "log" and type(m.text) == "string" then
+    self.lines[#self.lines + 1] = m.text
     if #self.lines > LOG_KEEP then
       table.remove(self.lines, 1)
       self.lines_cut = (self.lines_cut or 0) + 1
@@ -119,11 +147,11 @@ local function take(self, m)
     if self.lines_cut then table.insert(self.lines, 1, ("(%d earlier lines are not kept)"):format(self.lines_cut)) end
     after(self, EXIT_MS, function () kill(self, "it did not exit after its result") end)
   else
-    self:garbage(("a %q that it has no business to send"):format(m.type))
+    self:garbage(("a %q that is not as it should be, or not due"):format(m.type))
   end
 end
 
---- The child said what is no message: nothing more it says can be trusted.
+--- The child wrote what is no message: nothing that follows can be trusted.
 function Run:garbage(err)
   errors.report("exec.protocol", self.ids, err, "MALFORMED")
   kill(self, "the child wrote garbage: " .. err)
@@ -163,11 +191,10 @@ function Run:cancel(reason, deadline_ms)
   end
 end
 
---- Its scope has ended, and with it everybody who could be told: the child goes at once, and its command with it.
+--- Its scope has ended, and with it everybody who could be told: the child goes at once.
 Run.__close = function (self)
   if self.over then return end
   self.over = true
-  kill(self, "its worker's scope was closed")
   close(self)
 end
 
@@ -186,25 +213,10 @@ function Run:pid() return self.process:pid() end
 ---@field work Workflow
 ---@field timeout_ms? integer
 
---- Start an attempt. A refusal starts nothing and calls nobody; otherwise on_result comes exactly once.
----@param node table          a node, or a world
----@param scope table         the attempt ends when it closes, and then nobody is told
----@param dispatch RunnerDispatch
----@param on_progress? fun(summary: table, record: table)  counts so far
----@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[] })
----@param options? { argv: string[]?, progress_ms: integer? }
----@return Run? run, string? err, string? code
-function runner.start(node, scope, dispatch, on_progress, on_result, options)
-  options = options or {}
-  local world = type(node) == "table" and node.world or node
-  local self = setmetatable({
-    world = world, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
-    open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
-    ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
-  }, Run)
+local function spawn(self, argv)
   local err, code
-  self.process, err, code = world:spawn {
-    argv = options.argv or { program(), "exec" }, pipe = { stdin = true, stdout = true, stderr = true }, group = true,
+  self.process, err, code = self.guard:spawn {
+    argv = argv, pipe = { stdin = true, stdout = true, stderr = true },
     on_exit = function (status, signal)
       self.status, self.signal = status, signal
       look(self)
@@ -215,15 +227,12 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
       end)
     end,
   }
-  if not self.process then
-    errors.report("exec.spawn", self.ids, err, code)
-    return nil, "cannot start a child: " .. err, code
-  end
-  self.ids.pid = self.process:pid()
-  scope:spawn("exec.run", self.ids, function ()
-    local _ <close> = self
-    self.done:await() -- dropped: whoever waits for the result takes it
-  end)
+  if self.process then return true end
+  errors.report("exec.spawn", self.ids, err, code)
+  return nil, "cannot start a child: " .. err, code
+end
+
+local function converse(self, dispatch, progress_ms)
   local feed = frames.reader(function (m) take(self, m) end)
   hear(self, 1, function (bytes)
     if self.problem then return end
@@ -234,11 +243,41 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   self.stdin = self.process:stream(0)
   self.streams[#self.streams + 1] = self.stdin
   self.stdin:attach { on_end = function () end } -- A child that closed it is about to exit; that is heard elsewhere.
-  local limit_ms = dispatch.timeout_ms
   self.stdin:write(frames.encode {
     type = "start", job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt,
-    fence = dispatch.fence, work = dispatch.work, timeout_ms = limit_ms, progress_ms = options.progress_ms or PROGRESS_MS,
+    fence = dispatch.fence, work = dispatch.work, timeout_ms = dispatch.timeout_ms, progress_ms = progress_ms,
   }) -- A refusal means that the child is gone already: its exit says more than the write could.
+end
+
+--- Start an attempt. A refusal starts nothing and calls nobody; otherwise on_result comes exactly once.
+---@param node table          a node, or a world
+---@param scope table         the attempt ends when it closes, and then nobody is called
+---@param dispatch RunnerDispatch
+---@param on_progress? fun(summary: table, record: table)  counts so far
+---@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[], lost: boolean? })
+---@param options? { argv: string[]?, progress_ms: integer? }  `argv`: the child, for specs
+---@return (Run|CommandsRun)? run, string? err, string? code
+function runner.start(node, scope, dispatch, on_progress, on_result, options)
+  options = options or {}
+  local world = type(node) == "table" and node.world or node
+  local guard, progress_ms = guards.of(world, scope), options.progress_ms or PROGRESS_MS
+  if dispatch.work.command then
+    return commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms)
+  end
+  local self = setmetatable({
+    world = world, guard = guard, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
+    open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
+    ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
+  }, Run)
+  local ok, err, code = spawn(self, options.argv or { program(), "exec" })
+  if not ok then return nil, err, code end
+  self.ids.pid = self.process:pid()
+  scope:spawn("exec.run", self.ids, function ()
+    local _ <close> = self
+    self.done:await() -- dropped: whoever waits for the result takes it
+  end)
+  converse(self, dispatch, progress_ms)
+  local limit_ms = dispatch.timeout_ms
   if limit_ms then
     after(self, limit_ms + GRACE_MS, function ()
       kill(self, ("killed: not done %d ms after its timeout_ms = %d"):format(GRACE_MS, limit_ms))

@@ -22,8 +22,8 @@
 --- Iterations are shared exactly: each number is taken by one user of one part. An error in a user's function is one incident and
 --- one error of kind "script"; the user goes on with the next iteration after a short pause that doubles while errors follow
 --- each other. A part whose every iteration failed so has failed.
+local environment = require "shoal.run.workflow.environment"
 local errors = require "shoal.base.errors"
-local json = require "cjson"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local vu = require "shoal.run.workflow.vu"
@@ -50,26 +50,7 @@ local FIELDS = { vu = "function", setup = "function", teardown = "function", bas
 
 -- The script -----------------------------------------------------------------------------------------------------------
 
---- What a script sees: Lua without ways around the world. Its `pcall` is the library's, so that what it takes is counted.
-local function environment(part)
-  local env = {
-    assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
-    rawset = rawset, select = select, setmetatable = setmetatable, getmetatable = getmetatable, tonumber = tonumber, tostring = tostring,
-    type = type, string = string, table = table, utf8 = utf8, math = math, _VERSION = _VERSION,
-    json = { encode = json.encode, decode = json.decode, null = json.null },
-    env = part.env,
-    print = function (...)
-      local words = table.pack(...)
-      for i = 1, words.n do words[i] = tostring(words[i]) end
-      part.log(table.concat(words, "\t"))
-    end,
-    pcall = function (fn, ...) return errors.handle("exec.vu", part.ids("pcall"), fn, ...) end,
-  }
-  env._G = env
-  return env
-end
-
---- An incident for who reads the job's reason: the place and the words.
+--- An incident as text for a job's reason: the place and the message.
 local function told(incident)
   return incident.where ~= "?" and ("%s: %s"):format(incident.where, incident.message) or incident.message
 end
@@ -95,7 +76,7 @@ end
 
 --- Load the script and run its top level, which returns the users' function or a table with it.
 local function open_script(part, script)
-  local chunk, err = load(script.bytes, "@" .. script.path, "t", environment(part))
+  local chunk, err = load(script.bytes, "@" .. script.path, "t", environment.new(part))
   if not chunk then return nil, "syntax: " .. err end
   local ok, value = errors.call("exec.workflow", part.ids("load"), chunk)
   if not ok then return nil, told(value) end
@@ -110,7 +91,7 @@ end
 ---@return true? ok, string? err
 function workflow.check(bytes, path, env)
   local part = { env = env, ids = function () return { path = path } end, log = function () end }
-  local chunk, err = load(bytes, "@" .. path, "t", environment(part))
+  local chunk, err = load(bytes, "@" .. path, "t", environment.new(part))
   if not chunk then return nil, err end
   local ok, value = errors.handle("script.load", { path = path }, function ()
     local before, mask, count = debug.gethook()

@@ -1,9 +1,11 @@
 /* Child processes: real ones. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "harness.h"
+#include "world/guard.h"
 
 struct child {
   struct world_process *process;
@@ -238,6 +240,117 @@ static void ends_before_on_closed(void) {
   SAME(c.exited, 0);
 }
 
+static void standard_output_can_be_opened(void) {
+  struct child c = {0};
+  SAME(run(&c, "echo out > /dev/stdout; echo err > /dev/stderr", (struct world_spawn){.pipe = {false, true, true}}), 0);
+  take_out(&c);
+  UNTIL(c.out.ended && c.exited);
+  SAME(strcmp(c.text, "out\n"), 0);
+  SAME(c.status, 0);
+  close_child(&c);
+}
+static void gets_no_other_descriptor(void) {
+  struct child c = {0};
+  int fd = open("/dev/null", O_RDONLY); /* As io.open makes them: without O_CLOEXEC. */
+  CHECK(fd > 2);
+  SAME(run(&c, "ls /proc/self/fd", (struct world_spawn){.pipe = {true, true, true}}), 0);
+  take_out(&c);
+  UNTIL(c.out.ended && c.exited);
+  SAME(strcmp(c.text, "0\n1\n2\n3\n"), 0); /* 3 is the folder that ls reads. */
+  close(fd);
+  close_child(&c);
+}
+static void has_default_signals(void) {
+  struct child c = {0};
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGUSR1, SIG_IGN);
+  SAME(run(&c, "trap 'exit 3' USR1; kill -USR1 $$; exit 4", (struct world_spawn){0}), 0); /* sh cannot trap what is ignored at its start. */
+  UNTIL(c.exited);
+  SAME(c.status, 3);
+  signal(SIGUSR1, SIG_DFL);
+  close_child(&c);
+}
+static void environment_gives_the_path(void) {
+  struct child c = {0};
+  const char *argv[] = {"sh", NULL};
+  const char *const env[] = {"PATH=/no/such/folder", NULL};
+  SAME(run(&c, NULL, (struct world_spawn){.argv = argv, .env = env}), -ENOENT);
+  CHECK(getenv("PATH") && strcmp(getenv("PATH"), "/no/such/folder") != 0);
+}
+static void leader_keeps_its_id(void) {
+  struct child c = {0}, other = {0};
+  SAME(run(&c, "exit 0", (struct world_spawn){.group = true}), 0);
+  int pid = world_process_pid(c.process);
+  UNTIL(c.exited);
+  SAME(state_of(pid), 'Z'); /* So no other process can have its id, and a kill of the group reaches nobody else. */
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  CALL(world_process_close(c.process));
+  SAME(state_of(pid), 0);
+  UNTIL(c.closed);
+  SAME(run(&other, "exit 0", (struct world_spawn){0}), 0);
+  int plain = world_process_pid(other.process);
+  UNTIL(other.exited);
+  SAME(state_of(plain), 0); /* Of one without a group nobody needs the id. */
+  close_child(&c);
+  close_child(&other);
+}
+
+/* ---- guards: here a child that copies its stdin to its stdout ---- */
+
+static void record_of(int pid, bool started, uint8_t out[GUARD_RECORD_BYTES]) { guard_record(out, (uint32_t)pid, started); }
+static void open_guard(struct child *g, const char *script) {
+  SAME(run(g, script, (struct world_spawn){.pipe = {true, true, false}, .group = true}), 0);
+  g->in.stream = world_process_stream(g->process, 0);
+  CALL(world_stream_attach(g->in.stream, &END_EVENTS, &g->in));
+  take_out(g);
+}
+static void close_guard(struct child *g) {
+  SAME(ASK(world_process_kill(g->process, SIGKILL)), 0);
+  UNTIL(g->exited);
+  close_child(g);
+}
+static void guard_hears_of_the_start(void) {
+  struct child g = {0}, c = {0};
+  uint8_t want[GUARD_RECORD_BYTES];
+  open_guard(&g, "exec od -An -tu1 -v -w8");
+  SAME(run(&c, "exit 0", (struct world_spawn){.group = true, .guard = g.in.stream}), 0);
+  record_of(world_process_pid(c.process), true, want);
+  UNTIL(c.exited);
+  close_child(&c);
+  const char *argv[] = {"no-such-program-anywhere", NULL};
+  struct child wrong = {0};
+  SAME(run(&wrong, NULL, (struct world_spawn){.argv = argv, .group = true, .guard = g.in.stream}), -ENOENT);
+  SAME(ASK(world_stream_shutdown(g.in.stream)), 0);
+  UNTIL(g.out.ended);
+  unsigned got[3 * GUARD_RECORD_BYTES] = {0};
+  char *at = g.text;
+  for (size_t i = 0; i < sizeof got / sizeof *got; i++) got[i] = (unsigned)strtoul(at, &at, 10);
+  SAME(strspn(at, " \n"), strlen(at)); /* Three records: started; started and ended for the one that could not become its program. */
+  for (int i = 0; i < GUARD_RECORD_BYTES; i++) SAME(got[i], want[i]);
+  for (int i = 0; i < 4; i++) SAME(got[8 + i], got[16 + i]);
+  SAME(got[12], 1);
+  SAME(got[20], 0);
+  CHECK(memcmp(got, got + 8, 4 * sizeof *got) != 0);
+  UNTIL(g.exited);
+  close_child(&g);
+}
+static void guard_that_went(void) {
+  struct child g = {0}, c = {0};
+  open_guard(&g, "exit 0");
+  UNTIL(g.exited);
+  SAME(run(&c, "exit 0", (struct world_spawn){.group = true, .guard = g.in.stream}), -EPIPE);
+  CHECK(!c.process);
+  close_child(&g);
+}
+static void guard_that_does_not_read(void) {
+  struct child g = {0}, c = {0};
+  open_guard(&g, "exec sleep 100");
+  for (int i = 0; i < 1000 && world_stream_queued(g.in.stream) == 0; i++) SAME(write_pattern(&g.in, 0, 4096), 0);
+  SAME(run(&c, "exit 0", (struct world_spawn){.group = true, .guard = g.in.stream}), -EAGAIN);
+  CHECK(!c.process);
+  close_guard(&g);
+}
+
 #define REAL NEEDS_PROCESSES
 const struct test_case process_cases[] = {
     {"process: its exit status, once; killing it then is ESRCH", exit_status, REAL},
@@ -254,5 +367,13 @@ const struct test_case process_cases[] = {
     {"process: closed while running goes on, and leaves no zombie", closed_while_running, REAL},
     {"process: left running when the world goes", closed_with_the_world, REAL},
     {"process: one that ended before it was closed", ends_before_on_closed, REAL},
+    {"process: /dev/stdout and /dev/stderr can be opened", standard_output_can_be_opened, REAL},
+    {"process: gets no descriptor but its three", gets_no_other_descriptor, REAL},
+    {"process: begins with signals as by default", has_default_signals, REAL},
+    {"process: is looked for in the PATH that it gets", environment_gives_the_path, REAL},
+    {"process: a group's leader keeps its id until it is closed", leader_keeps_its_id, REAL},
+    {"guard: hears of each start, and of one that failed", guard_hears_of_the_start, REAL},
+    {"guard: that went: EPIPE, and nothing runs", guard_that_went, REAL},
+    {"guard: that does not read: EAGAIN, and nothing runs", guard_that_does_not_read, REAL},
     {NULL, NULL, 0},
 };

@@ -1,77 +1,151 @@
---- exec.command: run a command line to its end, keep what it says, and leave nothing of it behind.
+--- exec.command: run a command line to its end, keep the beginning and the end of its output, and leave nothing of it behind.
 ---
----   start -> running --exit--> (sweep) -> ended
----               |  stop(): TERM to the group, after 2 s KILL
+---   start -> running --exit--> kill the rest of its group -> ended
+---               |  stop(): TERM to the group, after KILL_AFTER_MS KILL
+---               |  kill(): KILL at once
+---               +--- it is still there STUCK_MS after a KILL: give it up, an incident
 ---
---- The command runs in a process group of its own. Beside it, in the same group, stands a guard: a small sh that waits on a
---- pipe of which we hold the other end. When that end closes (we are done with the command, or we died by whatever means,
---- SIGKILL included), the guard kills the group. So what the command started and forgot goes too; only what made itself a session of
---- its own escapes.
+--- The command runs in a process group of its own, under the guard (exec/guard.lua): what it started and forgot goes with it, and all of it
+--- goes when this process does.
+---
+--- Its output is read here, in the worker's own loop, so reading is rationed: all commands together may use SLOT_BYTES in SLOT_MS. One that
+--- writes faster waits for its pipe, and the worker stays able to answer.
+local errors = require "shoal.base.errors"
 local task = require "shoal.base.task"
 
 local command = {}
 
-local KEEP_BYTES = 64 * 1024 -- Of the output's beginning, and of its end.
+command.KEEP_BYTES = 64 * 1024 -- Of the output's beginning, and of its end.
 local KILL_AFTER_MS = 2000
-local PIPES_MS = 1000 -- After the exit, for what escaped the group and holds our pipes.
-
-local GUARD = [[
-exec 3<&0 </dev/null
-( trap '' TERM INT HUP; exec >/dev/null 2>&1; read -r _ <&3; kill -KILL 0 ) &
-exec 3<&-
-exec "$@"]]
+local STUCK_MS = 10000   -- From a KILL to the exit. Only a process that hangs in the kernel needs longer.
+local PIPES_MS = 1000    -- From the exit to the end of its output, which something that escaped the group may hold.
+local PIECES_MAX = 256   -- Of output that waits to be joined.
+local SLOT_MS, SLOT_BYTES = 20, 2 * 1024 * 1024 -- 100 MB/s, about 5 % of a CPU.
+local READ_COST_BYTES = 16 * 1024 -- A read of one byte takes about as long as one of this many.
 
 ---@class Command
 local Command = {}
 Command.__index = Command
 
+-- Output ---------------------------------------------------------------------------------------------------------------
+
+local function push(pieces, bytes)
+  pieces.bytes = pieces.bytes + #bytes
+  pieces[#pieces + 1] = bytes
+  if #pieces <= PIECES_MAX then return end
+  local text = table.concat(pieces):sub(-command.KEEP_BYTES)
+  for i = #pieces, 2, -1 do pieces[i] = nil end
+  pieces[1], pieces.bytes = text, #text
+end
+
+local function text_of(pieces) return table.concat(pieces):sub(-command.KEEP_BYTES) end
+
 local function keep(self, bytes)
   self.bytes = self.bytes + #bytes
-  local room = KEEP_BYTES - #self.head
+  local head = self.head
+  local room = command.KEEP_BYTES - head.bytes
   if room > 0 then
-    self.head = self.head .. bytes:sub(1, room)
+    push(head, bytes:sub(1, room))
     bytes = bytes:sub(room + 1)
   end
-  if bytes ~= "" then
-    self.tail = #bytes >= KEEP_BYTES and bytes:sub(-KEEP_BYTES) or (self.tail .. bytes):sub(-KEEP_BYTES)
+  if bytes ~= "" then push(self.tail, bytes) end
+  local tail = self.tail
+  while tail[2] and tail.bytes - #tail[1] >= command.KEEP_BYTES do tail.bytes = tail.bytes - #table.remove(tail, 1) end
+end
+
+local rations = setmetatable({}, { __mode = "k" }) -- By world: what is left of this slot.
+
+--- Take a read off the ration. False when that is used up.
+local function afford(world, bytes)
+  local ration, now_ns = rations[world], world:now_ns()
+  if not ration then
+    ration = { until_ns = 0 }
+    rations[world] = ration
   end
+  if now_ns >= ration.until_ns then ration.left, ration.until_ns = SLOT_BYTES, now_ns + SLOT_MS * 1000000 end
+  ration.left = ration.left - bytes - READ_COST_BYTES
+  return ration.left > 0
+end
+
+local function pause(self)
+  if self.paused then return end
+  self.paused = true
+  for _, stream in ipairs(self.streams) do stream:read(false) end
+  self.pauser = self.pauser or self.world:timer(function ()
+    self.paused = false
+    for _, stream in ipairs(self.streams) do stream:read(true) end
+  end)
+  self.pauser:start(SLOT_MS)
 end
 
 local function look(self)
-  if self.status and self.open_pipes == 0 then self.ended:settle(true) end
+  if self.status and self.open_pipes == 0 then self.output_ended:settle(true) end
 end
 
 local function listen(self, fd)
   local stream = self.process:stream(fd)
-  if not stream then return end
   self.open_pipes = self.open_pipes + 1
   self.streams[#self.streams + 1] = stream
   stream:attach {
-    on_read = function (_, bytes) keep(self, bytes) end,
+    on_read = function (_, bytes)
+      keep(self, bytes)
+      if not afford(self.world, #bytes) then pause(self) end
+    end,
     on_end = function ()
       self.open_pipes = self.open_pipes - 1
-      stream:close()
       look(self)
     end,
   }
 end
 
---- End the command from outside: TERM, and after 2 s KILL, to the whole group. Idempotent.
+-- Its end ----------------------------------------------------------------------------------------------------------------
+
+local function ended(self, status, signal)
+  if self.status then return end
+  self.status, self.signal = status, signal
+  if self.killer then self.killer:stop() end
+  self.exited:settle(true)
+  look(self)
+end
+
+local function signal_group(self, number)
+  local ok, err, code = self.process:kill(number)
+  if not ok and code ~= "ESRCH" then errors.report("exec.kill", { pid = self.process:pid(), signal = number }, err, code) end
+end
+
+--- KILL the whole group. Its exit follows; if it does not, it is given up.
+function Command:kill()
+  if self.killed or self.status or self.closed then return end
+  self.killed = true
+  signal_group(self, 9)
+  self.killer = self.killer or self.world:timer(function () self.on_late() end)
+  self.on_late = function ()
+    errors.report("exec.kill", { pid = self.process:pid() }, ("it is still there %d ms after it was killed"):format(STUCK_MS))
+    ended(self, 0, 9)
+  end
+  self.killer:start(STUCK_MS)
+end
+
+--- End the command from outside: TERM to the whole group, and KILL KILL_AFTER_MS later. Idempotent.
 function Command:stop()
-  if self.stopping or self.status then return end
+  if self.stopping or self.status or self.closed then return end
   self.stopping = true
-  self.process:kill(15) -- A refusal means that it has ended, and then its exit is on the way.
-  self.killer = self.world:timer(function () self.process:kill(9) end)
+  signal_group(self, 15)
+  self.killer = self.killer or self.world:timer(function () self.on_late() end)
+  if self.killed then return end
+  self.on_late = function () self:kill() end
   self.killer:start(KILL_AFTER_MS)
 end
 
---- Let go of everything at once. The guard's pipe closes with it, and so the group dies.
+--- Leave nothing of it, at once.
 function Command:close()
   if self.closed then return end
   self.closed = true
-  if not self.status then self.process:kill(9) end
-  if self.killer then self.killer:close() end
-  if self.guard then self.guard:close() end
+  signal_group(self, 9) -- Its leader is there until the close below, if only as a zombie: the group is its own.
+  self.guard:ended(self.process:pid())
+  for _, timer in ipairs { self.killer or false, self.pauser or false } do
+    if timer then timer:close() end
+  end
   for _, stream in ipairs(self.streams) do stream:close() end
   self.process:close()
 end
@@ -82,39 +156,31 @@ Command.__close = Command.close
 ---@return { status: integer, signal: integer, head: string, tail: string, bytes: integer }
 function Command:wait()
   self.exited:await() -- dropped: it is only ever set
-  if self.killer then self.killer:stop() end
-  if self.guard then self.guard:close() end -- What it left running in its group ends here.
-  self.guard = nil
-  self.ended:await(PIPES_MS) -- dropped: what came by then is its output
-  return { status = self.status, signal = self.signal, head = self.head, tail = self.tail, bytes = self.bytes }
+  signal_group(self, 9) -- What it left running in its group ends here.
+  local done = self.output_ended:await(PIPES_MS)
+  if not done then self.output_ended:await(0) end -- dropped: we may have been paused; what came by now is its output
+  return { status = self.status, signal = self.signal, head = text_of(self.head), tail = text_of(self.tail), bytes = self.bytes }
 end
+
+--- The process id of the command, which is its group's.
+function Command:pid() return self.process:pid() end
 
 --- Start a command. The caller holds it in a to-be-closed variable.
 ---@param world table
+---@param guard Guard
 ---@param options { argv: string[], env: table<string, string> }
 ---@return Command? command, string? err, string? code
-function command.start(world, options)
-  local guarded = not world:simulated() -- A simulated command is a function: it has no processes to lose.
-  local argv = options.argv
-  if guarded then argv = { "sh", "-c", GUARD, "sh", table.unpack(argv) } end
+function command.start(world, guard, options)
   local self = setmetatable({
-    world = world, head = "", tail = "", bytes = 0, open_pipes = 0, streams = {}, exited = task.future("command.exit"),
-    ended = task.future("command.output"),
+    world = world, guard = guard, head = { bytes = 0 }, tail = { bytes = 0 }, bytes = 0, open_pipes = 0, streams = {},
+    exited = task.future("command.exit"), output_ended = task.future("command.output"),
   }, Command)
   local err, code
-  self.process, err, code = world:spawn {
-    argv = argv, env = options.env, pipe = { stdin = guarded, stdout = true, stderr = true }, group = true,
-    on_exit = function (status, signal)
-      self.status, self.signal = status, signal
-      self.exited:settle(true)
-      look(self)
-    end,
+  self.process, err, code = guard:spawn {
+    argv = options.argv, env = options.env, pipe = { stdout = true, stderr = true },
+    on_exit = function (status, signal) ended(self, status, signal) end,
   }
-  if not self.process then return nil, ("cannot start %s: %s"):format(options.argv[1], err), code end
-  if guarded then
-    self.guard = self.process:stream(0)
-    self.guard:attach { on_end = function () end } -- Nothing is read from it; its closing is what speaks.
-  end
+  if not self.process then return nil, err, code end
   listen(self, 1)
   listen(self, 2)
   return self

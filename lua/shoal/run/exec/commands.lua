@@ -1,0 +1,182 @@
+--- exec.commands: one part's attempt whose work is a command. The worker starts the command itself: a child that runs our Lua would cost
+--- several times what a small command does.
+---
+---             each run ended well                 all runs ended
+---   RUNNING --------------------> RUNNING ... ---------------------> ENDED ----> on_result (once)
+---      |  cancel(): TERM, KILL after 2 s, at its deadline at once
+---      |  timeout_ms: the same, and the result is "failed"
+---      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt
+---
+--- A command harms nothing else: it is a group of its own under the guard, and reading its output is rationed (exec/command.lua).
+local command = require "shoal.run.exec.command"
+local deadline = require "shoal.run.exec.deadline"
+local errors = require "shoal.base.errors"
+local stats = require "shoal.job.stats"
+local task = require "shoal.base.task"
+
+local commands = {}
+
+--- What a command line itself can be blamed for; everything else that keeps it from starting is the machine's.
+local ITS_OWN = { ENOENT = true, EACCES = true, ENOTDIR = true, EISDIR = true, ELOOP = true, ENAMETOOLONG = true, E2BIG = true,
+  ENOEXEC = true, EPERM = true, EINVAL = true, ETXTBSY = true }
+local LINE_SHOWN = 200 -- Of the last line of output, in a reason.
+
+---@class CommandsRun
+local Commands = {}
+Commands.__index = Commands
+
+local function elapsed_ms(self) return (self.world:now_ns() - self.started_ns) // 1000000 end
+
+local function last_line(run)
+  local line = (run.tail ~= "" and run.tail or run.head):match("([^\n]+)%s*$")
+  return line and ": " .. line:sub(1, LINE_SHOWN) or ""
+end
+
+local function environment(dispatch, number)
+  local env = {
+    SHOAL_JOB = dispatch.job, SHOAL_WORKFLOW = dispatch.workflow, SHOAL_PART = dispatch.part,
+    SHOAL_ATTEMPT = tostring(dispatch.attempt), SHOAL_RUN = tostring(number),
+  }
+  for name, value in next, dispatch.work.env or {} do env[name] = value end -- order-free: by name
+  return env
+end
+
+--- Keep the record of a run. A part of thousands of runs must not hold the output of each.
+local function keep(self, run)
+  local recorder = self.recorder
+  recorder.commands[#recorder.commands + 1] = run
+  recorder.counts.iterations = recorder.counts.iterations + 1
+  self.output_bytes = self.output_bytes + #run.head + #run.tail
+  if self.output_bytes <= 2 * stats.OUTPUT_MAX then return end
+  local trimmed = stats.trim({ commands = recorder.commands, cut = self.cut }, stats.OUTPUT_MAX)
+  recorder.commands, self.cut, self.output_bytes = trimmed.commands, trimmed.cut, stats.OUTPUT_MAX
+end
+
+--- One run; nil, a reason, and whether the machine is to blame, when it failed.
+local function run_one(self, number)
+  local dispatch, began_ns = self.dispatch, self.world:now_ns()
+  local c <close>, err, code = command.start(self.world, self.guard, {
+    argv = dispatch.work.command, env = environment(dispatch, number),
+  })
+  if not c then
+    local reason = ("the command cannot be started: %s (%s)"):format(err, code)
+    if ITS_OWN[code] then return nil, reason end
+    errors.report("exec.spawn", self.ids, err, code)
+    return nil, reason, true
+  end
+  self.command, self.ids.pid = c, c:pid()
+  local run = c:wait()
+  self.command = nil
+  run.run, run.elapsed_ms = ("%s#%d"):format(dispatch.part, number), (self.world:now_ns() - began_ns) // 1000000
+  keep(self, run)
+  if run.status == 0 and run.signal == 0 then return true end
+  self.recorder:failure("command")
+  local how = run.signal ~= 0 and "was killed by signal " .. run.signal or "exited with status " .. run.status
+  return nil, ("the command %s%s"):format(how, last_line(run))
+end
+
+--- All runs of this part, one after the other; the first that fails ends it.
+local function run_all(self)
+  for number = 1, self.dispatch.work.parts or 1 do
+    if self.ending then break end
+    local ok, reason, machine = run_one(self, number)
+    if not ok then return "failed", reason, machine end
+  end
+  return "completed"
+end
+
+local function close(self)
+  for _, timer in ipairs(self.timers) do timer:close() end
+  self.timers = {}
+end
+
+local function finish(self, state, reason, lost)
+  self.over = true
+  close(self)
+  local ending = self.ending
+  if ending then state, reason, lost = ending.state, ending.reason, nil end
+  local record = self.recorder:export(elapsed_ms(self))
+  record.cut = self.cut
+  record = stats.fit(stats.trim(record, stats.OUTPUT_MAX), stats.PART_MAX)
+  errors.call("exec.result", self.ids, self.on_result, {
+    state = state, reason = reason, stats = record, summary = record.counts, incidents = {}, log = {}, stderr = "", lost = lost or nil,
+  })
+end
+
+local function stop(self, state, reason)
+  if self.ending or self.over then return end
+  self.ending = { state = state, reason = reason }
+  if self.command then self.command:stop() end
+end
+
+--- Ask the attempt to end: TERM to the command, KILL 2 s later, and at the deadline at once. The result follows as of any other.
+--- Idempotent; a later call may bring the deadline nearer.
+---@param reason string
+---@param deadline_ms? number
+function Commands:cancel(reason, deadline_ms)
+  if self.over then return end
+  stop(self, "cancelled", reason)
+  if not deadline_ms then return end
+  local at_ms = task.now_ms() + deadline_ms
+  if self.kill_at_ms and at_ms >= self.kill_at_ms then return end
+  self.kill_at_ms = at_ms
+  if self.cancel_timer then self.cancel_timer:stop() end
+  self.cancel_timer = deadline.after(self.world, deadline_ms, function ()
+    if self.command then self.command:kill() end
+  end)
+  self.timers[#self.timers + 1] = self.cancel_timer
+end
+
+--- Its scope has ended, and with it everybody who could be told.
+Commands.__close = function (self)
+  if self.over then return end
+  self.over = true
+  close(self)
+end
+
+--- "running" or "ended".
+function Commands:state() return self.over and "ended" or "running" end
+
+--- The process id of the command that runs now, for people and specs; nil between two runs.
+function Commands:pid() return self.command and self.command:pid() end
+
+local function report_progress(self, interval_ms)
+  local timer
+  timer = self.world:timer(function ()
+    timer:start(interval_ms)
+    local record = self.recorder:export(elapsed_ms(self), true)
+    errors.call("exec.progress", self.ids, self.on_progress, record.counts, record)
+  end)
+  timer:start(interval_ms)
+  self.timers[#self.timers + 1] = timer
+end
+
+--- As runner.start, for a part whose work is a command.
+---@param world table
+---@param scope table
+---@param guard Guard
+---@param dispatch RunnerDispatch
+---@param on_progress? function
+---@param on_result function
+---@param progress_ms integer
+---@return CommandsRun
+function commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms)
+  local self = setmetatable({
+    world = world, guard = guard, dispatch = dispatch, on_progress = on_progress, on_result = on_result, timers = {},
+    recorder = stats.recorder(), output_bytes = 0, started_ns = world:now_ns(),
+    ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
+  }, Commands)
+  local limit_ms = dispatch.timeout_ms
+  if limit_ms then
+    self.timers[1] = deadline.after(world, limit_ms, function () stop(self, "failed", ("not done after timeout_ms = %d"):format(limit_ms)) end)
+  end
+  if on_progress then report_progress(self, progress_ms) end
+  scope:spawn("exec.run", self.ids, function ()
+    local _ <close> = self
+    local ok, state, reason, machine = errors.call("exec.command", self.ids, run_all, self)
+    if ok then finish(self, state, reason, machine) else finish(self, "failed", "the part's own task failed: " .. state.message, true) end
+  end)
+  return self
+end
+
+return commands

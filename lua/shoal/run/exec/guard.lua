@@ -1,0 +1,111 @@
+--- exec.guard: a worker's children die with it, by whatever means it dies.
+---
+---   first child       start `shoal guard`, with a pipe from us as its stdin
+---   each child        writes to the guard that it has started, before it becomes the program; when its group has ended, we write that
+---   we are gone       the pipe ends, and the guard kills every group that is left
+---   the guard is gone an incident; start another, and name the groups that run to it
+---
+--- One guard a scope: it ends with the scope. Only what made itself a session of its own escapes. In the simulator children go with
+--- their machine, so there is no guard.
+local errors = require "shoal.base.errors"
+local sorted = require "shoal.base.sorted"
+local task = require "shoal.base.task"
+
+local guard = {}
+
+local guards = setmetatable({}, { __mode = "k" }) -- By scope.
+
+---@class Guard
+local Guard = {}
+Guard.__index = Guard
+
+--- As c/world/guard.h has it.
+local function record(pid, started) return string.pack("<I4I4", pid, started and 1 or 0) end
+
+local lost
+
+local function release(self)
+  if self.pipe then self.pipe:close() end
+  if self.process then self.process:close() end
+  self.pipe, self.process = nil, nil
+end
+
+local function open(self)
+  local process, err, code
+  process, err, code = self.world:spawn {
+    argv = { require("shoal.core.node").program(), "guard" }, pipe = { stdin = true }, group = true,
+    on_exit = function (status, signal)
+      if self.process == process then lost(self, ("the guard ended with status %d, signal %d"):format(status, signal)) end
+    end,
+  }
+  if not process then return nil, "cannot start the guard of the children: " .. err, code end
+  self.process, self.pipe = process, process:stream(0)
+  self.pipe:attach { on_end = function () end } -- Its exit follows, and is heard above.
+  for pid in sorted(self.running) do self.pipe:write(record(pid, true)) end -- A refusal means it has gone: its exit follows.
+  return true
+end
+
+--- Until another runs, nothing would outlive us only by luck.
+function lost(self, why)
+  local pid = self.process:pid()
+  release(self)
+  errors.report("exec.guard", { pid = pid }, why)
+  if self.closed or not next(self.running) then return end
+  local ok, err, code = open(self)
+  if not ok then errors.report("exec.guard", { pid = pid }, err, code) end
+end
+
+--- Start a child that dies with us, in a group of its own: world:spawn, and whoever started it calls `ended`.
+---@param options table
+---@return table? process, string? err, string? code
+function Guard:spawn(options)
+  options.group = true
+  if self.simulated then return self.world:spawn(options) end
+  local process, err, code
+  for _ = 1, 2 do
+    if not self.pipe then
+      local ok
+      ok, err, code = open(self)
+      if not ok then return nil, err, code end
+    end
+    options.guard = self.pipe
+    process, err, code = self.world:spawn(options)
+    if process then
+      self.running[process:pid()] = true
+      return process
+    end
+    if code ~= "EPIPE" then return nil, err, code end
+    if self.pipe then lost(self, "the guard does not read any more") end
+  end
+  return nil, err, code
+end
+
+--- The group of this child is no more. To be called before its process is closed: until then its id is its own.
+---@param pid integer
+function Guard:ended(pid)
+  self.running[pid] = nil
+  if self.pipe then self.pipe:write(record(pid, false)) end -- A refusal means it has gone: its exit follows.
+end
+
+Guard.__close = function (self)
+  self.closed = true
+  release(self)
+end
+
+--- The guard of what is started in this scope.
+---@param world table
+---@param scope table
+---@return Guard
+function guard.of(world, scope)
+  local self = guards[scope]
+  if self then return self end
+  self = setmetatable({ world = world, running = {}, simulated = world:simulated() }, Guard)
+  guards[scope] = self
+  scope:spawn("exec.guard", {}, function ()
+    local _ <close> = self
+    task.future("exec.guard", scope):await() -- For ever: its scope ends it.
+  end)
+  return self
+end
+
+return guard

@@ -1,0 +1,58 @@
+--- workflow.environment: what a workflow's script sees: Lua without ways around the world.
+---
+--- The library runs in the same state, so a script gets copies of `string`, `table`, `math` and `utf8`: one that replaces `string.pack` or
+--- empties `table` changes its own. Methods of a string ("x"):upper() are the library's, and `getmetatable` does not give them away. There is
+--- no `io`, `os`, `require`, `load`, `debug` or `coroutine`. `pcall` is the library's, so that what it takes is counted.
+local errors = require "shoal.base.errors"
+
+local environment = {}
+
+local COPIED = { string = string, table = table, math = math, utf8 = utf8 }
+local GIVEN = {
+  assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
+  rawset = rawset, select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring, type = type,
+  _VERSION = _VERSION,
+}
+
+local function copied(map)
+  local out = {}
+  for name, value in next, map do out[name] = value end -- order-free: a copy
+  return out
+end
+
+local function cjson() return require "cjson" end -- Loaded by the first script that asks: it is a tenth of a child's start.
+
+local JSON = {
+  __index = function (json, name)
+    if name ~= "null" then return nil end
+    json.null = cjson().null
+    return json.null
+  end,
+  __metatable = false,
+}
+
+---@param part table  with env, log(text), ids(step)
+---@return table env
+function environment.new(part)
+  local env = copied(GIVEN)
+  for name, library in next, COPIED do env[name] = copied(library) end -- order-free: by name
+  local own_string = env.string
+  function env.getmetatable(value)
+    if type(value) == "string" then return { __index = own_string } end
+    return getmetatable(value)
+  end
+  env.json = setmetatable({
+    encode = function (value) return cjson().encode(value) end, decode = function (text) return cjson().decode(text) end,
+  }, JSON)
+  env.env = part.env
+  function env.print(...)
+    local words = table.pack(...)
+    for i = 1, words.n do words[i] = tostring(words[i]) end
+    part.log(table.concat(words, "\t"))
+  end
+  env.pcall = function (fn, ...) return errors.handle("exec.vu", part.ids("pcall"), fn, ...) end
+  env._G = env
+  return env
+end
+
+return environment

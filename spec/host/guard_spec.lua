@@ -1,0 +1,89 @@
+--- `shoal guard`: at the end of its stdin it kills the groups that it was told of and that have not ended.
+local child = require "spec.support.child"
+local uv = require "luv"
+
+local restore
+setup(function () restore = child.without_preload() end)
+teardown(function () restore() end)
+
+local function record(id, started) return string.pack("<I4I4", id, started and 1 or 0) end
+
+--- A process in a group of its own.
+local function sleeper()
+  local handle, pid = assert(uv.spawn("sleep", { args = { "300" }, detached = true }, function () end))
+  return pid, function ()
+    handle:kill "sigkill"
+    handle:close()
+    uv.run "nowait"
+  end
+end
+
+--- A guard that is given these pieces, and then the end; its exit status and signal.
+local function guard(pieces)
+  local stdin, ended = uv.new_pipe(), nil
+  local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin, nil, 2 } }, function (...) ended = { ... } end))
+  for _, piece in ipairs(pieces) do
+    stdin:write(piece)
+    uv.run "nowait"
+    uv.sleep(5)
+  end
+  local before = ended
+  stdin:close()
+  while not ended do uv.run "once" end
+  handle:close()
+  uv.run "nowait"
+  assert.is_nil(before)
+  return ended[1], ended[2]
+end
+
+it("kills what runs, and not what has ended; records may come in any pieces", function ()
+  local one, close_one = sleeper()
+  local two, close_two = sleeper()
+  local three, close_three = sleeper()
+  local bytes = record(one, true) .. record(two, true) .. record(two, false) .. record(three, true)
+  local pieces = {}
+  for at = 1, #bytes, 3 do pieces[#pieces + 1] = bytes:sub(at, at + 2) end
+  assert.equal(0, (guard(pieces)))
+  assert(child.gone(one) and child.gone(three))
+  assert.is_true(child.alive(two))
+  close_one()
+  close_two()
+  close_three()
+end)
+
+it("knows more groups than it began with room for", function ()
+  local pid, close = sleeper()
+  local pieces = { record(pid, true) }
+  for id = 1, 300 do pieces[#pieces + 1] = record(0x7fff0000 + id, true) end -- Above the greatest process id there is.
+  assert.equal(0, (guard { table.concat(pieces) }))
+  assert(child.gone(pid))
+  close()
+end)
+
+it("never kills what no group can be: its own, all, or a negative one", function ()
+  local pid, close = sleeper()
+  assert.same({ 0, 0 }, { guard { record(0, true), record(1, true), record(0xffffffff, true), record(0x100000000 - pid, true) } })
+  assert.is_true(child.alive(pid))
+  close()
+end)
+
+it("does not end by the signals that end its worker", function ()
+  local stdin, ended = uv.new_pipe(), nil
+  local handle, pid = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin } }, function (...) ended = { ... } end))
+  local ready
+  repeat -- Until it has come so far as to ignore them.
+    local file = assert(io.open("/proc/" .. pid .. "/status"))
+    ready = tonumber(file:read("a"):match "SigIgn:%s*(%x+)", 16)
+    file:close()
+    uv.sleep(1)
+  until ready & (1 << 14) ~= 0 and ready & (1 << 12) ~= 0
+  for _, name in ipairs { "sigterm", "sigint", "sighup", "sigquit" } do handle:kill(name) end
+  uv.sleep(20)
+  uv.run "nowait"
+  assert.is_nil(ended)
+  stdin:close()
+  while not ended do uv.run "once" end
+  assert.same({ 0, 0 }, ended)
+  handle:close()
+  uv.run "nowait"
+end)
