@@ -344,6 +344,50 @@ describe("task", function ()
       assert.same({ "2!", "3!" }, said)
     end)
 
+    it("D12: 8,000 waits that timed out beside two that stay leave nothing, in time that grows with their number", function ()
+      local function steps(rounds)
+        local f, count = task.future "f", 0
+        local stay = { spawn(function () say("first " .. f:await()) end), spawn(function () say("second " .. f:await()) end) }
+        world:turn()
+        for _ = 1, rounds // 8 do
+          for _ = 1, 8 do spawn(function () f:await(1) end) end
+          world:turn()
+          debug.sethook(function () count = count + 1 end, "", 100) -- What runs outside of the tasks: the timer's wakings.
+          world:run(1)
+          debug.sethook()
+        end
+        local slots = 0
+        for _, value in pairs(f) do slots = slots + (type(value) == "table" and value ~= f.scope and value ~= f.waiter and 1 or 0) end
+        assert.equal(1, slots) -- The last of the list.
+        assert.equal(stay[1], f.waiter)
+        assert.equal(stay[2], f.waiter_last)
+        assert.same({ 2, 0 }, { scope:count(), task.counts().sleepers })
+        spawn(function () say("third " .. f:await()) end)
+        world:turn()
+        f:set "x"
+        world:turn()
+        return count
+      end
+      local few, many = steps(2000), steps(8000)
+      assert.same({ "first x", "second x", "third x", "first x", "second x", "third x" }, said)
+      assert.is_true(many < 4.4 * few, ("%d steps for 2,000, %d for 8,000"):format(few, many))
+    end)
+
+    it("in the middle, at the front and at the end of those who wait keeps the order of the others", function ()
+      local f, waiting = task.future "f", {}
+      for i = 1, 6 do waiting[i] = spawn(function () say(i .. f:await()) end) end
+      world:turn()
+      for _, i in ipairs { 3, 1, 6 } do waiting[i]:cancel() end
+      waiting[7] = spawn(function () say(7 .. f:await()) end)
+      world:turn()
+      waiting[4]:cancel()
+      f:set "!"
+      world:turn()
+      assert.same({ "2!", "5!", "7!" }, said)
+      assert.is_false(f.waiter)
+      assert.is_nil(f.waiter_last)
+    end)
+
     it("works on a to-be-closed scope", function ()
       spawn(function ()
         do

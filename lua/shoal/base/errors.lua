@@ -20,6 +20,9 @@ local judge = require "shoal.base.errors.judge"
 local agenda = require "shoal.base.errors.agenda"
 local hooks = require "shoal.base.errors.hooks"
 local deliver = require "shoal.base.errors.deliver"
+local sandbox = require "shoal.base.errors.sandbox"
+local asking = require "shoal.base.errors.asking"
+local totals = require "shoal.base.errors.totals"
 local log = require "shoal.base.log"
 
 local pcall, xpcall, rawequal = pcall, xpcall, rawequal
@@ -28,7 +31,6 @@ local resume, close, status, create = coroutine.resume, coroutine.close, corouti
 local errors = {}
 
 local DEPTH_MAX = 3                  -- Failures while telling failures; deeper is told by the last resort only.
-local POLICY_INSTRUCTIONS = 1000000
 
 local state     -- All that this node's errors know; see reset().
 local records   -- The sites by name, state.catalogue.records: the fast way in.
@@ -134,14 +136,66 @@ end
 
 -- ---- the policy ----
 
+local function clocks()
+  local world = state.world
+  if world then return world:now_ns(), world:wall_ns() end
+  return log.clocks()
+end
+
+local function policy_clock()
+  local world = state.world
+  return world and world:fresh_ns() or 0
+end
+
+--- Call fn as a policy: within its budget (errors/sandbox.lua), to its end. -> true, values... | false, error, over budget?
 local function sandboxed(fn, ...)
   local co = create(fn)
-  debug.sethook(co, function () error("it ran more than " .. POLICY_INSTRUCTIONS .. " instructions", 2) end, "",
-    POLICY_INSTRUCTIONS)
-  local ok, value = resume(co, ...)
-  if ok and status(co) ~= "dead" then ok, value = false, "a policy cannot wait: it tried to yield" end
+  local hook, count, budget = sandbox.budget(policy_clock)
+  debug.sethook(co, hook, "", count)
+  local leave = sandbox.enter()
+  local results = table.pack(resume(co, ...))
+  leave()
+  if results[1] and status(co) ~= "dead" then results = { false, "a policy cannot wait: it tried to yield", n = 2 } end
   close(co)
-  return ok, value
+  if results[1] then return table.unpack(results, 1, results.n) end
+  return false, results[2], budget.over ~= nil
+end
+
+--- Ask a policy's function. It gets copies of the arguments (tables made by errors.view as they are), runs within its
+--- budget, and its answer is copied and checked. If anything of that fails, it is one incident at `policy.NAME`, and the
+--- fallback answers. A function that broke its budget rests: for 10 s the fallback answers at once.
+---
+---   local again = errors.policy("retry", policies.retry.again, {
+---     ids = { job = run.job, part = part.part },
+---     check = function (answer) return type(answer) == "boolean", "no boolean: " .. tostring(answer) end,
+---     fallback = function (part, workflow, how) return how ~= "failed" end,
+---   }, part, workflow, how)
+---
+---@param name string  such as "placement" or "retry"
+---@param fn function?  the operator's; something else is a failure like any other
+---@param options { check?: (fun(...): any, string?), fallback: any, ids?: table }  fallback: the answer, or a function of the
+---  arguments that gives it; check: true, or what the policy "answered", in words
+---@return any ... what the policy answered, or the fallback
+function errors.policy(name, fn, options, ...)
+  local record = site_of("policy." .. name)
+  return asking.ask(state.asking, record, fn, options, ...)
+end
+
+--- A table that a policy can read and not change, without a copy of it: for what is large and the same at each call.
+--- `pairs`, `ipairs`, `#` and indexing work on it; two views of one table are not equal.
+function errors.view(value) return sandbox.view(value) end
+
+--- Load a policy's text in the sandbox: what it returns, its functions bound to the sandbox's globals.
+---@param text string
+---@param path string
+---@param more? table<string, any>  globals beside the sandbox's own
+---@return any? value, string? err, string? code "CONFIG"
+function errors.policy_script(text, path, more)
+  local chunk, err = load(text, "@" .. path, "t", sandbox.environment(more))
+  if not chunk then return nil, err, "CONFIG" end
+  local ok, value = sandboxed(chunk)
+  if not ok then return nil, type(value) == "string" and value or path .. ": it raised a " .. type(value), "CONFIG" end
+  return value
 end
 
 --- Read the policy file, and look at it again at later incidents (at most every 200 ms), so that an edit shows.
@@ -153,12 +207,6 @@ end
 function errors.load_policy(path) return state.judge:load(state.world, path) end
 
 -- ---- telling ----
-
-local function clocks()
-  local world = state.world
-  if world then return world:now_ns(), world:wall_ns() end
-  return log.clocks()
-end
 
 function fail(record, ids, caught, code, extra)
   record.raised = record.raised + 1
@@ -335,33 +383,22 @@ function errors.nearest(name, among) return incidents.nearest(name, among or sta
 
 -- ---- asking ----
 
-local function count_of(record)
-  return { site = record.name, raised = record.raised, reported = record.reported, suppressed = record.suppressed,
-    handled = record.handled, in_flight = record.in_flight, missing_ids = record.missing }
-end
+local function by_c() return state.door and state.door.incidents() - state.door_base or 0 end
 
 --- One site's counts, also when all are 0.
-function errors.count(site) return count_of(records[site] or site_of(site)) end
+function errors.count(site) return totals.of(records[site] or site_of(site)) end
 
 --- The counts of every site where something was raised, sorted by name. What C had to tell by itself is at door.sink.
-function errors.counts()
-  local out = {}
-  local by_c = state.door and state.door.incidents() - state.door_base or 0
-  for _, name in ipairs(state.catalogue:names()) do
-    local record = records[name]
-    local added = name == "door.sink" and by_c or 0
-    if record.raised + added > 0 then
-      local count = count_of(record)
-      count.raised, count.reported = count.raised + added, count.reported + added
-      out[#out + 1] = count
-    end
-  end
-  return out
-end
+function errors.counts() return totals.all(state.catalogue, by_c()) end
 
---- The last n incidents that were told, oldest first; at most 512.
+--- The last n incidents that were told, oldest first; at most 512. They are the reader's own copies.
 ---@param n? integer
 function errors.incidents(n) return telling.recent(state.telling, n) end
+
+--- Of the last 512 incidents those whose ids hold all of these, oldest first, as rows of plain values.
+---@param ids table<string, any>  such as { job = "j1", part = "a/1" }
+---@return { id: string, node: string, site: string, level: string, message: string, where: string, count: integer }[]
+function errors.incidents_of(ids) return telling.about(state.telling, ids) end
 
 --- Hear of each incident that is told. fn runs to its end. Returns what takes it away again.
 ---@param fn fun(incident: table)
@@ -370,30 +407,11 @@ function errors.listen(fn) return telling.listen(state.telling, fn) end
 --- Whether raised = reported + suppressed + handled holds at every site, with nothing in flight.
 ---@return true? ok
 ---@return string? err  each site where it does not
-function errors.balance()
-  local wrong = {}
-  for _, c in ipairs(errors.counts()) do
-    if c.raised ~= c.reported + c.suppressed + c.handled or c.in_flight ~= 0 then
-      wrong[#wrong + 1] = string.format("%s: raised %d, reported %d, suppressed %d, handled %d, in flight %d", c.site,
-        c.raised, c.reported, c.suppressed, c.handled, c.in_flight)
-    end
-  end
-  if #wrong == 0 then return true end
-  return nil, table.concat(wrong, "\n")
-end
+function errors.balance() return totals.balance(errors.counts()) end
 
 --- The line each node prints when it ends.
 ---@return string
-function errors.summary()
-  local raised, reported, suppressed, handled, sites = 0, 0, 0, 0, 0
-  for _, c in ipairs(errors.counts()) do
-    raised, reported, suppressed, handled = raised + c.raised, reported + c.reported, suppressed + c.suppressed,
-      handled + c.handled
-    sites = sites + 1
-  end
-  return string.format("errors: raised = reported + suppressed + handled: %d %s %d + %d + %d at %d sites", raised,
-    raised == reported + suppressed + handled and "=" or "IS NOT", reported, suppressed, handled, sites)
-end
+function errors.summary() return totals.summary(errors.counts()) end
 
 -- ---- beginning and end ----
 
@@ -412,10 +430,6 @@ function errors.start(world, node)
   local now_ns = world:now_ns()
   for _, entry in ipairs(waiting) do state.agenda:add(entry, now_ns) end
 end
-
---- From now on an error in a callback of luv is an incident at `luv.callback`, instead of the end of the process. For
---- programs in stock lua5.4; the shoal program has it so from the start.
-function errors.adopt_luv() require "shoal.core.luv".adopt() end
 
 --- The end: announce what was held back; what is still undelivered is an incident. Then the balance.
 ---@return true? ok
@@ -478,6 +492,7 @@ function errors.reset()
   local function fail_at(name, ids, caught) return fail(records[name], ids, caught) end
   local function later(entry, due_ns) state.agenda:add(entry, due_ns) end
   state.judge = judge.new { catalogue = state.catalogue, quietly = quietly, sandboxed = sandboxed, fail = fail_at }
+  state.asking = asking.new { sandboxed = sandboxed, protected = pcall, fail = fail, clocks = clocks }
   state.telling = telling.new {
     run_apart = run_apart, quietly = quietly, fail = fail_at, clocks = clocks, later = later, judge = state.judge,
     autopsy = function (name, ...) return autopsy(records[name], ...) end,

@@ -73,24 +73,18 @@ local function unlink(t)
   scope.tasks = scope.tasks - 1
 end
 
-local function wake_all(t)
-  local first, others = t.waiter, t.waiters
-  if others then t.waiters = nil end
-  if first then
-    t.waiter = false
-    first.waits_for = nil
-    if first.due_at then heap.remove(sleepers, first) end
-    make_ready(first)
-  end
-  if others then
-    for i = 1, others.count do
-      local other = others[i]
-      if other then
-        other.waits_for = nil
-        if other.due_at then heap.remove(sleepers, other) end
-        make_ready(other)
-      end
-    end
+--- Those who wait for one thing are a list in the order in which they came, linked through the tasks themselves: `waiter` is
+--- the first, `waiter_last` the last where there is more than one.
+local function wake_all(what)
+  local t = what.waiter
+  if not t then return end
+  what.waiter, what.waiter_last = false, nil
+  while t do
+    local following = t.waits_after
+    t.waits_for, t.waits_before, t.waits_after = nil, nil, nil
+    if t.due_at then heap.remove(sleepers, t) end
+    make_ready(t)
+    t = following
   end
 end
 
@@ -98,32 +92,11 @@ end
 local function leave(t)
   local what = t.waits_for
   if not what then return end
-  t.waits_for = nil
-  if what.waiter == t then
-    what.waiter = false
-    local others = what.waiters
-    if others then -- Keep the order: the next one comes forward.
-      for i = 1, others.count do
-        local other = others[i]
-        if other then
-          what.waiter, others[i] = other, false
-          others.live = others.live - 1
-          break
-        end
-      end
-      if others.live == 0 then what.waiters = nil end
-    end
-    return
-  end
-  local others = what.waiters
-  for i = 1, others and others.count or 0 do
-    if others[i] == t then
-      others[i] = false
-      others.live = others.live - 1
-      if others.live == 0 then what.waiters = nil end
-      return
-    end
-  end
+  local before, after = t.waits_before, t.waits_after
+  t.waits_for, t.waits_before, t.waits_after = nil, nil, nil
+  if before then before.waits_after = after else what.waiter = after or false end
+  if after then after.waits_before = before end
+  if not after then what.waiter_last = before end
 end
 
 local function settle(t, status)
@@ -272,13 +245,9 @@ local function wait(t, what, timeout_ms)
   if not first then
     what.waiter = t
   else
-    local others = what.waiters
-    if not others then
-      others = { count = 0, live = 0 }
-      what.waiters = others
-    end
-    others.count, others.live = others.count + 1, others.live + 1
-    others[others.count] = t
+    local last = what.waiter_last or first
+    last.waits_after, t.waits_before = t, last
+    what.waiter_last = t
   end
   t.waits_for = what
   t.parked = true

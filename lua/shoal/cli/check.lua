@@ -7,6 +7,7 @@ local errors = require "shoal.base.errors"
 local job = require "shoal.job.spec"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
+local policies = require "shoal.node.policies"
 local source = require "shoal.job.source"
 local workflow = require "shoal.run.workflow"
 local world = require "shoal.core.world"
@@ -78,14 +79,14 @@ local function verify(path)
     if not ok then return nil, wrong end
     return "workflow script"
   end
-  local value, problem = node.load_script(world.current(), path)
+  local policy = POLICIES[path:match("([^/]*)%.lua$")]
+  local value, problem = (policy and policies.load or node.load_script)(world.current(), path)
   if not value then return nil, problem end
   if type(value.start) == "function" then
     local ok, wrong = node.check_script(path, value)
     if not ok then return nil, wrong end
     return "role " .. value.name
   end
-  local policy = POLICIES[path:match("([^/]*)%.lua$")]
   if policy then return policy(path, value) end
   if value.gates or value.datacenters then
     local topology, wrong = require("shoal.cli.up").check(value)

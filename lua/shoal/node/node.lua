@@ -7,6 +7,7 @@
 local admin = require "shoal.node.admin"
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
+local policies = require "shoal.node.policies"
 local rpc = require "shoal.wire.rpc"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
@@ -77,7 +78,7 @@ end
 
 --- A policy script by name, from the node's folder of policies.
 function node:policy(name)
-  return node.load_script(self.world, ("%s/%s.lua"):format(self.policies, name))
+  return policies.load(self.world, ("%s/%s.lua"):format(self.policies, name))
 end
 
 --- Several policies at once, by name, or the first that is wrong.

@@ -4,6 +4,7 @@
 local incidents = require "shoal.base.errors.incident"
 local policies = require "shoal.base.errors.policy"
 local log = require "shoal.base.log"
+local sandbox = require "shoal.base.errors.sandbox"
 
 local LOOK_EVERY_NS = 200 * 1000000
 
@@ -81,13 +82,23 @@ local function merged_for(self, site)
   return merged
 end
 
+--- What `decide` gets: it can change it as it likes.
+local function own_copy(incident)
+  return {
+    id = incident.id, site = incident.site, message = incident.message, code = incident.code, where = incident.where,
+    count = incident.count, node = incident.node, hint = incident.hint, traceback = incident.traceback,
+    ids = sandbox.glimpse(incident.ids), error = sandbox.glimpse(incident.error), missing = sandbox.glimpse(incident.missing),
+    escalated = incident.escalated, raised = incident.raised, at_ns = incident.at_ns, wall_ns = incident.wall_ns,
+  }
+end
+
 --- The level, burst, window and fields for this incident. `ask`: whether the policy's own function has a say, which it
 --- does not about failures of telling.
 function judge:of(site, incident, ask)
   local merged = merged_for(self, site)
   local policy = self.policy
   if ask and policy.decide then
-    local ok, value = self.means.sandboxed(policy.decide, incident, setmetatable({}, { __index = merged }))
+    local ok, value = self.means.sandboxed(policy.decide, own_copy(incident), sandbox.glimpse(merged))
     if ok then
       local level, burst, per_ms = policies.verdict(value, merged)
       if level then return level ~= "" and level or site.level, burst, per_ms, merged.fields end

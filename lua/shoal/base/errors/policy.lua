@@ -4,6 +4,7 @@
 local sorted = require "shoal.base.sorted"
 local incident = require "shoal.base.errors.incident"
 local log = require "shoal.base.log"
+local sandbox = require "shoal.base.errors.sandbox"
 
 local policy = {}
 
@@ -12,21 +13,6 @@ local known = { "burst", "fields", "level", "per_ms", "traces" }
 
 --- What rules when there is no file, or the file's policy failed.
 policy.builtin = { default = defaults, sites = {}, merged = {} }
-
-local function environment()
-  local math_kept = {}
-  for name, value in sorted(math) do
-    if name ~= "random" and name ~= "randomseed" then math_kept[name] = value end
-  end
-  local env = {
-    assert = assert, error = error, ipairs = ipairs, next = nil, pairs = sorted, select = select, tonumber = tonumber,
-    tostring = tostring, type = type, math = math_kept, string = {}, table = {}, utf8 = {},
-  }
-  for name, value in sorted(string) do env.string[name] = value end
-  for name, value in sorted(table) do env.table[name] = value end
-  for name, value in sorted(utf8) do env.utf8[name] = value end
-  return env
-end
 
 --- The line of the file on which `word` stands, at or after the line of `after`: for people, so a guess is good enough.
 local function line_of(text, after, word)
@@ -116,7 +102,7 @@ end
 ---@return table? policy
 ---@return string? err  every problem, one a line, each with file:line
 function policy.parse(text, path, run, catalogue)
-  local chunk, err = load(text, "@" .. path, "t", environment())
+  local chunk, err = load(text, "@" .. path, "t", sandbox.environment())
   if not chunk then return nil, err end
   local ran, value = run(chunk)
   if not ran then return nil, type(value) == "string" and value or path .. ": it raised a " .. type(value) end

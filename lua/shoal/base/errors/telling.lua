@@ -41,9 +41,26 @@ local function listened(self, incident)
   end
 end
 
+local function shallow(t)
+  local out = {}
+  for key, value in next, t do out[key] = value end -- order-free: a copy
+  return out
+end
+
+--- A copy of one incident, its ids too. The error value is itself: whoever raised it may hold it as well.
+local function copied(incident)
+  local out, ids = shallow(incident), setmetatable(shallow(incident.ids), getmetatable(incident.ids))
+  for key, value in next, ids do -- order-free: each by itself
+    if type(value) == "table" then ids[key] = shallow(value) end
+  end
+  out.ids, out.missing = ids, incident.missing and shallow(incident.missing)
+  return setmetatable(out, incidents.meta)
+end
+
+--- The ring has a copy of its own: what a caller, listener or policy does to its incident stays there.
 local function keep(self, incident)
   self.ring_count = self.ring_count + 1
-  self.ring[(self.ring_count - 1) % RING + 1] = incident
+  self.ring[(self.ring_count - 1) % RING + 1] = copied(incident)
 end
 
 --- Say how many were held back, at the level at which they would have been told.
@@ -106,12 +123,28 @@ function telling.bare(self, record, caught, why, counted)
   return incident
 end
 
---- The last n, oldest first.
+local function oldest(self, n) return self.ring[(self.ring_count - n) % RING + 1] end
+
+--- The last n, oldest first, as copies.
 function telling.recent(self, n)
   local have = math.min(self.ring_count, RING)
   n = math.max(0, math.min(n or have, have))
   local out = {}
-  for i = 1, n do out[i] = self.ring[(self.ring_count - n + i - 1) % RING + 1] end
+  for i = 1, n do out[i] = copied(oldest(self, n - i + 1)) end
+  return out
+end
+
+--- Those whose ids hold all of `ids`, oldest first, as rows.
+function telling.about(self, ids)
+  local out, have = {}, math.min(self.ring_count, RING)
+  for i = have, 1, -1 do
+    local incident, all = oldest(self, i), true
+    for key, value in next, ids do all = all and incident.ids[key] == value end -- order-free: every one must hold
+    if all then
+      out[#out + 1] = { id = incident.id, node = incident.node, site = incident.site, level = incident.level,
+        message = incident.message, where = incident.where, count = incident.count }
+    end
+  end
   return out
 end
 
