@@ -11,6 +11,7 @@ common.EXIT = { ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, can
 local UNREACHABLE = {
   TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true, NO_NAME = true,
   EHOSTUNREACH = true, ENETUNREACH = true, EPIPE = true, CLOSED = true,
+  UNREACHABLE = true,
 }
 
 --- To people.
