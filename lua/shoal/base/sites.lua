@@ -173,6 +173,8 @@ site("net.refused", "any", "warning", { "what", "more", "total" },
 site("net.*", "any", "error", {}, "a callback of the transport failed; C called it, and knows no ids")
 site("swim.refused", "any", "warning", { "what", "more", "total" },
   "datagrams that membership could not read or would not take; how many since the last look")
+site("swim.unsent", "any", "warning", { "what", "more", "total" },
+  "datagrams of membership that the network did not take: the others may bury this node; how many since the last look")
 site("swim.payload", "any", "warning", { "member" }, "what a member says of itself could not be read; it counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })

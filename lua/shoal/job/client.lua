@@ -22,6 +22,7 @@ local FINAL = { completed = true, failed = true, cancelled = true, timed_out = t
 local CALL_MS = 5000
 local QUIET_MS = 2000 -- No push for so long: the watch is asked for again, wherever a leader answers.
 local WATCH_MS = 2500 -- How long an answer to that may take.
+local READY_MS = 10000 -- A gate that has just started hears of its datacenters in that time.
 local GONE_MS = 5000  -- No leader answered for so long: the follower hears of it.
 -- When a follower gives up, after the job's own limit: while no leader answers; and while one does but the job does not end.
 local GONE_SLACK_MS, OVERDUE_SLACK_MS = 15000, 120000
@@ -136,7 +137,8 @@ function client:call(name, body, timeout_ms)
   return nil, err, code
 end
 
---- Submit a job; tries again with the same key while nobody answers, which never makes two.
+--- Submit a job; tries again with the same key, which never makes two: while nobody answers for patience_ms, and while a leader
+--- says that it is not ready for READY_MS at least.
 ---@param spec string   job.encode's bytes
 ---@param key string    the idempotency key
 ---@param patience_ms? number
@@ -144,13 +146,15 @@ end
 function client:submit(spec, key, patience_ms)
   local first_err, first_code
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
-  local deadline_ms = task.now_ms() + (patience_ms or 10000)
+  local began_ms = task.now_ms()
   while true do
     local reply, err, code = self:call("job.submit", { key = key, spec = spec })
     if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
     if not AGAIN[code] then return nil, err, code end
     if code ~= "CIRCUIT" then first_err, first_code = err, code end -- A circuit that opened says less than what opened it.
-    if task.now_ms() >= deadline_ms then return nil, first_err or err, first_code or code end
+    local patience = patience_ms or READY_MS
+    if code == "NOT_READY" then patience = math.max(patience, READY_MS) end
+    if task.now_ms() - began_ms >= patience then return nil, first_err or err, first_code or code end
     task.sleep(wait:next())
   end
 end

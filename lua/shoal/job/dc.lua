@@ -18,7 +18,7 @@ heart.__index = heart
 --- One heartbeat to one gate.
 local function beat(self, gate, lead)
   local node, cores, free, workers = self.node, 0, 0, {}
-  for i, e in ipairs(lead.executors:list()) do
+  for i, e in ipairs(lead:up_executors()) do
     cores, free = cores + e.cores, free + e.free
     workers[i] = { name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name }
   end
@@ -48,12 +48,12 @@ function dc.heart(node, lead)
   for _, address in ipairs(node.config.gates) do
     local gate = {
       address = address, seq = 0, wake = task.channel(1),
-      wait = backoff.new(node.world, { base_ms = interval_ms, cap_ms = 2 * interval_ms }),
+      wait = backoff.new(node.world, { base_ms = 2 * interval_ms, cap_ms = 3 * interval_ms }),
       pause_ms = nil, -- While the gate does not answer: drawn, so that managers do not come back in step.
     }
     self.gates[address] = gate
     self.scope:loop("manager.heart", { gate = address, dc = node.dc }, {
-      interval_ms = 0, backoff_ms = { interval_ms, 2 * interval_ms },
+      interval_ms = 0, backoff_ms = { interval_ms, 3 * interval_ms },
     }, function (cycle)
       if cycle > 1 then gate.wake:pop(gate.pause_ms or interval_ms) end -- TIMEOUT: nothing woke it, and the beat is due.
       beat(self, gate, lead)
@@ -74,7 +74,7 @@ function heart:lead(body, lead)
   end
   self.fences[body.tier] = { node = body.node, fence = body.fence }
   local cores = 0
-  for _, e in ipairs(lead.executors:list()) do cores = cores + e.cores end
+  for _, e in ipairs(lead:up_executors()) do cores = cores + e.cores end
   return { cores = cores, parts = lead:upstream_parts() }
 end
 
