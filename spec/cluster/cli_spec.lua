@@ -155,6 +155,20 @@ describe("the command line", function ()
     assert.equal("examples/hello.lua: ok (job hello)\n", both.out)
   end)
 
+  it("D17: refuses a role that hooks what nothing fires, a wrong arity, and a message that is none, each by name", function ()
+    local text = cluster.read "scripts/roles/worker.lua"
+    for from, case in pairs { -- order-free: each by itself
+      ['["swim.member"]'] = { '["lease.expired"]', "no hook is named lease.expired" },
+      ["function (event)"] = { "function (event, more)", "takes 2 arguments" },
+      ['["lead"]'] = { '["leed"]', "answers: there is no message leed, did you mean lead?" },
+      ['"lead.who" }'] = { '"lead.whom" }', "sends: there is no message lead.whom, did you mean lead.who?" },
+    } do
+      local at, stop = text:find(from, 1, true)
+      local path = c:file("roles/worker.lua", text:sub(1, at - 1) .. case[1] .. text:sub(stop + 1))
+      expect(2, { "check", path }, path, case[2])
+    end
+  end)
+
   it("checks a program by its syntax, and does not run it", function ()
     for _, name in ipairs { "membership", "simulation", "transport" } do
       local path = ("examples/%s.lua"):format(name)

@@ -37,7 +37,9 @@ function machine.define(definition)
       legal[from][to] = true
     end
   end
-  if not legal[definition.first] then error(("machine %s: it begins as %s, which is no state"):format(definition.name, tostring(definition.first)), 2) end
+  if not legal[definition.first] then
+    error(("machine %s: it begins as %s, which is no state"):format(definition.name, tostring(definition.first)), 2)
+  end
   return setmetatable({ name = definition.name, first = definition.first, legal = legal, refused = 0 }, Kind)
 end
 

@@ -11,8 +11,6 @@ local EVENTS_MOST = 256  -- In one answer.
 local WAIT_MS = 10000    -- An answer waits no longer for the first event; below the message's timeout.
 local WAITERS_MAX = 64   -- So many answers wait at once.
 
-admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "node.events", "node.why", "repl.eval" }
-
 --- Member events behind a cursor, as they cross the wire; a snapshot where they are no longer kept.
 local function events_of(node, cursor, most)
   local events, next_cursor, code, snapshot = node.journal:read(cursor, most)

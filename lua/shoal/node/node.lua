@@ -74,6 +74,37 @@ function node.check_script(path, role)
   return true
 end
 
+--- Are these hooks on sites that this role has? Every problem at once. The order of arguments is checked when they are wired.
+---@param hooks table<string, function>
+---@return true? ok, string? err, string? code
+function node.check_hooks(path, role_name, hooks)
+  local problems, all = {}, errors.hooks()
+  for site, fn in sorted(hooks) do
+    local declared = errors.declared(site)
+    if declared and declared.hook and declared.role ~= "any" and declared.role ~= role_name then
+      problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, declared.role, role_name)
+    else
+      local ok, err = errors.handle("role.hooks", { role = role_name }, all.wire, all, site, fn)
+      if not ok then problems[#problems + 1] = ("%s: %s"):format(path, tostring(err)) end
+    end
+  end
+  if #problems == 0 then return true end
+  return nil, table.concat(problems, "\n"), "CONFIG"
+end
+
+--- Stands for a role's state, for functions that only hand it to others: whatever is asked of it is itself.
+local nobody = setmetatable({}, { __index = function (self) return self end, __call = function (self) return self end })
+
+--- The hooks of a role script that is not started.
+---@return true? ok, string? err, string? code
+function node.check_role_hooks(path, role)
+  if not role.hooks then return true end
+  local ok, hooks = errors.handle("role.hooks", { role = role.name }, role.hooks, nobody)
+  if not ok then return nil, ("%s: hooks: %s"):format(path, tostring(hooks)), "CONFIG" end
+  if type(hooks) ~= "table" then return nil, ("%s: hooks: expected a table, found %s"):format(path, type(hooks)), "CONFIG" end
+  return node.check_hooks(path, role.name, hooks)
+end
+
 -- Steps of the start; each returns true, or nil, err, code -------------------------------------------------------------
 
 local function open_log(self)
@@ -113,7 +144,10 @@ function node:members() return membership.list(self) end
 local function wire(self, script)
   self.hooks = errors.hooks()
   if script.hooks then
-    for site, fn in sorted(script.hooks(self.state)) do self.hooks:wire(site, fn) end
+    local hooks = script.hooks(self.state)
+    local fine, wrong, word = node.check_hooks(self.path, self.role, hooks)
+    if not fine then return nil, wrong, word end
+    for site, fn in sorted(hooks) do self.hooks:wire(site, fn) end
   end
   for name, fn in sorted(script.answers or {}) do
     local info = debug.getinfo(fn, "uS")
