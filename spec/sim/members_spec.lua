@@ -103,4 +103,18 @@ describe("members, simulated:", function ()
     c:run(12000)
     assert.equal(1, c:counts(m, "swim.payload").raised)
   end)
+
+  it("a policy's admits that raises, waits, loops or answers nonsense admits, and is an incident", function ()
+    for _, body in ipairs { "error 'no'", "return 5", "return {}", "while true do end", "return false, 7" } do
+      local c <close> = simcluster.new { gates = 1, workers = 1 }
+      local g, m = c.gates[1], c.managers[1]
+      c:crash(m)
+      c:on(g, "state.registry:forget(state.registry.managers['m-a1'], 'a spec')")
+      c:on(g, ("state.registry.policy.admits = function () %s end"):format(body))
+      c:restart(m)
+      c:run(6000)
+      assert.equal(1, #c:on(g, "return node.describe().executors"), body)
+      assert.is_true(c:counts(g, "policy.placement").raised >= 1, body)
+    end
+  end)
 end)

@@ -156,6 +156,12 @@ local function note(m, body)
   m.name, m.dc, m.address, m.generation, m.seq, m.heard_ms = body.node, body.dc, body.address, body.generation, body.seq, task.now_ms()
 end
 
+--- Whether a policy's `admits` gave a usable answer.
+local function admission(admitted, why)
+  if (admitted == nil or type(admitted) == "boolean") and (why == nil or type(why) == "string") then return true end
+  return false, "neither true nor false, with a reason: " .. tostring(admitted)
+end
+
 --- A manager's heartbeat. Ages are this gate's own: the manager's clock is never compared.
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
@@ -164,7 +170,9 @@ function registry:register(body)
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
   end
   if not self.dcs[body.dc] and self.policy.admits then
-    local admitted, why = self.policy.admits(body.dc, body.node)
+    local admitted, why = errors.policy("placement", self.policy.admits, {
+      ids = { dc = body.dc, manager = body.node }, fallback = true, check = admission,
+    }, body.dc, body.node)
     if not admitted then return nil, why or ("datacenter %s is not admitted here"):format(body.dc), "REFUSED" end
   end
   if m and m.dc ~= body.dc then self:forget(m, "it is in " .. body.dc .. " now") end
