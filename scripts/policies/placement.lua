@@ -1,6 +1,6 @@
 --- placement: where work goes. Operators edit this; the leader asks it and checks what it answers.
 ---
---- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why
+--- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why, code ("NOT_READY": the client tries again)
 --- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait
 --- `choose(part, workflow, executors, spec)`  who runs this part now?  -> an executor's name, or nil to wait
 --- `datacenters.admits(dc, manager)`  may a datacenter that this gate does not know register?  -> true | nil, why
@@ -64,7 +64,7 @@ function datacenters.admits() return true end
 function datacenters.accepts(spec, executors)
   local known, names = {}, {}
   for i, e in ipairs(executors) do known[e.name], names[i] = true, e.name end
-  if #names == 0 then return nil, "no datacenter has registered with this gate yet; try again shortly" end
+  if #names == 0 then return nil, "no datacenter is registered with this gate; try again shortly", "NOT_READY" end
   for _, name in ipairs(spec.datacenters or {}) do
     if not known[name] then
       return nil, ("datacenters: no datacenter %q is known here; known: %s"):format(name, table.concat(names, ", "))

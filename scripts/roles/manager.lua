@@ -42,6 +42,20 @@ function role.hooks(state)
   }
 end
 
+--- The members that live, every few seconds: executors that a hook missed are heard, and those that are no members go.
+function role.members(state, members)
+  local workers = {}
+  for _, m in ipairs(members) do
+    if m.role == "worker" then
+      workers[m.name] = true
+      state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation)
+    end
+  end
+  for _, e in ipairs(state.lead:all_executors()) do
+    if not workers[e.name] and e.state ~= "down" then state.lead:gone(e.name, e.name .. " is no member any more") end
+  end
+end
+
 function role.start(node)
   local policies, err, code = node:policies_of { "placement", "retry" }
   if not policies then return nil, err, code end

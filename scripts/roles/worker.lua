@@ -26,6 +26,14 @@ function role.hooks(state)
   }
 end
 
+--- The members that live, every few seconds: managers that a hook missed are known too.
+function role.members(state, members)
+  state.managers = {}
+  for _, m in ipairs(members) do
+    if m.role == "manager" then state.managers[m.name] = m.address end
+  end
+end
+
 function role.start(node)
   local state = { managers = {} }
   state.worker = worker.open(node, {

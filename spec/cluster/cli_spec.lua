@@ -54,6 +54,9 @@ describe("the command line", function ()
       { "a bad number", { "incidents", "-n", "many" }, "--max: expected a whole number, at least 1; found 'many'" },
       { "a number too small", { "run", "scripts/roles/worker.lua", "--cores", "0" }, "--cores: expected a whole number, at least 1" },
       { "a bad duration", { "submit", "examples/hello.lua", "--timeout", "soon" }, "--timeout: expected a number of seconds" },
+      { "a bad --retention", { "run", "scripts/roles/gate.lua", "--retention", "1 day" }, "--retention: expected a time", "such as 24h,1GiB" },
+      { "two times to --retention", { "run", "scripts/roles/gate.lua", "--retention", "1h,2d" }, "--retention: expected a time" },
+      { "a --retention out of bounds", { "run", "scripts/roles/gate.lua", "--retention", "31d" }, "--retention: ", "2592000000" },
       { "a bad --env", { "submit", "examples/hello.lua", "--env", "x" }, [[--env: expected NAME=VALUE, found "x"]] },
       { "a bad --set", { "run", "scripts/roles/worker.lua", "--set", "x" }, [[--set: expected NAME=VALUE or GROUP.NAME=VALUE, found "x"]] },
       { "a bad --bind", { "run", "scripts/roles/worker.lua", "--bind", "x" }, [[--bind: expected HOST:PORT]] },
@@ -150,6 +153,20 @@ describe("the command line", function ()
     assert.equal(2, both.code)
     assert.is_truthy(both.err:find("one.lua:1:", 1, true) and both.err:find("two.lua:1:", 1, true), both.err)
     assert.equal("examples/hello.lua: ok (job hello)\n", both.out)
+  end)
+
+  it("D17: refuses a role that hooks what nothing fires, a wrong arity, and a message that is none, each by name", function ()
+    local text = cluster.read "scripts/roles/worker.lua"
+    for from, case in pairs { -- order-free: each by itself
+      ['["swim.member"]'] = { '["lease.expired"]', "no hook is named lease.expired" },
+      ["function (event)"] = { "function (event, more)", "takes 2 arguments" },
+      ['["lead"]'] = { '["leed"]', "answers: there is no message leed, did you mean lead?" },
+      ['"lead.who" }'] = { '"lead.whom" }', "sends: there is no message lead.whom, did you mean lead.who?" },
+    } do
+      local at, stop = text:find(from, 1, true)
+      local path = c:file("roles/worker.lua", text:sub(1, at - 1) .. case[1] .. text:sub(stop + 1))
+      expect(2, { "check", path }, path, case[2])
+    end
   end)
 
   it("checks a program by its syntax, and does not run it", function ()

@@ -14,6 +14,8 @@ describe("errors: hooks and must-deliver", function ()
     assert(log.open(world, function (text) lines[#lines + 1] = cjson.decode(text) end))
     errors.start(world, "node")
     errors.site { name = "spec.part", level = "warning", ids = { "job", "workflow", "part", "attempt" } }
+    errors.site { name = "spec.expired", delivery = "must_deliver", hook = { args = { "key", "holder", "fence" } },
+      ids = { "job", "key", "holder", "node", "fence", "expired_ms", "duration_ms", "remaining" } }
     errors.site { name = "spec.needed", ids = { "key" }, delivery = "must_deliver",
       hook = { args = { "key", "holder", "fence" }, required = true, roles = { "gate", "manager" } } }
   end
@@ -47,23 +49,23 @@ describe("errors: hooks and must-deliver", function ()
     end
 
     it("F09: retries after 0.5, 1, 2, 4, 8 s until accepted", function ()
-      assert.is_false(errors.deliver("lease.expired", { key = "k", fence = 7 }, "k/7", failing(3)))
+      assert.is_false(errors.deliver("spec.expired", { key = "k", fence = 7 }, "k/7", failing(3)))
       world:run(60000)
       assert.same({ 0, 500, 1500, 3500 }, tries)
-      assert.equal("3 = 3 + 0 + 0", counts "lease.expired")
+      assert.equal("3 = 3 + 0 + 0", counts "spec.expired")
       local first = errors.incidents()[1]
       assert.same({ "k", 7, 1, 500, "k/7" },
         { first.ids.key, first.ids.fence, first.ids.attempt, first.ids.next_retry_ms, first.ids.delivery })
     end)
 
     it("delivers at once when nothing fails", function ()
-      assert.is_true(errors.deliver("lease.expired", {}, "k", failing(0)))
+      assert.is_true(errors.deliver("spec.expired", {}, "k", failing(0)))
       world:run(60000)
       assert.same({ 0 }, tries)
     end)
 
     it("escalates after the last try: a critical incident that says so", function ()
-      errors.deliver("lease.expired", {}, "k", failing(99))
+      errors.deliver("spec.expired", {}, "k", failing(99))
       world:run(60000)
       assert.same({ 0, 500, 1500, 3500, 7500, 15500 }, tries)
       local last = errors.incidents()[#errors.incidents()]
@@ -73,28 +75,28 @@ describe("errors: hooks and must-deliver", function ()
     end)
 
     it("is withdrawn by its key, and replaced by the same key", function ()
-      errors.deliver("lease.expired", {}, "a", failing(99))
-      assert.equal(1, errors.withdraw("lease.expired", "a"))
-      assert.equal(0, errors.withdraw("lease.expired", "a"))
+      errors.deliver("spec.expired", {}, "a", failing(99))
+      assert.equal(1, errors.withdraw("spec.expired", "a"))
+      assert.equal(0, errors.withdraw("spec.expired", "a"))
       world:run(60000)
       assert.same({ 0 }, tries)
       local old = 0
-      errors.deliver("lease.expired", {}, "b", function () old = old + 1 error "old" end)
-      assert.is_true(errors.deliver("lease.expired", {}, "b", function () end))
+      errors.deliver("spec.expired", {}, "b", function () old = old + 1 error "old" end)
+      assert.is_true(errors.deliver("spec.expired", {}, "b", function () end))
       world:run(60000)
       assert.equal(1, old)
     end)
 
     it("can be withdrawn, and replaced, from within itself", function ()
-      errors.deliver("lease.expired", {}, "k", function ()
-        errors.withdraw("lease.expired", "k")
+      errors.deliver("spec.expired", {}, "k", function ()
+        errors.withdraw("spec.expired", "k")
         error "and fails"
       end)
       world:run(60000)
-      assert.equal("1 = 1 + 0 + 0", counts "lease.expired")
+      assert.equal("1 = 1 + 0 + 0", counts "spec.expired")
       local inner = 0
-      errors.deliver("lease.expired", {}, "k", function ()
-        errors.deliver("lease.expired", {}, "k", function () inner = inner + 1 if inner < 3 then error "inner" end end)
+      errors.deliver("spec.expired", {}, "k", function ()
+        errors.deliver("spec.expired", {}, "k", function () inner = inner + 1 if inner < 3 then error "inner" end end)
         error "outer"
       end)
       world:run(60000)
@@ -102,16 +104,16 @@ describe("errors: hooks and must-deliver", function ()
     end)
 
     it("not accepted by the end is a critical incident", function ()
-      errors.deliver("lease.expired", {}, "k", failing(99))
+      errors.deliver("spec.expired", {}, "k", failing(99))
       assert(errors.finish())
       assert.equal("1 = 1 + 0 + 0", counts "errors.undelivered")
       assert.equal("k", errors.incidents()[2].ids.key)
     end)
 
     it("that tries to wait is a failure that says to spawn a task", function ()
-      errors.deliver("lease.expired", {}, "k", function () coroutine.yield() end)
+      errors.deliver("spec.expired", {}, "k", function () coroutine.yield() end)
       assert.truthy(errors.incidents()[1].hint:find "spawn a task")
-      errors.withdraw("lease.expired", "k")
+      errors.withdraw("spec.expired", "k")
     end)
   end)
 
@@ -125,8 +127,8 @@ describe("errors: hooks and must-deliver", function ()
     local function say(words) said[#said + 1] = words end
 
     it("L5: refuse an unknown name, with a hint, and list what there is", function ()
-      assert.error_matches(function () hooks:wire("correlation.detectd", function () end) end,
-        "no hook is named correlation.detectd, did you mean correlation.detected%?; there are: .*correlation.healed")
+      assert.error_matches(function () hooks:wire("swim.partitoin", function () end) end,
+        "no hook is named swim.partitoin, did you mean swim.partition%?; there are: .*swim.member")
       assert.error_matches(function () hooks:wire("task.run", function () end) end, "no hook is named task.run")
       assert.error_matches(function () hooks:wire(nil, function () end) end, "no hook is named nil")
       assert.error_matches(function () errors.hooks { "task.run" } end, "task.run is a site without a hook")
@@ -148,7 +150,7 @@ describe("errors: hooks and must-deliver", function ()
     end)
 
     it("L5: name each required one that a role lacks", function ()
-      hooks = errors.hooks { "detector.global_death", "spec.needed", "correlation.detected" }
+      hooks = errors.hooks { "detector.global_death", "spec.needed", "swim.partition" }
       local ok, err, code = hooks:check "manager"
       assert.is_nil(ok)
       assert.equal("a manager must wire: detector.global_death (function (node, incarnation)), "

@@ -1,5 +1,6 @@
 local lint = require "shoal.lint.lint"
 local scan = require "shoal.lint.scan"
+local tree = require "shoal.lint.tree"
 
 --- Plant a fault: lint this text as that file.
 local function found(path, text)
@@ -222,5 +223,84 @@ describe("lint", function ()
     assert.truthy(text:find("spec/support/planted_fault.lua:2: [door] pcall", 1, true))
     assert.truthy(text:find "unused variable 'unused'")
     assert.truthy(text:find "2 findings")
+  end)
+
+  describe("of the whole tree", function ()
+    local SITES = {
+      { name = "a.raised", role = "any" }, { name = "a.fired", role = "gate", hook = { arity = 0 } }, { name = "b.*", role = "any" },
+      { name = "worker.progress.send", role = "any" },
+    }
+    --- A tree in which all is used.
+    local function whole()
+      return {
+        { path = "lua/shoal/base/sites.lua", kind = "lua",
+          text = 'site("a.raised")\nsite("a.fired")\nsite("b.*")\nsite("worker.progress.send")\n' },
+        { path = "lua/shoal/x.lua", kind = "lua", text = 'errors.call("a.raised", f)\nhooks:fire("a.fired", {})\nspawn("b.anything")\n'
+          .. 'report(owner .. ".progress.send")\npeer:call("job.ask", {})\n' },
+        { path = "lua/shoal/wire/messages/job.lua", kind = "lua", text = 'return { { name = "job.ask", from = { "client" } } }' },
+        { path = "scripts/roles/gate.lua", kind = "lua",
+          text = 'local role = { name = "gate" }\nrole.answers = { ["job.ask"] = f }\nrole.hooks = { ["a.fired"] = f }\n' },
+      }
+    end
+    local function told(files, sites)
+      local out = {}
+      for i, f in ipairs(tree.check(files, sites or SITES)) do out[i] = ("%s:%d %s: %s"):format(f.path, f.line, f.rule, f.message) end
+      return out
+    end
+    --- The findings when in one file `from` stands as `to`.
+    local function planted(path, from, to, sites)
+      local files, done = whole(), false
+      for _, file in ipairs(files) do
+        if file.path == path then
+          local at, stop = file.text:find(from, 1, true)
+          file.text, done = file.text:sub(1, at - 1) .. to .. file.text:sub(stop + 1), true
+        end
+      end
+      assert(done)
+      return told(files, sites)
+    end
+
+    it("finds nothing where all is used", function () assert.same({}, told(whole())) end)
+
+    it("D17: refuses a site that nothing raises at: a key, a comment and a policy are no raising", function ()
+      local none = { "lua/shoal/base/sites.lua:1 site: nothing raises at a.raised: it comes back with what does" }
+      for _, to in ipairs { "", 't = { ["a.raised"] = 1 }', '-- errors.call("a.raised")' } do
+        assert.same(none, planted("lua/shoal/x.lua", 'errors.call("a.raised", f)', to))
+      end
+      assert.same({ "lua/shoal/base/sites.lua:3 site: nothing raises at b.*: it comes back with what does" },
+        planted("lua/shoal/x.lua", 'spawn("b.anything")', ""))
+      assert.same({ "lua/shoal/base/sites.lua:4 site: nothing raises at worker.progress.send: it comes back with what does" },
+        planted("lua/shoal/x.lua", "owner .. ", ""))
+      assert.same({}, planted("lua/shoal/x.lua", 'errors.call("a.raised", f)', "f('a.raised')"))
+      local files = whole()
+      files[2].text = files[2].text:gsub('errors.call%("a.raised", f%)', "")
+      files[5] = { path = "c/lua/x.c", kind = "c", text = 'door_call(L, "a.raised", f);' }
+      assert.same({}, told(files))
+    end)
+
+    it("D17: refuses a hook that nothing fires, though it is wired and its site is named", function ()
+      assert.same({ "lua/shoal/base/sites.lua:2 site: nothing fires the hook of a.fired: it comes back with what does" },
+        planted("lua/shoal/x.lua", 'hooks:fire("a.fired", {})', 'errors.run("a.fired", f)'))
+      assert.same({}, planted("lua/shoal/x.lua", 'hooks:fire("a.fired", {})', 'hooks:deliver("a.fired", {}, key)'))
+    end)
+
+    it("D17: refuses a message that nobody sends, though a role says so, and one that nobody handles", function ()
+      local none = { "lua/shoal/wire/messages/job.lua:1 message: nobody sends job.ask: a command or a loop of the library must" }
+      assert.same(none, planted("lua/shoal/x.lua", 'peer:call("job.ask", {})', ""))
+      assert.same(none, planted("lua/shoal/x.lua", 'peer:call("job.ask", {})', 'rpc:handle("job.ask", f)'))
+      local files = whole()
+      files[2].text = files[2].text:gsub('peer:call%("job.ask", {}%)', "")
+      files[4].text = files[4].text .. 'role.sends = { "job.ask" }'
+      assert.same(none, told(files))
+      assert.same({ "lua/shoal/wire/messages/job.lua:1 message: nobody handles job.ask" },
+        planted("scripts/roles/gate.lua", '["job.ask"] = f', ""))
+    end)
+
+    it("D17: refuses a role that hooks a site of another role, or one without a hook", function ()
+      assert.same({ "scripts/roles/gate.lua:3 hook: a.fired is a site of the gate: a worker never fires it" },
+        planted("scripts/roles/gate.lua", 'name = "gate"', 'name = "worker"'))
+      assert.same({ "scripts/roles/gate.lua:3 hook: a.raised is a site without a hook" },
+        planted("scripts/roles/gate.lua", '["a.fired"] = f', '["a.raised"] = f'))
+    end)
   end)
 end)

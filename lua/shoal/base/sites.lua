@@ -27,14 +27,6 @@ local function site(name, role, level, ids, doc, more)
   sites[#sites + 1] = declared
 end
 
--- ---- federation: gates watch the datacenters (1.1) ----
-site("federation.probe_loop", "gate", "error",
-  { "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
-  "the loop that probes every datacenter failed as a whole; it goes on after 1 to 30 s")
-site("federation.probe", "gate", "warning",
-  { "datacenter", "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
-  "our own error while probing one datacenter; only that one backs off")
-
 -- ---- worker: progress to whoever leads the job (1.2, 1.3, 2.2) ----
 site("worker.progress.send", "worker", "warning",
   { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
@@ -78,36 +70,10 @@ site("client.watch", "client", "warning", { "job", "address" }, "a job could not
 site("client.callback.*", "client", "error", push_ids,
   "the user's own callback failed; the state was taken, and the push is answered ok")
 
--- ---- detector: deaths of nodes and of jobs' leaders (1.5, 2.1) ----
+-- ---- detector: deaths of nodes (1.5) ----
 local death_ids = { "node", "job", "incarnation", "suspicion_age_ms", "confirmations" }
 site("detector.global_death", "any", "error", death_ids, "a hook on the death of a node failed",
   { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "manager" } } })
-site("detector.job_death", "any", "error", death_ids, "a hook on the death of a node for one job failed",
-  { delivery = "must_deliver",
-    hook = { args = { "node", "job", "incarnation" } } })
-site("detector.reconcile", "any", "error", { "node", "cycle", "checked", "repaired", "failed" },
-  "reconciling one node's suspicions failed; the next node is reconciled")
-site("detector.job_suspicion_expired", "any", "error",
-  { "job", "node", "incarnation", "confirmations", "timeout_ms", "age_ms" },
-  "the hook on a job suspicion's expiry failed; the suspicion is removed all the same",
-  { hook = { args = { "node", "job", "incarnation" } } })
-site("detector.getter", "any", "error", { "getter", "last_good" },
-  "a member-count or health getter failed; its last good value is used, so that expiry cannot freeze")
-
--- ---- leases (2.3) ----
-site("lease.expired", "any", "error",
-  { "job", "key", "holder", "node", "fence", "expired_ms", "duration_ms", "remaining" },
-  "a hook on a lease's expiry failed; the lease stays expired, the others of the sweep are processed",
-  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" } } })
-site("lease.sweep_loop", "any", "error", { "node", "leases", "cycle", "consecutive", "next_delay_ms" },
-  "the sweep of expired leases failed; it goes on after a backoff")
-
--- ---- correlation of failures over datacenters (2.4) ----
-local correlation_ids = { "event", "datacenters", "at_ns", "wall_ns", "severity", "hook", "hook_index" }
-site("correlation.detected", "gate", "error", correlation_ids,
-  "a hook on a detected partition failed; eviction is held regardless", { hook = { args = { "event" } } })
-site("correlation.healed", "gate", "error", correlation_ids,
-  "a hook on a healed partition failed; eviction is released regardless", { hook = { args = { "event" } } })
 
 -- ---- jobs: their leader, on gates and managers alike ----
 site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")
@@ -135,9 +101,9 @@ site("tier.snapshot", "any", "error", { "tier", "index" }, "the state could not 
 site("tier.restore", "any", "critical", { "tier", "index" }, "a snapshot could not be read")
 site("tier.log", "any", "critical", { "tier", "index" }, "the tier's log could not be written or synced")
 site("tier.on_lead", "any", "error", { "tier", "index" },
-  "the hook on gaining leadership failed", { hook = { args = { "index" } } })
+  "what the owner does on gaining leadership failed")
 site("tier.on_lose", "any", "error", { "tier", "index" },
-  "the hook on losing leadership failed", { hook = { args = { "index" } } })
+  "what the owner does on losing leadership failed")
 site("tier.*", "any", "error", { "tier" }, "another step of a tier failed")
 
 -- ---- workers: parts in child processes ----
@@ -160,7 +126,6 @@ site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler
 -- ---- the library ----
 site("machine.refused", "any", "error", { "machine", "from", "to", "of" },
   "a state machine was asked for a move that it does not hold; it stayed as it was")
-site("task.run", "any", "error", { "task" }, "a task without a site of its own failed")
 site("task.drain", "any", "critical", {}, "the scheduler of tasks itself failed")
 site("task.take", "any", "error", { "future" }, "a continuation of a future failed")
 site("task.*", "any", "error", { "task" }, "a task of this kind failed")
@@ -184,6 +149,8 @@ site("net.refused", "any", "warning", { "what", "more", "total" },
 site("net.*", "any", "error", {}, "a callback of the transport failed; C called it, and knows no ids")
 site("swim.refused", "any", "warning", { "what", "more", "total" },
   "datagrams that membership could not read or would not take; how many since the last look")
+site("swim.unsent", "any", "warning", { "what", "more", "total" },
+  "datagrams of membership that the network did not take: the others may bury this node; how many since the last look")
 site("swim.payload", "any", "warning", { "member" }, "what a member says of itself could not be read; it counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })

@@ -8,6 +8,9 @@ local job = require "shoal.job.spec"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
 local policies = require "shoal.node.policies"
+local messages = require "shoal.wire.messages"
+local schema = require "shoal.base.schema"
+local sorted = require "shoal.base.sorted"
 local source = require "shoal.job.source"
 local workflow = require "shoal.run.workflow"
 local world = require "shoal.core.world"
@@ -60,6 +63,22 @@ local function is_workflow(bytes, gives)
   return gives == "function" or bytes:find("%f[%w_]vu%s*=") ~= nil or bytes:find("function%s+[%w_]+[.:]vu%s*%(") ~= nil
 end
 
+--- Are the messages that a role answers and sends in the registry, and may it? A node says the same at its start.
+local function check_messages(path, role)
+  local problems, known = {}, {}
+  for _, name in ipairs(messages.names()) do known[name] = true end
+  local function look(key, name)
+    if known[name] then return end
+    local near = schema.did_you_mean(tostring(name), messages.names())
+    problems[#problems + 1] = ("%s: %s: there is no message %s%s"):format(path, key, tostring(name),
+      near and ", did you mean " .. near .. "?" or "")
+  end
+  for name in sorted(role.answers or {}) do look("answers", name) end
+  for _, name in ipairs(role.sends or {}) do look("sends", name) end
+  if #problems == 0 then return true end
+  return nil, table.concat(problems, "\n")
+end
+
 --- What a file is, by its name or by what it returns.
 local function verify(path)
   local bytes, err = world.current():read_file(path)
@@ -84,6 +103,8 @@ local function verify(path)
   if not value then return nil, problem end
   if type(value.start) == "function" then
     local ok, wrong = node.check_script(path, value)
+    if ok then ok, wrong = node.check_role_hooks(path, value) end
+    if ok then ok, wrong = check_messages(path, value) end
     if not ok then return nil, wrong end
     return "role " .. value.name
   end

@@ -11,6 +11,7 @@ common.EXIT = { ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, can
 local UNREACHABLE = {
   TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true, NO_NAME = true,
   EHOSTUNREACH = true, ENETUNREACH = true, EPIPE = true, CLOSED = true,
+  UNREACHABLE = true,
 }
 
 --- To people.
@@ -82,6 +83,24 @@ end
 
 local function integer(text) return math.tointeger(tonumber(text)) end
 function common.integer(option, what, min) return common.number(option, what, min, integer) end
+
+local TIMES = { ms = 1, s = 1000, m = 60000, h = 3600000, d = 86400000 }
+local SIZES = { B = 1, KiB = 1 << 10, MiB = 1 << 20, GiB = 1 << 30 }
+
+--- "24h,1GiB": how long, how much, or both.
+---@return { ms?: integer, bytes?: integer }? retention, string? err
+function common.retention(text)
+  local out = {}
+  for word in (text .. ","):gmatch "([^,]*)," do
+    local count, unit = word:match "^(%d+)(%a+)$"
+    local key = TIMES[unit] and "ms" or SIZES[unit] and "bytes"
+    if not key or out[key] or #count > 12 then
+      return nil, ("--retention: expected a time (s, m, h, d), a size (KiB, MiB, GiB) or both, such as 24h,1GiB; found '%s'"):format(text)
+    end
+    out[key] = math.tointeger(count) * (TIMES[unit] or SIZES[unit])
+  end
+  return out
+end
 
 --- "host:port" words as addresses, names looked up. Waits.
 ---@return string[]? addresses, string? err, string? code

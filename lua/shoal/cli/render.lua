@@ -126,6 +126,23 @@ function render.result(result)
   return table.concat(lines, "\n")
 end
 
+--- One event of a job, on a line.
+---@param event { seq: integer, kind: string, body: table }
+function render.event(event)
+  local body = event.body
+  local text
+  if event.kind == "stats" then
+    text = (render.progress({ at_ms = body.at_ms or 0, parts = body.parts or {} }))
+  elseif event.kind == "result" then
+    local result = type(body.result) == "table" and body.result or {}
+    text = ("%s %s"):format(body.workflow ~= "" and body.workflow or "the job", result.state or "?")
+  else
+    text = ("%s is %s%s"):format(body.workflow or "the job", body.workflow_state or body.state or "?",
+      body.reason and ": " .. body.reason or "")
+  end
+  return ("%d  %-6s  %s"):format(event.seq, event.kind, text)
+end
+
 --- How a job stands: the result when it has one.
 function render.status(detail)
   if detail.result then return render.result(detail.result) end

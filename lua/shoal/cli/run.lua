@@ -3,6 +3,7 @@ local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
@@ -10,14 +11,16 @@ local run = {}
 
 function run.words(command)
   command:argument("script", "the role script, such as scripts/roles/worker.lua")
-  command:option("--name", "the node's name")
+  command:option("--name", "the node's name; default: role and port")
   command:option("--cluster", "the cluster's name; nodes of another are refused")
   command:option("--dc", "the datacenter")
   command:option("--bind", "address for streams and datagrams, HOST:PORT"):argname("HOST:PORT")
   command:option("--join", "a node of the same tier or datacenter; can be given again"):count("*"):argname("HOST:PORT")
   command:option("--gates", "a gate, for managers; can be given again"):count("*"):argname("HOST:PORT")
   command:option("--connect", "for clients; can be given again"):count("*"):argname("HOST:PORT")
-  command:option("--data", "folder for what must survive a restart")
+  command:option("--data", "folder for what must survive a restart, for this node alone; default: .shoal/NAME")
+  command:option("--retention", "how long, and how many bytes of, finished jobs a gate or manager keeps; default: 24h,256MiB")
+    :argname("TIME,SIZE"):convert(common.retention)
   command:option("--log", "JSON-lines log file; without it: stderr")
   command:option("--policies", "folder of policy scripts")
   command:option("--cores", "slots a worker offers"):argname("COUNT")
@@ -29,7 +32,7 @@ function run.words(command)
   command:flag("--until-eof", "stop when stdin ends, for a supervisor")
   command:epilog([[
 Examples:
-  shoal run scripts/roles/gate.lua --name g1 --bind 127.0.0.1:7000
+  shoal run scripts/roles/gate.lua --name g1 --bind 127.0.0.1:7000 --retention 48h,1GiB
   shoal run scripts/roles/manager.lua --dc a --bind 127.0.0.1:7001 --gates 127.0.0.1:7000
   shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8]])
 end
@@ -60,7 +63,10 @@ local function settings(args)
   for _, key in ipairs(PLAIN) do
     if args[key] ~= nil then config[key], origin[key] = args[key], "--" .. key end
   end
-  for key in require "shoal.base.sorted" (LISTS) do
+  for key, value in sorted(args.retention or {}) do
+    config["retention_" .. key], origin["retention_" .. key] = value, "--retention"
+  end
+  for key in sorted(LISTS) do
     if args[key] and #args[key] > 0 then
       local addresses, err = common.resolve(args[key])
       if not addresses then return nil, ("--%s: %s"):format(key, err) end
@@ -103,7 +109,7 @@ function run.run(args)
   local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
   if not made then
     common.talk("shoal: %s (%s)", problem, code or "FAILED")
-    return code == "CONFIG" and common.EXIT.usage or common.EXIT.failed
+    return code == "CONFIG" and common.EXIT.usage or code == "BUSY" and common.EXIT.refused or common.EXIT.failed
   end
   watch(made.name, made.config.hang_ms)
   local stdin = args.until_eof and until_eof(stopped)

@@ -30,7 +30,8 @@ max_failed_share = 0.05 in a workflow of the job file, that workflow and its job
 Ctrl-C asks whether to cancel the job or leave it running; a second one leaves at once.]])
 end
 
---- The job file as bytes, with --env put over its own.
+--- The job file as bytes, with --env put over its own, and its time limit.
+---@return string? bytes, string? err, number? timeout_ms
 local function read(args)
   local spec, err = job.load(world.current(), args.file, os.getenv)
   if not spec then return nil, err end
@@ -42,7 +43,7 @@ local function read(args)
       if workflow.env then workflow.env[name] = value end
     end
   end
-  return job.encode(spec)
+  return job.encode(spec), nil, spec.timeout_ms
 end
 
 local ANSWERS = { c = "cancel", cancel = "cancel", d = "detach", detach = "detach" }
@@ -77,7 +78,7 @@ local function on_interrupt(id, decide)
   core.on_signal("TERM", function () decide("leave") end)
 end
 
-local function follow(args, made, id)
+local function follow(args, made, id, job_ms)
   local client, before, shown_ms = made.state.client, nil, 0
   local function show(stats)
     if before and stats.at_ms // 1000 == shown_ms // 1000 then return end -- One line for each second begun.
@@ -105,7 +106,11 @@ local function follow(args, made, id)
         end
       end,
       stats = not args.quiet and show or nil,
-    }, args.timeout and args.timeout * 1000)
+      gone = function (address, silent_ms, err, code)
+        common.talk("shoal: %s does not answer since %.0f s, trying again: %s (%s)", address, silent_ms // 1000, err, code or "?")
+      end,
+      back = function (address) common.talk("shoal: %s answers again", address) end,
+    }, { limit_ms = args.timeout and args.timeout * 1000, job_ms = job_ms })
     decided:set("final", final, err, code)
   end)
   local what, final, err, code = decided:await()
@@ -119,7 +124,11 @@ local function follow(args, made, id)
       common.talk("shoal: job %s goes on after --timeout", id)
       return common.EXIT.timed_out
     end
-    return common.refused("follow", err, code)
+    if code == "OVERDUE" then
+      common.talk("shoal: job %s: %s; shoal status %s tells how it stands", id, err, id)
+      return common.EXIT.timed_out
+    end
+    return common.refused("job " .. id, err, code)
   end
   local result = final.result or { job = id, state = final.state, reason = final.reason }
   common.data(args.output == "json" and json.encode(result) or render.result(result))
@@ -131,7 +140,7 @@ local function follow(args, made, id)
 end
 
 function submit.run(args)
-  local bytes, err = read(args)
+  local bytes, err, job_ms = read(args)
   if not bytes then
     return common.usage("%s", err)
   end
@@ -149,7 +158,7 @@ function submit.run(args)
     common.data(id)
     exit = 0
   else
-    exit = follow(args, made, id)
+    exit = follow(args, made, id, job_ms)
   end
   made:stop("done")
   return exit

@@ -21,6 +21,11 @@ client.__index = client
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 local CALL_MS = 5000
 local QUIET_MS = 2000 -- No push for so long: the watch is asked for again, wherever a leader answers.
+local WATCH_MS = 2500 -- How long an answer to that may take.
+local READY_MS = 10000 -- A gate that has just started hears of its datacenters in that time.
+local GONE_MS = 5000  -- No leader answered for so long: the follower hears of it.
+-- When a follower gives up, after the job's own limit: while no leader answers; and while one does but the job does not end.
+local GONE_SLACK_MS, OVERDUE_SLACK_MS = 15000, 120000
 
 local PUSHES = {
   ["job.status"] = { kind = "status", site = "client.push.job_status", callback = "client.callback.status" },
@@ -45,6 +50,22 @@ end
 
 -- Pushes ---------------------------------------------------------------------------------------------------------------
 
+--- The follower's own function about its leader, when it gave one.
+local function call_back(j, kind, address, ...)
+  local fn = j.callbacks[kind]
+  if not fn then return end
+  local ids = { handler = kind, sender = address, payload_bytes = 0, job = j.job, workflow = "", sequence = j.seq, stage = "callback" }
+  errors.call(kind == "gone" and "client.callback.gone" or "client.callback.back", ids, fn, address, ...)
+end
+
+--- A leader was heard of this job: a push of it, or an answer.
+local function answered(self, j)
+  j.answered_ms = task.now_ms()
+  if not j.gone then return end
+  j.gone = false
+  call_back(j, "back", self.addresses[self.at])
+end
+
 --- Take an event into the job's state; false when it was seen before, or is nobody's.
 local function take(self, kind, body)
   local j = self.jobs[body.job]
@@ -53,6 +74,7 @@ local function take(self, kind, body)
     error(("event %d follows event %d"):format(body.seq, j.seq))
   end
   j.seq, j.heard_ms = body.seq, task.now_ms()
+  answered(self, j)
   if kind == "result" and body.body.workflow == "" then j.result = body.body.result end
   if kind == "status" and FINAL[body.body.state] and not body.body.workflow then
     j.state, j.reason = body.body.state, body.body.reason
@@ -115,7 +137,8 @@ function client:call(name, body, timeout_ms)
   return nil, err, code
 end
 
---- Submit a job; tries again with the same key while nobody answers, which never makes two.
+--- Submit a job; tries again with the same key, which never makes two: while nobody answers for patience_ms, and while a leader
+--- says that it is not ready for READY_MS at least.
 ---@param spec string   job.encode's bytes
 ---@param key string    the idempotency key
 ---@param patience_ms? number
@@ -123,13 +146,15 @@ end
 function client:submit(spec, key, patience_ms)
   local first_err, first_code
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
-  local deadline_ms = task.now_ms() + (patience_ms or 10000)
+  local began_ms = task.now_ms()
   while true do
     local reply, err, code = self:call("job.submit", { key = key, spec = spec })
     if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
     if not AGAIN[code] then return nil, err, code end
     if code ~= "CIRCUIT" then first_err, first_code = err, code end -- A circuit that opened says less than what opened it.
-    if task.now_ms() >= deadline_ms then return nil, first_err or err, first_code or code end
+    local patience = patience_ms or READY_MS
+    if code == "NOT_READY" then patience = math.max(patience, READY_MS) end
+    if task.now_ms() - began_ms >= patience then return nil, first_err or err, first_code or code end
     task.sleep(wait:next())
   end
 end
@@ -141,39 +166,80 @@ local function unwatch(self, id, address)
   end })
 end
 
---- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too.
+--- Nobody answered: once it has been so for GONE_MS, the follower hears of it, once.
+local function unanswered(j, address, err, code)
+  local silent_ms = task.now_ms() - j.answered_ms
+  if j.gone or silent_ms < GONE_MS then return end
+  j.gone = true
+  call_back(j, "gone", address, silent_ms, err, code)
+end
+
+--- Why to stop following, if there is a reason: the caller's limit, or the job's own and a while.
+---@return string? err, string? code
+local function given_up(j, limits)
+  local ran_ms = task.now_ms() - j.began_ms
+  if limits.limit_ms and ran_ms >= limits.limit_ms then return "the job goes on", "TIMEOUT" end
+  if not limits.job_ms then return nil end
+  if j.gone and ran_ms >= limits.job_ms + GONE_SLACK_MS then
+    return ("no leader has answered for %.0f s, and the job's own limit is over"):format((task.now_ms() - j.answered_ms) / 1000), "UNREACHABLE"
+  end
+  if ran_ms >= limits.job_ms + OVERDUE_SLACK_MS then
+    return ("the job has not ended %.0f s after its own limit"):format((ran_ms - limits.job_ms) / 1000), "OVERDUE"
+  end
+end
+
+--- Ask for the events behind the last one, and hear who pushes them. False when it has to be tried again.
+---@return string|false|nil address, string? err, string? code  nil: nobody knows the job
+local function watch(self, id, j)
+  local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, WATCH_MS)
+  if reply then
+    j.heard_ms = task.now_ms()
+    answered(self, j)
+    return self.addresses[self.at]
+  end
+  if code == "NOT_FOUND" then return nil, err, code end
+  errors.report("client.watch", { job = id, address = self.addresses[self.at] }, err, code)
+  return false, err, code
+end
+
+--- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too; `gone(address, silent_ms, err,
+--- code)` is called once when no leader has answered for 5 s, `back(address)` when one does again. Following is tried again until
+--- then; it ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit when no leader answers, with
+--- "OVERDUE" 120 s after it.
 ---@param id string
----@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table) }
----@param limit_ms? number
+---@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table), gone?: fun(address: string,
+---  silent_ms: number, err: string, code: string), back?: fun(address: string) }
+---@param limits? number | { limit_ms?: number, job_ms?: number }  a number: limit_ms; job_ms: the job's timeout_ms
 ---@return { state: string, reason: string?, result: table? }? final, string? err, string? code
-function client:follow(id, callbacks, limit_ms)
-  local j = { seq = 0, callbacks = callbacks or {}, done = task.future("job " .. id), heard_ms = task.now_ms(), state = "submitted" }
+function client:follow(id, callbacks, limits)
+  limits = type(limits) == "table" and limits or { limit_ms = limits }
+  local now_ms = task.now_ms()
+  local j = { job = id, seq = 0, callbacks = callbacks or {}, done = task.future("job " .. id), heard_ms = now_ms, answered_ms = now_ms,
+    began_ms = now_ms, gone = false, state = "submitted" }
   self.jobs[id] = j
-  local watching -- The address of who pushes to us.
+  local watching -- The address of the leader that pushes to us.
   local free <close> = setmetatable({}, { __close = function ()
     if self.jobs[id] ~= j then return end -- Somebody here follows it anew.
     self.jobs[id] = nil
     if watching and not j.done:state() then unwatch(self, id, watching) end
   end })
-  local deadline_ms = limit_ms and task.now_ms() + limit_ms
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = QUIET_MS })
   while true do
     if not watching or task.now_ms() - j.heard_ms >= QUIET_MS then
-      local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 })
-      watching = reply and self.addresses[self.at]
-      if reply then
-        j.heard_ms = task.now_ms()
+      local before, address, err, code = watching, watch(self, id, j)
+      watching = address
+      if watching == nil then return nil, err, code end
+      if watching then
         wait:reset()
-      elseif code == "NOT_FOUND" then
-        return nil, err, code
       else
-        errors.report("client.watch", { job = id, address = self.addresses[self.at] }, err, code)
+        unanswered(j, before or self.addresses[self.at], err, code)
         task.sleep(wait:next())
       end
     end
     local done = j.done:await(500)
     if done then return { state = j.state, reason = j.reason, result = j.result } end
-    if deadline_ms and task.now_ms() >= deadline_ms then return nil, "the job goes on", "TIMEOUT" end
+    local err, code = given_up(j, limits)
+    if err then return nil, err, code end
   end
 end
 

@@ -1,47 +1,68 @@
 --- dc: datacenters as a gate sees them, by what their managers register. A first, plain form of the federated monitor.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
+local log = require "shoal.base.log"
+local silence = require "shoal.base.silence"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 local dc = {}
+
+log.event("gate.late", { "what" })
 
 -- The manager's side ---------------------------------------------------------------------------------------------------
 
 local heart = {}
 heart.__index = heart
 
---- Register with every gate each heartbeat: one loop a gate, so that a silent gate delays no other.
+--- One heartbeat to one gate.
+local function beat(self, gate, lead)
+  local node, cores, free, workers = self.node, 0, 0, {}
+  for i, e in ipairs(lead:up_executors()) do
+    cores, free = cores + e.cores, free + e.free
+    workers[i] = { name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name }
+  end
+  gate.seq = gate.seq + 1
+  local reply, err, code = node.rpc:peer(gate.address):call("dc.register", {
+    dc = node.dc, node = node.name, address = node.address, cores = cores, free = free, members = workers,
+    generation = node.generation, seq = gate.seq,
+  }, { timeout_ms = node.config.heartbeat_ms * 2 })
+  if reply then
+    gate.pause_ms = nil
+    gate.wait:reset()
+  else
+    gate.pause_ms = gate.wait:next()
+    errors.report("manager.heart", { gate = gate.address, dc = node.dc }, err, code)
+  end
+end
+
+local REACHABLE = { up = true, half_open = true, closed = true }
+
+--- Register with every gate each heartbeat: one loop a gate, so that a silent gate delays no other. A gate that does not
+--- answer is asked less often, and at once when its connection comes up or its circuit lets a call through.
 ---@param node table
 ---@param lead table
 function dc.heart(node, lead)
   local self = setmetatable({ node = node, scope = task.scope("heart", node.scope), gates = {}, fences = {} }, heart)
+  local interval_ms = node.config.heartbeat_ms
   for _, address in ipairs(node.config.gates) do
-    local seq, interval_ms = 0, node.config.heartbeat_ms
-    local wait = backoff.new(node.world, { base_ms = 2 * interval_ms, cap_ms = 5 * interval_ms })
-    local pause_ms -- While the gate does not answer: drawn, so that managers do not come back in step.
+    local gate = {
+      address = address, seq = 0, wake = task.channel(1),
+      wait = backoff.new(node.world, { base_ms = 2 * interval_ms, cap_ms = 3 * interval_ms }),
+      pause_ms = nil, -- While the gate does not answer: drawn, so that managers do not come back in step.
+    }
+    self.gates[address] = gate
     self.scope:loop("manager.heart", { gate = address, dc = node.dc }, {
-      interval_ms = function () return pause_ms or interval_ms end, backoff_ms = { interval_ms, 5 * interval_ms },
-    }, function ()
-      local cores, free, workers = 0, 0, {}
-      for i, e in ipairs(lead:up_executors()) do
-        cores, free = cores + e.cores, free + e.free
-        workers[i] = { name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name }
-      end
-      seq = seq + 1
-      local reply, err, code = node.rpc:peer(address):call("dc.register", {
-        dc = node.dc, node = node.name, address = node.address, cores = cores, free = free, members = workers,
-        generation = node.generation, seq = seq,
-      }, { timeout_ms = node.config.heartbeat_ms * 2 })
-      if reply then
-        pause_ms = nil
-        wait:reset()
-      else
-        pause_ms = wait:next()
-        errors.report("manager.heart", { gate = address, dc = node.dc }, err, code)
-      end
+      interval_ms = 0, backoff_ms = { interval_ms, 3 * interval_ms },
+    }, function (cycle)
+      if cycle > 1 then gate.wake:pop(gate.pause_ms or interval_ms) end -- TIMEOUT: nothing woke it, and the beat is due.
+      beat(self, gate, lead)
     end)
   end
+  self.stop_hearing = node.rpc:watch(function (peer, event)
+    local gate = REACHABLE[event] and self.gates[peer:address()]
+    if gate and gate.pause_ms then gate.wake:push(true) end -- FULL: it is awake already.
+  end)
   return self
 end
 
@@ -57,7 +78,10 @@ function heart:lead(body, lead)
   return { cores = cores, parts = lead:upstream_parts() }
 end
 
-function heart:close() self.scope:close() end
+function heart:close()
+  self.stop_hearing()
+  self.scope:close()
+end
 
 -- The gate's side ------------------------------------------------------------------------------------------------------
 
@@ -75,16 +99,22 @@ function dc.registry(node, lead, policy)
     node = node, lead = lead, policy = policy, scope = task.scope("registry", node.scope),
     managers = {}, -- one entry a manager, by its name
     dcs = {},      -- by name: the manager that leads it, and what that one last told
+    silence = silence.new(node.config.heartbeat_ms, task.now_ms()),
   }, registry)
   self.scope:loop("gate.silence", {}, { interval_ms = node.config.heartbeat_ms }, function () self:look() end)
   return self
 end
 
---- Who has been silent for dc_silent_ms, and who for so long that nothing is kept of it.
+--- For how long a manager has not been heard, without the time in which this gate could not hear.
+function registry:silent_ms(m) return self.silence:since(m.heard_ms, task.now_ms()) end
+
+--- Give up the managers that have been silent for dc_silent_ms; forget those silent for dc_forget_ms. A look that comes late
+--- gives up nobody: what was sent meanwhile waits in our sockets, which are read after the timers.
 function registry:look()
-  local now, config = task.now_ms(), self.node.config
+  local config = self.node.config
+  if self.silence:look(task.now_ms()) then log.warning("gate.late", { what = "looking for silent datacenters" }) end
   for name, m in sorted(self.managers) do
-    local d, silent_ms = self.dcs[m.dc], now - m.heard_ms
+    local d, silent_ms = self.dcs[m.dc], self:silent_ms(m)
     if d.leader == name and not d.gone and silent_ms >= config.dc_silent_ms then
       d.gone = true
       errors.report("gate.dc_silent", { dc = m.dc, manager = name, address = m.address },
@@ -126,6 +156,12 @@ local function note(m, body)
   m.name, m.dc, m.address, m.generation, m.seq, m.heard_ms = body.node, body.dc, body.address, body.generation, body.seq, task.now_ms()
 end
 
+--- Whether a policy's `admits` gave a usable answer.
+local function admission(admitted, why)
+  if (admitted == nil or type(admitted) == "boolean") and (why == nil or type(why) == "string") then return true end
+  return false, "neither true nor false, with a reason: " .. tostring(admitted)
+end
+
 --- A manager's heartbeat. Ages are this gate's own: the manager's clock is never compared.
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
@@ -134,7 +170,9 @@ function registry:register(body)
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
   end
   if not self.dcs[body.dc] and self.policy.admits then
-    local admitted, why = self.policy.admits(body.dc, body.node)
+    local admitted, why = errors.policy("placement", self.policy.admits, {
+      ids = { dc = body.dc, manager = body.node }, fallback = true, check = admission,
+    }, body.dc, body.node)
     if not admitted then return nil, why or ("datacenter %s is not admitted here"):format(body.dc), "REFUSED" end
   end
   if m and m.dc ~= body.dc then self:forget(m, "it is in " .. body.dc .. " now") end
@@ -152,9 +190,9 @@ end
 
 --- Managers and workers the gate knows of, as rows for `shoal members`. Of workers it knows what their leader last said.
 function registry:members()
-  local out, now = {}, task.now_ms()
+  local out = {}
   for name, m in sorted(self.managers) do
-    local d, silent = self.dcs[m.dc], now - m.heard_ms >= self.node.config.dc_silent_ms
+    local d, silent = self.dcs[m.dc], self:silent_ms(m) >= self.node.config.dc_silent_ms
     out[#out + 1] = {
       name = name, address = m.address, role = "manager", dc = m.dc, state = silent and "silent" or "alive", via = self.node.name,
     }

@@ -1,6 +1,7 @@
 --- admin: what every node answers to people: who it is, whom it sees, what went wrong, and a line of Lua.
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
+local line = require "shoal.base.log.line"
 local repl = require "shoal.node.repl"
 local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
@@ -10,8 +11,7 @@ local admin = {}
 local EVENTS_MOST = 256  -- In one answer.
 local WAIT_MS = 10000    -- An answer waits no longer for the first event; below the message's timeout.
 local WAITERS_MAX = 64   -- So many answers wait at once.
-
-admin.answers = { "node.info", "node.members", "node.incidents", "node.counts", "node.events", "node.why", "repl.eval" }
+local TEXT_MAX = 1000    -- Bytes of one text of an incident.
 
 --- Member events behind a cursor, as they cross the wire; a snapshot where they are no longer kept.
 local function events_of(node, cursor, most)
@@ -56,6 +56,28 @@ local function events_handler(node)
   end
 end
 
+--- A text of an incident as it crosses the wire: 512 incidents fit a message.
+local function cut(text)
+  if #text <= TEXT_MAX then return text end
+  return text:sub(1, TEXT_MAX) .. ("... and %d bytes more"):format(#text - TEXT_MAX)
+end
+
+--- The last incidents as they cross the wire, whatever their ids hold.
+---@param name string  this node's
+---@param max integer
+function admin.incidents(name, max)
+  local out = {}
+  for _, incident in ipairs(errors.incidents(max)) do
+    local ids = {}
+    for key, value in sorted(incident.ids) do ids[key] = cut(type(value) == "table" and line.encode(value) or tostring(value)) end
+    out[#out + 1] = {
+      id = incident.id, node = name, site = incident.site, level = incident.level, message = cut(incident.message),
+      where = incident.where or "", count = incident.count or 1, wall_ns = incident.wall_ns or 0, ids = ids,
+    }
+  end
+  return out
+end
+
 ---@param node table
 function admin.open(node)
   local rpc = node.rpc
@@ -87,18 +109,7 @@ function admin.open(node)
     why.member.payload = nil -- bytes, and no evidence
     return { node = node.name, why = why, text = swim.explain(why) }
   end)
-  rpc:handle("node.incidents", function (body)
-    local out = {}
-    for _, incident in ipairs(errors.incidents(body.max)) do
-      local ids = {}
-      for key, value in sorted(incident.ids) do ids[key] = tostring(value) end
-      out[#out + 1] = {
-        id = incident.id, node = node.name, site = incident.site, level = incident.level, message = incident.message,
-        where = incident.where or "", count = incident.count or 1, wall_ns = incident.wall_ns or 0, ids = ids,
-      }
-    end
-    return { incidents = out }
-  end)
+  rpc:handle("node.incidents", function (body) return { incidents = admin.incidents(node.name, body.max) } end)
   rpc:handle("node.counts", function ()
     local out = {}
     for i, c in ipairs(errors.counts()) do

@@ -1,69 +1,28 @@
 --- node: one process of a cluster, put together from a role script.
 ---
 --- A role script returns a table that says what the node does: which messages it answers and sends, which hooks it wires, which
---- policies it uses, and `start` and `stop`. node.start makes what the role asks for, in this order: log, error policy, transport, the
---- role's own things, the check that every message has a receiver and every hook its site, then listening and membership. A step
---- that fails undoes those before it and says which it was. Nothing answers before all of it stands.
+--- policies it uses, and `start` and `stop`. node.start makes what the role asks for, in this order: log, the lock of the data folder,
+--- error policy, transport, the role's own things, the check that every message has a receiver and every hook its site, then listening
+--- and membership. A step that fails undoes those before it and says which it was. Nothing answers before all of it stands.
 local admin = require "shoal.node.admin"
+local core = require "shoal.core.node"
+local data = require "shoal.node.data"
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
+local membership = require "shoal.node.membership"
 local policies = require "shoal.node.policies"
 local rpc = require "shoal.wire.rpc"
-local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
 local task = require "shoal.base.task"
-local msgpack = require "shoal.core.msgpack"
-local core = require "shoal.core.node"
+local watch = require "shoal.node.watch"
 
 local node = {}
 node.__index = node
 
-local LEAVE_MS = 1000 -- Then we go, heard or not.
-local WATCH_MS = 1000 -- How soon what was refused without a word is told.
-local SWEEP_CYCLES = 30 -- Twice that long a peer that is gone is kept.
 local JOURNAL_KEPT = 1024 -- Member events that can still be read.
--- In which so many members must be lost that it is called a partition: ten probe intervals of the profile.
-local PARTITION_MS = { ["local"] = 2000, lan = 10000, wan = 50000 }
-local NAME = "^[%w][%w%-_%.]*$"
-local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
 
---- What `shoal run` takes, as options or in a config file. Every time is in milliseconds.
-node.config = schema.record({
-  name = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = "the node's name; default: role and port" },
-  cluster = schema.string { default = "shoal", max = 64, pattern = NAME },
-  dc = schema.string { default = "", max = 64, pattern = NAME_OR_NONE },
-  bind = schema.string { default = "127.0.0.1:0", doc = "address for streams and datagrams; loopback only while there are no keys" },
-  join = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
-  gates = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
-  connect = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
-  data = schema.string { default = "", doc = "folder for what must survive a restart" },
-  log = schema.string { default = "", doc = "JSON-lines file; empty: stderr" },
-  log_level = schema.enum { "debug", "info", "warning", "error", "critical", default = "info" },
-  policies = schema.string { default = "", doc = "folder of policy scripts; empty: the shipped ones" },
-  profile = schema.enum { "local", "lan", "wan", default = "local" },
-  membership = schema.record(swim.tunables, nil, { default = {}, doc = "values of lua/shoal/member/swim.lua other than the profile's" }),
-  record = schema.string { default = "", max = 1024, doc = "file for all that membership is told, for swim.replay" },
-  cores = schema.integer { default = 4, min = 1, max = 4096 },
-  flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
-  push_ms = schema.integer { default = 250, min = 10, max = 60000 },
-  heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
-  -- Ten heartbeats: a manager that restarts in that time is taken back with what it runs.
-  dc_silent_ms = schema.integer { default = 10000, min = 200, max = 600000 },
-  dc_forget_ms = schema.integer { default = 86400000, min = 1000, max = 864000000, doc = "how long a gate keeps a manager that is silent" },
-  manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
-  gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
-  retention_ms = schema.integer { default = 300000, min = 0, max = 86400000 },
-  -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
-  fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },
-  progress_per_s = schema.integer { default = 20000, min = 1, max = 10000000, doc = "progress messages a leader takes a second" },
-  -- How long a callback of a script may run before it is interrupted; 0: for ever. Membership calls us dead long before.
-  hang_ms = schema.integer { default = 10000, min = 0, max = 3600000 },
-  stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
-}, function (c)
-  if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end
-  if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
-end)
+node.config = require "shoal.node.config"
 
 --- Load a script as data the operator edits: text only, with its own name in messages.
 ---@return any? value, string? err, string? code
@@ -108,9 +67,42 @@ function node.check_script(path, role)
   for _, key in ipairs { "answers", "sends" } do
     if role[key] ~= nil then need(key, "table") end
   end
-  if role.hooks ~= nil then need("hooks", "function") end
+  for _, key in ipairs { "hooks", "members", "ready", "stop" } do
+    if role[key] ~= nil then need(key, "function") end
+  end
   if #problems > 0 then return nil, path .. ": " .. table.concat(problems, "; "), "CONFIG" end
   return true
+end
+
+--- Are these hooks on sites that this role has? Every problem at once. The order of arguments is checked when they are wired.
+---@param hooks table<string, function>
+---@return true? ok, string? err, string? code
+function node.check_hooks(path, role_name, hooks)
+  local problems, all = {}, errors.hooks()
+  for site, fn in sorted(hooks) do
+    local declared = errors.declared(site)
+    if declared and declared.hook and declared.role ~= "any" and declared.role ~= role_name then
+      problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, declared.role, role_name)
+    else
+      local ok, err = errors.handle("role.hooks", { role = role_name }, all.wire, all, site, fn)
+      if not ok then problems[#problems + 1] = ("%s: %s"):format(path, tostring(err)) end
+    end
+  end
+  if #problems == 0 then return true end
+  return nil, table.concat(problems, "\n"), "CONFIG"
+end
+
+--- Stands for a role's state, for functions that only hand it to others: whatever is asked of it is itself.
+local nobody = setmetatable({}, { __index = function (self) return self end, __call = function (self) return self end })
+
+--- The hooks of a role script that is not started.
+---@return true? ok, string? err, string? code
+function node.check_role_hooks(path, role)
+  if not role.hooks then return true end
+  local ok, hooks = errors.handle("role.hooks", { role = role.name }, role.hooks, nobody)
+  if not ok then return nil, ("%s: hooks: %s"):format(path, tostring(hooks)), "CONFIG" end
+  if type(hooks) ~= "table" then return nil, ("%s: hooks: expected a table, found %s"):format(path, type(hooks)), "CONFIG" end
+  return node.check_hooks(path, role.name, hooks)
 end
 
 -- Steps of the start; each returns true, or nil, err, code -------------------------------------------------------------
@@ -145,120 +137,17 @@ local function open_transport(self)
   return true
 end
 
---- What a member says of itself in its payload. It comes from outside: each field is taken only as what it should be.
----@return string role, string dc, integer cores
-local function facts_of(member)
-  local payload = member.payload
-  if not payload or payload == "" then return "", "", 0 end
-  local facts, err, code = msgpack.unpack(payload)
-  if type(facts) == "table" and type(facts.role) == "string" and type(facts.dc) == "string"
-    and math.type(facts.cores) == "integer" and facts.cores >= 0 then
-    return facts.role, facts.dc, facts.cores
-  end
-  errors.report("swim.payload", { member = member.name }, err or "expected role, dc and cores", code or "MALFORMED")
-  return "", "", 0
-end
-
---- What the transport and membership refuse from strangers has no caller who would hear of it: each look reports what
---- became more since the last one.
-local function watch(self)
-  local told = {}
-  local function look(site, prefix, counts)
-    for what, total in sorted(counts) do
-      local name = prefix .. what
-      if type(total) == "number" and total > (told[name] or 0) then
-        errors.report(site, { what = name, more = total - (told[name] or 0), total = total }, name, "REFUSED")
-        told[name] = total
-      end
-    end
-  end
-  self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
-    local c = self.rpc:counts()
-    look("net.refused", "", {
-      accept_errors = c.accept_errors, unsent_replies = c.unsent_replies,
-      stray_replies = c.stray_replies, control_overflows = c.control_overflows,
-    })
-    look("net.refused", "", c.refused)
-    look("net.refused", "fault.", c.faults)
-    if self.swim then look("swim.refused", "", self.swim:counts().refused) end
-    if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end
-  end)
-  return true
-end
-
-log.event("swim.held", { "member", "role", "dc", "points", "for_ms" })
-
---- What membership says goes to the role's hooks.
-local function on_member(self, event)
-  local m = event.member
-  m.role, m.dc, m.cores = facts_of(m)
-  self.journal:feed(event)
-  if event.kind == "dead" and m.held then -- It lives, and people will wonder.
-    local why = self.swim:why(m.name)
-    log.warning("swim.held", { member = m.name, role = m.role, dc = m.dc, points = ("%.1f"):format(why.flap_points), for_ms = why.held_for_ms })
-  end
-  if event.kind == "join" then errors.withdraw("detector.global_death", m.name) end -- Its death is no longer true.
-  self.hooks:fire("swim.member", { member = m.name, kind = event.kind }, event)
-  if event.kind == "dead" then
-    local text = ("%d.%d"):format(m.incarnation.generation, m.incarnation.version)
-    self.hooks:deliver("detector.global_death", {
-      node = m.name, job = "none", incarnation = text, suspicion_age_ms = m.suspected_ms, confirmations = m.confirmations,
-    }, m.name, m.name, text)
-  end
-  self.partition:feed(event)
-end
-
-log.event("swim.partition", { "kind", "cause", "lost", "suspected", "dead", "kept", "silent", "names", "returned", "lasted_ms" })
-
---- Many members lost at once, or back: a line in the log, and the role's hooks.
-local function on_partition(self, event)
-  local names = {}
-  for i, m in ipairs(event.lost) do names[i] = m.name end
-  local grave = event.kind == "detected" or event.kind == "gave_up"
-  log[grave and "warning" or "info"]("swim.partition", {
-    kind = event.kind, cause = event.cause, lost = #event.lost, suspected = event.suspected, dead = event.dead, kept = event.kept,
-    silent = event.silent, names = table.concat(names, " ", 1, math.min(#names, 20)), returned = #event.returned,
-    lasted_ms = event.lasted_ms,
-  })
-  self.hooks:fire("swim.partition", { kind = event.kind, cause = event.cause, lost = #event.lost, kept = event.kept }, event)
-end
-
---- Membership: everyone but a client, among the nodes of its own tier's group.
-local function open_swim(self)
-  if self.role == "client" then return true end
-  local window_ms = PARTITION_MS[self.config.profile]
-  self.partition = assert(swim.partition(self.world, {
-    window_ms = window_ms, heal_ms = window_ms // 2, tell_ms = window_ms // 4, group_of = function (member) return member.dc end,
-  }, function (event) on_partition(self, event) end))
-  local options = {
-    node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
-    leave_timeout_ms = LEAVE_MS, seeds = self.config.join, record = self.config.record,
-    payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
-  }
-  for name, value in sorted(self.config.membership) do options[name] = value end
-  local opened, err, code = swim.open(self.world, options, function (event)
-    errors.call("swim.event", { kind = event.kind, member = event.member.name }, on_member, self, event)
-  end)
-  if not opened then return nil, err, code end
-  self.swim = opened
-  return true
-end
-
 --- Members with what their payload says of them.
-function node:members()
-  local out = {}
-  for i, m in ipairs(self.swim and self.swim:members() or {}) do
-    m.role, m.dc, m.cores = facts_of(m)
-    out[i] = m
-  end
-  return out
-end
+function node:members() return membership.list(self) end
 
 --- Hooks run to their end with the site's arguments; handlers are tasks and get the role's state, the body and the peer.
 local function wire(self, script)
   self.hooks = errors.hooks()
   if script.hooks then
-    for site, fn in sorted(script.hooks(self.state)) do self.hooks:wire(site, fn) end
+    local hooks = script.hooks(self.state)
+    local fine, wrong, word = node.check_hooks(self.path, self.role, hooks)
+    if not fine then return nil, wrong, word end
+    for site, fn in sorted(hooks) do self.hooks:wire(site, fn) end
   end
   for name, fn in sorted(script.answers or {}) do
     local info = debug.getinfo(fn, "uS")
@@ -292,12 +181,14 @@ function node.start(options)
     scope = task.scope("node"), started_ns = options.world:now_ns(),
     -- Two starts of one node differ in it; it is compared for equality only.
     generation = options.world:random() >> 1,
+    untaken = {},  -- Member events that a hook did not take, by name.
+    payloads = {}, -- Payloads that could not be read and were reported: their version, by name.
   }, node)
   self.journal = assert(swim.journal(self.world, { kept = JOURNAL_KEPT, epoch = self.generation % (1 << 26) + 1 }))
-  self.name = config.name ~= "" and config.name or ("%s-%04x"):format(self.role, self.world:random(65536) - 1)
-  self.config.data = config.data ~= "" and config.data or ".shoal/" .. self.name
+  self.name = data.name(config, self.role, self.world)
+  self.config.data = data.folder(config, self.name)
   local steps = {
-    { "log", open_log }, { "policies", open_policies }, { "transport", open_transport },
+    { "log", open_log }, { "data", data.lock }, { "policies", open_policies }, { "transport", open_transport },
     { "role", function ()
       local ok, state, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.start, self)
       if not ok then return nil, tostring(state), "FAILED" end
@@ -309,7 +200,7 @@ function node.start(options)
       local ok, wired, problem, word = errors.handle("role.start", { role = self.role }, wire, self, script)
       if not ok then return nil, tostring(wired), "CONFIG" end
       return wired, problem, word
-    end }, { "membership", open_swim }, { "watch", watch },
+    end }, { "membership", membership.open }, { "watch", watch },
     { "ready", function ()
       if not script.ready then return true end
       local ok, done, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.ready, self.state)
@@ -341,7 +232,7 @@ function node:stop(reason)
   if self.swim then
     local left = task.future("swim leave")
     self.swim:leave(function () left:set(true) end)
-    local ok, err, code = left:await(2 * LEAVE_MS)
+    local ok, err, code = left:await(2 * membership.LEAVE_MS)
     if not ok then errors.report("node.leave", { node = self.name }, err, code) end
     self.swim:close()
   end
@@ -349,6 +240,7 @@ function node:stop(reason)
   self.journal:close()
   if self.rpc then self.rpc:close() end
   self.scope:close()
+  data.unlock(self)
   local balanced, problem = errors.finish()
   self.summary = errors.summary()
   log.info("node.end", { errors = self.summary, balanced = balanced or false, problem = problem })

@@ -1,8 +1,8 @@
 --- Hooks: operators' functions, hung on sites by name and called isolated from each other.
 ---
----   local hooks = errors.hooks { "correlation.detected", "correlation.healed" }
----   local handle = hooks:wire("correlation.detected", function (event) ... end)
----   hooks:fire("correlation.detected", { event = e.name }, e)      -- each runs; a failing one is one incident
+---   local hooks = errors.hooks { "swim.member", "swim.partition" }
+---   local handle = hooks:wire("swim.member", function (event) ... end)
+---   hooks:fire("swim.member", { member = m.name, kind = e.kind }, e)      -- each runs; a failing one is one incident
 ---   hooks:unwire(handle)
 ---
 --- All run over a snapshot: one that is wired during a firing waits for the next; one that is unwired during it does not

@@ -1,0 +1,45 @@
+--- config: the settings of a node, their defaults, and what must hold across them.
+local schema = require "shoal.base.schema"
+local swim = require "shoal.member.swim"
+
+local NAME = "^[%w][%w%-_%.]*$"
+local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
+
+--- What `shoal run` takes, as options or in a config file. Every time is in milliseconds.
+return schema.record({
+  name = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = "the node's name; default: role and port" },
+  cluster = schema.string { default = "shoal", max = 64, pattern = NAME },
+  dc = schema.string { default = "", max = 64, pattern = NAME_OR_NONE },
+  bind = schema.string { default = "127.0.0.1:0", doc = "address for streams and datagrams; loopback only while there are no keys" },
+  join = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
+  gates = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
+  connect = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
+  data = schema.string { default = "", doc = "folder for what must survive a restart" },
+  log = schema.string { default = "", doc = "JSON-lines file; empty: stderr" },
+  log_level = schema.enum { "debug", "info", "warning", "error", "critical", default = "info" },
+  policies = schema.string { default = "", doc = "folder of policy scripts; empty: the shipped ones" },
+  profile = schema.enum { "local", "lan", "wan", default = "local" },
+  membership = schema.record(swim.tunables, nil, { default = {}, doc = "values of lua/shoal/member/swim.lua other than the profile's" }),
+  record = schema.string { default = "", max = 1024, doc = "file for all that membership is told, for swim.replay" },
+  cores = schema.integer { default = 4, min = 1, max = 4096 },
+  flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
+  push_ms = schema.integer { default = 250, min = 10, max = 60000 },
+  heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
+  -- Ten heartbeats: a manager that restarts in that time is taken back with what it runs.
+  dc_silent_ms = schema.integer { default = 10000, min = 200, max = 600000 },
+  dc_forget_ms = schema.integer { default = 86400000, min = 1000, max = 864000000, doc = "how long a gate keeps a manager that is silent" },
+  manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
+  gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
+  -- A finished job's key is kept for 300 s whatever the bytes.
+  retention_ms = schema.integer { default = 86400000, min = 0, max = 2592000000, doc = "how long a finished job is kept" },
+  retention_bytes = schema.integer { default = 268435456, min = 0, max = 1 << 40, doc = "what finished jobs may take; the oldest go first" },
+  -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
+  fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },
+  progress_per_s = schema.integer { default = 20000, min = 1, max = 10000000, doc = "progress messages a leader takes a second" },
+  -- How long a callback of a script may run before it is interrupted; 0: for ever. Membership calls us dead long before.
+  hang_ms = schema.integer { default = 10000, min = 0, max = 3600000 },
+  stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
+}, function (c)
+  if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end
+  if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
+end)

@@ -1,0 +1,39 @@
+--- watch: what the transport and membership refuse or lose has no caller who would hear of it. Each look reports what became
+--- more since the last one.
+local errors = require "shoal.base.errors"
+local sorted = require "shoal.base.sorted"
+
+local WATCH_MS = 1000
+local SWEEP_CYCLES = 30 -- Twice that long a peer that is gone is kept.
+
+---@param self table  the node
+---@return true
+return function (self)
+  local told = {}
+  local function look(site, prefix, counts)
+    for what, total in sorted(counts) do
+      local name = prefix .. what
+      if type(total) == "number" and total > (told[name] or 0) then
+        errors.report(site, { what = name, more = total - (told[name] or 0), total = total }, name, "REFUSED")
+        told[name] = total
+      end
+    end
+  end
+  self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
+    local c = self.rpc:counts()
+    look("net.refused", "", {
+      accept_errors = c.accept_errors, unsent_replies = c.unsent_replies,
+      stray_replies = c.stray_replies, control_overflows = c.control_overflows,
+    })
+    look("net.refused", "", c.refused)
+    look("net.refused", "fault.", c.faults)
+    if self.swim then
+      local counts = self.swim:counts()
+      look("swim.refused", "", counts.refused)
+      -- A node whose datagrams do not leave is buried by the others, and should know why.
+      look("swim.unsent", "", counts.send_errors or { send_failed = counts.send_failed })
+    end
+    if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end
+  end)
+  return true
+end

@@ -1,0 +1,42 @@
+--- A role's hooks are on sites that its role has.
+local errors = require "shoal.errors"
+local node = require "shoal.node.node"
+
+describe("a role's hooks", function ()
+  before_each(function ()
+    errors.reset()
+    errors.site { name = "spec.of_gates", role = "gate", hook = { args = { "event" } } }
+    errors.site { name = "spec.of_any", role = "any", hook = { args = { "event" } } }
+  end)
+  after_each(errors.reset)
+
+  local function f(_) end
+
+  it("are taken where the role has the site", function ()
+    assert.is_true(node.check_hooks("gate.lua", "gate", { ["spec.of_gates"] = f, ["spec.of_any"] = f }))
+    assert.is_true(node.check_hooks("worker.lua", "worker", { ["spec.of_any"] = f }))
+  end)
+
+  it("D17: are refused on another role's site, an unknown one, or with a wrong arity: all at once, by name", function ()
+    local ok, err, code = node.check_hooks("worker.lua", "worker", { ["spec.of_gates"] = f, ["lease.expired"] = f,
+      ["spec.of_any"] = function () end })
+    assert.is_nil(ok)
+    assert.equal("CONFIG", code)
+    assert.truthy(err:find('worker.lua: hooks["spec.of_gates"]: a site of the gate, which a worker never fires', 1, true), err)
+    assert.truthy(err:find("no hook is named lease.expired", 1, true), err)
+    assert.truthy(err:find("takes 0 arguments", 1, true), err)
+  end)
+
+  it("of a script that is not started are read without its state", function ()
+    local role = { name = "worker", hooks = function (state)
+      return { ["spec.of_any"] = function (event) state.lead:gone(event) end, ["spec.of_gates"] = state.lead.hook and f }
+    end }
+    assert.is_nil(node.check_role_hooks("w.lua", role))
+    role.hooks = function () error "no" end
+    assert.truthy(select(2, node.check_role_hooks("w.lua", role)):find "w.lua: hooks: .*no")
+    role.hooks = function () return 5 end
+    assert.truthy(select(2, node.check_role_hooks("w.lua", role)):find "expected a table, found number")
+    role.hooks = nil
+    assert.is_true(node.check_role_hooks("w.lua", role))
+  end)
+end)
