@@ -343,7 +343,7 @@ local function check_worker(self, look, live)
   local w, sum = look.worker, 0
   for key, run in sorted(w.runs) do
     if not run.released then sum = sum + run.cores end
-    if run.state == "running" then
+    if run.state == "running" or run.state == "cancelling" then
       local fences = live[key] or {}
       live[key] = fences
       if fences[run.fence] then broken(self, "%s runs on %s and %s under one fence", key, fences[run.fence], look.name) end
