@@ -102,8 +102,8 @@ local function opened(options)
     stop = function (record) self.ended.stop[#self.ended.stop + 1] = record.part end,
     folder = options.folder, restored = options.restored,
   })
-  function self:run(ms) self.world:run(ms) end
-  function self:named(name)
+  function self.run(_, ms) self.world:run(ms) end
+  function self.named(_, name)
     local out = {}
     for _, call in ipairs(self.calls) do if call.name == name then out[#out + 1] = call end end
     return out
