@@ -3,7 +3,6 @@ local ack = require "shoal.wire.ack"
 local check = require "shoal.job.check"
 local errors = require "shoal.base.errors"
 local fake_world = require "spec.support.fake_world"
-local incidents = require "shoal.job.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
 local messages = require "shoal.wire.messages"
@@ -208,17 +207,11 @@ describe("a worker's result", function ()
     assert.equal(32, n)
   end)
 
-  it("brings this node's incidents of its part, whatever a policy made of them", function ()
+  it("brings this node's incidents of its part, and its child's", function ()
     errors.report("exec.child", { job = "j", workflow = "one", part = "one/1", attempt = 1, pid = 1 }, "first")
-    errors.report("exec.child", { job = "j", workflow = "one", part = "one/1", attempt = 1, pid = 1 }, "second")
     errors.report("exec.child", { job = "j", workflow = "one", part = "one/2", attempt = 1, pid = 1 }, "another part's")
-    local all = errors.incidents()
-    all[1].ids = nil
-    all[2].message = function () end
-    local _, inner = sent(verdict())
-    assert.equal(1, #inner.incidents)
-    assert.equal("?", inner.incidents[1].message)
-    all[3].ids = 5
-    assert.equal(1, #incidents.of("j"))
+    local _, inner = sent(verdict { incidents = { { id = "c#1", site = "exec.vu", message = "second", node = "c", level = "warning" } } })
+    assert.same({ "first", "second" }, { inner.incidents[1].message, inner.incidents[2].message })
+    assert.equal(2, #inner.incidents)
   end)
 end)

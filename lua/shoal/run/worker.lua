@@ -10,7 +10,7 @@
 --- greatest fence is remembered while the part is known, and for fence_ms after that; a lower one is refused and counted.
 ---
 --- Results that an earlier life of this worker left on disk stand here as parts that are reporting, without cores.
-local incidents = require "shoal.job.incidents"
+local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
 local machine = require "shoal.base.machine"
@@ -135,8 +135,6 @@ end
 local function on_result(self, run, verdict)
   local body = run.body
   move(run, "reporting")
-  local told = incidents.of(body.job, body.part)
-  for _, incident in ipairs(incidents.all(verdict.incidents)) do told[#told + 1] = incident end
   for _, line in ipairs(verdict.log or {}) do -- What the script printed.
     log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
   end
@@ -144,7 +142,8 @@ local function on_result(self, run, verdict)
   self.reports:result({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
     leader_name = body.leader_name, state = lost and "lost" or verdict.state, reason = verdict.reason,
-    stats = stats.small(verdict.summary or {}), result = stats.pack { stats = verdict.stats, incidents = told },
+    stats = stats.small(verdict.summary or {}),
+    result = stats.pack { stats = verdict.stats, incidents = incidents.of(body, verdict.incidents) },
   }, function () accepted(self, run) end)
 end
 

@@ -1,5 +1,5 @@
---- incidents: those of one job or part, as results carry them. Incidents pass through policies, which operators edit, and those of a
---- child come from another process: here each is read whatever its shape, and what cannot be read is left out.
+--- incidents: those of a part, as its result carries them. A child's come from another process: each is read whatever its shape, and
+--- what cannot be read is left out.
 local errors = require "shoal.base.errors"
 
 local incidents = {}
@@ -36,16 +36,13 @@ function incidents.all(list)
   return out
 end
 
---- This node's latest incidents of a job, or of one of its parts.
----@param job string
----@param part? string
+--- All incidents of a part: this node's, then those that its child gave.
+---@param body { job: string, part: string }
+---@param of_child any
 ---@return table[]
-function incidents.of(job, part)
-  local out = {}
-  for _, incident in ipairs(errors.incidents()) do
-    local ids = type(incident) == "table" and incident.ids
-    if type(ids) == "table" and ids.job == job and (part == nil or ids.part == part) then out[#out + 1] = incidents.told(incident) end
-  end
+function incidents.of(body, of_child)
+  local out = incidents.all(errors.incidents_of { job = body.job, part = body.part })
+  for _, incident in ipairs(incidents.all(of_child)) do out[#out + 1] = incident end
   return out
 end
 
