@@ -259,7 +259,7 @@ describe("F70: a cluster under attack", function ()
     for _, evil in ipairs(evils) do evil:close() end
     evils = {}
     calm()
-    cluster.wait("the worker's cores to be free", function () return c:eval(at "w1", "node.state.worker.claimed") == "0" end)
+    cluster.wait("the worker's cores to be free", function () return c:eval(at "w1", "node.state.worker:claimed()") == "0" end)
     for _, name in ipairs(NODES) do
       cluster.wait(name .. " to hold few descriptors", function () return descriptors(name) < 30 end)
       assert.equal("true", c:eval(at(name), "require('shoal.errors').balance() == true"))

@@ -16,7 +16,9 @@ describe("ack", function ()
     for _, level in ipairs(ack.levels) do
       assert.same({ level = level, legacy = false }, ack.parse(ack.encode { level = level }))
     end
-    local value = { level = "none", leader = "m2", leader_address = "127.0.0.1:9", fence = 7, known = true, delay_ms = 100 }
+    local value = {
+      level = "none", leader = "m2", leader_address = "127.0.0.1:9", fence = 7, delay_ms = 100, unknown = { 1, 500 }, stop = { 2 },
+    }
     local parsed = ack.parse(ack.encode(value))
     value.legacy = false
     assert.same(value, parsed)

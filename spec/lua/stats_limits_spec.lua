@@ -210,6 +210,18 @@ describe("names", function ()
     assert.equal(15000, sum)
   end)
 
+  it("leave our own timer apart, whatever a script calls its own", function ()
+    local r = stats.recorder()
+    for i = 1, 1000 do
+      r:time(("a%04d"):format(i), 1)
+      r:time("iteration", 1)
+    end
+    local record = r:export(1)
+    assert.equal(1000, histogram.decode(record.timers.iteration):count())
+    assert.equal(800, histogram.decode(record.timers[stats.OTHER]):count())
+    assert(stats.check(record))
+  end)
+
   it("are at most NAME_BYTES_MAX long, and apart all the same", function ()
     local long = ("x"):rep(stats.NAME_BYTES_MAX)
     assert.equal(long, stats.short(long))

@@ -147,13 +147,37 @@ describe("a request", function ()
     assert.equal(300, record.counts.requests)
   end)
 
+  it("may use any names, however many and long: 200 are kept, and no number is lost", function ()
+    local state, _, record = run([[return function (vu)
+      for i = 1, 1000 do
+        local name = "\0\xff" .. ("n"):rep(300) .. i
+        vu:check(name, i % 2 == 0)
+        vu:count(name, 2)
+        vu:time(name, 1)
+        vu.http:get("/", { name = name })
+      end
+    end]], { iterations = 1 })
+    assert.equal("completed", state)
+    assert(stats.check(record))
+    local names, n = 0, 0
+    for _, entry in pairs(record.checks) do names, n = names + 1, n + entry.passed + entry.failed end
+    assert.same({ 201, 1000 }, { names, n })
+    assert.equal(1000, record.counts.requests)
+  end)
+
   it("with the wrong arguments is the script's error, told where it stands", function ()
     local state, reason = run("return function (vu)\n vu.http:get(5) end", { iterations = 1 })
     assert.equal("failed", state)
     assert.matches("expected a url, found a number", reason)
     assert.equal("w.lua:2", errors.incidents()[1].where)
-    for _, text in ipairs { "vu:check()", "vu:count('a', 0.5)", "vu:time('a')", "vu:sleep(-1)", "vu.http:get('/', 3)" } do
-      assert.equal("failed", (run("return function (vu) " .. text .. " end", { iterations = 1 })))
+    for _, text in ipairs {
+      "vu:check()", "vu:count('a', 0.5)", "vu:count('a', '1')", "vu:count('a', false)", "vu:time('a')", "vu:time(1, 1)", "vu:sleep(-1)",
+      "vu:random(0)", "vu:random(0.5)", "vu:random('x')", "vu.http:get('/', 3)", "vu.http:get()", "vu.http:get('/', { name = 5 })",
+      "vu.http:request('/')", "vu.http:request({})", "vu.http:request({ url = '/', method = 1 })",
+    } do
+      local state_of_it, why = run("return function (vu) " .. text .. " end", { iterations = 1 })
+      assert.equal("failed", state_of_it)
+      assert.matches("^every iteration failed: w.lua:1: ", why, text)
     end
   end)
 end)

@@ -110,7 +110,7 @@ describe("backoff:", function ()
   it("F61: after an outage of their manager twenty workers do not come back in step", function ()
     local c <close> = simcluster.new { workers = 20, set = { retention_ms = 30000 } }
     local m = c.managers[1]
-    local id = submitted(c, c:job { load = { code = USERS, vus = 20, duration_ms = 20000 } })
+    local id = submitted(c, c:job { load = { code = USERS, vus = 20, duration_ms = 30000 } }) -- It outlasts the circuits.
     c:run(1500)
     c:crash(m)
     c:run(8000)

@@ -47,7 +47,7 @@ local function ended(c, id, state)
 end
 
 describe("finding 1.2, a worker's progress:", function ()
-  local IDS = "address attempt backpressure consecutive counts job manager part put_back status workflow"
+  local IDS = "address attempt backpressure consecutive counts job manager part parts put_back status workflow"
 
   it("F45, F69: each failed send is one incident with its ids, and the newest record goes back", function ()
     local c <close> = t2()
@@ -123,13 +123,13 @@ describe("finding 1.2, a worker's progress:", function ()
     local id, w, m = long(c, 25000), c.workers[1], c.managers[1]
     assert.equal(50, c:on(w, "return state.worker.reports:interval_ms()"))
     c:crash(m)
-    c:run(9000)
+    c:run(12000)
     local told = c:incidents(w, "worker.progress.send")
     local codes = {}
     for _, incident in ipairs(told) do codes[incident.ids.status] = (codes[incident.ids.status] or 0) + 1 end
     assert.truthy(codes.DISCONNECTED or codes.ECONNREFUSED or codes.TIMEOUT or codes.ECONNRESET)
     local raised = c:counts(w, "worker.progress.send").raised
-    assert.is_true(raised >= 4 and raised <= 20, "sends in 9 s: " .. raised) -- Backed off: not one every 50 ms.
+    assert.is_true(raised >= 4 and raised <= 20, "sends in 12 s: " .. raised) -- Backed off: not one every 50 ms.
     local interval = c:on(w, "return state.worker.reports:interval_ms()")
     assert.is_true(interval >= 1600 and interval <= 2400, "interval " .. interval)
     c:restart(m)
@@ -184,8 +184,8 @@ describe("finding 1.2, a worker's progress:", function ()
     local id, w = long(c), c.workers[1]
     local before = c:counts(w, "worker.progress.flush_loop").raised
     c:on(w, [[ local n = 0; state.worker.reports.flush = function () n = n + 1; error("boom " .. n) end ]])
-    c:run(60)
-    assert.equal(before + 1, c:counts(w, "worker.progress.flush_loop").raised)
+    c:run(300) -- The loop begins with the next record, which comes every 200 ms.
+    assert.is_true(c:counts(w, "worker.progress.flush_loop").raised > before)
     c:run(8000)
     local told = c:incidents(w, "worker.progress.flush_loop")
     assert.equal("buffered consecutive cycle next_delay_ms", names(told[1].ids))

@@ -50,7 +50,7 @@ describe("rough edges:", function ()
       c:on(w, ([[ require("shoal.runner").start = function () %s end ]]):format(case[2]))
       local final = ended(c, submitted(c, c:job { one = { work = "one 100", retries = 0 } }), "failed")
       assert.truthy(final.reason:find("no process today", 1, true), final.reason)
-      local left = c:on(w, "return { claimed = state.worker.claimed, run = next(state.worker.runs), fence = next(state.worker.fences) }")
+      local left = c:on(w, "return { claimed = state.worker:claimed(), run = next(state.worker.runs), fence = next(state.worker.fences) }")
       assert.same({ claimed = 0 }, left)
     end)
   end

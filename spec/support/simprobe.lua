@@ -11,9 +11,9 @@ local probe = {}
 local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true }
 
 local function worker_of(w)
-  local out = { cores = w.cores, claimed = w.claimed, runs = {} }
+  local out = { cores = w.cores, claimed = w:claimed(), runs = {} }
   for key, run in sorted(w.runs) do
-    out.runs[key] = { fence = run.body.fence, state = run.state, cores = run.cores, released = run.released or false }
+    out.runs[key] = { fence = run.body.fence, state = run.state, cores = run.cores, released = run.state == "reporting" }
   end
   return out
 end

@@ -29,13 +29,15 @@ end
 
 -- ---- worker: progress to whoever leads the job (1.2, 1.3, 2.2) ----
 site("worker.progress.send", "worker", "warning",
-  { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
+  { "job", "workflow", "part", "parts", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
     "put_back" },
   "a progress record could not be sent; the newest goes back and is sent again")
 site("worker.progress.redirect", "worker", "warning", { "job", "workflow", "part", "address" },
   "nobody could be asked who leads a job whose leader does not answer")
 site("worker.result.send", "worker", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
   "a final result was not accepted; it is sent again until it is")
+site("worker.result.spill", "worker", "error", { "job", "part", "file" },
+  "a result that waits for its leader could not be written to disk, read back or removed")
 site("worker.progress.flush_loop", "worker", "error", { "buffered", "cycle", "consecutive", "next_delay_ms" },
   "the loop that flushes progress failed; it goes on after a backoff")
 site("worker.progress.ack", "worker", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
@@ -44,7 +46,7 @@ site("worker.forget", "worker", "warning", {}, "the memory of parts that ended c
 
 -- ---- manager: the same towards the gates ----
 site("manager.progress.send", "manager", "warning",
-  { "job", "workflow", "part", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
+  { "job", "workflow", "part", "parts", "manager", "address", "attempt", "consecutive", "status", "counts", "backpressure",
     "put_back" },
   "a datacenter's progress could not be sent to the gate; the newest goes back and is sent again")
 site("manager.progress.flush_loop", "manager", "error", { "buffered", "cycle", "consecutive", "next_delay_ms" },
@@ -55,6 +57,8 @@ site("manager.progress.redirect", "manager", "warning", { "job", "workflow", "pa
   "no gate could be asked who leads a job")
 site("manager.result.send", "manager", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
   "a datacenter's result was not accepted by the gate; it is sent again until it is")
+site("manager.result.spill", "manager", "error", { "job", "part", "file" },
+  "a result that waits for its leader could not be written to disk, read back or removed")
 site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a gate failed; the next comes after a backoff")
 
 -- ---- gate: datacenters by their heartbeats ----

@@ -46,6 +46,23 @@ local function copied(map)
   return out
 end
 
+local COUNTS_MAX = 32 -- Ours have seven.
+
+--- Counts as progress and results carry them beside a record: at most COUNTS_MAX of them, those whose names sort first.
+---@param counts table<string, integer>
+---@return table<string, integer>
+function stats.small(counts)
+  local n = 0
+  for _ in next, counts do n = n + 1 end -- order-free: a count
+  if n <= COUNTS_MAX then return counts end
+  local out, left = {}, COUNTS_MAX
+  for name, count in sorted(counts) do
+    if left == 0 then break end
+    out[name], left = count, left - 1
+  end
+  return out
+end
+
 --- Merge records into one. One that is malformed is a refusal of it all, not a hole in the sum.
 ---@param records table[]
 ---@return table? record, string? err, string? code

@@ -1,274 +1,256 @@
---- reports: progress and results, from whoever runs parts to whoever leads them. A worker reports to its managers with it, a
+--- reports: progress and results, from an executor to the leaders of its parts. A worker reports to its managers with it, a
 --- manager to its gates.
 ---
---- Progress: the newest record of each part waits, so the buffer is as large as the work. The flush loop sends what waits; a
---- failed send goes back unless a newer record is there, and is one incident (FAILURES 1.2). The ack carries the level of
---- backpressure and who leads; it is parsed whole, then applied whole, *none* included (FAILURES 1.3).
+---   progress   the newest record of each part waits, so the buffer is as large as the work. Each leader has a flush loop of its
+---              own while something waits for it (reports/progress.lua), so one that does not answer delays no other.
+---   results    each is sent until its leader has accepted it (reports/results.lua). What does not fit the memory waits on
+---              disk (reports/spill.lua).
 ---
---- Results: each is sent until its leader has accepted it. After TRIES_MAX quick tries it waits 5 s * 2^n up to 60 s. One that
---- can never arrive (too large for a message, or unreadable there) is sent as a failure that says so.
----
---- What is known of a job (its live parts, where its leader is) goes with its last part; nothing here outlives the work.
-local ack = require "shoal.wire.ack"
-local backoff = require "shoal.base.backoff"
+--- What is known of a job (its live parts, the address of its leader) goes with its last part. While nothing waits, no task, timer
+--- or loop of this module exists.
 local errors = require "shoal.base.errors"
-local job = require "shoal.job.spec"
+local progress = require "shoal.run.reports.progress"
+local results = require "shoal.run.reports.results"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 local reports = {}
 reports.__index = reports
 
-local FLUSH_CAP_MS = 2000      -- The loop's own backoff ends here.
 local SEND_MS = 2000
-local LEVEL_MS = 10000         -- A level that no ack refreshed for so long has expired.
-local DELAY_MS = { none = 0, throttle = 100, batch = 500, reject = 1000 }
-local ASK_AFTER = 2            -- Failures to one leader before another is asked who leads.
-local ASK_EVERY_MS = 1000      -- ... at most so often a job, jittered.
-local TRIES_MAX = 4
-local RESULT_MS = 5000
-local NOTHING = job.pack({})
+local ASK_EVERY_MS = 1000 -- A job's leader is asked for at most so often, jittered.
+
+---@class Reports
+---@field jobs table<string, { parts: table<string, ReportPart>, count: integer, asked_ms: number, redirect: string? }>
+---@field leaders table<string, ReportLeader>  by address
+
+---@class ReportPart   a live part
+---@field key string
+---@field job string
+---@field seq integer
+---@field fence integer         of its newest attempt
+---@field over integer          the greatest fence of a result: of that attempt and earlier ones no progress is sent
+---@field record? table         the newest, while it waits
+---@field order? integer        of the first record that waits; the least goes first
+---@field leader? ReportLeader  to which it waits to be sent
+
+---@class ReportLeader
+---@field address string
+---@field name string
+---@field waiting table<string, ReportPart>
+---@field count integer      of those
+---@field failures integer   of progress, in a row
+---@field unreadable integer acks, in a row
+---@field fruitless integer  flushes in a row with which nothing arrived
+
+---@class ReportsOptions
+---@field owner "worker"|"manager"  names the sites: "worker.progress.send"
+---@field interval_ms number        between two flushes
+---@field others fun(): string[]    addresses that may know who leads
+---@field unknown fun(record: table)  hears of an attempt of which the leader that dispatched it knows nothing any more
+---@field stop? fun(record: table)  hears of an attempt that its leader does not count any more; `unknown` without
+---@field folder? string            where results wait that do not fit the memory; without, all of them wait in memory
+---@field restored? fun(record: table): fun(stale: boolean)  hears of each result that an earlier life of this node left in
+---  `folder`, and returns what is called when it is accepted
 
 ---@param node table
----@param options { owner: "worker"|"manager", interval_ms: number, others: fun(): string[], unknown: fun(record: table) }
---- `owner` names the sites ("worker.progress.send"); `others` lists addresses that may know who leads; `unknown` hears of an attempt
---- that the leader it came from knows nothing of any more.
+---@param options ReportsOptions
 function reports.open(node, options)
   local self = setmetatable({
-    node = node, options = options, scope = task.scope("reports", node.scope), waiting = {}, seqs = {}, jobs = {},
-    leaders = {}, results = {}, level = "none", level_ms = 0, fruitless = 0,
+    node = node, options = options, scope = task.scope("reports", node.scope), jobs = {}, leaders = {}, orders = 0, level_ms = 0,
     site = {
       send = options.owner .. ".progress.send", ack = options.owner .. ".progress.ack",
       loop = options.owner .. ".progress.flush_loop", result = options.owner .. ".result.send",
-      redirect = options.owner .. ".progress.redirect",
+      spill = options.owner .. ".result.spill", redirect = options.owner .. ".progress.redirect",
     },
   }, reports)
-  self.scope:loop(self.site.loop, function () return { buffered = self:counts().waiting } end, {
-    interval_ms = function () return self:interval_ms() end,
-    backoff_ms = { options.interval_ms, FLUSH_CAP_MS },
-  }, function () self:flush() end)
+  self.results = results.open(self)
   return self
 end
 
---- The flush interval now: the set one, and what the leader's level adds while it is fresh. While nothing at all goes out it
---- doubles up to FLUSH_CAP_MS, +-20 %, and one send that succeeds ends that.
-function reports:interval_ms()
-  if self.level ~= "none" and task.now_ms() - self.level_ms >= LEVEL_MS then self.level = "none" end
-  local interval_ms = self.options.interval_ms + DELAY_MS[self.level]
-  if self.fruitless == 0 then return interval_ms end
-  return math.min(FLUSH_CAP_MS, interval_ms * 2 ^ math.min(self.fruitless, 16)) * (0.8 + 0.4 * self.node.world:unit())
-end
+-- Jobs, and the leaders of them ----------------------------------------------------------------------------------------
 
-local function key_of(record) return record.job .. " " .. record.part end
+--- A part's name over all jobs.
+function reports.key_of(record) return record.job .. " " .. record.part end
 
 --- This part is live, and so is what is known of its job.
-local function live(self, record)
+---@return ReportPart
+function reports:live(record)
   local known = self.jobs[record.job]
   if not known then
     known = { parts = {}, count = 0, asked_ms = 0 }
     self.jobs[record.job] = known
   end
-  local key = key_of(record)
-  if not known.parts[key] then known.parts[key], known.count = true, known.count + 1 end
+  local key = reports.key_of(record)
+  local part = known.parts[key]
+  if not part then
+    part = { key = key, job = record.job, seq = 0, fence = record.fence, over = 0 }
+    known.parts[key], known.count = part, known.count + 1
+  end
+  part.fence = math.max(part.fence, record.fence)
+  return part
 end
 
---- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
---- `since`: above all numbers that an earlier life of this node gave to the same attempt.
-function reports:progress(record)
-  live(self, record)
-  local key = key_of(record)
-  local seq = (self.seqs[key] or record.since or 0) + 1
-  self.seqs[key] = seq
-  record.seq = seq
-  self.waiting[key] = record
+--- The leader at an address. `record` names it if its dispatch came from there.
+---@return ReportLeader
+function reports:leader_at(address, record)
+  local leader = self.leaders[address]
+  if not leader then
+    leader = {
+      address = address, name = "?", waiting = {}, count = 0, failures = 0, unreadable = 0, fruitless = 0, full = 0, level = "none",
+      level_ms = 0, queue = results.queue(),
+    }
+    self.leaders[address] = leader
+  end
+  if leader.name == "?" and record and address == record.leader then leader.name = record.leader_name or "?" end
+  return leader
 end
 
---- The leader to tell of this job: where the dispatch came from, until an ack or an answer named another.
-local function leader_of(self, record)
+--- The leader to report to: the one that dispatched the part, until an ack or an answer named another.
+---@return ReportLeader
+function reports:leader_of(record)
   local known = self.jobs[record.job]
-  return known and known.redirect or record.leader
+  return self:leader_at(known and known.redirect or record.leader, record)
 end
 
---- Where a job's leader is now (nil: where its dispatch came from). A word that comes after its last part left is of no use.
-local function redirect(self, record, address)
-  local known = self.jobs[record.job]
-  if known then known.redirect = address end
-end
-
-local function leader_state(self, record, address)
-  local l = self.leaders[address]
-  if not l then
-    l = { failures = 0, unreadable = 0, name = address == record.leader and record.leader_name or "?" }
-    self.leaders[address] = l
+--- A job's leader is at `address` now (nil: where its dispatch came from). What waits goes there.
+function reports:redirect(job, address)
+  local known = self.jobs[job]
+  if not known or known.redirect == address then return end
+  known.redirect = address
+  for _, part in sorted(known.parts) do
+    if part.record then progress.place(self, part) end
   end
-  return l
+  self.results:redirected(job)
 end
 
--- Acks -----------------------------------------------------------------------------------------------------------------
-
-local function apply_ack(self, record, address, bytes)
-  local leader = leader_state(self, record, address)
-  local parsed, err, class = ack.parse(bytes)
-  if not parsed then
-    leader.unreadable = leader.unreadable + 1
-    errors.report(self.site.ack, {
-      workflow = record.workflow, job = record.job, manager = leader.name, payload_bytes = #bytes, first_byte = bytes:byte(1) or -1,
-      class = class, consecutive = leader.unreadable, -- The policy makes the tenth a warning.
-    }, err, class)
-    return
-  end
-  leader.unreadable = 0
-  self.level, self.level_ms = parsed.level, task.now_ms()
-  if parsed.leader and parsed.leader ~= "" then leader.name = parsed.leader end
-  local named = parsed.leader_address
-  if parsed.stop then
-    self.options.unknown(record)
-  elseif parsed.unknown or parsed.known == false then
-    if address == record.leader then self.options.unknown(record) else redirect(self, record, nil) end
-  elseif named and named ~= "" and named ~= address then
-    redirect(self, record, named)
-  end
+--- A leader was heard of: what waited for it to come back is tried at once.
+---@param address string
+function reports:heard(address)
+  local leader = self.leaders[address]
+  if leader then self.results:heard(leader) end
 end
 
--- Progress -------------------------------------------------------------------------------------------------------------
-
---- Ask another who leads this job. Answers come as a redirect; no answer is one more incident.
-local function ask_who_leads(self, record, failed_address)
-  local now, known = task.now_ms(), self.jobs[record.job]
-  if not known or now < known.asked_ms then return end
-  known.asked_ms = now + ASK_EVERY_MS * (1 + 0.2 * self.node.world:unit())
-  self.scope:spawn(self.site.redirect, { job = record.job, workflow = record.workflow, part = record.part }, function ()
-    for _, address in ipairs(self.options.others()) do
-      if address ~= failed_address then
-        local reply, err, code = self.node.rpc:peer(address):call("lead.who", { job = record.job }, { timeout_ms = SEND_MS })
-        if reply and reply.address ~= "" then
-          return redirect(self, record, reply.address)
-        elseif not reply then
-          errors.report(self.site.redirect, {
-            job = record.job, workflow = record.workflow, part = record.part, address = address,
-          }, err, code)
-        end
-      end
-    end
-    redirect(self, record, nil) -- Nobody knows: where the dispatch came from is the best guess.
-  end)
-end
-
-local function failed(self, record, address, err, code)
-  local key, leader = key_of(record), leader_state(self, record, address)
-  leader.failures = leader.failures + 1
-  local put_back = not self.waiting[key] and self.seqs[key] ~= nil -- Neither a newer one there, nor the part over.
-  if put_back then self.waiting[key] = record end
-  errors.report(self.site.send, {
-    job = record.job, workflow = record.workflow, part = record.part, manager = leader.name, address = address,
-    attempt = record.attempt, consecutive = leader.failures, status = code, counts = record.stats.requests or 0,
-    backpressure = self.level, put_back = put_back,
-  }, err, code)
-  if leader.failures >= ASK_AFTER then ask_who_leads(self, record, address) end
-end
-
---- Send all that waits, each part by itself.
-function reports:flush()
-  local batch, sent, tried = {}, 0, 0
-  for _, record in sorted(self.waiting) do batch[#batch + 1] = record end
-  self.waiting = {}
-  local calls = {}
-  for i, record in ipairs(batch) do
-    local address = leader_of(self, record)
-    calls[i] = { record = record, address = address, future = self.node.rpc:peer(address):start("part.progress", { parts = { {
-      job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
-      seq = record.seq, stats = record.stats,
-    } } }, { timeout_ms = SEND_MS }) }
-  end
-  for _, c in ipairs(calls) do
-    local bytes, err, code = c.future:await()
-    tried = tried + 1
-    if bytes then
-      sent = sent + 1
-      leader_state(self, c.record, c.address).failures = 0
-      apply_ack(self, c.record, c.address, bytes)
-    else
-      failed(self, c.record, c.address, err, code)
-    end
-  end
-  if sent > 0 then self.fruitless = 0 elseif tried > 0 then self.fruitless = self.fruitless + 1 end
-end
-
---- A result has gone: what was known for its part's sake goes, and with the last part what was known of the job.
-local function forget(self, record)
-  local key, known = key_of(record), self.jobs[record.job]
-  if not known or not known.parts[key] then return end
+--- What was known for a part's sake goes, and with the last part what was known of the job.
+function reports:forget(record)
+  local key, known = reports.key_of(record), self.jobs[record.job]
+  local part = known and known.parts[key]
+  if not part or part.fence > record.fence then return end -- A newer attempt is live.
+  progress.withdraw(part)
   known.parts[key], known.count = nil, known.count - 1
   if known.count > 0 then return end
   self.jobs[record.job] = nil
   if next(self.jobs) then return end
   for address, leader in sorted(self.leaders) do -- Only what goes wrong in a row is remembered from job to job.
-    if leader.failures == 0 and leader.unreadable == 0 then self.leaders[address] = nil end
+    if leader.failures == 0 and leader.unreadable == 0 and leader.count == 0 then self.leaders[address] = nil end
   end
 end
 
--- Results --------------------------------------------------------------------------------------------------------------
+-- Asking who leads -----------------------------------------------------------------------------------------------------
 
---- A result that its leader can never take becomes a failure that says why, for the part must end all the same.
-local function cut_down(record, err)
-  if record.result == NOTHING then record.stats = {} end -- Not even so.
-  record.state, record.result = "failed", NOTHING
-  record.reason = ("the part ended, but its result could not be handed over: %s"):format(err)
+--- A record of each job that has something to report to this leader, and of whose leader it is time to ask.
+local function jobs_to_ask(self, leader)
+  local now, out = task.now_ms(), {}
+  local function add(record)
+    local known = self.jobs[record.job]
+    if known and now >= known.asked_ms then out[record.job] = out[record.job] or record end
+  end
+  for _, part in sorted(leader.waiting) do add(part.record) end
+  for _, record in ipairs(self.results:waiting_for(leader)) do add(record) end
+  return out
 end
 
---- A final result: sent until accepted, or until the leader it came from says that it counts no more; a leader that was only
---- named by somebody has no say in that. No progress of the part is sent from here on. `on_accepted(stale)` runs once then.
----@param record table  as progress, with state, reason?, result (bytes)
----@param on_accepted fun(stale: boolean)
-function reports:result(record, on_accepted)
-  local key = ("%s %s %d"):format(record.job, record.part, record.fence)
-  live(self, record)
-  self.waiting[key_of(record)], self.seqs[key_of(record)] = nil, nil
-  self.results[key] = record
-  self.scope:spawn(self.site.result, { job = record.job, workflow = record.workflow, part = record.part }, function ()
-    local quick = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
-    local slow = backoff.new(self.node.world, { base_ms = 5000, cap_ms = 60000 })
-    local try = 0
-    while true do
-      try = try + 1
-      local address = leader_of(self, record)
-      local reply, err, code = self.node.rpc:peer(address):call("part.result", {
-        job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
-        state = record.state, reason = record.reason or "", result = record.result, stats = record.stats,
-      }, { timeout_ms = RESULT_MS })
-      if reply and (reply.accepted or reply.stale and address == record.leader) then
-        self.results[key] = nil
-        forget(self, record)
-        on_accepted(reply.stale)
-        return
+--- Ask others who leads this job. An answer is a redirect; each that does not answer is one incident, and is not asked again by
+--- this round.
+local function ask(self, record, silent)
+  local known = self.jobs[record.job]
+  if not known then return end
+  known.asked_ms = task.now_ms() + ASK_EVERY_MS * (1 + 0.2 * self.node.world:unit())
+  for _, address in ipairs(self.options.others()) do
+    if not silent[address] then
+      local reply, err, code = self.node.rpc:peer(address):call("lead.who", { job = record.job }, { timeout_ms = SEND_MS })
+      if reply and reply.address ~= "" then return self:redirect(record.job, reply.address) end
+      if not reply then
+        silent[address] = true
+        errors.report(self.site.redirect, {
+          job = record.job, workflow = record.workflow, part = record.part, address = address,
+        }, err, code)
       end
-      errors.report(self.site.result, {
-        job = record.job, workflow = record.workflow, part = record.part, address = address, attempt = try, status = code or "UNKNOWN",
-      }, err or "it knows nothing of the part", code or "UNKNOWN")
-      if code == "TOO_LARGE" or code == "MALFORMED" then cut_down(record, err) end
-      if reply then redirect(self, record, nil) elseif try >= ASK_AFTER then ask_who_leads(self, record, address) end
-      task.sleep(try < TRIES_MAX and quick:next() or slow:next())
     end
+  end
+  self:redirect(record.job, nil) -- Nobody knows: where the dispatch came from is the best guess.
+end
+
+--- A leader does not answer: ask others who leads the jobs for which something waits to be sent to it.
+function reports:ask_who_leads(leader)
+  if leader.asking then return end
+  local jobs = jobs_to_ask(self, leader)
+  local _, first = next(jobs) -- order-free: for the ids of the task only
+  if not first then return end
+  leader.asking = self.scope:spawn(self.site.redirect, { job = first.job, workflow = first.workflow, part = first.part }, function ()
+    local free <close> = setmetatable({}, { __close = function () leader.asking = nil end })
+    local silent = { [leader.address] = true }
+    for _, record in sorted(jobs) do ask(self, record, silent) end
   end)
 end
 
---- How much waits, for people and specs.
-function reports:counts()
-  local waiting, results = 0, 0
-  for _ in sorted(self.waiting) do waiting = waiting + 1 end
-  for _ in sorted(self.results) do results = results + 1 end
-  return { waiting = waiting, results = results, level = self.level }
+-- What owners call -----------------------------------------------------------------------------------------------------
+
+--- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
+--- `since`: above all numbers that an earlier life of this node gave to the same attempt.
+function reports:progress(record)
+  local part = self:live(record)
+  if record.fence <= part.over then return end
+  part.seq = math.max(part.seq, record.since or 0) + 1
+  record.seq = part.seq
+  part.record = record
+  progress.place(self, part)
 end
 
---- Send what waits once more, then end. Waits.
+--- Send all that waits for a leader. Waits.
+---@param leader ReportLeader
+function reports:flush(leader) progress.flush(self, leader) end
+
+--- A final result: sent until it is accepted, or until the leader that dispatched the part says that it counts no more; a leader
+--- that was only named by another has no say in that. No progress of the part is sent from here on. `on_accepted(stale)` runs once then.
+---@param record table  as progress, with state, reason?, and result: bytes, or fun(): bytes?, err? that reads them when they are sent
+---@param on_accepted fun(stale: boolean)
+function reports:result(record, on_accepted)
+  local part = self:live(record)
+  part.over = math.max(part.over, record.fence)
+  if part.record and part.record.fence <= part.over then progress.withdraw(part) end
+  self.results:add(record, on_accepted)
+end
+
+--- The flush interval now, of one leader or of the slowest: the set one, and what that leader's level adds while it is fresh. While
+--- nothing at all goes out it doubles up to FLUSH_CAP_MS, +-20 %, and one send that succeeds ends that.
+---@param leader? ReportLeader
+function reports:interval_ms(leader)
+  if leader then return progress.interval_ms(self, leader) end
+  local longest = self.options.interval_ms
+  for _, each in sorted(self.leaders) do longest = math.max(longest, progress.interval_ms(self, each, not each.loop)) end
+  return longest
+end
+
+--- How much waits, for people and specs. `level` is the highest of all leaders.
+function reports:counts()
+  local waiting, level = 0, "none"
+  for _, leader in sorted(self.leaders) do
+    waiting, level = waiting + leader.count, progress.higher(level, progress.level(leader))
+  end
+  return { waiting = waiting, results = self.results.count, spilled = self.results.spilled, level = level }
+end
+
+--- Send what waits once more, then end; results that were not accepted in time go to disk. Waits.
 function reports:close(timeout_ms)
   local deadline_ms = task.now_ms() + timeout_ms
+  for _, leader in sorted(self.leaders) do progress.hurry(self, leader) end
   while task.now_ms() < deadline_ms do
     local c = self:counts()
     if c.waiting == 0 and c.results == 0 then break end
-    if c.waiting > 0 then self:flush() end
     task.sleep(20)
   end
+  self.results:keep()
   self.scope:close()
 end
 

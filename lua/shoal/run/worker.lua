@@ -1,52 +1,101 @@
---- worker: runs parts for whoever leads, one child process each, and reports what they do.
+--- worker: runs parts for the leaders of jobs, one child process each, and reports what they do.
 ---
---- The cores are counted here: a dispatch claims its cores before anything starts and the end of the run releases them, on
---- every path, so that claimed + free = cores at each instant. A part's greatest fence is remembered while the part is known; a lower
---- one is refused and counted.
-local errors = require "shoal.base.errors"
+---              child started        its verdict         result accepted
+---   CLAIMED --------------> RUNNING -----------> REPORTING -------------> OVER
+---      |                      |                      ^
+---      | refused or raised    +--cancel--> CANCELLING+
+---      +--> OVER
+---
+--- A part holds its cores until its child is gone; how many are claimed is the sum over the parts, counted nowhere else. A part's
+--- greatest fence is remembered while the part is known, and for fence_ms after that; a lower one is refused and counted.
+---
+--- Results that an earlier life of this worker left on disk stand here as parts that are reporting, without cores.
+local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
+local machine = require "shoal.base.machine"
 local reports = require "shoal.run.reports"
 local runner = require "shoal.run.runner"
 local sorted = require "shoal.base.sorted"
+local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
 
 local worker = {}
 worker.__index = worker
 
-local FENCES_MAX = 4096 -- Parts that ended, whose fence is remembered against late messages; for fence_ms at most.
+worker.FENCES_MAX = 4096 -- Parts that ended, whose fence is remembered against late messages; for fence_ms at most.
+
+local FORGET_MS = 50     -- Between two looks at what is to be forgotten, at least.
+local HOLDS = { claimed = true, running = true, cancelling = true } -- States in which a part holds its cores.
+
+local part = machine.define {
+  name = "worker.part", first = "claimed",
+  moves = {
+    claimed = { "running", "reporting", "over" }, running = { "cancelling", "reporting" }, cancelling = { "reporting" },
+    reporting = { "over" }, over = {},
+  },
+}
+
+local function key_of(body) return body.job .. " " .. body.part end
+
+local function move(run, to)
+  return part:move(run, to, ("%s attempt %d"):format(key_of(run.body), run.body.attempt))
+end
+
+--- What is kept of a dispatch: its payload is large, and of no use once the child has it.
+local function slim(body)
+  return {
+    job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
+    leader_name = body.leader_name,
+  }
+end
 
 ---@param node table
 ---@param options { flush_ms: number, others: fun(): string[] }
 function worker.open(node, options)
   local self = setmetatable({
-    node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, claimed = 0, runs = {}, fences = {},
-    ended = {}, leaders = {}, stale = 0,
+    node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, runs = {}, fences = {}, ended = {}, leaders = {},
+    stale = 0,
   }, worker)
+  local function end_attempt(reason)
+    return function (record)
+      self:cancel { job = record.job, part = record.part, fence = record.fence, reason = reason, deadline_ms = 5000 }
+    end
+  end
+  local data = node.config.data
   self.reports = reports.open(node, {
-    owner = "worker", interval_ms = options.flush_ms, others = options.others,
-    unknown = function (record)
-      self:cancel { job = record.job, part = record.part, fence = record.fence, reason = "its leader knows nothing of it", deadline_ms = 5000 }
-    end,
+    owner = "worker", interval_ms = options.flush_ms, others = options.others, unknown = end_attempt "its leader knows nothing of it",
+    stop = end_attempt "its leader does not count it any more", folder = data and data ~= "" and data .. "/results-waiting" or nil,
+    restored = function (record) return self:restored(record) end,
   })
-  self.scope:loop("worker.forget", {}, { interval_ms = math.max(50, math.min(1000, node.config.fence_ms)) }, function ()
-    self:forget_old()
-  end)
   return self
 end
 
-local function key_of(body) return body.job .. " " .. body.part end
-
-local function release(self, run)
-  if run.released then return end
-  run.released = true
-  self.claimed = self.claimed - run.cores
-  assert(self.claimed >= 0)
+--- Cores that parts hold now.
+---@return integer
+function worker:claimed()
+  local sum = 0
+  for _, run in next, self.runs do -- order-free: a sum
+    if HOLDS[run.state] then sum = sum + run.cores end
+  end
+  return sum
 end
 
 local function forget_oldest(self)
   local oldest = table.remove(self.ended, 1)
   if self.fences[oldest.key] == oldest.fence and not self.runs[oldest.key] then self.fences[oldest.key] = nil end
+end
+
+--- Forget fences when their time is over. The task exists only while one is remembered.
+local function start_forgetting(self)
+  if self.forgetting then return end
+  self.forgetting = self.scope:spawn("worker.forget", {}, function ()
+    local free <close> = setmetatable({}, { __close = function () self.forgetting = nil end })
+    while self.ended[1] do
+      task.sleep(math.max(FORGET_MS, self.ended[1].until_ms - task.now_ms()))
+      self:forget_old()
+    end
+  end)
 end
 
 --- Remember the fence of a part that ended: for a bounded number of parts, and no longer than a late message may take. It never
@@ -55,7 +104,8 @@ local function remember(self, key, fence)
   fence = math.max(fence, self.fences[key] or 0)
   self.fences[key] = fence
   self.ended[#self.ended + 1] = { key = key, fence = fence, until_ms = task.now_ms() + self.node.config.fence_ms }
-  if #self.ended > FENCES_MAX then forget_oldest(self) end
+  if #self.ended > worker.FENCES_MAX then forget_oldest(self) end
+  start_forgetting(self)
 end
 
 --- Fences whose time is over.
@@ -63,36 +113,52 @@ function worker:forget_old()
   while self.ended[1] and self.ended[1].until_ms <= task.now_ms() do forget_oldest(self) end
 end
 
-local function on_result(self, run, result)
-  local body = run.body
-  release(self, run)
-  run.state = "reporting"
-  local incidents = {}
-  for _, incident in ipairs(errors.incidents()) do
-    if incident.ids.job == body.job and incident.ids.part == body.part then
-      incidents[#incidents + 1] = {
-        id = incident.id, node = incident.node, site = incident.site, level = incident.level, message = incident.message,
-        where = incident.where, count = incident.count,
-      }
-    end
-  end
-  for _, incident in ipairs(result.incidents or {}) do incidents[#incidents + 1] = incident end
-  for _, line in ipairs(result.log or {}) do -- What the script printed.
-    log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
-  end
-  self.reports:result({
-    job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
-    state = result.state, reason = result.reason, stats = result.summary or {},
-    result = job.pack({ stats = result.stats, incidents = incidents }),
-  }, function ()
-    local key = key_of(body)
-    if self.runs[key] == run then self.runs[key] = nil end
-    remember(self, key, body.fence)
-  end)
+--- Its result was accepted.
+local function accepted(self, run)
+  move(run, "over")
+  local key = key_of(run.body)
+  if self.runs[key] == run then self.runs[key] = nil end
+  remember(self, key, run.body.fence)
 end
 
---- A leader's dispatch. The same one again is answered as the first was.
-function worker:dispatch(body)
+--- A result that an earlier life of this node left behind: its part is known until its leader has it.
+function worker:restored(record)
+  local key = key_of(record)
+  local run = part:enter { body = slim(record), cores = 0 }
+  move(run, "reporting")
+  if not self.runs[key] or self.runs[key].body.fence < record.fence then self.runs[key] = run end
+  self.fences[key] = math.max(record.fence, self.fences[key] or 0)
+  return function () accepted(self, run) end
+end
+
+--- The child's verdict, as a result for its leader. One whose child was gone before its result is a lost attempt.
+local function on_result(self, run, verdict)
+  local body = run.body
+  move(run, "reporting")
+  for _, line in ipairs(verdict.log or {}) do -- What the script printed.
+    log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
+  end
+  local lost = verdict.lost and verdict.state == "failed"
+  self.reports:result({
+    job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
+    leader_name = body.leader_name, state = lost and "lost" or verdict.state, reason = verdict.reason,
+    stats = stats.small(verdict.summary or {}),
+    result = stats.pack { stats = verdict.stats, incidents = incidents.of(body, verdict.incidents) },
+  }, function () accepted(self, run) end)
+end
+
+local function on_progress(self, run, summary)
+  if not HOLDS[run.state] then return end
+  local body = run.body
+  self.reports:progress({
+    job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
+    leader_name = body.leader_name, stats = stats.small(summary),
+  })
+end
+
+--- Can this dispatch be taken? The same one again is answered as the first was.
+---@return table? answer, string? err, string? code  all nil: yes
+local function judge(self, body)
   if self.closing then return nil, self.node.name .. " is stopping", "REFUSED" end
   local key = key_of(body)
   local greatest, known = self.fences[key] or 0, self.runs[key]
@@ -103,32 +169,33 @@ function worker:dispatch(body)
   end
   if known then -- A newer attempt came back to us: the older must end first, and its cores with it.
     self.fences[key] = body.fence - 1
-    known.handle:cancel("a newer attempt was dispatched", 1000)
+    if known.handle then known.handle:cancel("a newer attempt was dispatched", 1000) end
     return nil, "an earlier attempt of this part is still being ended here", "OVERLOADED"
   end
-  local dispatch, err = job.read_dispatch(body)
+end
+
+--- A leader's dispatch.
+function worker:dispatch(body)
+  local answer, err, code = judge(self, body)
+  if answer or err then return answer, err, code end
+  local dispatch
+  dispatch, err = job.read_dispatch(body)
   if not dispatch then return nil, err, "MALFORMED" end
-  local cores = dispatch.cores or 1
-  if self.cores - self.claimed < cores then
-    return nil, ("%d of %d cores are free, %d were asked for"):format(self.cores - self.claimed, self.cores, cores), "FULL"
+  local key, cores, claimed = key_of(body), dispatch.cores or 1, self:claimed()
+  if self.cores - claimed < cores then
+    return nil, ("%d of %d cores are free, %d were asked for"):format(self.cores - claimed, self.cores, cores), "FULL"
   end
-  local run = { body = body, cores = cores, state = "running" }
-  self.claimed = self.claimed + cores
+  local run, fence_before = part:enter { body = slim(body), cores = cores }, self.fences[key]
   self.fences[key], self.runs[key] = body.fence, run
   local free <close> = setmetatable({}, { __close = function () -- Refused or raised: nothing of it stays, so that it can be sent again.
     if run.handle then return end
-    release(self, run)
-    self.runs[key], self.fences[key] = nil, greatest > 0 and greatest or nil
+    move(run, "over")
+    self.runs[key], self.fences[key] = nil, fence_before
   end })
-  local problem, code
-  run.handle, problem, code = runner.start(self.node, self.scope, dispatch, function (summary)
-    if run.state ~= "running" then return end
-    self.reports:progress({
-      job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence,
-      leader = body.leader, leader_name = body.leader_name, stats = summary,
-    })
-  end, function (result) on_result(self, run, result) end)
-  if not run.handle then return nil, problem, code end
+  run.handle, err, code = runner.start(self.node, self.scope, dispatch, function (summary) on_progress(self, run, summary) end,
+    function (verdict) on_result(self, run, verdict) end)
+  if not run.handle then return nil, err, code end
+  if run.state == "claimed" then move(run, "running") end
   return { state = "accepted" }
 end
 
@@ -136,17 +203,19 @@ end
 function worker:cancel(body)
   local run = self.runs[key_of(body)]
   if not run or run.body.fence > body.fence then return { state = "unknown" } end
-  if run.state == "running" then run.handle:cancel(body.reason, body.deadline_ms) end
+  if run.state == "running" then move(run, "cancelling") end
+  if run.state == "cancelling" then run.handle:cancel(body.reason, body.deadline_ms) end
   return { state = "cancelling" }
 end
 
---- A leader says that it leads, and hears what runs here.
+--- A leader says that it leads, and asks what runs here.
 function worker:lead(body)
   local known = self.leaders[body.tier]
   if known and body.fence < known.fence and body.node ~= known.node then
     return nil, ("%s leads with fence %d"):format(known.node, known.fence), "STALE"
   end
   self.leaders[body.tier] = { node = body.node, address = body.address, fence = body.fence }
+  self.reports:heard(body.address)
   local parts = {}
   for _, run in sorted(self.runs) do
     parts[#parts + 1] = { job = run.body.job, part = run.body.part, fence = run.body.fence, attempt = run.body.attempt }
@@ -163,20 +232,22 @@ function worker.addresses(byname)
   return out
 end
 
---- What a person asks for.
+--- For people.
 function worker:describe()
   local parts = {}
   for _, run in sorted(self.runs) do
     parts[#parts + 1] = { job = run.body.job, part = run.body.part, attempt = run.body.attempt, fence = run.body.fence, state = run.state }
   end
-  return { cores = self.cores, free = self.cores - self.claimed, parts = parts, stale_refused = self.stale, reports = self.reports:counts() }
+  return {
+    cores = self.cores, free = self.cores - self:claimed(), parts = parts, stale_refused = self.stale, reports = self.reports:counts(),
+  }
 end
 
 --- End every run, report how it ended as far as there is time, and stop. Waits.
 function worker:close(timeout_ms)
   self.closing = true
   for _, run in sorted(self.runs) do
-    if run.state == "running" then run.handle:cancel("the worker is stopping", timeout_ms / 2) end
+    if run.state == "running" or run.state == "cancelling" then run.handle:cancel("the worker is stopping", timeout_ms / 2) end
   end
   local deadline_ms = task.now_ms() + timeout_ms
   while next(self.runs) and task.now_ms() < deadline_ms do task.sleep(10) end -- A run is here until its result is accepted.

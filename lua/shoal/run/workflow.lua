@@ -176,8 +176,8 @@ local function new_part(o)
   local work = o.work
   local part = {
     world = o.world, recorder = o.recorder, work = work, env = work.env or {}, job = o.job, workflow = o.workflow, part = o.part,
-    attempt = o.attempt, phase = work.phase or 0, stride = work.stride or 1, taken = 0, names = {}, named = {}, names_count = 0,
-    urls_count = 0, log = o.log, simulated = o.world:simulated(),
+    attempt = o.attempt, phase = work.phase or 0, stride = work.stride or 1, taken = 0, names = {}, urls_count = 0,
+    log = o.log, simulated = o.world:simulated(),
     headers = {
       ["X-Shoal-Job"] = o.job, ["X-Shoal-Part"] = o.part, ["X-Shoal-Attempt"] = tostring(o.attempt), ["User-Agent"] = "shoal",
     },

@@ -80,7 +80,7 @@ function check.record(record)
       local room = names.NAMES_MAX
       for name, value in next, map do -- order-free: one answer for all
         if not is_name(name) then return wrong("a name in " .. what) end
-        if name ~= names.OTHER then room = room - 1 end
+        if not names.FIXED[name] then room = room - 1 end
         if room < 0 then return wrong(("the number of names in %s"):format(what)) end
         local good, why = fits(value)
         if not good then return wrong(("%s of %s%s"):format(what, name, why and " (" .. why .. ")" or "")) end

@@ -4,7 +4,7 @@
 --- name that a smaller one pushes out takes its numbers to OTHER, and none of the same name that come later is kept apart. So what a map
 --- holds in the end depends on the names and numbers alone, never on their order nor on how they were grouped: the NAMES_MAX that
 --- sort first of a union are among the NAMES_MAX that sort first of each of its parts. A name that is kept therefore has the
---- numbers of all parts that used it.
+--- numbers of all parts that used it. The name of our own timer, "iteration", is always kept, beside the others.
 local crc = require "shoal.core.crc"
 
 local names = {}
@@ -12,6 +12,9 @@ local names = {}
 names.NAMES_MAX = 200
 names.NAME_BYTES_MAX = 200
 names.OTHER = "(other)"
+
+--- Names that are always kept, and do not count.
+names.FIXED = { [names.OTHER] = true, iteration = true }
 
 --- A name as records have it: a longer one is cut, and a digest of all of it keeps it apart from others that begin like it.
 ---@param name string  any bytes
@@ -24,7 +27,7 @@ end
 
 ---@class Names
 ---@field map table<string, any>  the entries, OTHER among them; for reading
----@field count integer           names that are kept, without OTHER
+---@field count integer           names that are kept, without FIXED ones
 ---@field last? string            the greatest of them
 local Names = {}
 Names.__index = Names
@@ -40,7 +43,7 @@ end
 local function greatest(map)
   local last
   for name in next, map do -- order-free: the greatest
-    if name ~= names.OTHER and (not last or name > last) then last = name end
+    if not names.FIXED[name] and (not last or name > last) then last = name end
   end
   return last
 end
@@ -50,7 +53,7 @@ end
 ---@return string
 function Names:at(name)
   local map = self.map
-  if map[name] ~= nil or name == names.OTHER then return name end
+  if map[name] ~= nil or names.FIXED[name] then return name end
   if self.count < self.max then
     self.count = self.count + 1
     if not self.last or name > self.last then self.last = name end

@@ -10,15 +10,17 @@
 ---     vu:sleep(ms)  vu:random(n)  vu:now_ms()  vu:log(text)
 ---
 --- Every request bears X-Shoal-Job, X-Shoal-Part and X-Shoal-Attempt, so that a target's log can be held against our numbers. It is
---- recorded under its `name`, which is "METHOD /path" without the query unless told. A status of 400 or more is an error of
+--- recorded under its `name`, or without one under "METHOD /path" without the query. A status of 400 or more is an error of
 --- kind "http"; what is no response at all is one of http.kind. Redirects are responses.
+---
+--- A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most 200 bytes; a
+--- script that asks /item/1, /item/2, ... should name its requests, or finds most of them under "(other)" (job/stats/names.lua).
 local http = require "shoal.run.http"
 local task = require "shoal.base.task"
 
 local vu = {}
 
-local NAMES_MAX = 200 -- Request names of one part; a script that asks /item/1, /item/2, ... shall name them, or finds them here.
-local OTHER = "(other)"
+local URLS_MAX, URL_BYTES_MAX = 3200, 1000 -- Of urls whose name is kept instead of made anew.
 local NS_PER_MS = 1000000
 
 -- Requests -------------------------------------------------------------------------------------------------------------
@@ -37,18 +39,24 @@ local function name_of(part, method, url)
   if name then return name end
   local path = url:match("^[^?#]*"):gsub("^%a+://[^/]*", "")
   name = method .. " " .. (path == "" and "/" or path)
-  if not part.named[name] then
-    if part.names_count >= NAMES_MAX then return OTHER end
-    part.named[name], part.names_count = true, part.names_count + 1
-  end
-  if part.urls_count < 16 * NAMES_MAX then names[url], part.urls_count = name, part.urls_count + 1 end
+  if part.urls_count < URLS_MAX and #url <= URL_BYTES_MAX then names[url], part.urls_count = name, part.urls_count + 1 end
   return name
 end
 
+--- What a script asks for must be what it records under; a mistake is reported at the script's line.
+local function check_request(r, level)
+  if type(r) ~= "table" then error("vu.http: expected a table such as { url = ... }, found a " .. type(r), level + 1) end
+  if type(r.url) ~= "string" then error("vu.http: url: expected a string, found a " .. type(r.url), level + 1) end
+  for _, field in ipairs { "name", "method" } do
+    local value = r[field]
+    if value ~= nil and type(value) ~= "string" then
+      error(("vu.http: %s: expected a string, found a %s"):format(field, type(value)), level + 1)
+    end
+  end
+end
+
 --- Make a request, and record it.
----@param r { method: string?, url: string, name: string?, headers: table?, body: string?, timeout_ms: number? }
----@return table? response, string? err, string? code
-function Http:request(r)
+local function request(self, r)
   local user, part = self.user, self.part
   local method = r.method or "GET"
   local started_ns = part.world:fresh_ns()
@@ -68,6 +76,13 @@ function Http:request(r)
   return response, err, code
 end
 
+---@param r { method: string?, url: string, name: string?, headers: table?, body: string?, timeout_ms: number? }
+---@return table? response, string? err, string? code
+function Http:request(r)
+  check_request(r, 2)
+  return request(self, r)
+end
+
 local function short(method)
   return function (self, url, options)
     if type(url) ~= "string" then error(("vu.http:%s: expected a url, found a %s"):format(method:lower(), type(url)), 2) end
@@ -78,7 +93,8 @@ local function short(method)
       end
       for k, v in next, options do r[k] = v end
     end
-    return self:request(r)
+    check_request(r, 2)
+    return request(self, r)
   end
 end
 
@@ -98,7 +114,8 @@ function User:check(name, passed)
 end
 
 function User:count(name, n)
-  n = n == nil and 1 or math.tointeger(n)
+  if n == nil then n = 1 end
+  n = type(n) == "number" and math.tointeger(n)
   if type(name) ~= "string" or not n then error("vu:count: expected a name and a whole number", 2) end
   self._part.recorder:count(name, n)
 end
@@ -117,7 +134,11 @@ end
 
 --- 1..n from this node's own stream; a fraction in [0, 1) without n.
 function User:random(n)
-  if n then return self._part.world:random(n) end
+  if n ~= nil then
+    local whole = type(n) == "number" and math.tointeger(n)
+    if not whole or whole < 1 then error("vu:random: expected a whole number from 1 on, or nothing", 2) end
+    return self._part.world:random(whole)
+  end
   return self._part.world:unit()
 end
 
