@@ -141,7 +141,7 @@ describe("ledger", function ()
     assert.equal("run_finished", kinds(commit { kind = "finish", run = run, state = "cancelled", reason = "enough", result = "" }))
     assert.is_true(commit { kind = "finish", run = run, state = "completed", result = "" }.stale)
     assert.equal("cancelled", commit({ kind = "cancel", run = run, reason = "later", state = "cancelled" }).answer.state)
-    assert.same({ "cancelled", "enough" }, { l.runs[run].state, l.runs[run].reason })
+    assert.same({ "cancelled", "enough" }, { l:run(run).state, l:run(run).reason })
   end)
 
   it("a cancel ends what waits at once, and loses no retry into the run", function ()
@@ -196,12 +196,13 @@ describe("ledger", function ()
     local run = job()
     part(run)
     commit { kind = "finish", run = run, state = "failed", reason = "x", result = "r", gave_up = true }
-    local entry = l.runs[run]
+    assert.is_nil(l.runs[run])
+    local entry = l:run(run)
     for _, field in ipairs { "parts", "split", "work", "spec", "attempts", "incidents" } do assert.is_nil(entry[field], field) end
     assert.same({ 0, 0, 1 }, { l.live, l.live_bytes, l.result_bytes })
     assert.is_true(commit { kind = "forget", run = run, index = entry.index + 1 }.stale)
     assert.equal("run_forgotten", kinds(commit { kind = "forget", run = run, index = entry.index }))
-    assert.same({ {}, {}, {}, 0 }, { l.runs, l.keys, l.jobs, l.result_bytes })
+    assert.same({ {}, {}, {}, {}, 0 }, { l.runs, l.past, l.keys, l.jobs, l.result_bytes })
   end)
 
   it("F31: forgets ended runs by the tier's clock, the oldest first, and none before its time", function ()
@@ -212,8 +213,8 @@ describe("ledger", function ()
       commit { kind = "finish", run = runs[i], state = "completed", result = "r" }
     end
     assert.equal("run_forgotten run_forgotten", kinds(commit { kind = "expire", before_ms = 3000, most = 10 }))
-    assert.is_nil(l.runs[runs[2]])
-    assert.is_table(l.runs[runs[3]])
+    assert.is_nil(l:run(runs[2]))
+    assert.is_table(l:run(runs[3]))
     assert.is_nil(l:of_key "k2")
     assert.equal(runs[3], l:of_key("k3").run)
     assert.equal("run_forgotten", kinds(commit { kind = "expire", before_ms = 9000, most = 1 }))
@@ -228,17 +229,17 @@ describe("ledger", function ()
     local own = job()
     commit { kind = "finish", run = own, state = "completed", result = "r" }
     assert.equal("run_forgotten", kinds(commit { kind = "expire", before_ms = 999999, most = 10 }))
-    assert.is_table(l.runs[up])
-    assert.is_nil(l.runs[own])
+    assert.is_table(l:run(up))
+    assert.is_nil(l:run(own))
   end)
 
   it("drops results to make room, and keeps how each run ended, and its key", function ()
     local run = job()
     commit { kind = "finish", run = run, state = "completed", file = { name = "f", bytes = 100, crc = 1 } }
     assert.equal(100, l.result_bytes)
-    local facts = commit { kind = "drop", runs = { { run = run, index = l.runs[run].index } } }
+    local facts = commit { kind = "drop", runs = { run } }
     assert.same({ "result_dropped", "f" }, { facts[1].kind, facts[1].file })
-    assert.same({ 0, "completed", true }, { l.result_bytes, l.runs[run].state, l.runs[run].dropped })
+    assert.same({ 0, "completed", true }, { l.result_bytes, l:run(run).state, l:run(run).dropped })
     assert.equal(run, l:of_key("k").run)
   end)
 
@@ -247,7 +248,7 @@ describe("ledger", function ()
     local run = job()
     now_ms = 3000 -- A leader whose wall clock was set back.
     commit { kind = "finish", run = run, state = "completed", result = "" }
-    assert.same({ 5000, 5000, 5000 }, { l.clock_ms, l.runs[run].started_ms, l.runs[run].ended_ms })
+    assert.same({ 5000, 5000, 5000 }, { l.clock_ms, l:run(run).started_ms, l:run(run).ended_ms })
   end)
 
   it("lists attempts and incidents to a limit, and says how many it left out", function ()
@@ -290,7 +291,7 @@ describe("ledger", function ()
     varied()
     local bytes, other = bytes_of(l:snapshot()), ledger.new()
     other:restore(bytes)
-    for _, field in ipairs { "clock_ms", "ended", "keys", "jobs", "executors", "result_bytes", "live", "live_bytes" } do
+    for _, field in ipairs { "past", "clock_ms", "ended", "keys", "jobs", "handing", "executors", "result_bytes", "live", "live_bytes" } do
       assert.same(l[field], other[field], field)
     end
     assert.equal(bytes, bytes_of(other:snapshot()))
@@ -304,7 +305,7 @@ describe("ledger", function ()
     local at = index
     commit { kind = "cancel", run = runs[1], reason = "later", state = "cancelled" }
     commit { kind = "finish", run = runs[2], state = "failed", result = "later", gave_up = true }
-    commit { kind = "forget", run = runs[5], index = l.runs[runs[5]].index }
+    commit { kind = "forget", run = runs[5], index = l:run(runs[5]).index }
     job("new")
     for piece in make do pieces[#pieces + 1] = piece end
     local one, two = ledger.new(), ledger.new()

@@ -113,11 +113,16 @@ describe("a tier that is slow or full:", function ()
         return "w-a2"
       end ]])
     c.s:disk(m, { sync_ms = 800 })
-    local id = submitted(c, c:job { one = { work = "one 50", retries = 0 } })
-    assert.truthy(c:until_true(function () return c:on(m, "return next(state.lead.ledger.runs) ~= nil") end, 5000, 10))
+    c:on(c.client, [[ local spec = ...
+      node.scope:spawn("spec.submit", {}, function () node.spec_id = state.client:submit(spec, "k") end) ]],
+      c:job { one = { work = "one 50", retries = 0 } })
     c:run(100) -- The placement is on its way to the disk.
+    assert.is_true(c:on(m, "return state.lead.tier.queue_first == state.lead.tier.queue_last"))
     c:on(m, "state.lead:gone('w-a1', 'it went')")
     c.s:disk(m)
+    assert.truthy(c:until_true(function () return c:on(c.client, "return node.spec_id") end, 5000, 10))
+    local id = c:on(c.client, "return node.spec_id")
+    c:watch(id)
     local final = ended(c, id, "completed")
     assert.same({ "refused", "completed" }, attempts_of(final, "one/1"))
     assert.equal(1, c.ran.one)
@@ -306,14 +311,14 @@ describe("a new leader:", function ()
     assert.is_nil(all:get "w")
   end)
 
-  it("B5, F57: a leader that did not run for 20 s takes nobody for silent", function ()
-    local c <close> = simcluster.new { set_manager = { manager_silent_ms = 6000 } }
+  it("B5, F57: a leader that did not run for 40 s takes nobody for silent", function ()
+    local c <close> = simcluster.new { set_manager = { manager_silent_ms = 15000 } }
     local m = c.managers[1]
-    local id = submitted(c, c:job { load = { code = USERS, vus = 2, duration_ms = 30000, retries = 0 } })
+    local id = submitted(c, c:job { load = { code = USERS, vus = 2, duration_ms = 60000, retries = 0 } })
     c:run(3000)
     c.parted = true
-    c.s:stall(m, 20000)
-    local final = ended(c, id, "completed", 90000)
+    c.s:stall(m, 40000)
+    local final = ended(c, id, "completed", 120000)
     assert.same({ "completed" }, attempts_of(final))
   end)
 end)
@@ -408,7 +413,7 @@ describe("limits of a leader:", function ()
     c:on(m, [[ state.lead.results.keep = function (self, run, bytes)
       if #bytes > 100 then return nil, "no space left on device", "ENOSPC" end
     end ]])
-    local id = submitted(c, c:job { one = { work = "one 20" } })
+    local id = submitted(c, c:job { one = { work = "one 20" }, two = { work = "two 20" } })
     local final = ended(c, id, "completed")
     assert.truthy(final.result.cut:find("no space left on device", 1, true))
     assert.equal(1, c:counts(m, "lead.results").raised)

@@ -80,8 +80,8 @@ describe("rough edges:", function ()
       local fence = lead.fence
       lead:on_lose()
       lead:on_lead(fence + 1) ]], broken)
-    assert.truthy(c:until_true(function () return c:on(m, "return state.lead.ledger.runs[...].state", broken) == "failed" end, 5000))
-    assert.truthy(c:on(m, "return state.lead.ledger.runs[...].reason", broken):find("could not be taken up again", 1, true))
+    assert.truthy(c:until_true(function () return c:on(m, "return state.lead.ledger:run(...).state", broken) == "failed" end, 5000))
+    assert.truthy(c:on(m, "return state.lead.ledger:run(...).reason", broken):find("could not be taken up again", 1, true))
     ended(c, sound, "completed")
   end)
 

@@ -20,6 +20,10 @@ end
 
 local function lead_of(l)
   local out, sums = { fence = l.fence, parts = {}, executors = {}, states = {} }, {}
+  for run_key in sorted(l.ledger.past) do
+    local run = l.ledger:ended_run(run_key)
+    out.states[("%s #%d"):format(run.run, run.index)] = run.state
+  end
   for _, run in sorted(l.ledger.runs) do
     local key = ("%s #%d"):format(run.run, run.index) -- A higher tier's part may come back as another run.
     out.states[key] = run.state

@@ -263,7 +263,7 @@ function attempts:reconcile(executor, parts)
     if part and part.fence > report.fence then
       self:cancel_stray(report, executor.name, executor.address, "this attempt no longer counts")
     end
-    if key and not part and entry.state ~= "running" then
+    if key and not part and lead.FINAL[entry.state] then
       self:cancel_stray(report, executor.name, executor.address, "the job has ended")
     end
   end

@@ -6,6 +6,7 @@ local errors = require "shoal.base.errors"
 local feed = require "shoal.job.feed"
 local job = require "shoal.job.spec"
 local outcome = require "shoal.job.outcome"
+local results = require "shoal.job.results"
 local task = require "shoal.base.task"
 
 local driver = {}
@@ -14,13 +15,16 @@ driver.__index = driver
 local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
 local BACKOFF_MS = { 100, 5000 }
 local FAILURES_MAX = 8
+local SMALL_PARTS = 8
 local GOING_ON = { NOT_LEADER = true, UNKNOWN = true, FULL = true, CLOSED = true } -- Of the tier: the driver's turn comes again.
 
 ---@param lead table
 ---@param entry table  the ledger's
 ---@param again boolean  it was begun under an earlier leadership
-function driver.start(lead, entry, again)
-  local spec, err = job.decode(entry.spec)
+---@param spec? table  of the entry, when somebody has read it already
+function driver.start(lead, entry, again, spec)
+  local err
+  if not spec then spec, err = job.decode(entry.spec) end
   if not spec then error("the stored job is unreadable: " .. tostring(err)) end
   local self = setmetatable({
     lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
@@ -112,7 +116,7 @@ end
 --- Do all that is due for this run now.
 function driver:advance()
   local entry, now = self:entry(), task.now_ms()
-  if not entry or self.lead.FINAL[entry.state] then
+  if not entry then
     self.over = true
     return
   end
@@ -184,6 +188,27 @@ function driver:tell_stats(entry)
 end
 
 -- The end --------------------------------------------------------------------------------------------------------------
+
+--- The answer that goes with the command by which the last part of a small run ends: it saves that run a sync. Nil where it is not so
+--- simple; then the driver finishes.
+---@param command table  "ended"
+---@return table? finish
+function driver:finish_with(entry, command)
+  if #self.order > 1 or entry.state ~= "running" or command.retry then return nil end
+  local work = entry.work[self.order[1]]
+  if not work or work.open ~= 1 or work.completed + work.failed + work.cancelled > SMALL_PARTS then return nil end
+  local after = self.lead.ledger:preview(command)
+  local name = self.order[1]
+  local states = { [name] = outcome.workflow_state(after, self.spec.workflows[name], name, {}) }
+  if outcome.OPEN[states[name]] then return nil end
+  local state, reason = outcome.run_state(after, self.spec, self.order, states)
+  local bytes = outcome.result {
+    entry = after, order = self.order, states = states, state = state, reason = reason, node = self.lead.node.name, dc = self.lead.node.dc,
+    elapsed_ms = self:elapsed_ms(), live = {},
+  }
+  if #bytes > results.INLINE_MAX then return nil end
+  return { state = state, reason = reason, result = bytes, workflows = 1 }
+end
 
 --- Compute the answer, make it durable, and propose the end. What becomes of it, the fact tells (lead:close_run).
 function driver:finish(entry)

@@ -38,6 +38,7 @@ local REDIAL_MS = 30000         -- The longest wait of the transport between two
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
+local REPLAY_FROM = 1 << 19     -- A replayed answer has numbers above all that a live feed of this leadership has given.
 local AGAIN_MS = 1000           -- When to try again after a refusal for room.
 local LIST_MAX = 2000           -- Jobs in one answer, the newest.
 
@@ -70,7 +71,7 @@ function lead.open(node, options)
   local directory = node.config.data .. "/" .. options.tier
   local self = setmetatable({
     node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
-    fence = 0, progress_seen = 0, progress_level = "none", last_seq = {}, old_feeds = {},
+    fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {},
     limits = {},
   }, lead)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
@@ -111,15 +112,15 @@ function lead:on_lead(index)
   self.term = task.scope("term", self.scope)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
   self.executors:ask_again()
+  for _, entry in ipairs(self.ledger:list()) do -- Each by itself: one that cannot be taken up again must not keep the others.
+    local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
+    if not ok then self:give_up(entry.run, "it could not be taken up again: " .. incident.message) end
+  end
   local named = {}
-  for _, entry in ipairs(self.ledger:list()) do
+  for key in sorted(self.ledger.past) do
+    local entry = self.ledger:ended_run(key)
     if entry.file then named[entry.file.name] = true end
-    if not ledger.FINAL[entry.state] then -- Each by itself: one that cannot be taken up again must not keep the others.
-      local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
-      if not ok then self:give_up(entry.run, "it could not be taken up again: " .. incident.message) end
-    elseif entry.upstream then
-      self:hand_over(entry)
-    end
+    if entry.upstream then self:hand_over(entry) end
   end
   self.results:sweep(named)
   self.term:loop("lead.forget", { job = "any" }, { interval_ms = LOOK_MS }, function () self:keep_house() end)
@@ -130,7 +131,7 @@ end
 function lead:on_lose()
   self.fence = 0
   self.term:close()
-  self.runs, self.last_seq, self.old_feeds = {}, {}, {}
+  self.runs, self.old_feeds = {}, {}
   self.placing, self.attempts = nil, nil
 end
 
@@ -201,7 +202,7 @@ end
 
 function effects.part_unplaced(self, fact)
   local entry = self.ledger.runs[fact.run]
-  local part = entry and entry.parts and entry.parts[fact.part]
+  local part = entry and entry.parts[fact.part]
   if self.runs[fact.run] and part and part.state == "pending" then self.placing:again(fact.run, part) end
 end
 
@@ -210,7 +211,7 @@ local function attempt_over(self, fact)
   local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
   self.attempts:over(fact.run, fact.part, fact.fence)
   self.placing:wake()
-  if not run then return end
+  if not run or not entry then return end -- Ended with this very command.
   run:stats_changed(fact.part)
   local part = entry.parts[fact.part]
   if fact.again then
@@ -221,7 +222,7 @@ local function attempt_over(self, fact)
 end
 
 function effects.part_lost(self, fact)
-  local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
+  local entry = self.ledger.runs[fact.run]
   local part = entry.parts[fact.part]
   local executor = self.executors:get(fact.executor)
   errors.report("lead.attempt_lost", {
@@ -234,7 +235,6 @@ function effects.part_lost(self, fact)
   end
   attempt_over(self, fact)
   if executor and executor.state == "down" then self.attempts:wake() end
-  return run
 end
 
 function effects.part_ended(self, fact) attempt_over(self, fact) end
@@ -248,11 +248,10 @@ function effects.run_cancelling(self, fact)
   run:wake()
 end
 
-function effects.run_finished(self, fact) self:close_run(self.ledger.runs[fact.run]) end
+function effects.run_finished(self, fact) self:close_run(self.ledger:ended_run(fact.run)) end
 
 function effects.run_forgotten(self, fact)
   self.results:remove(fact.file)
-  self.last_seq[fact.run] = nil
   self:drop_feed(fact.run)
 end
 
@@ -261,8 +260,7 @@ function effects.result_dropped(self, fact) self.results:remove(fact.file) end
 --- What was applied has its effects, each by itself.
 function lead:act(facts)
   for _, fact in ipairs(facts) do
-    local entry = self.ledger.runs[fact.run]
-    errors.call("lead.fact", { job = entry and entry.job or fact.run, fact = fact.kind }, effects[fact.kind], self, fact, facts)
+    errors.call("lead.fact", function () return { job = fact.run, fact = fact.kind } end, effects[fact.kind], self, fact, facts)
   end
 end
 
@@ -293,20 +291,28 @@ function lead:submit(body)
   local reachable, why, code = self.options.placement.accepts(spec, self:all_executors())
   if not reachable then return nil, why, code or self:young() and "NOT_READY" or "CONFIG" end
   local facts, err
-  facts, err, code = self:propose {
+  facts, err, code = self:create({
     kind = "create", run = "", job = "", key = body.key, name = spec.name, salt = ("%04x"):format(self.node.world:random(65536) - 1),
     spec = body.spec, timeout_ms = spec.timeout_ms,
-  }
+  }, spec)
   if not facts then return nil, err, code end
-  local made = self.ledger.runs[facts.answer.run]
-  return { job = made and made.job or facts.answer.run, duplicate = facts.answer.duplicate }
+  return { job = facts.answer.run, duplicate = facts.answer.duplicate }
+end
+
+--- Create a run; its first parts are placed with the same command where nobody waits before them.
+function lead:create(command, spec)
+  command.place = self.placing:plan(command, spec)
+  self.decoded[command.spec] = spec -- Its driver need not read it again.
+  local facts, err, code = self:propose(command)
+  self.decoded[command.spec] = nil
+  return facts, err, code
 end
 
 --- A higher tier's dispatch of one workflow's share: a run of one workflow. The same dispatch again gives the same answer.
 function lead:take(body)
   if self.fence == 0 then return self:not_leading() end
   local key = body.job .. "|" .. body.part
-  local known = self.ledger.runs[key]
+  local known = self.ledger:run(key)
   if known then
     if body.fence == known.upstream.fence then return { state = "accepted" } end
     if body.fence < known.upstream.fence then
@@ -324,12 +330,12 @@ function lead:take(body)
   if full then return nil, full, "OVERLOADED" end
   local spec, err = job.of_dispatch(body)
   if not spec then return nil, err, "MALFORMED" end
-  local facts, problem, code = self:propose {
+  local facts, problem, code = self:create({
     kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "", spec = job.encode(spec), timeout_ms = spec.timeout_ms,
     upstream = {
       address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
     },
-  }
+  }, spec)
   if not facts then return nil, problem, code end
   return { state = "accepted" }
 end
@@ -338,7 +344,7 @@ end
 ---@param again boolean  it was begun under an earlier leadership
 function lead:start(entry, again)
   if self.runs[entry.run] then return end
-  local run = driver.start(self, entry, again)
+  local run = driver.start(self, entry, again, self.decoded[entry.spec])
   self.runs[entry.run] = run
   for name, names in sorted(entry.split) do
     run.wanted[name] = true
@@ -365,12 +371,14 @@ end
 function lead:stop_run(key, reason, state)
   local facts, err, code = self:propose { kind = "cancel", run = key, reason = reason, state = state }
   if not facts then return nil, err, code end
-  return facts.answer and facts.answer.state or "unknown"
+  if facts.answer then return facts.answer.state end
+  local entry = self.ledger:run(key)
+  return entry and entry.state or "unknown"
 end
 
 --- A client's or a higher tier's cancel. Answers the state now; a job that has ended keeps its answer.
 function lead:cancel(key, reason)
-  local entry = self.ledger.runs[key]
+  local entry = self.ledger:run(key)
   if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
   if ledger.FINAL[entry.state] then return { state = entry.state } end
   local state, err, code = self:stop_run(key, reason, "cancelled")
@@ -381,7 +389,7 @@ end
 --- A higher tier ends one attempt that it dispatched here.
 function lead:end_part(body)
   local key = body.job .. "|" .. body.part
-  local entry = self.ledger.runs[key]
+  local entry = self.ledger:run(key)
   if not entry or entry.upstream.fence > body.fence then return { state = "unknown" } end
   local done, err, code = self:cancel(key, body.reason)
   if not done then return nil, err, code end
@@ -400,7 +408,9 @@ end
 --- The higher tier's parts that this node has, for its reconciling.
 function lead:upstream_parts()
   local parts = {}
-  for _, entry in ipairs(self.ledger:list()) do
+  local all = self.ledger:list()
+  for key in sorted(self.ledger.handing) do all[#all + 1] = self.ledger:ended_run(key) end
+  for _, entry in ipairs(all) do
     local up = entry.upstream
     if up then parts[#parts + 1] = { job = entry.job, part = up.part, fence = up.fence, attempt = up.attempt } end
   end
@@ -411,7 +421,7 @@ end
 function lead:who(body)
   if self.fence > 0 then
     for _, key in ipairs(self.ledger:of_job(body.job)) do
-      if not ledger.FINAL[self.ledger.runs[key].state] then return { node = self.node.name, address = self.node.address } end
+      if self.ledger.runs[key] then return { node = self.node.name, address = self.node.address } end
     end
   end
   return { node = "", address = "" }
@@ -423,7 +433,7 @@ function lead:give_up(key, reason)
     local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 5000 })
     while true do
       local entry, run = self.ledger.runs[key], self.runs[key]
-      if not entry or ledger.FINAL[entry.state] then return end
+      if not entry then return end
       local state = entry.state == "cancelling" and entry.ends_as or "failed"
       local facts, err, code = self:propose {
         kind = "finish", run = key, state = state, reason = reason, gave_up = true,
@@ -443,10 +453,11 @@ end
 function lead:find_run(body)
   for _, key in ipairs(self.options.keys(body)) do
     local entry = self.ledger.runs[key]
-    if entry and (not entry.parts or entry.parts[body.part]) then return key, entry end
+    if entry and entry.parts[body.part] then return key, entry end
   end
   for _, key in ipairs(self.options.keys(body)) do
-    if self.ledger.runs[key] then return key, self.ledger.runs[key] end
+    local entry = self.ledger:run(key)
+    if entry then return key, entry end
   end
 end
 
@@ -496,6 +507,10 @@ function lead:result(body)
       kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
       progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed"),
     }
+    if run then -- Where no answer can be made of it now, the driver has its own tries.
+      local ok, finish = errors.call("lead.run", { job = run.job }, run.finish_with, run, entry, command)
+      command.finish = ok and finish or nil
+    end
   end
   local facts, err, code = self:propose(command)
   if not facts then return nil, err, code end
@@ -562,6 +577,7 @@ function lead:close_run(entry)
   self.attempts:forget(entry.run)
   if run then
     run.over = true
+    run.wake_up:push(true) -- dropped: full means awake
     self.runs[entry.run] = nil
     if entry.upstream then
       run.scope:close()
@@ -581,11 +597,16 @@ function lead:answer_of(entry)
 end
 
 function lead:tell_end(run, entry)
-  run.feed:push("result", { workflow = "", result = self:answer_of(entry) })
-  run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
+  local at_ms, answer = math.max(0, entry.ended_ms - entry.started_ms), self:answer_of(entry)
+  for _, w in ipairs(answer.workflows or {}) do -- Where the run ended with its last part, nothing has told this yet.
+    if run.told[w.workflow] ~= w.state then
+      run.feed:push("status", { state = entry.state == "timed_out" and "cancelling" or "running", workflow = w.workflow, workflow_state = w.state,
+        at_ms = at_ms })
+    end
+  end
+  run.feed:push("result", { workflow = "", result = answer })
+  run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = at_ms })
   run.feed:close()
-  run.wake_up:push(true) -- dropped: full means awake
-  self.last_seq[entry.run] = run.feed.last
   self.old_feeds[#self.old_feeds + 1] = run
   if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
 end
@@ -633,15 +654,19 @@ end
 --- Forget runs that ended before this instant, the oldest first.
 function lead:expire(before_ms, most)
   local facts, err, code = self:propose { kind = "expire", before_ms = before_ms, most = most }
-  if not facts then errors.report("lead.forget", { job = self.ledger.ended[1].run }, err, code) end
+  if not facts then errors.report("lead.forget", { job = self.ledger.ended[1] }, err, code) end
 end
 
 --- Let go of what was kept for long enough, and of results for which there is no room.
 function lead:keep_house()
   local clock_ms = self:clock_ms()
-  local oldest = self.ledger.ended[1]
-  local run = oldest and self.ledger.runs[oldest.run]
-  if oldest and (not run or run.index ~= oldest.index or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
+  local oldest, run
+  for _, key in ipairs(self.ledger.ended) do -- The first that does not wait for a higher tier.
+    oldest = key
+    if not self.ledger.handing[key] then break end
+  end
+  run = oldest and self.ledger:ended_run(oldest)
+  if oldest and (not run or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
     self:expire(clock_ms - self.options.retention_ms, EXPIRE_MOST)
   elseif #self.ledger.ended > self.limits.ended_kept then
     self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - self.limits.ended_kept))
@@ -650,16 +675,14 @@ function lead:keep_house()
   if not limit or self.ledger.result_bytes <= limit then return end
   local over = self.ledger.result_bytes - limit
   local list = {}
-  for _, ended in ipairs(self.ledger.ended) do
-    local entry = self.ledger.runs[ended.run]
+  for _, key in ipairs(self.ledger.ended) do
+    local entry = self.ledger:ended_run(key)
     if over <= 0 or #list >= EXPIRE_MOST then break end
-    if entry and entry.index == ended.index and not entry.upstream and (entry.bytes or 0) > 0 then
-      list[#list + 1], over = ended, over - entry.bytes
-    end
+    if entry and not entry.upstream and entry.bytes > 0 then list[#list + 1], over = key, over - entry.bytes end
   end
   if #list == 0 then return end
   local facts, err, code = self:propose { kind = "drop", runs = list }
-  if not facts then errors.report("lead.forget", { job = list[1].run }, err, code) end
+  if not facts then errors.report("lead.forget", { job = list[1] }, err, code) end
 end
 
 -- Questions ------------------------------------------------------------------------------------------------------------
@@ -676,7 +699,7 @@ end
 
 --- One job as people ask for it; nil when there is none here.
 function lead:get(key)
-  local entry, run = self.ledger.runs[key], self.runs[key]
+  local entry, run = self.ledger:run(key), self.runs[key]
   if not entry then return nil end
   local out = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "", workflows = {} }
   if run then
@@ -695,7 +718,9 @@ end
 
 --- Jobs of this tier, at most LIST_MAX, the newest.
 function lead:list()
-  local all, out = self.ledger:list(), {}
+  local all, out, ended = self.ledger:list(), {}, self.ledger.ended
+  for i = #ended, math.max(1, #ended - LIST_MAX), -1 do all[#all + 1] = self.ledger:ended_run(ended[i]) end
+  table.sort(all, function (a, b) return a.index < b.index end)
   for i = math.max(1, #all - LIST_MAX + 1), #all do
     local entry = all[i]
     out[#out + 1] = { job = entry.run, name = entry.name, state = entry.state, reason = (entry.reason or ""):sub(1, 300) }
@@ -719,12 +744,10 @@ local function feed_of(self, entry)
   end
   local replay = { key = entry.run, job = entry.job, scope = task.scope("replay " .. entry.run, self.term) }
   replay.feed = feed.new(entry.job, replay.scope, self.fence, true)
-  local last = self.last_seq[entry.run]
-  if last then replay.feed:go_on(last - 2) end -- The same events under the same numbers.
+  replay.feed:go_on((self.fence << 20) + REPLAY_FROM)
   replay.feed:push("result", { workflow = "", result = self:answer_of(entry) })
   replay.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
   replay.feed:close()
-  self.last_seq[entry.run] = replay.feed.last
   self.old_feeds[#self.old_feeds + 1] = replay
   if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
   return replay.feed
@@ -732,7 +755,7 @@ end
 
 --- Events of a job for `peer`, pushed from a number on. A job that ended before has its answer replayed.
 function lead:watch(key, peer, from)
-  local entry = self.ledger.runs[key]
+  local entry = self.ledger:run(key)
   if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
   if self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then
     return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER"
@@ -754,8 +777,8 @@ function lead:unwatch(key, peer) self:stop_watching(self.runs[key], peer) end
 
 --- Events by poll.
 function lead:events(key, from, max)
-  local entry = self.ledger.runs[key]
-  if not entry or self.fence == 0 then return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND" end
+  local entry = self.ledger:run(key)
+  if not entry or self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND" end
   local found = feed_of(self, entry)
   local list, truncated = found:since(from, max)
   return { events = list, truncated_from = truncated or 0, last = found.last }

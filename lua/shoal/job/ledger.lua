@@ -19,9 +19,10 @@
 ---
 --- What can be derived is derived here, from the same transitions: how many cores each executor's attempts hold (`load`), which
 --- parts it has (`on`), the open parts and merged numbers of each workflow (`work`). An ended part leaves its numbers there
---- and keeps nothing else, so that a job of 10,000 parts stays small.
+--- and keeps nothing else, so that a job of 10,000 parts stays small. An ended run is one string of bytes (past.lua).
 local machine = require "shoal.base.machine"
 local msgpack = require "shoal.core.msgpack"
+local past = require "shoal.job.past"
 local saving = require "shoal.job.saving"
 local sorted = require "shoal.base.sorted"
 local tally = require "shoal.job.tally"
@@ -53,8 +54,8 @@ local PART = machine.define {
 
 function ledger.new()
   return setmetatable({
-    runs = {}, clock_ms = 0, ended = {}, -- All else is derived from these.
-    keys = {}, jobs = {}, executors = {}, result_bytes = 0, live = 0, live_bytes = 0,
+    runs = {}, past = {}, clock_ms = 0, ended = {}, -- All else is derived from these: live runs, ended ones packed, in order of their end.
+    keys = {}, jobs = {}, handing = {}, executors = {}, result_bytes = 0, live = 0, live_bytes = 0,
   }, ledger)
 end
 
@@ -66,24 +67,43 @@ end
 
 -- What is derived ------------------------------------------------------------------------------------------------------
 
+--- A run has its key, and is found by its job where it is a share of one.
 local function index_run(self, run)
   if run.key ~= "" then self.keys[run.key] = run.run end
+  if run.run == run.job then return end
   local of_job = self.jobs[run.job]
   if not of_job then
     of_job = {}
     self.jobs[run.job] = of_job
   end
   of_job[run.run] = true
-  self.result_bytes = self.result_bytes + (run.bytes or 0)
-  if run.spec then self.live, self.live_bytes = self.live + 1, self.live_bytes + #run.spec end
 end
 
 local function unindex_run(self, run)
   if self.keys[run.key] == run.run then self.keys[run.key] = nil end
   local of_job = self.jobs[run.job]
+  if not of_job then return end
   of_job[run.run] = nil
   if not next(of_job) then self.jobs[run.job] = nil end
-  self.result_bytes = self.result_bytes - (run.bytes or 0)
+end
+
+--- A live run is counted, with the bytes that a snapshot holds for it.
+local function count_live(self, run, sign)
+  self.live, self.live_bytes = self.live + sign, self.live_bytes + sign * #run.spec
+end
+
+--- Keep an ended run.
+local function keep(self, run)
+  self.past[run.run] = past.pack(run)
+  self.result_bytes = self.result_bytes + run.bytes
+  if run.upstream then self.handing[run.run] = true end
+end
+
+--- Nothing of an ended run is kept.
+local function remove(self, run)
+  unindex_run(self, run)
+  self.past[run.run], self.handing[run.run] = nil, nil
+  self.result_bytes = self.result_bytes - run.bytes
 end
 
 --- The attempt's cores are its executor's from here on.
@@ -137,27 +157,24 @@ local function changing(self, key)
   return run
 end
 
-local function part_of(self, c)
-  local run = changing(self, c.run)
-  local part = run and run.parts[c.part]
+local function part_of(self, key, name)
+  local run = changing(self, key)
+  local part = run and run.parts[name]
   return run, part
-end
-
-local function remove(self, run)
-  changing(self, run.run)
-  unindex_run(self, run)
-  self.runs[run.run] = nil
 end
 
 local apply = {}
 
---- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, at_ms }: a job without an id gets one from this index.
+local place_all
+
+--- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, place? }: a job without an id gets one from this index. `place`: its
+--- first parts are placed with it, as the command `place` does ("" stands for this run).
 function apply.create(self, index, c)
   if c.job == "" then
     c.job = ("%s-%d-%s"):format(c.name, index, c.salt)
     c.run = c.job
   end
-  local known = c.key ~= "" and self.keys[c.key] or self.runs[c.run] and c.run
+  local known = c.key ~= "" and self.keys[c.key] or (self.runs[c.run] or self.past[c.run]) and c.run
   if known then return { answer = { run = known, duplicate = true } } end
   local run = RUN:enter {
     run = c.run, job = c.job, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream, index = index, parts = {}, split = {},
@@ -166,11 +183,14 @@ function apply.create(self, index, c)
   if self.saving then self.saving:skip(run) end
   self.runs[c.run] = run
   index_run(self, run)
-  return { answer = { run = c.run, duplicate = false }, { kind = "run_created", run = c.run } }
+  count_live(self, run, 1)
+  local facts = { answer = { run = c.run, duplicate = false }, { kind = "run_created", run = c.run } }
+  if c.place then place_all(self, facts, index, c.place, c.run) end
+  return facts
 end
 
-local function split(self, facts, c)
-  local run = changing(self, c.run)
+local function split(self, facts, c, key)
+  local run = changing(self, key)
   if not run or run.state ~= "running" or run.split[c.workflow] then return end
   local names = {}
   for i, piece in ipairs(c.parts) do
@@ -182,11 +202,11 @@ local function split(self, facts, c)
   end
   run.split[c.workflow] = names
   run.work[c.workflow] = tally.new(#names)
-  facts[#facts + 1] = { kind = "run_split", run = c.run, workflow = c.workflow }
+  facts[#facts + 1] = { kind = "run_split", run = key, workflow = c.workflow }
 end
 
-local function place(self, facts, index, c)
-  local run, part = part_of(self, c)
+local function place(self, facts, index, c, key)
+  local run, part = part_of(self, key, c.part)
   local why
   if not part or run.state ~= "running" or part.state ~= "pending" then
     why = "stale"
@@ -194,14 +214,14 @@ local function place(self, facts, index, c)
     why = "full"
   end
   if why then
-    facts[#facts + 1] = { kind = "part_unplaced", run = c.run, part = c.part, executor = c.executor, why = why }
+    facts[#facts + 1] = { kind = "part_unplaced", run = key, part = c.part, executor = c.executor, why = why }
     return
   end
   assert(PART:step(part, "dispatched"))
   part.attempt, part.fence, part.executor = part.attempt + 1, index, c.executor
   hold(self, run, part)
   facts[#facts + 1] = {
-    kind = "part_dispatched", run = c.run, part = c.part, executor = c.executor, fence = index, attempt = part.attempt,
+    kind = "part_dispatched", run = key, part = c.part, executor = c.executor, fence = index, attempt = part.attempt,
   }
 end
 
@@ -210,9 +230,13 @@ end
 --- the executor offers: the attempt that would exceed it is not placed.
 function apply.place(self, index, c)
   local facts = {}
-  for _, each in ipairs(c.splits or {}) do split(self, facts, each) end
-  for _, each in ipairs(c.places or {}) do place(self, facts, index, each) end
+  place_all(self, facts, index, c)
   return facts
+end
+
+function place_all(self, facts, index, c, this)
+  for _, each in ipairs(c.splits or {}) do split(self, facts, each, this or each.run) end
+  for _, each in ipairs(c.places or {}) do place(self, facts, index, each, this or each.run) end
 end
 
 --- An attempt is over: what it did is counted, its cores are free.
@@ -248,7 +272,7 @@ local function may_again(run, part, state)
 end
 
 local function lose(self, facts, c)
-  local run, part = part_of(self, c)
+  local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return end
   local executor = part.executor
   close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
@@ -272,9 +296,12 @@ function apply.lost(self, _, c)
   return facts
 end
 
---- ended{ run, part, fence, state, reason?, result?, progress?, retry? }: the executor's own word.
-function apply.ended(self, _, c)
-  local run, part = part_of(self, c)
+local finish
+
+--- ended{ run, part, fence, state, reason?, result?, progress?, retry?, finish? }: the executor's own word. `finish` { state, reason?,
+--- result, workflows }: when nothing is open after it and all `workflows` of the run were cut, the run has its answer with it.
+function apply.ended(self, index, c)
+  local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
   local executor = part.executor
   local inner = tally.read(c.result)
@@ -287,13 +314,20 @@ function apply.ended(self, _, c)
     tally.measured(run.work[part.workflow], inner.stats, c.state == "completed" and c.progress)
     end_part(run, part, c.state, c.reason)
   end
-  return { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again } }
+  local facts = { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again } }
+  if c.finish and run.state == "running" then
+    local cut = 0
+    for _ in next, run.work do cut = cut + 1 end -- order-free: a count
+    if cut == c.finish.workflows then finish(self, facts, run, c.finish, index) end
+  end
+  return facts
 end
 
 --- cancel{ run, reason, state }: stop; `state` is the final state to reach (cancelled or timed_out). Parts that wait will not run.
 function apply.cancel(self, _, c)
   local run = changing(self, c.run)
-  if not run then return { stale = true } end
+  local ended = not run and self:ended_run(c.run)
+  if not run then return { stale = true, answer = ended and { state = ended.state } or nil } end
   if run.state ~= "running" then return { stale = true, answer = { state = run.state } } end
   assert(RUN:step(run, "cancelling"))
   run.reason, run.ends_as = c.reason, c.state
@@ -309,32 +343,36 @@ end
 --- finish{ run, state, reason?, result? | file? { name, bytes, crc }, gave_up? }: the run has its answer. Refused as long as a part is
 --- open, for its numbers would be missing; a leader that gives up says so.
 function apply.finish(self, index, c)
-  local run = changing(self, c.run)
-  if not run or ledger.FINAL[run.state] then return { stale = true } end
+  local facts, run = {}, changing(self, c.run)
+  if not run or not finish(self, facts, run, c, index) then return { stale = true } end
+  return facts
+end
+
+--- False: it does not apply.
+function finish(self, facts, run, c, index)
   if not c.gave_up then
     for _, work in next, run.work do -- order-free: any open part refuses
-      if work.open > 0 then return { stale = true } end
+      if work.open > 0 then return false end
     end
   end
+  if not RUN:step(run, c.state) then return false end
   for _, part in next, run.parts do -- order-free: sums
     if part.state == "dispatched" then let_off(self, run, part) end
   end
-  if not RUN:step(run, c.state) then return { stale = true } end
-  run.reason, run.result, run.file = c.reason, c.result, c.file
-  self.live, self.live_bytes = self.live - 1, self.live_bytes - #run.spec
+  count_live(self, run, -1)
+  run.reason, run.result, run.file, run.ended_ms = c.reason, c.result, c.file, self.clock_ms
   run.bytes = c.result and #c.result or c.file and c.file.bytes or 0
-  self.result_bytes = self.result_bytes + run.bytes
-  run.ended_ms = self.clock_ms
-  run.parts, run.split, run.work, run.spec, run.attempts, run.incidents = nil, nil, nil, nil, nil, nil -- The answer is what is kept.
-  run.left_out, run.ends_as = nil, nil
-  self.ended[#self.ended + 1] = { run = c.run, index = run.index }
-  return { { kind = "run_finished", run = c.run, state = c.state, index = index } }
+  self.runs[run.run] = nil
+  keep(self, run) -- The answer, and nothing of the work.
+  self.ended[#self.ended + 1] = run.run
+  facts[#facts + 1] = { kind = "run_finished", run = run.run, state = c.state, index = index }
+  return true
 end
 
 --- forget{ run, index }: the higher tier has its answer; keep nothing.
 function apply.forget(self, _, c)
-  local run = self.runs[c.run]
-  if not run or not ledger.FINAL[run.state] or c.index ~= run.index then return { stale = true } end
+  local run = self:ended_run(c.run)
+  if not run or c.index ~= run.index then return { stale = true } end
   local file = run.file and run.file.name
   remove(self, run)
   return { { kind = "run_forgotten", run = c.run, index = c.index, file = file } }
@@ -344,36 +382,33 @@ end
 --- those that a higher tier has not taken.
 function apply.expire(self, _, c)
   local facts, kept, last = {}, {}, 0
-  for i, ended in ipairs(self.ended) do
-    local run = self.runs[ended.run]
-    local is_it = run and run.index == ended.index
-    if is_it and (run.ended_ms >= c.before_ms or #facts >= c.most) then break end
+  for i, key in ipairs(self.ended) do
+    local run = self:ended_run(key)
+    if run and (run.ended_ms >= c.before_ms or #facts >= c.most) then break end
     last = i
-    if is_it and run.upstream then
-      kept[#kept + 1] = ended
-    elseif is_it then
+    if run and run.upstream then
+      kept[#kept + 1] = key
+    elseif run then
       local file = run.file and run.file.name
       remove(self, run)
-      facts[#facts + 1] = { kind = "run_forgotten", run = ended.run, index = ended.index, file = file }
+      facts[#facts + 1] = { kind = "run_forgotten", run = key, index = run.index, file = file }
     end
   end
-  if last > #kept then
-    local rest = table.move(kept, 1, #kept, 1, {})
-    self.ended = table.move(self.ended, last + 1, #self.ended, #rest + 1, rest)
-  end
+  if last > #kept then self.ended = table.move(self.ended, last + 1, #self.ended, #kept + 1, kept) end
   return facts
 end
 
---- drop{ runs = { { run, index } } }: results go, to make room; that the run ended, and how, is kept.
+--- drop{ runs = { key, ... } }: results go, to make room; that the run ended, and how, is kept.
 function apply.drop(self, _, c)
   local facts = {}
-  for _, each in ipairs(c.runs) do
-    local run = changing(self, each.run)
-    if run and run.index == each.index and ledger.FINAL[run.state] and (run.result or run.file) then
+  for _, key in ipairs(c.runs) do
+    local run = self:ended_run(key)
+    if run and run.bytes > 0 then
       local file = run.file and run.file.name
       self.result_bytes = self.result_bytes - run.bytes
       run.result, run.file, run.bytes, run.dropped = nil, nil, 0, true
-      facts[#facts + 1] = { kind = "result_dropped", run = each.run, index = each.index, file = file }
+      self.past[key] = past.pack(run)
+      facts[#facts + 1] = { kind = "result_dropped", run = key, index = run.index, file = file }
     end
   end
   return facts
@@ -394,23 +429,65 @@ end
 
 -- Asking ---------------------------------------------------------------------------------------------------------------
 
+--- An ended run, unpacked: a copy.
+---@param key string
+---@return table?
+function ledger:ended_run(key)
+  local bytes = self.past[key]
+  return bytes and past.unpack(bytes)
+end
+
+--- A run, live (the ledger's own table: look, and change nothing) or ended (a copy).
+---@param key string
+---@return table?
+function ledger:run(key) return self.runs[key] or self:ended_run(key) end
+
 --- The run that a submission's key made, while it is remembered.
-function ledger:of_key(key) return self.runs[self.keys[key] or ""] end
+---@return table?
+function ledger:of_key(key)
+  local run = self.keys[key]
+  return run and self:run(run)
+end
 
 --- The keys of the runs of this job, in one order.
 ---@return string[]
 function ledger:of_job(job)
+  if self.runs[job] or self.past[job] then return { job } end
   local of_job = self.jobs[job]
   return of_job and sorted.keys(of_job) or {}
 end
 
---- Runs in the order in which they were created.
+--- Live runs in the order in which they were created.
 ---@return table[]
 function ledger:list()
   local out = {}
   for _, run in next, self.runs do out[#out + 1] = run end -- order-free: sorted below
   table.sort(out, function (a, b) return a.index < b.index end)
   return out
+end
+
+--- What the run would be after this command: a copy, for its proposer. Only what such a command reads is copied.
+---@param command table  of the kind "ended"
+---@return table run
+function ledger:preview(command)
+  local scratch, real = ledger.new(), self.runs[command.run]
+  local run = {}
+  for key, value in next, real do run[key] = value end
+  local part = {}
+  for key, value in next, real.parts[command.part] do part[key] = value end
+  part.history = table.move(part.history, 1, #part.history, 1, {})
+  part.counts = tally.add({}, part.counts)
+  run.parts, run.work = { [command.part] = part }, {}
+  for name, work in next, real.work do run.work[name] = work end
+  run.work[part.workflow] = tally.copy(real.work[part.workflow])
+  if real.attempts then
+    run.attempts = table.move(real.attempts, 1, #real.attempts, 1, { completed = real.attempts.completed, others = real.attempts.others })
+  end
+  if real.incidents then run.incidents = table.move(real.incidents, 1, #real.incidents, 1, {}) end
+  scratch.runs[run.run], scratch.clock_ms = run, self.clock_ms
+  hold(scratch, run, part)
+  apply.ended(scratch, part.fence + 1, command)
+  return run
 end
 
 -- Snapshots ------------------------------------------------------------------------------------------------------------
@@ -423,16 +500,21 @@ function ledger:snapshot()
 end
 
 function ledger:restore(bytes)
-  local head, runs = saving.read(bytes)
-  self.runs, self.clock_ms, self.ended, self.saving = {}, head.clock_ms, head.ended, nil
-  self.keys, self.jobs, self.executors, self.result_bytes = {}, {}, {}, 0
+  local head, runs, rows = saving.read(bytes)
+  self.runs, self.past, self.clock_ms, self.ended, self.saving = {}, {}, head.clock_ms, head.ended, nil
+  self.keys, self.jobs, self.handing, self.executors, self.result_bytes = {}, {}, {}, {}, 0
   self.live, self.live_bytes = 0, 0
   for _, run in ipairs(runs) do
     self.runs[run.run] = run
     index_run(self, run)
-    for _, part in next, run.parts or {} do -- order-free: sums
+    count_live(self, run, 1)
+    for _, part in next, run.parts do -- order-free: sums
       if part.state == "dispatched" then hold(self, run, part) end
     end
+  end
+  for _, run in ipairs(rows) do
+    index_run(self, run)
+    keep(self, run)
   end
 end
 

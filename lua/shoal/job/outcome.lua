@@ -15,19 +15,27 @@ local outcome = {}
 outcome.OPEN = { waiting = true, ready = true, queued = true, running = true }
 
 outcome.RESULT_MAX = 2 << 20 -- A message has at most 3 MiB, and a push or an answer has more in it than a result.
+local COMPACT_MAX = 8192      -- Of records: beyond it, summing them up at each reading would cost more than it saves.
 local PARTS_MAX = 256        -- Parts named in one event or answer.
 local INCIDENTS_MAX = 100
 local REASON_MAX = 2000
 
 function outcome.encode(result) return msgpack.pack(result) end
 
---- A stored result, as people read it: what stands in it once is shown in both places.
+--- A stored result, as people read it. A small one holds the records themselves: they are less than their summaries.
 ---@param bytes string
 ---@return table? result, string? err, string? code
 function outcome.decode(bytes)
   local result, err = msgpack.unpack(bytes)
   if type(result) ~= "table" then return nil, "the stored result is unreadable: " .. tostring(err), "MALFORMED" end
-  if result.workflows and result.workflows[1] and not result.stats then result.stats = result.workflows[1].stats end
+  if result.workflows and not result.stats then
+    local all = stats.accumulator()
+    for _, w in ipairs(result.workflows) do
+      all:add(w.record)
+      w.stats, w.record = stats.summary(w.record), nil
+    end
+    result.stats = #result.workflows == 1 and result.workflows[1].stats or stats.summary(all:record())
+  end
   return result
 end
 
@@ -204,12 +212,23 @@ local function attempts_of(entry, dc)
   return out
 end
 
---- All of it with `share` bytes for each record of detail (nil: as it is).
+--- The answer with the records of its workflows, as long as that is small.
+local function compact(entry, order, states, head)
+  local result = {}
+  for key, value in next, head do result[key] = value end
+  for i, name in ipairs(order) do
+    result.workflows[i] = { workflow = name, state = states[name], record = record_of(entry.work[name]) }
+  end
+  return result
+end
+
+--- All of it, with `share` bytes for each record of detail (nil: as it is).
 local function build(entry, order, states, head, share)
   local result = {}
   for key, value in next, head do result[key] = value end
   local all = stats.accumulator()
   local count, last = 0, nil
+  result.workflows = {}
   for _, name in ipairs(order) do
     local record = record_of(entry.work[name])
     if share then record = stats.fit(record, share) end
@@ -221,8 +240,8 @@ local function build(entry, order, states, head, share)
   end
   if entry.upstream then -- The tier above merges: it gets the record itself.
     result.stats, result.workflows = count == 1 and last or all:record(), nil
-  elseif count ~= 1 then -- One workflow's numbers are the whole: `decode` shows them in both places.
-    local record = all:record()
+  else
+    local record = count == 1 and last or all:record()
     result.stats = summary(share and stats.fit(record, share) or record)
   end
   return result
@@ -242,7 +261,12 @@ function outcome.result(o)
   }
   for i, incident in ipairs(entry.incidents or {}) do head.incidents[i] = incident end
   own_incidents(entry.job, head.incidents)
-  local bytes = outcome.encode(build(entry, o.order, o.states, head))
+  local bytes
+  if not entry.upstream then
+    bytes = outcome.encode(compact(entry, o.order, o.states, head))
+    if #bytes <= COMPACT_MAX then return bytes end
+  end
+  bytes = outcome.encode(build(entry, o.order, o.states, head))
   local share = budget // (2 * (#o.order + 1))
   while #bytes > budget and share >= 64 do
     head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(#bytes, budget)

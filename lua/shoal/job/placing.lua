@@ -6,6 +6,7 @@
 --- part is held for a while that doubles, for a refusal costs nothing but time.
 local errors = require "shoal.base.errors"
 local outcome = require "shoal.job.outcome"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 local placing = {}
@@ -155,7 +156,7 @@ local function full(round)
 end
 
 --- Cut what is wanted; parts that fit at once get their executors in the same command.
-local function cut(self, round, q, run)
+local function cut(self, round, q, run, entry)
   local left, lead = {}, self.lead
   for _, name in ipairs(q.wanted) do
     local workflow = run.spec.workflows[name]
@@ -166,7 +167,7 @@ local function cut(self, round, q, run)
     else
       local parts, placed = {}, true
       for i, share in ipairs(shares) do
-        local part_name = lead.options.part_name(lead.ledger.runs[q.run], name, i, share)
+        local part_name = lead.options.part_name(entry, name, i, share)
         local cores = lead.options.claims and (share.cores or workflow.cores or 1) or 0
         parts[i] = { part = part_name, share = share, cores = cores }
         local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
@@ -242,6 +243,31 @@ local function begin_round(self)
   return round
 end
 
+--- The first parts of a run that is about to be created, for the command that creates it; nil where others wait before them, or nobody
+--- can take one now.
+---@param entry table  what is known of the run: `job`, `upstream`
+---@param spec table
+---@return { splits: table[], places: table[] }?
+function placing:plan(entry, spec)
+  if #self.queue > 0 then return nil end
+  local wanted = {}
+  for name, workflow in sorted(spec.workflows) do
+    if #workflow.after == 0 then wanted[#wanted + 1] = name end
+  end
+  local round = begin_round(self)
+  local views = {}
+  local run = {
+    spec = spec, job = entry.job ~= "" and entry.job or spec.name, spec_view = errors.view(spec), queued = function () end,
+    view = function (_, name)
+      views[name] = views[name] or errors.view(spec.workflows[name])
+      return views[name]
+    end,
+  }
+  cut(self, round, { run = "", wanted = wanted, tries = {} }, run, entry)
+  if #round.splits == 0 then return nil end
+  return { splits = round.splits, places = round.places }
+end
+
 --- One round. True: there may be more to place at once.
 local function place(self)
   local round, lead = begin_round(self), self.lead
@@ -252,7 +278,7 @@ local function place(self)
     if run then
       place_again(self, round, q, run, entry)
       place_fresh(self, round, q, run, entry)
-      cut(self, round, q, run)
+      cut(self, round, q, run, entry)
     end
     q.over = not run or #q.wanted == 0 and #q.again == 0 and #q.fresh == 0
     q.no = round.no

@@ -1,22 +1,24 @@
 --- saving: a snapshot of the ledger as it stands at one instant, packed run by run while commands go on. A run that is about to
 --- change is packed first, so that what is written is that instant, and no turn of the loop is long.
 ---
----     u32 length | head: { clock_ms, ended }      then for each run      u32 length | run
+---     u32 length | head: { clock_ms, ended }      then for each run      u32 length | run, a map when it is live, else a list (past.lua)
 ---
---- Equal states give equal bytes: runs come in the order of their index where none changed meanwhile, and maps are packed sorted.
+--- Equal states give equal bytes: runs come in the order of their index (ended ones: of their end) where none changed meanwhile, and
+--- maps are packed sorted.
 local msgpack = require "shoal.core.msgpack"
+local past = require "shoal.job.past"
 local tally = require "shoal.job.tally"
 
 local saving = {}
 saving.__index = saving
 
 local RUNS_A_STEP = 64
+local ROWS_A_STEP = 2000
 local BYTES_A_STEP = 256 * 1024
 
 local function pack(value) return string.pack("<s4", msgpack.pack(value)) end
 
 local function pack_run(run)
-  if not run.work then return pack(run) end
   local copy = {}
   for key, value in next, run do copy[key] = value end
   copy.work = {}
@@ -26,8 +28,16 @@ end
 
 ---@param ledger table
 function saving.new(ledger)
+  local rows, count, seen = {}, 0, {}
+  for _, key in ipairs(ledger.ended) do -- Each ended run is in it, one that came back twice; sorting them all would take long.
+    if ledger.past[key] and not seen[key] then
+      count, seen[key] = count + 1, true
+      rows[count] = ledger.past[key]
+    end
+  end
   return setmetatable({
-    head = pack { clock_ms = ledger.clock_ms, ended = ledger.ended }, runs = ledger:list(), at = 0, done = {}, early = {},
+    head = pack { clock_ms = ledger.clock_ms, ended = ledger.ended }, runs = ledger:list(), at = 0, done = {}, early = {}, rows = rows,
+    row_at = 0,
   }, saving)
 end
 
@@ -63,15 +73,19 @@ function saving:next(ended)
       put(pack_run(run))
     end
   end
+  while self.at == #self.runs and self.row_at < #self.rows and count < ROWS_A_STEP and bytes < BYTES_A_STEP do
+    self.row_at = self.row_at + 1
+    put(string.pack("<s4", self.rows[self.row_at]))
+  end
   if #out > 0 then return table.concat(out) end
   ended()
   return nil
 end
 
 ---@param bytes string
----@return table head, table[] runs  raises on what is no snapshot
+---@return table head, table[] runs, table[] ended  raises on what is no snapshot
 function saving.read(bytes)
-  local head, runs, at = nil, {}, 1
+  local head, runs, ended, at = nil, {}, {}, 1
   while at <= #bytes do
     local piece
     piece, at = string.unpack("<s4", bytes, at)
@@ -79,13 +93,15 @@ function saving.read(bytes)
     if type(value) ~= "table" then error("ledger: snapshot: " .. (err or "no table")) end
     if not head then
       head = value
+    elseif value[1] then
+      ended[#ended + 1] = past.of(value)
     else
-      for name, packed in next, value.work or {} do value.work[name] = tally.unpacked(packed) end -- order-free: by name
+      for name, packed in next, value.work do value.work[name] = tally.unpacked(packed) end -- order-free: by name
       runs[#runs + 1] = value
     end
   end
   if not head then error "ledger: snapshot: it is empty" end
-  return head, runs
+  return head, runs, ended
 end
 
 return saving

@@ -116,6 +116,15 @@ function tally.ended(work, part, state, reason)
   end
 end
 
+--- A copy that can be changed.
+function tally.copy(work)
+  local copy = {}
+  for key, value in next, work do copy[key] = value end
+  copy.counts = tally.add({}, work.counts)
+  copy.detail = work.detail and stats.of_bytes(work.detail:bytes())
+  return copy
+end
+
 --- For a snapshot: the same without live objects.
 function tally.packed(work)
   local copy = {}
