@@ -100,6 +100,7 @@ function guard.of(world, scope)
   if self then return self end
   self = setmetatable({ world = world, running = {}, simulated = world:simulated() }, Guard)
   guards[scope] = self
+  if self.simulated then return self end
   scope:spawn("exec.guard", {}, function ()
     local _ <close> = self
     task.future("exec.guard", scope):await() -- For ever: its scope ends it.
