@@ -45,14 +45,13 @@ local function open(self)
   return true
 end
 
---- Until another runs, nothing would outlive us only by luck.
+--- The guard is gone. Until another one runs, a death of ours would leave children behind.
 function lost(self, why)
   local pid = self.process:pid()
   release(self)
-  errors.report("exec.guard", { pid = pid }, why)
-  if self.closed or not next(self.running) then return end
-  local ok, err, code = open(self)
-  if not ok then errors.report("exec.guard", { pid = pid }, err, code) end
+  local ok, err, code = true, nil, nil
+  if not self.closed and next(self.running) then ok, err, code = open(self) end
+  errors.report("exec.guard", { pid = pid }, ok and why or why .. "; " .. err, code)
 end
 
 --- Start a child that dies with us, in a group of its own: world:spawn, and whoever started it calls `ended`.
@@ -101,6 +100,7 @@ function guard.of(world, scope)
   if self then return self end
   self = setmetatable({ world = world, running = {}, simulated = world:simulated() }, Guard)
   guards[scope] = self
+  if self.simulated then return self end
   scope:spawn("exec.guard", {}, function ()
     local _ <close> = self
     task.future("exec.guard", scope):await() -- For ever: its scope ends it.
