@@ -93,7 +93,7 @@ site("lead.attempt_lost", "any", "warning", { "job", "workflow", "part", "attemp
 site("lead.lost", "any", "error", { "job", "part", "executor" }, "the loss of an attempt could not be made durable")
 site("lead.result", "any", "warning", { "job", "workflow", "part", "payload_bytes" }, "a result from below could not be read; it was refused")
 site("lead.push", "any", "warning", { "job", "sequence", "watcher", "attempt" }, "an event could not be pushed to a client")
-site("lead.watch", "any", "error", { "job", "watcher" }, "pushing events to one client failed; its watch ended, and it asks again when it is back")
+site("lead.watch", "any", "error", { "job", "watcher" }, "pushing events to one client failed; its watch ended")
 site("lead.cancel", "any", "warning", { "job", "part", "executor" }, "a cancel was not answered; it is sent again")
 site("lead.forget", "any", "warning", { "job" }, "a finished job could not be forgotten yet")
 site("lead.level_loop", "any", "error", { "cycle" }, "measuring the load failed; the level stays")
