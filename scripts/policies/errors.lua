@@ -1,28 +1,29 @@
---- The errors policy: how loud each failure is, and how often it is told. Edit it while nodes run: the change shows at
+--- The errors policy: how loud each failure is, and how often it is reported. Edit it while nodes run: the change shows at
 --- the next incident. A mistake here is itself reported, with its line, and the last good policy stays.
 ---
 ---   level    "debug" | "info" | "warning" | "error" | "critical"; without one, the site's own (lua/shoal/base/sites.lua)
----   burst    this many are told at once ...
----   per_ms   ... then one in this time; what is held back is counted and announced at the same level
----   fields   which of an incident's fields are written, besides its id and site (all, unless told):
+---   burst    this many are reported at once ...
+---   per_ms   ... then one in this time; the others are counted and announced at the same level
+---   fields   which of an incident's fields are written, besides its id and site (default: all):
 ---            message, code, where, count, ids, missing, error, hint, traceback
 ---   traces   so many tracebacks are kept of each fingerprint (site and file:line)
 ---
---- There is no "silent": a level can be lowered, the count goes on. `shoal incidents` shows what was told, and each node
+--- There is no "silent": a level can be lowered, the count goes on. `shoal incidents` shows the reported ones, and each node
 --- prints `raised = reported + suppressed + handled` when it ends.
 return {
   default = { burst = 5, per_ms = 10000, traces = 3 },
 
   sites = {
-    -- Garbage from one leader; the tenth in a row is told aloud, see below.
+    -- Garbage from one leader; the tenth in a row is a warning, see below.
     ["worker.progress.ack"] = { level = "debug" },
     ["manager.progress.ack"] = { level = "debug" },
-    -- One virtual user's failed step: the numbers of the run tell of it too.
+    -- One virtual user's failed step: the run's numbers count it too.
     ["exec.vu"] = { burst = 2, per_ms = 30000 },
   },
 
-  --- Called for each incident with what stands above, merged for its site. Return a level, a table with some of
-  --- level, burst and per_ms, or nothing. It runs to its end at once: it cannot wait, and has no io, os or require.
+  --- Called for each incident with the entries above, merged for its site. Return a level, a table with some of
+  --- level, burst and per_ms, or nothing. It gets a copy and runs to its end at once, within a budget of instructions, time and
+  --- memory: it cannot wait, and has no io, os or require. When it fails, the built-in policy replaces it until the file changes.
   ---   incident = { site =, ids = {}, message =, code =, where = "file:line", error = (any value), count = }
   decide = function (incident, _)
     if incident.site:find("%.progress%.ack$") and incident.ids.consecutive == 10 then return "warning" end

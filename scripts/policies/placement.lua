@@ -1,4 +1,5 @@
---- placement: where work goes. Operators edit this; the leader asks it and checks what it answers.
+--- placement: where work goes. Operators edit this. Each function gets copies, runs within a budget of instructions, time and
+--- memory, and its answer is checked; when it fails, the leader's own rule answers and the failure is an incident.
 ---
 --- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why, code ("NOT_READY": the client tries again)
 --- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait

@@ -1,4 +1,4 @@
---- retry: shall a part that was lost, failed or refused be tried again? Operators edit this.
+--- retry: whether a part that was lost, failed or refused is tried again. Operators edit this.
 ---
 --- `again(part, workflow, how)`: `how` is "lost" (its executor died or fell silent), "failed" (its own word) or "refused"
 --- (it never ran there). part.history lists the attempts before this one: { executor, state, reason }.

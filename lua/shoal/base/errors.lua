@@ -5,9 +5,9 @@
 ---
 ---     raised = reported + suppressed + handled + in_flight
 ---
---- reported: told, to the log at its level and to `errors.incidents()`; suppressed: held back by the policy's rate limit,
+--- reported: written to the log at its level, and kept for `errors.incidents()`; suppressed: held back by the policy's rate limit,
 --- and announced as a number when the window passes; handled: the caller took the error as its value; in_flight: being
---- told right now. Policies (scripts/policies/errors.lua) decide how loud, never whether.
+--- reported right now. Policies (scripts/policies/errors.lua) decide how loud, never whether.
 ---
 ---   local ok, incident = errors.call("client.callback.on_done", { job = id }, user_function, result)
 ---   if not sent then errors.report("worker.progress.send", ids, err, code) end
@@ -35,7 +35,7 @@ local found_door, door = pcall(require, "shoal.core.door")
 local xpcall_at = found_door and door.xpcall or function (_, ...) return xpcall(...) end
 local resume_at = found_door and door.resume or function (_, ...) return resume(...) end
 
-local DEPTH_MAX = 3                  -- Failures while telling failures; deeper is told by the last resort only.
+local DEPTH_MAX = 3                  -- Failures while reporting failures; deeper ones go to the last resort only.
 
 local state     -- All that this node's errors know; see reset().
 local records   -- The sites by name, state.catalogue.records: the fast way in.
@@ -134,7 +134,7 @@ local function quiet(done, ...)
   return false, err
 end
 
---- For the log and for error values' own __tostring: protected, cannot wait, and nobody is told. -> true, values... | false, err
+--- For the log and for error values' own __tostring: protected, cannot wait, and reports nothing. -> true, values... | false, err
 local function quietly(fn, ...)
   return quiet(run_apart("errors.describe", fn, ...))
 end
@@ -331,7 +331,7 @@ function errors.close(site, ids, co)
   return nil, fail(record, ids, { error = err, where = where or "?", hint = hint })
 end
 
---- Cut whatever runs through errors.run or errors.resume after this many instructions without waiting; nil: do not.
+--- Interrupt code that runs through errors.run or errors.resume after this many instructions without waiting; nil: never.
 --- It costs tight loops half their speed, so only simulated nodes and specs use it.
 ---@param instructions integer?
 function errors.budget(instructions) state.budget = instructions end
@@ -367,7 +367,7 @@ function errors.run_hook(site, ids, handle, index, ...)
   return finish_hook(record, ids, handle, index, run_apart(record.name, handle.fn, ...))
 end
 
---- What was outstanding under this key is no longer true: do not deliver it again.
+--- The event under this key is no longer true: do not deliver it again.
 ---@return integer withdrawn
 function errors.withdraw(site, key)
   local record = records[site] or site_of(site)
@@ -393,10 +393,10 @@ local function by_c() return state.door and state.door.incidents() - state.door_
 --- One site's counts, also when all are 0.
 function errors.count(site) return totals.of(records[site] or site_of(site)) end
 
---- The counts of every site where something was raised, sorted by name. What C had to tell by itself is at door.sink.
+--- The counts of every site with a failure, sorted by name. Errors that C reported by itself count at door.sink.
 function errors.counts() return totals.all(state.catalogue, by_c()) end
 
---- The last n incidents that were told, oldest first; at most 512. They are the reader's own copies.
+--- The last n incidents that were reported, oldest first; at most 512. They are the reader's own copies.
 ---@param n? integer
 function errors.incidents(n) return telling.recent(state.telling, n) end
 
@@ -405,7 +405,7 @@ function errors.incidents(n) return telling.recent(state.telling, n) end
 ---@return { id: string, node: string, site: string, level: string, message: string, where: string, count: integer }[]
 function errors.incidents_of(ids) return telling.about(state.telling, ids) end
 
---- Hear of each incident that is told. fn runs to its end. Returns what takes it away again.
+--- Call fn for each incident that is reported. fn runs to its end. Returns a function that removes it.
 ---@param fn fun(incident: table)
 function errors.listen(fn) return telling.listen(state.telling, fn) end
 
@@ -436,7 +436,7 @@ function errors.start(world, node)
   for _, entry in ipairs(waiting) do state.agenda:add(entry, now_ns) end
 end
 
---- The end: announce what was held back; what is still undelivered is an incident. Then the balance.
+--- The end: announce held-back incidents, report undelivered events as incidents, and give the balance.
 ---@return true? ok
 ---@return string? err
 function errors.finish()

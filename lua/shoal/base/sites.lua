@@ -33,7 +33,7 @@ site("worker.progress.send", "worker", "warning",
     "put_back" },
   "a progress record could not be sent; the newest goes back and is sent again")
 site("worker.progress.redirect", "worker", "warning", { "job", "workflow", "part", "address" },
-  "nobody could be asked who leads a job whose leader does not answer")
+  "a job's leader does not answer, and no other manager could be asked who leads it")
 site("worker.result.send", "worker", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
   "a final result was not accepted; it is sent again until it is")
 site("worker.result.spill", "worker", "error", { "job", "part", "file" },
@@ -54,7 +54,7 @@ site("manager.progress.flush_loop", "manager", "error", { "buffered", "cycle", "
 site("manager.progress.ack", "manager", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
   "a gate's acknowledgement could not be read; nothing of it was applied")
 site("manager.progress.redirect", "manager", "warning", { "job", "workflow", "part", "address" },
-  "no gate could be asked who leads a job")
+  "a job's gate does not answer, and no other gate could be asked who leads it")
 site("manager.result.send", "manager", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
   "a datacenter's result was not accepted by the gate; it is sent again until it is")
 site("manager.result.spill", "manager", "error", { "job", "part", "file" },
@@ -93,8 +93,8 @@ site("lead.attempt_lost", "any", "warning", { "job", "workflow", "part", "attemp
 site("lead.lost", "any", "error", { "job", "part", "executor" }, "the loss of an attempt could not be made durable")
 site("lead.result", "any", "warning", { "job", "workflow", "part", "payload_bytes" }, "a result from below could not be read; it was refused")
 site("lead.push", "any", "warning", { "job", "sequence", "watcher", "attempt" }, "an event could not be pushed to a client")
-site("lead.watch", "any", "error", { "job", "watcher" }, "pushing to one client failed; it is let go")
-site("lead.cancel", "any", "warning", { "job", "part", "executor" }, "a cancel was not answered; it is driven again")
+site("lead.watch", "any", "error", { "job", "watcher" }, "pushing events to one client failed; its watch ended")
+site("lead.cancel", "any", "warning", { "job", "part", "executor" }, "a cancel was not answered; it is sent again")
 site("lead.forget", "any", "warning", { "job" }, "a finished job could not be forgotten yet")
 site("lead.level_loop", "any", "error", { "cycle" }, "measuring the load failed; the level stays")
 site("lead.*", "any", "error", { "job" }, "another step of leading a job failed")
@@ -105,17 +105,17 @@ site("tier.snapshot", "any", "error", { "tier", "index" }, "the state could not 
 site("tier.restore", "any", "critical", { "tier", "index" }, "a snapshot could not be read")
 site("tier.log", "any", "critical", { "tier", "index" }, "the tier's log could not be written or synced")
 site("tier.on_lead", "any", "error", { "tier", "index" },
-  "what the owner does on gaining leadership failed")
+  "the owner's function on gaining leadership failed")
 site("tier.on_lose", "any", "error", { "tier", "index" },
-  "what the owner does on losing leadership failed")
+  "the owner's function on losing leadership failed")
 site("tier.*", "any", "error", { "tier" }, "another step of a tier failed")
 
 -- ---- workers: parts in child processes ----
 site("exec.spawn", "worker", "error", { "job", "workflow", "part", "attempt" }, "a child could not be started")
 site("exec.child", "worker", "warning", { "job", "workflow", "part", "attempt", "pid" },
-  "a child ended otherwise than asked")
+  "a child ended in a way that was not requested")
 site("exec.protocol", "any", "error", { "part", "payload_bytes" },
-  "a child or its worker sent what the other cannot read")
+  "a frame between a child and its worker could not be read")
 site("exec.workflow", "any", "error", { "job", "workflow", "part", "attempt" }, "a workflow's own code failed")
 site("exec.vu", "any", "warning", { "workflow", "part", "vu", "step" },
   "a step of one virtual user failed; the user goes on")
@@ -134,12 +134,12 @@ site("task.drain", "any", "critical", {}, "the scheduler of tasks itself failed"
 site("task.take", "any", "error", { "future" }, "a continuation of a future failed")
 site("task.*", "any", "error", { "task" }, "a task of this kind failed")
 site("future.untaken", "any", "warning", { "future", "code", "scope" },
-  "a future failed, and nobody awaited it, took it or dropped it")
+  "a future failed and was never awaited, taken or dropped")
 site("rpc.handler", "any", "error", { "message", "peer", "request" },
   "a message's handler raised; the sender is answered FAILED")
 site("rpc.decode", "any", "warning", { "message", "peer", "payload_bytes" }, "a message's body could not be read")
-site("rpc.role", "any", "warning", { "message", "peer", "role" }, "a message came from a role that may not send it; it was refused")
-site("rpc.unhandled", "any", "warning", { "message", "peer" }, "a message came that nobody here answers; it was refused")
+site("rpc.role", "any", "warning", { "message", "peer", "role" }, "a message arrived from a role that may not send it; it was refused")
+site("rpc.unhandled", "any", "warning", { "message", "peer" }, "a message without a handler arrived; it was refused")
 site("rpc.shed", "any", "warning", { "message", "peer" },
   "a one-way message was dropped, for too many are being handled; one in the control lane closed its connection")
 site("rpc.reply", "any", "warning", { "message", "peer", "request" }, "a reply could not be sent")
@@ -152,10 +152,10 @@ site("net.refused", "any", "warning", { "what", "more", "total" },
   "the transport could not take connections, requests or answers; how many since the last look")
 site("net.*", "any", "error", {}, "a callback of the transport failed; C called it, and knows no ids")
 site("swim.refused", "any", "warning", { "what", "more", "total" },
-  "datagrams that membership could not read or would not take; how many since the last look")
+  "membership could not read datagrams, or refused them; how many since the last look")
 site("swim.unsent", "any", "warning", { "what", "more", "total" },
-  "datagrams of membership that the network did not take: the others may bury this node; how many since the last look")
-site("swim.payload", "any", "warning", { "member" }, "what a member says of itself could not be read; it counts as without a role")
+  "the network did not take datagrams of membership, so other nodes may declare this one dead; how many since the last look")
+site("swim.payload", "any", "warning", { "member" }, "a member's payload could not be read; the member counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })
 site("swim.partition", "any", "error", { "kind", "cause", "lost", "kept" },
@@ -166,7 +166,7 @@ site("swim.*", "any", "error", {}, "a callback of membership failed, or its sock
 site("world.*", "any", "error", {}, "a callback of a timer, stream, process or file failed")
 site("luv.callback", "any", "error", {}, "a callback of luv failed (only what never runs simulated uses luv)")
 site("lua.warning", "any", "warning", {}, "Lua warned: a finalizer (__gc) failed")
-site("handle.leaked", "any", "error", {}, "something of the world was left open when the state closed")
+site("handle.leaked", "any", "error", {}, "a handle of the world was still open when the Lua state closed")
 site("spec.*", "any", "error", {}, "for specs")
 site("sim.*", "any", "error", {}, "a simulated host or command failed")
 site("node.start", "any", "critical", { "role" }, "the node could not start")
@@ -178,7 +178,7 @@ site("node.*", "any", "error", {}, "another step of running the node failed")
 site("script.load", "any", "error", { "path" }, "a script raised while it was loaded")
 site("role.*", "any", "error", { "role" }, "a role script's own hook failed")
 site("cli.*", "any", "error", { "command" }, "a command of the shoal program failed")
-site("repl.eval", "any", "warning", { "line" }, "a line that somebody typed failed; its message was the answer")
+site("repl.eval", "any", "warning", { "line" }, "a line typed into the REPL failed; its error message was the answer")
 site("repl.*", "any", "warning", { "session" }, "a line or a session of the REPL failed")
 site("config.*", "any", "error", { "file" }, "a configuration could not be loaded; the last good one stays")
 site("policy.load", "any", "error", { "file" }, "a policy file could not be loaded; the last good one stays")
@@ -187,11 +187,11 @@ site("policy.decide", "any", "error", { "file", "incident" },
 site("policy.*", "any", "error", { "file" }, "another policy's function failed")
 
 -- ---- the door itself ----
-site("errors.ids", "any", "error", { "of" }, "the function that tells a failure's ids failed")
-site("errors.listener", "any", "error", { "incident" }, "who listens to incidents failed")
+site("errors.ids", "any", "error", { "of" }, "the function that gives a failure's ids failed")
+site("errors.listener", "any", "error", { "incident" }, "a listener to incidents failed")
 site("errors.undeclared", "any", "error", { "name" }, "a failure came from a site that the catalogue does not hold")
 site("errors.undelivered", "any", "critical", { "of", "key" },
   "the node ended before a must-deliver event was accepted")
-site("door.sink", "any", "error", {}, "what C had to report by itself")
+site("door.sink", "any", "error", {}, "an error that C reported without Lua")
 
 return sites

@@ -73,8 +73,8 @@ local function unlink(t)
   scope.tasks = scope.tasks - 1
 end
 
---- Those who wait for one thing are a list in the order in which they came, linked through the tasks themselves: `waiter` is
---- the first, `waiter_last` the last where there is more than one.
+--- The tasks that wait for one thing form a list in order of arrival, linked through the tasks themselves: `waiter` is the
+--- first, `waiter_last` the last when there is more than one.
 local function wake_all(what)
   local t = what.waiter
   if not t then return end
@@ -88,7 +88,7 @@ local function wake_all(what)
   end
 end
 
---- Leave what t waits for: it was cancelled, or its time is over.
+--- Take t out of the list it waits in: it was cancelled, or its time is over.
 local function leave(t)
   local what = t.waits_for
   if not what then return end
@@ -175,7 +175,7 @@ local function next_deadline()
   return first and first.due_ns or NEVER
 end
 
---- Run what is ready. Errors inside go to their sites; an error of the scheduler itself must not leave it stuck.
+--- Run the ready tasks. Errors inside go to their sites; an error of the scheduler itself must not leave it stuck.
 local function turn()
   turning = true
   errors.call("task.drain", nil, turn_body)
@@ -205,7 +205,7 @@ local function on_timer()
   turn()
 end
 
---- Run what is ready now instead of in the next turn of the loop: for the end of a callback from the world. In a task,
+--- Run the ready tasks now instead of in the next turn of the loop: for the end of a callback from the world. In a task,
 --- or inside a turn, it does nothing.
 function task.flush()
   if turning or not timer then return end
@@ -264,7 +264,7 @@ local function wait(t, what, timeout_ms)
   return true
 end
 
---- Wake the one who waits longest.
+--- Wake the task that has waited longest.
 local function wake_first(what)
   local t = what.waiter
   if not t then return end
@@ -587,7 +587,7 @@ function task.started() return timer ~= nil end
 --- The scope above all scopes that have no other parent.
 function task.root() return root end
 
---- Everything that lives: for checks that work leaves nothing behind.
+--- How much lives now: for checks that work leaves nothing behind.
 ---@return { tasks: integer, sleepers: integer, ready: integer, scopes: integer }
 function task.counts()
   return { tasks = root:count(), sleepers = sleepers.count, ready = ready_tail - ready_head + later_count,

@@ -1,7 +1,7 @@
 --- shoal check: load and verify without starting.
 ---
---- A file is told by its text before any of it runs: a program (examples/membership.lua) opens sockets as soon as it is loaded,
---- and to check one must not be to run it.
+--- A file's kind is decided by its text before any of it runs: a program (examples/membership.lua) opens sockets as soon as it is
+--- loaded, and a check must not run it.
 local common = require "shoal.cli.common"
 local errors = require "shoal.base.errors"
 local job = require "shoal.job.spec"
@@ -50,8 +50,8 @@ local POLICIES = {
   retry = wants { "again" },
 }
 
---- Whoever returns nothing is one; a value that was computed may be a role's, unless the file reaches for the real world or the
---- simulator, as no role, policy or workflow does while it is loaded.
+--- A file that returns nothing is a program; a computed value may be a role's, unless the file requires luv or the simulator, as
+--- no role, policy or workflow does while it is loaded.
 local function is_program(bytes, gives)
   if not gives then return true end
   return gives == "other" and (bytes:find("require%s*%(?%s*[\"']luv[\"']") or bytes:find("require%s*%(?%s*[\"']shoal%.sim[\"']")) ~= nil
@@ -79,11 +79,11 @@ local function check_messages(path, role)
   return nil, table.concat(problems, "\n")
 end
 
---- What a file is, by its name or by what it returns.
+--- A file's kind, by its name or by its value; or its problems.
 local function verify(path)
   local bytes, err = world.current():read_file(path)
   if not bytes then return nil, "cannot " .. err end
-  -- A job file has words of its own (minutes, getenv), so it is told by its text, not by running it.
+  -- A job file has words of its own (minutes, getenv), so its kind is decided by its text, not by running it.
   if (path:find("%.json$") or bytes:find("^%s*{")) or bytes:find("%f[%w]workflows%s*=") and not bytes:find("%f[%w]require%f[%W]") then
     local spec, problems = job.load(world.current(), path, os.getenv)
     if not spec then return nil, problems end

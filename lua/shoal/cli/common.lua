@@ -31,7 +31,7 @@ function common.usage(format, ...)
   return common.EXIT.usage
 end
 
---- The exit code of a refusal, said aloud.
+--- Print a refusal; its exit code.
 function common.refused(what, err, code)
   common.talk("shoal: %s: %s (%s)", what, err, code or "?")
   if UNREACHABLE[code] then return common.EXIT.unreachable end
@@ -56,7 +56,7 @@ function common.on_stop_signals(fn)
   end
 end
 
---- Where a cluster on this machine is found when nobody says: the gate of examples/topology.lua.
+--- The default of --connect: the gate of examples/topology.lua.
 common.CONNECT = "127.0.0.1:7000"
 
 common.BY_STATE = { completed = 0, failed = 1, cancelled = 5, timed_out = 124 }
@@ -124,7 +124,7 @@ function common.resolve(words)
   return out
 end
 
---- A node of role client for one command; nil after having said why not.
+--- A node of role client for one command; nil and the exit code after an error message.
 ---@return table? client_node, integer? exit_code
 function common.client(args)
   local words = args.connect

@@ -17,7 +17,7 @@ local function ms(value)
   return value < 10 and ("%.2f ms"):format(value) or value < 1000 and ("%.1f ms"):format(value) or ("%.2f s"):format(value / 1000)
 end
 
---- One line of what goes on: by datacenter (or worker) and workflow, with rates since the line before.
+--- One line of progress: by datacenter (or worker) and workflow, with rates since the line before.
 ---@param stats { at_ms: number, parts: table[] }
 ---@param before? { at_ms: number, requests: table<string, integer> }  what the last call returned; nil for the first
 ---@return string line, table now
@@ -60,8 +60,8 @@ local function errors_text(stats)
   return #words > 0 and table.concat(words, ", ") or "none"
 end
 
---- A job that measured nothing has completed all the same, for failed requests are what a load test is there to count. So it is
---- said where nobody overlooks it.
+--- A job of which every request failed has completed all the same, for a load test counts failed requests. So a warning stands
+--- on top of the result.
 local function nothing_worked(result, put)
   for _, w in ipairs(result.workflows or {}) do
     local s = w.stats or {}

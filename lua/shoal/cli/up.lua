@@ -1,7 +1,7 @@
 --- shoal up: a whole cluster on this machine, a process a node, from one topology file.
 ---
 --- Each node is a `shoal run` child that announces its address on stdout and stops when its stdin ends, so that a killed `up`
---- leaves none behind. Gates start first, then managers, then workers: each is told the addresses of those before it.
+--- leaves none behind. Gates start first, then managers, then workers: each gets the addresses of those before it.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local cjson = require "cjson.safe"
@@ -16,7 +16,7 @@ local up = {}
 
 local READY_MS = 15000
 local STOP_MS = 6000
-local TOLD = "told to stop before all was ready"
+local TOLD = "stopped before all was ready"
 
 local member = schema.record({
   name = schema.string { default = "" }, bind = schema.string { default = "127.0.0.1:0" },

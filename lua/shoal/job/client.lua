@@ -5,9 +5,9 @@
 ---     local final = c:follow(id, { stats = function (s) print(#s.parts) end })
 ---     print(final.state, final.result.stats.requests)
 ---
---- What a leader pushes (job.status, job.stats, job.result) is taken in three steps, and FAILURES 1.4 holds at each: an
---- unreadable push is one incident and is answered `error`; state is taken, and who waits for it woken, before the user's code runs;
---- a callback that raises is one incident, and the push is still answered `ok`.
+--- A push (job.status, job.stats, job.result) is handled in three steps, and FAILURES 1.4 holds at each: an unreadable push is one
+--- incident and is answered `error`; the state changes, and its waiters wake, before the user's code runs; a callback that raises
+--- is one incident, and the push is still answered `ok`.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
 local messages = require "shoal.wire.messages"
@@ -20,7 +20,7 @@ client.__index = client
 
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 local CALL_MS = 5000
-local QUIET_MS = 2000 -- No push for so long: the watch is asked for again, wherever a leader answers.
+local QUIET_MS = 2000 -- After so long without a push, ask for the watch again, wherever a leader answers.
 local WATCH_MS = 2500 -- How long an answer to that may take.
 local READY_MS = 10000 -- A gate that has just started hears of its datacenters in that time.
 local GONE_MS = 5000  -- No leader answered for so long: the follower hears of it.
@@ -40,7 +40,7 @@ function client.open(node, addresses)
   for name, push in sorted(PUSHES) do
     node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
   end
-  -- Pushes came over it: who follows a job asks again now, not when it has been quiet for long.
+  -- Pushes came over this connection: each follower asks again now instead of after QUIET_MS.
   self.unwatch = node.rpc:watch(function (_, event)
     if event ~= "down" then return end
     for _, j in sorted(self.jobs) do j.heard_ms = -QUIET_MS end
@@ -85,7 +85,7 @@ local function take(self, kind, body)
   return true
 end
 
---- What can be told of a push that cannot be taken: its job, workflow and sequence, each where it is what it should be.
+--- The ids of a push that cannot be decoded: its job, workflow and sequence, each "?" unless it has the right type.
 local function glimpse(bytes)
   local map = msgpack.unpack(bytes)
   map = type(map) == "table" and map or {}
@@ -124,7 +124,7 @@ end
 local AGAIN = { TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true,
   NOT_LEADER = true, CLOSED = true, UNKNOWN = true, OVERLOADED = true, FULL = true, NOT_READY = true, EHOSTUNREACH = true, EPIPE = true }
 
---- Call whoever answers, beginning with who answered last. Refusals are answers; only silence goes on to the next address.
+--- Call the addresses in turn, the last that answered first. A refusal is an answer; silence moves on to the next address.
 ---@return table? reply, string? err, string? code
 function client:call(name, body, timeout_ms)
   local err, code
@@ -159,14 +159,14 @@ function client:submit(spec, key, patience_ms)
   end
 end
 
---- The job goes on and we leave: its leader is told, lest it push to nobody. It hears this before it sees the connection end.
+--- The job goes on and we leave: tell its leader, so that it stops pushing before it sees the connection end.
 local function unwatch(self, id, address)
   self.node.rpc:peer(address):send("job.unwatch", { job = id }, { on_fail = function (err, code)
     errors.report("client.watch", { job = id, address = address }, err, code)
   end })
 end
 
---- Nobody answered: once it has been so for GONE_MS, the follower hears of it, once.
+--- No leader answered: after GONE_MS of that, call the follower's `gone` once.
 local function unanswered(j, address, err, code)
   local silent_ms = task.now_ms() - j.answered_ms
   if j.gone or silent_ms < GONE_MS then return end
@@ -188,7 +188,7 @@ local function given_up(j, limits)
   end
 end
 
---- Ask for the events behind the last one, and hear who pushes them. False when it has to be tried again.
+--- Ask a leader to push the events behind the last one. False: try again.
 ---@return string|false|nil address, string? err, string? code  nil: nobody knows the job
 local function watch(self, id, j)
   local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, WATCH_MS)

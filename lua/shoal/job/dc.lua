@@ -66,7 +66,7 @@ function dc.heart(node, lead)
   return self
 end
 
---- A gate says that it leads, and hears which of its parts this datacenter has.
+--- A gate announces that it leads; the answer lists its parts in this datacenter.
 function heart:lead(body, lead)
   local known = self.fences[body.tier]
   if known and body.fence < known.fence and body.node ~= known.node then
@@ -98,7 +98,7 @@ function dc.registry(node, lead, policy)
   local self = setmetatable({
     node = node, lead = lead, policy = policy, scope = task.scope("registry", node.scope),
     managers = {}, -- one entry a manager, by its name
-    dcs = {},      -- by name: the manager that leads it, and what that one last told
+    dcs = {},      -- by name: the manager that leads it, and that manager's last heartbeat
     silence = silence.new(node.config.heartbeat_ms, task.now_ms()),
   }, registry)
   self.scope:loop("gate.silence", {}, { interval_ms = node.config.heartbeat_ms }, function () self:look() end)
@@ -109,7 +109,7 @@ end
 function registry:silent_ms(m) return self.silence:since(m.heard_ms, task.now_ms()) end
 
 --- Give up the managers that have been silent for dc_silent_ms; forget those silent for dc_forget_ms. A look that comes late
---- gives up nobody: what was sent meanwhile waits in our sockets, which are read after the timers.
+--- gives up none: heartbeats that were sent meanwhile wait in our sockets, which are read after the timers.
 function registry:look()
   local config = self.node.config
   if self.silence:look(task.now_ms()) then log.warning("gate.late", { what = "looking for silent datacenters" }) end
@@ -125,7 +125,7 @@ function registry:look()
   end
 end
 
---- Nothing is kept of a manager, nor of its datacenter when it was the last one there.
+--- Forget a manager, and its datacenter with the last manager there.
 function registry:forget(m, why)
   local d = self.dcs[m.dc]
   self.managers[m.name] = nil

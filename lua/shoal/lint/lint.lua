@@ -22,7 +22,7 @@ local sites = {
 local lua_rules = { "rooms", "door", "world", "luv", "order", "taken", "sites" }
 local c_rules = { "floors", "door", "world", "taken", "sites" }
 
---- What kind of source a file is: by its name, or by its first line.
+--- The kind of a source file: by its name, or by its first line.
 ---@return "lua"|"c"|nil
 function lint.kind(path, text)
   if path:find "%.lua$" or path:find "%.luacheckrc$" or path:find "%.busted$" then return "lua" end

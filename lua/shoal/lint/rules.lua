@@ -1,4 +1,4 @@
---- What the lint refuses, and what to do instead. Each rule is a function of a scanned source that calls
+--- The rules of the lint, and for each what to do instead. Each rule is a function of a scanned source that calls
 --- `found(offset, message)`. How each is proved: spec/lua/lint_spec.lua plants every fault.
 
 local scan = require "shoal.lint.scan"

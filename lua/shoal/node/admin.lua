@@ -1,4 +1,4 @@
---- admin: what every node answers to people: who it is, whom it sees, what went wrong, and a line of Lua.
+--- admin: the answers of every node to people: its identity, its members, its incidents and counts, and a line of Lua.
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
 local line = require "shoal.base.log.line"

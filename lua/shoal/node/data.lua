@@ -1,4 +1,4 @@
---- data: a node's name, the folder of what must survive its restart, and the lock that keeps another process out of it.
+--- data: a node's name, its data folder, and the lock that keeps another process out of the folder.
 local log = require "shoal.base.log"
 
 local data = {}

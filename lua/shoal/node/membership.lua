@@ -1,8 +1,8 @@
---- membership: who is there, as the node's role sees it: events to its hooks, and a comparison now and then.
+--- membership: member events go to the role's hooks; every few seconds the role compares its table with the members.
 ---
 --- An event is delivered until every hook took it: one that raised is called again every RECONCILE_MS, unless a later event of
 --- that member replaced it. A role that keeps a table of members (`members = function (state, members)` in its script) is
---- given the living ones as often, so that whatever its hooks missed is made up for.
+--- given the living ones as often, so that an event its hooks missed does no lasting harm.
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
 local msgpack = require "shoal.core.msgpack"
@@ -11,14 +11,14 @@ local swim = require "shoal.member.swim"
 
 local membership = {}
 
-local LEAVE_MS = 1000 -- So long a leave waits for somebody to say that he heard it.
+local LEAVE_MS = 1000 -- A leave waits this long for another member to acknowledge it.
 local RECONCILE_MS = 3000
 -- In which so many members must be lost that it is called a partition: ten probe intervals of the profile.
 local PARTITION_MS = { ["local"] = 2000, lan = 10000, wan = 50000 }
 
 membership.LEAVE_MS = LEAVE_MS
 
---- What a member says of itself in its payload. It comes from outside: each field is taken only as what it should be.
+--- The role, datacenter and cores in a member's payload. It comes from outside, so each field's type is checked.
 ---@return string role, string dc, integer cores
 local function facts_of(self, member)
   local payload = member.payload
@@ -44,7 +44,7 @@ local function fire(self, event)
   self.untaken[name] = failed > 0 and event or nil
 end
 
---- What membership says goes to the role's hooks.
+--- Hand one member event to the journal, the role's hooks and the partition detector.
 local function on_member(self, event)
   local m = event.member
   m.role, m.dc, m.cores = facts_of(self, m)
@@ -82,8 +82,8 @@ end
 
 local LIVES = { alive = true, suspect = true }
 
---- Fire again what a hook did not take, with the member as it is now; then let the role compare. A hook that raises for one
---- member keeps no other member's event.
+--- Fire again each event that a hook did not take, with the member as it is now; then let the role compare. A hook that raises
+--- for one member does not hold back another member's event.
 function membership.reconcile(self)
   for name, event in sorted(self.untaken) do
     local m = self.swim:member(name)
@@ -123,7 +123,7 @@ function membership.open(self)
   return true
 end
 
---- Members with what their payload says of them.
+--- All members, with role, dc and cores from their payloads.
 function membership.list(self)
   local out = {}
   for i, m in ipairs(self.swim and self.swim:members() or {}) do

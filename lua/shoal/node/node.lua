@@ -1,6 +1,6 @@
 --- node: one process of a cluster, put together from a role script.
 ---
---- A role script returns a table that says what the node does: which messages it answers and sends, which hooks it wires, which
+--- A role script returns a table that describes the node: which messages it answers and sends, which hooks it wires, which
 --- policies it uses, and `start` and `stop`. node.start makes what the role asks for, in this order: log, the lock of the data folder,
 --- error policy, transport, the role's own things, the check that every message has a receiver and every hook its site, then listening
 --- and membership. A step that fails undoes those before it and says which it was. Nothing answers before all of it stands.
@@ -92,7 +92,7 @@ function node.check_hooks(path, role_name, hooks)
   return nil, table.concat(problems, "\n"), "CONFIG"
 end
 
---- Stands for a role's state, for functions that only hand it to others: whatever is asked of it is itself.
+--- Stands for a role's state while its hooks are only read: every field of it, and every call, gives itself.
 local nobody = setmetatable({}, { __index = function (self) return self end, __call = function (self) return self end })
 
 --- The hooks of a role script that is not started.
@@ -137,7 +137,7 @@ local function open_transport(self)
   return true
 end
 
---- Members with what their payload says of them.
+--- All members, with role, dc and cores from their payloads.
 function node:members() return membership.list(self) end
 
 --- Hooks run to their end with the site's arguments; handlers are tasks and get the role's state, the body and the peer.
@@ -221,7 +221,7 @@ function node.start(options)
   return self
 end
 
---- Stop in the reverse order: the role lets go, membership leaves, connections close, tasks end. Idempotent; waits.
+--- Stop in the reverse order: the role stops, membership leaves, connections close, tasks end. Idempotent; waits.
 function node:stop(reason)
   if self.stopping then return end
   self.stopping = true

@@ -1,7 +1,7 @@
 --- repl: one line of Lua, run on a node as a task, through the door.
 ---
---- The line sees the node's own globals and `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`; what it prints and returns
---- is the answer. A line that raises is an incident at `repl.eval` and its message is the answer. Names it sets stay for the next
+--- The line sees the node's own globals and `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`; its output and its results
+--- are the answer. A line that raises is an incident at `repl.eval` and its message is the answer. Names it sets stay for the next
 --- line, in the REPL's own table: a role's globals are not touched.
 ---
 --- A line shares the node's one thread: one that computes without end would take the node with it, so it is ended after
@@ -14,7 +14,7 @@ local repl = {}
 local OUTPUT_MAX = 64 * 1024
 local DEPTH_MAX = 4
 local ITEMS_MAX = 200
-local STEPS_MAX = 20000000 -- A fifth of a second or so: nobody takes the node for dead in that time.
+local STEPS_MAX = 20000000 -- A fifth of a second or so: no other node suspects this one in that time.
 
 --- A value as one would write it, tables to a few levels, keys in order.
 local function show(value, depth)

@@ -1,10 +1,10 @@
---- watch: what the transport and membership refuse or lose has no caller who would hear of it. Each look reports what became
---- more since the last one.
+--- watch: no caller hears of what the transport and membership refuse or lose on their own, so each look reports the counts that
+--- grew since the last one.
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
 
 local WATCH_MS = 1000
-local SWEEP_CYCLES = 30 -- Twice that long a peer that is gone is kept.
+local SWEEP_CYCLES = 30 -- A peer that cannot be reached is closed after one to two sweeps.
 
 ---@param self table  the node
 ---@return true

@@ -1,4 +1,4 @@
---- What errors must do later (announce what was held back, deliver again), on one timer of the world.
+--- The work that errors put off (announcing held-back incidents, delivering again), on one timer of the world.
 --- Entries are few: bounded by the fingerprints and the deliveries outstanding.
 
 local agenda = {}

@@ -1,4 +1,4 @@
---- Must-deliver: what has to be accepted, and is tried again until it is, or is no longer true, or is escalated.
+--- Must-deliver: an event is delivered again until it is accepted, withdrawn or escalated.
 ---
 ---   start --ok--> accepted
 ---     |raises: an incident

@@ -82,7 +82,7 @@ local function merged_for(self, site)
   return merged
 end
 
---- What `decide` gets: it can change it as it likes.
+--- The copy that `decide` gets; changing it has no effect.
 local function own_copy(incident)
   return {
     id = incident.id, site = incident.site, message = incident.message, code = incident.code, where = incident.where,

@@ -3,8 +3,8 @@
 ---
 --- A policy is somebody's edit on a running cluster, so its mistakes must cost an incident and nothing else. It is bounded
 --- in instructions, time and memory. A call into C cannot be interrupted, so no function here can take long or allocate
---- much in one call: results are bounded, and patterns with repetitions are matched in Lua (errors/pattern.lua). What is
---- missing on purpose: coroutine, pcall, setmetatable, load, io, os, debug.
+--- much in one call: results are bounded, and patterns with repetitions are matched in Lua (errors/pattern.lua).
+--- Missing on purpose: coroutine, pcall, setmetatable, load, io, os, debug.
 
 local pattern = require "shoal.base.errors.pattern"
 local sorted = require "shoal.base.sorted"
@@ -25,7 +25,7 @@ local VALUES_MAX = 400000
 local DEPTH_MAX = 16
 local GLIMPSE_VALUES, GLIMPSE_DEPTH = 256, 4
 
--- ---- what its code may use ----
+-- ---- the libraries of a policy ----
 
 local function room(bytes)
   if bytes > sandbox.STRING_BYTES then
@@ -117,7 +117,7 @@ local function walk(t)
   end
 end
 
---- What a policy's chunk sees as its globals.
+--- The globals of a policy's chunk.
 ---@param more? table<string, any>
 function sandbox.environment(more)
   local math_kept = copy_of(math)
@@ -164,7 +164,7 @@ function sandbox.copy(value, keep_views)
   return copied(value, { left = VALUES_MAX, depth = DEPTH_MAX, keep_views = keep_views, beyond = refuse }, 1)
 end
 
---- The same of what is only there to be looked at: it never raises, and leaves out what is too much or too deep.
+--- A copy for reading only: it never raises, and leaves out values that are too many or too deep.
 function sandbox.glimpse(value)
   return copied(value, { left = GLIMPSE_VALUES, depth = GLIMPSE_DEPTH, beyond = leave_out }, 1)
 end

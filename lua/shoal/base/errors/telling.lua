@@ -1,5 +1,5 @@
---- Telling one failure: the incident is made, judged, counted, and written or held back. Whatever raises in here is the
---- caller's to catch (shoal.errors); the counts are moved in one step each, so that it can see how far this came.
+--- Reporting one failure: the incident is made, judged, counted, and written or held back. An error raised in here is the
+--- caller's to catch (shoal.errors); each count moves in one step, so that the caller can see how far this came.
 
 local incidents = require "shoal.base.errors.incident"
 local limit = require "shoal.base.errors.limit"
@@ -47,7 +47,7 @@ local function shallow(t)
   return out
 end
 
---- A copy of one incident, its ids too. The error value is itself: whoever raised it may hold it as well.
+--- A copy of one incident and its ids. The error value is not copied: the code that raised it may hold it too.
 local function copied(incident)
   local out, ids = shallow(incident), setmetatable(shallow(incident.ids), getmetatable(incident.ids))
   for key, value in next, ids do -- order-free: each by itself
@@ -57,7 +57,7 @@ local function copied(incident)
   return setmetatable(out, incidents.meta)
 end
 
---- The ring has a copy of its own: what a caller, listener or policy does to its incident stays there.
+--- The ring keeps a copy of its own, so that no caller, listener or policy can change it.
 local function keep(self, incident)
   self.ring_count = self.ring_count + 1
   self.ring[(self.ring_count - 1) % RING + 1] = copied(incident)

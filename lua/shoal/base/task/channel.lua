@@ -10,7 +10,7 @@ Channel.__name = "shoal.channel"
 
 local inner
 
---- Put a value in, or be told that it is full.
+--- Put a value in; FULL when it holds its capacity.
 ---@return true? ok
 ---@return string? err
 ---@return string? code "FULL", "CLOSED"
@@ -25,7 +25,7 @@ function Channel:push(value)
   return true
 end
 
---- Take the oldest value, or wait for one. What was in it when it was closed can still be popped.
+--- Take the oldest value, or wait for one. Values that were in the channel when it was closed can still be popped.
 ---@param timeout_ms? number
 ---@return any value
 ---@return string? err
@@ -53,7 +53,7 @@ function Channel:pop(timeout_ms)
   return value
 end
 
---- Nothing more comes: who waits is told. Twice is harmless.
+--- End it: waiting tasks wake, and get CLOSED once it is empty. Twice is harmless.
 function Channel:close()
   if self.closed then return end
   self.closed = true
