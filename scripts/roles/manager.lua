@@ -11,7 +11,7 @@ local role = { name = "manager" }
 
 role.sends = {
   "part.dispatch", "part.cancel", "lead", "dc.register", "part.progress", "part.result", "lead.who",
-  "job.status", "job.stats", "job.result",
+  "job.status", "job.stats", "job.result", "job.push",
 }
 
 role.answers = intake.answers {

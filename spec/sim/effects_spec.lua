@@ -118,7 +118,7 @@ describe("a tier that is slow or full:", function ()
       c:job { one = { work = "one 50", retries = 0 } })
     c:run(100) -- The placement is on its way to the disk.
     assert.is_true(c:on(m, "return state.lead.tier.queue_first == state.lead.tier.queue_last"))
-    c:on(m, "state.lead:gone('w-a1', 'it went')")
+    c:on(m, "node.script.members = nil state.lead:gone('w-a1', 'it went')") -- Nobody finds it again.
     c.s:disk(m)
     assert.truthy(c:until_true(function () return c:on(c.client, "return node.spec_id") end, 5000, 10))
     local id = c:on(c.client, "return node.spec_id")

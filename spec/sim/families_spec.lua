@@ -61,7 +61,7 @@ describe("workers come and go:", function ()
     local c <close> = simcluster.new { workers = 0 }
     local m = c.managers[1]
     -- A member whose transport nobody serves: heard of, never to be asked.
-    c:on(m, [[ state.lead:hear("w-a9", "10.0.9.9:7000", 4, 1) ]])
+    c:on(m, [[ node.script.members = nil state.lead:hear("w-a9", "10.0.9.9:7000", 4, 1) ]])
     c:run(20000)
     local asked, raised = c:incidents(m, "lead.ask"), c:counts(m, "lead.ask").raised
     assert.is_true(raised >= 3 and raised <= 20, raised .. " in 20 s")

@@ -118,15 +118,13 @@ end
 function probe.record()
   local node = core.running
   if node.spec_record then return end
-  local messages = require "shoal.messages"
   local client, record = node.state.client, { pushes = {}, follows = {} }
   node.spec_record = record
-  local push = client.push
-  client.push = function (self, name, kind, bytes, peer)
-    local body = messages.decode(name, bytes)
-    local known = body and self.jobs[body.job]
+  local event = client.event
+  client.event = function (self, name, kind, body, peer, bytes)
+    local known = self.jobs[body.job]
     local before = known and known.seq
-    local answer = push(self, name, kind, bytes, peer)
+    local answer = event(self, name, kind, body, peer, bytes)
     if known and known.seq ~= before then
       local list = record.pushes[body.job] or {}
       record.pushes[body.job] = list

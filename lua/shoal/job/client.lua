@@ -5,7 +5,7 @@
 ---     local final = c:follow(id, { stats = function (s) print(#s.parts) end })
 ---     print(final.state, final.result.stats.requests)
 ---
---- A push (job.status, job.stats, job.result) is handled in three steps, and FAILURES 1.4 holds at each: an unreadable push is one
+--- A push (job.status, job.stats, job.result, or job.push with several of these) is handled in three steps, and FAILURES 1.4 holds at each: an unreadable push is one
 --- incident and is answered `error`; the state changes, and its waiters wake, before the user's code runs; a callback that raises
 --- is one incident, and the push is still answered `ok`.
 local backoff = require "shoal.base.backoff"
@@ -40,6 +40,7 @@ function client.open(node, addresses)
   for name, push in sorted(PUSHES) do
     node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
   end
+  node.rpc:raw("job.push", function (bytes, peer) return self:push_all(bytes, peer) end)
   -- Pushes came over this connection: each follower asks again now instead of after QUIET_MS.
   self.unwatch = node.rpc:watch(function (_, event)
     if event ~= "down" then return end
@@ -104,8 +105,41 @@ function client:push(name, push, bytes, peer)
     }, err, code)
     return "error"
   end
+  return self:event(name, push, body, peer, #bytes)
+end
+
+local BY_KIND = { status = "job.status", stats = "job.stats", result = "job.result" }
+
+--- Several events in one message, each handled as if it had come alone.
+function client:push_all(bytes, peer)
+  local body, err, code = messages.decode("job.push", bytes)
+  if not body then
+    local job, _, sequence = glimpse(bytes)
+    errors.report("client.push.job_status", {
+      handler = "job.push", sender = peer:name(), payload_bytes = #bytes, job = job, workflow = "?", sequence = sequence, stage = "parse",
+    }, err, code)
+    return "error"
+  end
+  local answer = "ok"
+  for i, event in ipairs(body.events) do
+    local name = BY_KIND[event.kind]
+    local one = { job = body.job, seq = event.seq, truncated_from = i == 1 and body.truncated_from or nil, body = event.body }
+    if self:event(name, PUSHES[name], one, peer, #bytes) ~= "ok" then answer = "error" end
+  end
+  return answer
+end
+
+--- One event: the state, and then the user's code. Returns the answer's bytes.
+---@param bytes integer  of the message that it came with
+function client:event(name, push, body, peer, bytes)
+  if type(body.body) ~= "table" then
+    errors.report(push.site, {
+      handler = name, sender = peer:name(), payload_bytes = bytes, job = body.job, workflow = "?", sequence = body.seq, stage = "parse",
+    }, "the event's body is no table", "MALFORMED")
+    return "error"
+  end
   local ids = {
-    handler = name, sender = peer:name(), payload_bytes = #bytes, job = body.job, workflow = body.body.workflow or "",
+    handler = name, sender = peer:name(), payload_bytes = bytes, job = body.job, workflow = body.body.workflow or "",
     sequence = body.seq, stage = "state",
   }
   local ok, fresh = errors.call(push.site, ids, take, self, push.kind, body)

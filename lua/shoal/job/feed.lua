@@ -3,8 +3,8 @@
 --- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so that a client that comes back after the leader was
 --- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX
 --- events; who asks for older ones is told from where it
---- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one event at a time, the next
---- when it has answered, so a slow one waits for itself only.
+--- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one message at a time, the next
+--- when it has answered, so a slow one waits for itself only; small events that wait for it travel together.
 local errors = require "shoal.base.errors"
 local task = require "shoal.base.task"
 
@@ -14,6 +14,7 @@ feed.__index = feed
 local KEPT_MAX = 512
 local STATS_KEPT = 4 -- Events with numbers that are kept whole: newer ones say all that older ones said.
 local PUSH_TIMEOUT_MS = 5000
+local TOGETHER_MAX = 16 -- Events in one message.
 local TRIES_MAX = 5 -- Then the watcher is let go, aloud; it asks again when it is back.
 local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.result" }
 
@@ -51,9 +52,10 @@ end
 
 ---@param kind "status"|"stats"|"result"
 ---@param body table
-function feed:push(kind, body)
+---@param small? boolean  a result that is known to be small: it may travel with others
+function feed:push(kind, body, small)
   self.last = self.last + 1
-  local event = { seq = self.last, kind = kind, body = body }
+  local event = { seq = self.last, kind = kind, body = body, alone = kind ~= "status" and not small }
   self.events[self.last] = event
   if kind == "stats" then thin(self, event) end
   if self.last - self.first >= KEPT_MAX then
@@ -80,20 +82,38 @@ local function forget(self, watcher)
   end
 end
 
-local function send(self, watcher, event)
-  local body = { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, body = event.body }
+--- What goes to a watcher next: one event, or several small ones that wait. Returns the message, its body, and the last number in it.
+local function next_message(self, watcher)
+  local event = self.events[watcher.next]
+  local last = event.seq
+  while not event.alone and last < self.last and last - event.seq < TOGETHER_MAX - 1 and not self.events[last + 1].alone do last = last + 1 end
+  if last == event.seq then
+    return MESSAGE[event.kind], { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, body = event.body }, last
+  end
+  local events = {}
+  for seq = event.seq, last do
+    local each = self.events[seq]
+    events[#events + 1] = { seq = seq, kind = each.kind, body = each.body }
+  end
+  return "job.push", { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, events = events }, last
+end
+
+--- Push what is next. Returns the last number that was taken, or nil: the watcher does not answer.
+local function send(self, watcher)
+  local name, body, last = next_message(self, watcher)
+  local event = { seq = body.seq }
   for try = 1, TRIES_MAX do
-    local reply, err, code = watcher.peer:call(MESSAGE[event.kind], body, { timeout_ms = PUSH_TIMEOUT_MS })
+    local reply, err, code = watcher.peer:call(name, body, { timeout_ms = PUSH_TIMEOUT_MS })
     if reply == "ok" then
       watcher.truncated_from = nil
-      return true
+      return last
     end
     errors.report("lead.push", { job = self.job, sequence = event.seq, watcher = watcher.name, attempt = try },
       err or ("the client answered " .. tostring(reply)), code or "REFUSED")
-    if reply == "error" then return true end -- It was read and refused; again would be refused again.
+    if reply == "error" then return last end -- It was read and refused; again would be refused again.
     task.sleep(math.min(250 * 2 ^ (try - 1), 2000))
   end
-  return false
+  return nil
 end
 
 local function run(self, watcher)
@@ -102,8 +122,9 @@ local function run(self, watcher)
       if watcher.next < self.first then
         watcher.truncated_from, watcher.next = truncated(self, watcher.next), self.first
       end
-      if not send(self, watcher, self.events[watcher.next]) then return end
-      watcher.next = watcher.next + 1
+      local last = send(self, watcher)
+      if not last then return end
+      watcher.next = last + 1
     end
     if self.closed then return end
     watcher.wake:pop()

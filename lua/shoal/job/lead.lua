@@ -604,7 +604,7 @@ function lead:tell_end(run, entry)
         at_ms = at_ms })
     end
   end
-  run.feed:push("result", { workflow = "", result = answer })
+  run.feed:push("result", { workflow = "", result = answer }, entry.result ~= nil)
   run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = at_ms })
   run.feed:close()
   self.old_feeds[#self.old_feeds + 1] = run
@@ -745,7 +745,7 @@ local function feed_of(self, entry)
   local replay = { key = entry.run, job = entry.job, scope = task.scope("replay " .. entry.run, self.term) }
   replay.feed = feed.new(entry.job, replay.scope, self.fence, true)
   replay.feed:go_on((self.fence << 20) + REPLAY_FROM)
-  replay.feed:push("result", { workflow = "", result = self:answer_of(entry) })
+  replay.feed:push("result", { workflow = "", result = self:answer_of(entry) }, entry.result ~= nil)
   replay.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
   replay.feed:close()
   self.old_feeds[#self.old_feeds + 1] = replay

@@ -58,6 +58,13 @@ return {
       reply = "bytes",
     },
     {
+      name = "job.push", id = 40, lane = "data", from = leaders, to = { "client" }, asked_by = asked, timeout_ms = 10000,
+      retry = "idempotent",
+      doc = "several of these in one, with rising numbers from `seq` on: what a client that was behind has to hear",
+      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "events", "array:JobEvent" } },
+      reply = "bytes", -- ok | error: one of them was not taken
+    },
+    {
       name = "job.events", id = 18, lane = "data", from = { "client" }, to = leaders, retry = "idempotent",
       fields = { { "job", "string" }, { "from_seq", "integer" }, { "max", "integer" } },
       reply = { { "events", "array:JobEvent" }, { "truncated_from", "integer" }, { "last", "integer" } },
