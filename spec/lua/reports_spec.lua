@@ -223,8 +223,8 @@ describe("progress", function ()
     s.answer["part.progress"] = function () if fail then return "silent" end return ack.encode { level = "none" } end
     s.reports:progress(record(1))
     s:run(INTERVAL_MS + 10)
-    s.reports:progress(record(1, { stats = { requests = 99 } }))
     s.reports:progress(record(0))
+    s.reports:progress(record(1, { stats = { requests = 99 } })) -- It takes the place of the one that is under way.
     s:run(2000)
     fail = false
     s:run(3000)
@@ -299,6 +299,19 @@ describe("progress", function ()
     s:run(3000)
     assert.equal(1, #s:named "part.progress")
     assert.equal(0, s.reports:counts().waiting)
+  end)
+
+  it("of a newer attempt goes on when the older one's result is accepted", function ()
+    local s = opened()
+    s.reports:result(result(1), nothing)
+    s.reports:progress(record(1, { fence = 6, attempt = 2 }))
+    s:run(20) -- The result is accepted; the record of the newer attempt waits.
+    assert.equal(0, s.reports:counts().results)
+    s:run(INTERVAL_MS)
+    s.reports:progress(record(1, { fence = 6, attempt = 2 }))
+    s:run(INTERVAL_MS + 10)
+    local sent = s:named "part.progress"
+    assert.same({ 2, 6, 1, 2 }, { #sent, sent[1].body.parts[1].fence, sent[1].body.parts[1].seq, sent[2].body.parts[1].seq })
   end)
 
   it("ends attempts that its leader does not know or count, by their positions", function ()
