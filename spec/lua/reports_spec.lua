@@ -578,3 +578,34 @@ describe("results that wait", function ()
     assert.equal(results.ENTRIES_MAX + 10, done)
   end)
 end)
+
+describe("results on a real disk", function ()
+  it("are written, found by the next life, read, and gone when they were accepted", function ()
+    local real, spill = require "spec.support.real", require "shoal.run.reports.spill"
+    local folder = os.tmpname()
+    os.remove(folder)
+    local site, big = "worker.result.spill", ("\0\xff"):rep(500000)
+    real.run(function (world)
+      local one = spill.open(world, site, folder .. "/deeper/results-waiting")
+      assert.same({}, one:found())
+      local written = task.future "spec"
+      assert.is_true(one:put(record(1, { state = "completed" }), big, function (file) written:settle(file) end))
+      local file = assert(written:await(5000))
+      local other = assert(one:put_now(record(2, { state = "failed", reason = "because" }), "small"))
+      local again = spill.open(world, site, folder .. "/deeper/results-waiting")
+      local found = again:found()
+      assert.equal(2, #found)
+      assert.same({ file, 1000000, "w/0001", 5, "completed" },
+        { found[1].file, found[1].bytes, found[1].record.part, found[1].record.fence, found[1].record.state })
+      assert.same({ other, "because" }, { found[2].file, found[2].record.reason })
+      assert.is_true(again:read(file) == big)
+      assert.matches("/r3$", again:put_now(record(3, { state = "failed" }), "x")) -- It never writes over what it found.
+      for i = 1, 3 do again:remove({}, folder .. "/deeper/results-waiting/r" .. i) end
+      assert.same({}, again:found())
+      again:remove({}, file) -- Gone already: no incident.
+      assert.equal(0, errors.count(site).raised)
+      assert.is_nil((again:read(file)))
+    end)
+    for _, path in ipairs { "/deeper/results-waiting", "/deeper", "" } do assert(os.remove(folder .. path)) end
+  end)
+end)
