@@ -9,7 +9,7 @@ end
 
 describe("a worker's results:", function ()
   it("F45: what no leader had accepted when the worker stopped is handed over by its next life, and not done again", function ()
-    local c <close> = simcluster.new { workers = 1 }
+    local c <close> = simcluster.new { workers = 1, set = { retention_ms = 30000 } } -- The client needs a while to come back.
     local w, m = c.workers[1], c.managers[1]
     local id = submitted(c, c:job { one = { work = "one 1000", retries = 0 } })
     c:run(500)
