@@ -1,4 +1,4 @@
---- stats.merge: an accumulator of records. What it holds in the end depends on the records added, never on their order: sums
+--- stats.merge: an accumulator of records. Its content depends on the records added, never on their order: sums
 --- saturate at COUNT_MAX (counters, which may be negative, wrap), maps keep the names that sort first, commands have a total order.
 ---
 ---   names      the NAMES_MAX that sort first in each map; the others are "(other)" (stats/names.lua)
