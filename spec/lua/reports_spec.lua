@@ -223,8 +223,8 @@ describe("progress", function ()
     s.answer["part.progress"] = function () if fail then return "silent" end return ack.encode { level = "none" } end
     s.reports:progress(record(1))
     s:run(INTERVAL_MS + 10)
-    s.reports:progress(record(1, { stats = { requests = 99 } }))
     s.reports:progress(record(0))
+    s.reports:progress(record(1, { stats = { requests = 99 } })) -- It takes the place of the one that is under way.
     s:run(2000)
     fail = false
     s:run(3000)
@@ -299,6 +299,19 @@ describe("progress", function ()
     s:run(3000)
     assert.equal(1, #s:named "part.progress")
     assert.equal(0, s.reports:counts().waiting)
+  end)
+
+  it("of a newer attempt goes on when the older one's result is accepted", function ()
+    local s = opened()
+    s.reports:result(result(1), nothing)
+    s.reports:progress(record(1, { fence = 6, attempt = 2 }))
+    s:run(20) -- The result is accepted; the record of the newer attempt waits.
+    assert.equal(0, s.reports:counts().results)
+    s:run(INTERVAL_MS)
+    s.reports:progress(record(1, { fence = 6, attempt = 2 }))
+    s:run(INTERVAL_MS + 10)
+    local sent = s:named "part.progress"
+    assert.same({ 2, 6, 1, 2 }, { #sent, sent[1].body.parts[1].fence, sent[1].body.parts[1].seq, sent[2].body.parts[1].seq })
   end)
 
   it("ends attempts that its leader does not know or count, by their positions", function ()
@@ -563,5 +576,36 @@ describe("results that wait", function ()
     for i = 1, results.ENTRIES_MAX + 10 do s.reports:result(result(i), function () done = done + 1 end) end
     s:run(1000)
     assert.equal(results.ENTRIES_MAX + 10, done)
+  end)
+end)
+
+describe("results on a real disk", function ()
+  it("are written, found by the next life, read, and gone when they were accepted", function ()
+    local real, spill = require "spec.support.real", require "shoal.run.reports.spill"
+    local folder = os.tmpname()
+    os.remove(folder)
+    local site, big = "worker.result.spill", ("\0\xff"):rep(500000)
+    real.run(function (world)
+      local one = spill.open(world, site, folder .. "/deeper/results-waiting")
+      assert.same({}, one:found())
+      local written = task.future "spec"
+      assert.is_true(one:put(record(1, { state = "completed" }), big, function (file) written:settle(file) end))
+      local file = assert(written:await(5000))
+      local other = assert(one:put_now(record(2, { state = "failed", reason = "because" }), "small"))
+      local again = spill.open(world, site, folder .. "/deeper/results-waiting")
+      local found = again:found()
+      assert.equal(2, #found)
+      assert.same({ file, 1000000, "w/0001", 5, "completed" },
+        { found[1].file, found[1].bytes, found[1].record.part, found[1].record.fence, found[1].record.state })
+      assert.same({ other, "because" }, { found[2].file, found[2].record.reason })
+      assert.is_true(again:read(file) == big)
+      assert.matches("/r3$", again:put_now(record(3, { state = "failed" }), "x")) -- It never writes over what it found.
+      for i = 1, 3 do again:remove({}, folder .. "/deeper/results-waiting/r" .. i) end
+      assert.same({}, again:found())
+      again:remove({}, file) -- Gone already: no incident.
+      assert.equal(0, errors.count(site).raised)
+      assert.is_nil((again:read(file)))
+    end)
+    for _, path in ipairs { "/deeper/results-waiting", "/deeper", "" } do assert(os.remove(folder .. path)) end
   end)
 end)

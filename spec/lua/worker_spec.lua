@@ -3,6 +3,7 @@ local ack = require "shoal.wire.ack"
 local check = require "shoal.job.check"
 local errors = require "shoal.base.errors"
 local fake_world = require "spec.support.fake_world"
+local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
 local messages = require "shoal.wire.messages"
@@ -205,6 +206,16 @@ describe("a worker's result", function ()
     local n = 0
     for _ in pairs(body.stats) do n = n + 1 end
     assert.equal(32, n)
+  end)
+
+  it("has incidents of at most TEXT_MAX bytes of text each", function ()
+    local function with(n) return { id = "c#" .. n, site = "exec.vu", message = ("m"):rep(n), where = ("w"):rep(n) } end
+    local _, inner = sent(verdict { incidents = { with(incidents.TEXT_MAX), with(incidents.TEXT_MAX + 1) } })
+    for _, field in ipairs { "message", "where" } do
+      local letter = field:sub(1, 1)
+      assert.equal(letter:rep(incidents.TEXT_MAX), inner.incidents[1][field])
+      assert.equal(letter:rep(incidents.TEXT_MAX - 3) .. "...", inner.incidents[2][field])
+    end
   end)
 
   it("brings this node's incidents of its part, and its child's", function ()

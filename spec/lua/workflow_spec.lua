@@ -147,6 +147,14 @@ describe("a request", function ()
     assert.equal(300, record.counts.requests)
   end)
 
+  it("is counted under its name with more urls than are remembered, and longer ones", function ()
+    local _, _, record = run([[return function (vu)
+      for i = 1, 3201 do vu.http:get("/a?" .. i) end
+      for i = 1, 2 do vu.http:get("/b?" .. ("x"):rep(998 + i)) end
+    end]], { iterations = 1 })
+    assert.same({ ["GET /a"] = { ok = 3201, failed = 0 }, ["GET /b"] = { ok = 2, failed = 0 } }, record.requests)
+  end)
+
   it("may use any names, however many and long: 200 are kept, and no number is lost", function ()
     local state, _, record = run([[return function (vu)
       for i = 1, 1000 do

@@ -1,5 +1,5 @@
 --- incidents: those of a part, as its result carries them. A child's come from another process: each is read whatever its shape, and
---- what cannot be read is left out.
+--- one that cannot be read is left out.
 local errors = require "shoal.base.errors"
 
 local incidents = {}

@@ -3,10 +3,10 @@
 ---
 ---   progress   the newest record of each part waits, so the buffer is as large as the work. Each leader has a flush loop of its
 ---              own while something waits for it (reports/progress.lua), so one that does not answer delays no other.
----   results    each is sent until its leader has accepted it (reports/results.lua). What does not fit the memory waits on
+---   results    each is sent until its leader has accepted it (reports/results.lua). Results past the limits of memory wait on
 ---              disk (reports/spill.lua).
 ---
---- What is known of a job (its live parts, the address of its leader) goes with its last part. While nothing waits, no task, timer
+--- A job's record (its live parts, the address of its leader) goes with its last part. While nothing waits, no task, timer
 --- or loop of this module exists.
 local errors = require "shoal.base.errors"
 local progress = require "shoal.run.reports.progress"
@@ -113,7 +113,7 @@ function reports:leader_of(record)
   return self:leader_at(known and known.redirect or record.leader, record)
 end
 
---- A job's leader is at `address` now (nil: where its dispatch came from). What waits goes there.
+--- A job's leader is at `address` now (nil: where its dispatch came from). Its waiting records and results go there.
 function reports:redirect(job, address)
   local known = self.jobs[job]
   if not known or known.redirect == address then return end
@@ -131,7 +131,7 @@ function reports:heard(address)
   if leader then self.results:heard(leader) end
 end
 
---- What was known for a part's sake goes, and with the last part what was known of the job.
+--- Forget a part, and with its last part the job.
 function reports:forget(record)
   local key, known = reports.key_of(record), self.jobs[record.job]
   local part = known and known.parts[key]
@@ -194,7 +194,7 @@ function reports:ask_who_leads(leader)
   end)
 end
 
--- What owners call -----------------------------------------------------------------------------------------------------
+-- Called by owners ------------------------------------------------------------------------------------------------------
 
 --- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
 --- `since`: above all numbers that an earlier life of this node gave to the same attempt.

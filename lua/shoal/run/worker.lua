@@ -42,7 +42,7 @@ local function move(run, to)
   return part:move(run, to, ("%s attempt %d"):format(key_of(run.body), run.body.attempt))
 end
 
---- What is kept of a dispatch: its payload is large, and of no use once the child has it.
+--- A dispatch without its payload, which is large, and of no use once the child has it.
 local function slim(body)
   return {
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
@@ -135,7 +135,7 @@ end
 local function on_result(self, run, verdict)
   local body = run.body
   move(run, "reporting")
-  for _, line in ipairs(verdict.log or {}) do -- What the script printed.
+  for _, line in ipairs(verdict.log or {}) do -- Printed by the script.
     log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
   end
   local lost = verdict.lost and verdict.state == "failed"

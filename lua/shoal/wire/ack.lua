@@ -35,7 +35,7 @@ local body = msgpack.compile({
 ---@field stop? integer[]
 ---@field legacy boolean
 
---- What kind of wrong: "empty", "too_large", "truncated", "not_a_map", "field" or "trailing".
+--- The class of an error: "empty", "too_large", "truncated", "not_a_map", "field" or "trailing".
 local function class_of(bytes, err)
   if err:find("after the end", 1, true) then return "trailing" end
   if err:find("ends inside", 1, true) or err:find("needs more than", 1, true) then return "truncated" end

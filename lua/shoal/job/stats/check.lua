@@ -139,7 +139,7 @@ local function list_of(list, max, of)
   return out
 end
 
---- Read a part's packed result, all of it. What is returned has the known fields only: `stats` (a record, {} if it was absent),
+--- Read a part's packed result, all of it. The returned table has the known fields only: `stats` (a record, {} if it was absent),
 --- `incidents` (a list), `attempts` (a list, or nil: the executor is no tier), `cut` (what was left out of the result, or nil).
 ---@param bytes any
 ---@return { stats: table, incidents: table[], attempts: table[]?, cut: table? }? inner

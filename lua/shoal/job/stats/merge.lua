@@ -1,4 +1,4 @@
---- stats.merge: an accumulator of records. What it holds in the end depends on the records added, never on their order: sums
+--- stats.merge: an accumulator of records. Its content depends on the records added, never on their order: sums
 --- saturate at COUNT_MAX (counters, which may be negative, wrap), maps keep the names that sort first, commands have a total order.
 ---
 ---   names      the NAMES_MAX that sort first in each map; the others are "(other)" (stats/names.lua)
@@ -108,14 +108,14 @@ end
 --- Bytes of its beginning, and as many of its end, that each of so many commands keeps when all of them keep max_bytes.
 function merge.share(max_bytes, count) return max_bytes // (2 * math.max(count, 1)) end
 
---- Leave out what no later command can bring back. The bounds grow tighter with each command, so cutting early loses nothing that
---- cutting at the end would keep.
+--- Leave out what no later command can bring back. The bounds only grow tighter, so cutting early loses nothing that cutting at the
+--- end would keep: whether output is cut depends on all that was added, and how much each command keeps on how many are kept.
 local function tighten(self)
   if #self.commands > merge.COMMANDS_MAX then
     table.sort(self.commands, before)
     for i = #self.commands, merge.COMMANDS_MAX + 1, -1 do self.commands[i] = nil end
   end
-  local each = self.output_added > merge.OUTPUT_MAX and merge.share(merge.OUTPUT_MAX, self.commands_added) or nil
+  local each = self.output_added > merge.OUTPUT_MAX and merge.share(merge.OUTPUT_MAX, #self.commands) or nil
   self.output_held = 0
   for i, run in ipairs(self.commands) do
     if each then self.commands[i] = merge.with_output(run, each) end

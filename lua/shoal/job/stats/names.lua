@@ -1,8 +1,8 @@
 --- stats.names: maps by name that stay small whatever scripts call things.
 ---
 --- A map keeps the NAMES_MAX names that sort first. All others are one entry, OTHER, which does not count towards the limit. A
---- name that a smaller one pushes out takes its numbers to OTHER, and none of the same name that come later is kept apart. So what a map
---- holds in the end depends on the names and numbers alone, never on their order nor on how they were grouped: the NAMES_MAX that
+--- name that a smaller one pushes out takes its numbers to OTHER, and none of the same name that come later is kept apart. So a map's
+--- content depends on the names and numbers alone, never on their order nor on how they were grouped: the NAMES_MAX that
 --- sort first of a union are among the NAMES_MAX that sort first of each of its parts. A name that is kept therefore has the
 --- numbers of all parts that used it. The name of our own timer, "iteration", is always kept, beside the others.
 local crc = require "shoal.core.crc"

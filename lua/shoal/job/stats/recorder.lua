@@ -107,7 +107,7 @@ local function copied(map)
   return out
 end
 
---- What stands here as a record. `light` has the counts alone: progress travels often.
+--- The numbers so far, as a record. `light` has the counts alone: progress travels often.
 ---@param elapsed_ms integer
 ---@param light? boolean
 ---@return table record

@@ -1,7 +1,7 @@
 --- reports.progress: the flush of one leader. All records that wait for it go as one message, oldest first, split at PARTS_MAX
 --- parts and BYTES_MAX bytes. The next message goes when the one before is answered, so at most one is under way to each leader.
 ---
---- A failed send goes back unless a newer record is there, and is one incident (FAILURES 1.2). What goes back keeps its place in the
+--- A failed send goes back unless a newer record is there, and is one incident (FAILURES 1.2). A record that goes back keeps its place in the
 --- order, so that none starves behind others. The ack carries the level of backpressure and the leader; it is parsed whole, then
 --- applied whole, *none* included (FAILURES 1.3).
 local ack = require "shoal.wire.ack"
@@ -38,7 +38,7 @@ function progress.interval_ms(self, leader, idle)
   return math.min(FLUSH_CAP_MS, interval_ms * 2 ^ math.min(leader.fruitless, 16)) * (0.8 + 0.4 * self.node.world:unit())
 end
 
--- What waits -----------------------------------------------------------------------------------------------------------
+-- Waiting records ------------------------------------------------------------------------------------------------------
 
 --- The loop of a leader: begun by the first record that waits, and ended when none does.
 local function start_loop(self, leader, first_ms)
@@ -89,7 +89,7 @@ end
 
 -- One message ----------------------------------------------------------------------------------------------------------
 
---- What a record takes in a message, at most.
+--- The bytes of a record in a message, at most.
 local function bytes_of(record)
   local bytes = 160 + #record.job + #record.workflow + #record.part
   for name in next, record.stats do bytes = bytes + #name + 16 end -- order-free: a sum
@@ -188,7 +188,7 @@ local function apply_ack(self, leader, taken, bytes)
   end
 end
 
---- Send all that waits for this leader now. What comes meanwhile waits for the next flush.
+--- Send all that waits for this leader now. Records that come meanwhile wait for the next flush.
 function progress.flush(self, leader)
   local parts, tried, arrived = {}, false, false
   for _, part in next, leader.waiting do parts[#parts + 1] = part end -- order-free: sorted below

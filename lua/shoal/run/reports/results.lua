@@ -211,7 +211,7 @@ local function cut_down(self, entry, err)
   record.reason = ("the part ended, but its result could not be handed over: %s"):format(err)
 end
 
---- The bytes to send. What cannot be read becomes a failure.
+--- The bytes to send. A result that cannot be read becomes a failure.
 local function bytes_of(self, entry)
   if entry.result then return entry.result end
   local bytes, err, code
@@ -286,7 +286,7 @@ function send(self, entry)
   answered(self, entry, leader, reply, err, code)
 end
 
--- What waits -----------------------------------------------------------------------------------------------------------
+-- Waiting results ------------------------------------------------------------------------------------------------------
 
 --- More waits in memory than may: write this one to disk.
 local function to_disk(self, entry)

@@ -6,7 +6,7 @@
 ---     12            the body: MessagePack of the record, `result` (bytes) included
 ---
 --- A file is written off the loop, wholly or not at all, and read when the result's turn comes. After a restart the folder is read once;
---- what cannot be read there is one incident, and goes.
+--- a file that cannot be read is one incident, and is removed.
 local crc = require "shoal.core.crc"
 local errors = require "shoal.base.errors"
 local msgpack = require "shoal.core.msgpack"
@@ -113,7 +113,7 @@ function spill:remove(record, file)
   if not ok and code ~= "ENOENT" then report(self, record, file, err, code) end
 end
 
---- What an earlier life of this node left here, oldest first, without the results' bytes.
+--- The results that an earlier life of this node left here, oldest first, without their bytes.
 ---@return { record: table, file: string, bytes: integer }[]
 function spill:found()
   local list, err, code = self.world:list(self.folder)

@@ -43,7 +43,7 @@ local function name_of(part, method, url)
   return name
 end
 
---- What a script asks for must be what it records under; a mistake is reported at the script's line.
+--- Check a request's types before it is sent: a mistake is reported at the script's line.
 local function check_request(r, level)
   if type(r) ~= "table" then error("vu.http: expected a table such as { url = ... }, found a " .. type(r), level + 1) end
   if type(r.url) ~= "string" then error("vu.http: url: expected a string, found a " .. type(r.url), level + 1) end
