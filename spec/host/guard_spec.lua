@@ -21,7 +21,9 @@ end
 --- A guard that is given these pieces, and then the end; its exit status and signal.
 local function guard(pieces)
   local stdin, ended = uv.new_pipe(), nil
-  local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin, nil, 2 }, detached = true }, function (...) ended = { ... } end))
+  local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin, nil, 2 }, detached = true }, function (...)
+    ended = { ... }
+  end))
   for _, piece in ipairs(pieces) do
     stdin:write(piece)
     uv.run "nowait"
