@@ -5,7 +5,7 @@
  *     +-------+-----------------+----------------------------------+
  *
  * A module is taken from here only while its source is the one that was compiled: of the same size and time, or else (it was copied) of
- * the same bytes. So whoever edits a file under lua/ sees the edit at the next start. Bytecode names the path of its source in one place,
+ * the same bytes. So an edit of a file under lua/ takes effect at the next start. Bytecode names the path of its source in one place,
  * which lies between its two pieces: it is given the path where the source is now. */
 #ifndef SHOAL_HOST_BUNDLE_H
 #define SHOAL_HOST_BUNDLE_H

@@ -67,7 +67,7 @@ int guard_main(void) {
     length += (size_t)n;
     size_t at = 0;
     for (; length - at >= GUARD_RECORD_BYTES; at += GUARD_RECORD_BYTES)
-      if (take(bytes + at) < 0) return EXIT_FAILURE; /* Out of memory: whoever started us hears of it, and starts another. */
+      if (take(bytes + at) < 0) return EXIT_FAILURE; /* Out of memory: the worker sees our exit and starts another guard. */
     for (size_t i = at; i < length; i++) bytes[i - at] = bytes[i];
     length -= at;
   }

@@ -15,7 +15,7 @@
 extern char **environ;
 
 /*      launch ----> RUNNING ----SIGCHLD----> DUE ----> on_exit ----> ENDED ----close----> gone
- *                      \---close: on_closed; nobody hears of its end, but it is reaped then---/
+ *                      \---close: on_closed; its later end is reaped without a report----------/
  *
  * A group's leader is reaped when the process is closed, not before: until then its id, which is the group's, cannot be given to another,
  * so that a kill of the group can reach no stranger. */
@@ -111,7 +111,7 @@ static bool look(struct real_process *p) {
   do rc = waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT);
   while (rc < 0 && errno == EINTR);
   if (rc == 0 && info.si_pid == 0) return false;
-  if (rc < 0) { /* Somebody in this process has waited for it, and so nobody knows. */
+  if (rc < 0) { /* Other code in this process has reaped it: its status is unknown. */
     p->reaped = true;
     p->status = 255;
   } else if (info.si_code == CLD_EXITED) {
@@ -280,7 +280,7 @@ void real_process_close(struct world_process *base) {
 
 /* ---- this process's own ---- */
 
-/* A descriptor of our own for the same pipe: making it non-blocking does not reach the shell, or whoever shares it. */
+/* A descriptor of our own for the same pipe: making it non-blocking does not affect the shell, or other sharers. */
 static int reopen(int fd) {
   char path[32];
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

@@ -1,7 +1,9 @@
 --- The library's Lua is compiled at build. Whoever edits a source sees the edit; until then the program reads none of it.
-local build = os.getenv "SHOAL_BUILD" or "build/release"
+local child = require "spec.support.child"
 
-local home
+local home, restore
+setup(function () restore = child.without_preload() end)
+teardown(function () restore() end)
 
 local function sh(line)
   local pipe = assert(io.popen(line .. " 2>&1"))
@@ -18,7 +20,7 @@ end
 --- What a program with this home prints for a Lua text.
 local function run(text)
   write(home .. "/ask.lua", text)
-  return (sh(("env -u LD_PRELOAD SHOAL_HOME=%s %s/bin/shoal lua %s/ask.lua"):format(home, build, home)))
+  return (sh(("SHOAL_HOME=%s %s lua %s/ask.lua"):format(home, child.PROGRAM, home)))
 end
 
 local ASK = [[print(require("shoal.base.backoff").mark) return 0]]

@@ -138,7 +138,7 @@ function Exec:malformed(err)
   self:lost(LOST_STATUS)
 end
 
---- The worker is gone, and nobody can take a result.
+--- The worker is gone: no result can be delivered.
 function Exec:lost(status)
   self.mute = true
   self.scope:close()

@@ -191,7 +191,7 @@ function Run:cancel(reason, deadline_ms)
   end
 end
 
---- Its scope has ended, and with it everybody who could be told: the child goes at once.
+--- The scope has ended, and so has the receiver of the result: kill the child.
 Run.__close = function (self)
   if self.over then return end
   self.over = true
@@ -249,9 +249,9 @@ local function converse(self, dispatch, progress_ms)
   }) -- A refusal means that the child is gone already: its exit says more than the write could.
 end
 
---- Start an attempt. A refusal starts nothing and calls nobody; otherwise on_result comes exactly once.
+--- Start an attempt. A refusal starts nothing and makes no callback; otherwise on_result comes exactly once.
 ---@param node table          a node, or a world
----@param scope table         the attempt ends when it closes, and then nobody is called
+---@param scope table         the attempt ends when it closes, without a callback
 ---@param dispatch RunnerDispatch
 ---@param on_progress? fun(summary: table, record: table)  counts so far
 ---@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[], lost: boolean? })
@@ -274,7 +274,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   self.ids.pid = self.process:pid()
   scope:spawn("exec.run", self.ids, function ()
     local _ <close> = self
-    self.done:await() -- dropped: whoever waits for the result takes it
+    self.done:await() -- dropped: on_result has the result
   end)
   converse(self, dispatch, progress_ms)
   local limit_ms = dispatch.timeout_ms

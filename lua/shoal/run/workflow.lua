@@ -55,7 +55,7 @@ local function told(incident)
   return incident.where ~= "?" and ("%s: %s"):format(incident.where, incident.message) or incident.message
 end
 
---- What a script returned, as a table with `vu`; or what is wrong with it.
+--- The value that a script returned, as a table with `vu`; or nil and the problem.
 local function read_users(path, value)
   if type(value) == "function" then value = { vu = value } end
   if type(value) ~= "table" then

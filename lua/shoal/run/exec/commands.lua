@@ -16,7 +16,7 @@ local task = require "shoal.base.task"
 
 local commands = {}
 
---- What a command line itself can be blamed for; everything else that keeps it from starting is the machine's.
+--- Codes of a spawn that the command line itself causes. Every other code is the machine's fault, and the attempt is lost.
 local ITS_OWN = { ENOENT = true, EACCES = true, ENOTDIR = true, EISDIR = true, ELOOP = true, ENAMETOOLONG = true, E2BIG = true,
   ENOEXEC = true, EPERM = true, EINVAL = true, ETXTBSY = true }
 local LINE_SHOWN = 200 -- Of the last line of output, in a reason.
@@ -127,7 +127,7 @@ function Commands:cancel(reason, deadline_ms)
   self.timers[#self.timers + 1] = self.cancel_timer
 end
 
---- Its scope has ended, and with it everybody who could be told.
+--- The scope has ended, and so has the receiver of the result. The command's own close kills it.
 Commands.__close = function (self)
   if self.over then return end
   self.over = true

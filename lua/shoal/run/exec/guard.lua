@@ -5,8 +5,8 @@
 ---   we are gone       the pipe ends, and the guard kills every group that is left
 ---   the guard is gone an incident; start another, and name the groups that run to it
 ---
---- One guard a scope: it ends with the scope. Only what made itself a session of its own escapes. In the simulator children go with
---- their machine, so there is no guard.
+--- There is one guard for each scope, and it ends with the scope. Only a process that started a session of its own escapes. In the
+--- simulator children go with their machine, so there is no guard.
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -54,7 +54,7 @@ function lost(self, why)
   errors.report("exec.guard", { pid = pid }, ok and why or why .. "; " .. err, code)
 end
 
---- Start a child that dies with us, in a group of its own: world:spawn, and whoever started it calls `ended`.
+--- Start a child that dies with us, in a group of its own. As world:spawn; the caller also calls `ended`.
 ---@param options table
 ---@return table? process, string? err, string? code
 function Guard:spawn(options)
