@@ -69,10 +69,8 @@ function deliver.start(all, record, ids, key, part, fn, extra)
   return attempt(all, entry)
 end
 
---- It is due.
-function deliver.again(all, entry)
-  if not entry.gone then attempt(all, entry) end
-end
+--- It is due. An entry that is gone never is: `drop` takes it off the agenda, and `attempt` puts it on no more.
+function deliver.again(all, entry) attempt(all, entry) end
 
 --- The node ends before it was accepted.
 function deliver.give_up(all, entry)
