@@ -208,6 +208,17 @@ describe("signals", function ()
     assert.truthy(err:find("node.signal", 1, true) and err:find("in handler", 1, true))
   end)
 
+  it("reach a node whose loop is watched, as they reach others", function ()
+    local status, out, err = script(KILL .. [[
+      assert(node.watch { node = "n" })
+      assert(node.watch { node = "m", hang_ms = 5 })
+      print(pcall(node.watch, { hang_ms = -1 }))
+      node.on_signal("TERM", function () print "term" node.exit(6) end)
+      kill 'sigterm']])
+    assert.equal(6, status, err)
+    assert.truthy(out:find("hang_ms: expected 0 to 2147483647", 1, true) and out:find("term\n$"), out)
+  end)
+
   it("that no node can handle are refused by name", function ()
     local status, _, err = script "require 'shoal.core.node'.on_signal('KILL', print)"
     assert.equal(1, status)

@@ -134,6 +134,10 @@ describe("a simulated node", function ()
     assert.equal("text", s:read(node, "/deep/down/file"))
   end)
 
+  it("has no loop that could be watched, which is no failure", function ()
+    assert.same({ "true", "exit 0" }, (run [[print(require "shoal.core.node".watch { hang_ms = 1 }) return 0]]))
+  end)
+
   it("gets signals, or ends by them", function ()
     local _, node = run [[require "shoal.core.node".on_signal("TERM", function () print "term" end)]]
     s:signal(node, "TERM")

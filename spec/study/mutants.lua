@@ -3,8 +3,9 @@
 -- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, or of another room by its path, a text that
 -- stands there once, and what takes its place; then the programs that must notice, quickest first. All is built in a temporary folder:
 -- the unchanged objects once, then for each mutant the changed file and a link. A file of lua/ is changed in a copy of the tree, and its
--- killers are spec files. One that no longer applies, does not compile or survives is a failure: move it along with the code, or write
--- the spec that is missing. More rows stand in mutants/, a file a subject.
+-- killers are spec files, with a filter of titles if one is given; so are those of c/host and c/lua, for which the copy is built whole.
+-- One that no longer applies, does not compile or survives is a failure: move it along with the code, or write the spec that is missing.
+-- More rows stand in mutants/, a file a subject.
 --
 -- What cannot be tested so is cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 counts the instructions that a member
 -- spends on a crash at N = 1,000 and 10,000 instead, which valgrind must be there for, and takes ten minutes. With the logarithm
@@ -302,7 +303,7 @@ local mutants = {
     find = "while (w->told < alive && since(f, w) < limit_ns)", put = "while (w->told < 1 && since(f, w) < limit_ns)" },
 }
 
-for _, subject in ipairs { "net" } do
+for _, subject in ipairs { "net", "world", "host" } do
   for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end
 end
 
@@ -360,12 +361,24 @@ local function prepare()
   must_run("xargs -P2 -I{} sh -c '{}' <" .. shop .. "/commands")
 end
 
+--- The objects of a program's own parts, spec/c/PROGRAM/*.c.
+local function parts_of(program, where)
+  local out = {}
+  local folder = ("%s/spec/%s/%s"):format(shop, where, program)
+  for part in must_run(("find %s/spec/%s -path '%s/*.c'"):format(shop, where, folder)):gmatch "%S+" do
+    out[#out + 1] = part:gsub("%.c$", ".o")
+    must_run(("%s-I%s/spec/%s %s -o %s"):format(flags, shop, where, part, out[#out]))
+  end
+  return table.concat(out, " ")
+end
+
 --- The program's own object, once; then a link with this object in place of the one of `source`.
 local function link(program, source, object)
   if not built[program] then
     built[program] = shop .. "/" .. program .. ".o"
     local where = program:find "_study$" and "study" or "c"
-    must_run(("%s%s/spec/%s/%s.c -o %s"):format(flags, shop, where, program, built[program]))
+    must_run(("%s-I%s/spec/%s %s/spec/%s/%s.c -o %s"):format(flags, shop, where, shop, where, program, built[program]))
+    built[program] = built[program] .. " " .. parts_of(program, where)
   end
   local all = { built[program] }
   for known, its in pairs(objects) do all[#all + 1] = known == source and object or its end
@@ -377,8 +390,9 @@ end
 
 --- Run a killer of Lua in the copy of the tree.
 local root = must_run("pwd"):gsub("%s+$", "")
-local function run_spec(path)
-  return run(("cd %s && SHOAL_BUILD=%s/build/release timeout 120 busted %s"):format(shop, root, path))
+local function run_spec(killer, build)
+  local filter = killer[2] and "--filter='" .. killer[2]:gsub("%W", ".") .. "' " or "" -- busted starts itself again, and loses quotes.
+  return run(("cd %s && SHOAL_BUILD=%s/build/release timeout 120 busted %s%s"):format(shop, build or root, filter, killer[1]))
 end
 
 local function try_lua(m, mutated)
@@ -387,21 +401,43 @@ local function try_lua(m, mutated)
   write(path, mutated)
   local killed
   for _, killer in ipairs(m.killers) do
-    if not killed and not run_spec(killer[1]) then killed = killer[1] end
+    if not killed and not run_spec(killer) then killed = killer[1] end
   end
   write(path, sound_text)
   return killed, "survived"
 end
 
+--- A file of c/host or c/lua: the program is built with it, in the copy of the tree.
+local built_whole
+local function try_program(m, source, mutated)
+  local path, sound_text = shop .. "/" .. source, read(source)
+  local build = ("nice cmake --build %s/build/release --target shoal shoal_module"):format(shop)
+  if not built_whole then
+    must_run(("cp CMakeLists.txt CMakePresets.json %s && cd %s && cmake --preset release && %s -j2"):format(shop, shop, build))
+    built_whole = true
+  end
+  write(path, mutated)
+  local ok, output = run(build)
+  local killed
+  for _, killer in ipairs(ok and m.killers or {}) do
+    if not killed and not run_spec(killer, shop) then killed = table.concat(killer, " ") end
+  end
+  write(path, sound_text)
+  return killed, ok and "survived" or "does not compile: " .. output
+end
+
 --- How a mutant ends: the killer's name, or nil and why not.
 local function try(m)
-  local of_lua = m.file:find "^lua/"
+  local of_lua = m.file:find "%.lua$"
   local source = of_lua and m.file or m.file:find "/" and "c/" .. m.file or "c/core/" .. m.file
   local text = read(source)
   local from, to = text:find(m.find, 1, true)
   if not from then return nil, "no longer applies: its text is not in " .. source end
   if text:find(m.find, to + 1, true) then return nil, "its text stands more than once in " .. source end
   if of_lua then return try_lua(m, text:sub(1, from - 1) .. m.put .. text:sub(to + 1)) end
+  if m.file:find "^host/" or m.file:find "^lua/" then
+    return try_program(m, source, text:sub(1, from - 1) .. m.put .. text:sub(to + 1))
+  end
   local mutated, object = shop .. "/c/core/mutated.c", shop .. "/mutated.o"
   write(mutated, text:sub(1, from - 1) .. m.put .. text:sub(to + 1))
   local ok, output = compile(mutated, object)
@@ -423,7 +459,7 @@ local function sound(killers)
     if sound_ones[key] == nil then
       local of_lua = killer[1]:find "_spec%.lua$"
       local held, said
-      if of_lua then held, said = run_spec(killer[1])
+      if of_lua then held, said = run_spec(killer)
       else held, said = run("timeout 300 " .. link(killer[1]) .. " " .. table.concat(killer, " ", 2)) end
       local none = not of_lua and not killer[1]:find "_study$" and not said:find "ok "
       sound_ones[key] = none and "has no such behaviour" or not held and "fails without a mutant:\n" .. said or true

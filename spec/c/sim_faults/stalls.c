@@ -307,6 +307,17 @@ static void slow_disk(void) {
   SAME(tick.at_ns, began_ns + 5 * S); /* On the loop. */
 }
 
+static void longest_path(void) {
+  char path[1026];
+  memset(path, 'p', sizeof path);
+  path[0] = '/';
+  path[1023] = '\0';
+  SAME(world_put_durable(sim_node_world(a), path, "x", 1), 0);
+  path[1023] = 'p';
+  path[1024] = '\0';
+  SAME(world_put_durable(sim_node_world(a), path, "x", 1), -ENAMETOOLONG);
+}
+
 static void lock_ends_with_its_process(void) {
   static const char *const argv[] = {"kid", NULL};
   static const struct world_process_events events = {.on_exit = on_exit_of_kid};
@@ -340,6 +351,7 @@ const struct test_case stalls_cases[] = {
     {"disk: full", full_disk},
     {"disk: failing", failing_disk},
     {"disk: failing in syncs alone: what failed once stands", failing_sync},
+    {"disk: the longest path, and one byte more", longest_path},
     {"disk: a lock is its machine's, and ends with the process that holds it", lock_ends_with_its_process},
     {"disk: slow, off the loop and on it", slow_disk},
     {NULL, NULL},

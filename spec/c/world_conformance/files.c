@@ -1,4 +1,5 @@
 /* Files, the log, names. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -42,6 +43,21 @@ static void large_file(void) {
   free(bytes);
   free(back);
   SAME(world_unlink(W, "large"), 0);
+}
+
+/* Sparse, so made beside the world, and only in the real one. */
+static void largest_file(void) {
+  uint8_t *bytes = NULL;
+  size_t length = 0;
+  int fd = open("largest", O_WRONLY | O_CREAT, 0600);
+  CHECK(fd >= 0 && ftruncate(fd, WORLD_FILE_MAX) == 0);
+  SAME(world_read_file(W, "largest", &bytes, &length), 0);
+  SAME(length, WORLD_FILE_MAX);
+  free(bytes);
+  CHECK(ftruncate(fd, WORLD_FILE_MAX + 1) == 0);
+  SAME(world_read_file(W, "largest", &bytes, &length), ERR_TOO_LARGE);
+  close(fd);
+  SAME(world_unlink(W, "largest"), 0);
 }
 
 static void on_name(void *data, const char *name) {
@@ -399,6 +415,7 @@ static void log_moved(void) { log_gone("logs/in/moved", move_its_folder); }
 const struct test_case file_cases[] = {
     {"files: put, read, replace, rename, unlink", put_and_read, 0},
     {"files: a large one", large_file, 0},
+    {"files: the largest that is read, and one byte more", largest_file, NEEDS_REAL_TIME},
     {"files: directories with their parents; a list is sorted bytewise", directories, 0},
     {"files: stat tells size, kind and time", stat_tells, 0},
     {"puts off the loop: replace the file, one at a time for each path, and again from on_done", put_later, 0},
