@@ -13,6 +13,7 @@ extern char **environ;
 
 /* ---- in the child, in borrowed memory: system calls only, and nothing of ours is changed but `failure` ---- */
 
+/* (void): what these refuse, they refuse for arguments that are not ours, or the child ends at once and its status tells. */
 static void reset_signals(void) {
   struct sigaction act = {.sa_handler = SIG_DFL};
   for (int number = 1; number < 32; number++)

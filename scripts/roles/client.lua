@@ -1,7 +1,7 @@
 --- client: submits jobs and follows them. It listens nowhere; leaders push to the connection it made.
 ---
---- It takes `job.status`, `job.stats`, `job.result` and `job.push`, which is several of them (shoal.client wires them: an unreadable push has an answer of its own)
---- and sends what a person may ask.
+--- It takes `job.status`, `job.stats`, `job.result` and `job.push`, which is several of them (shoal.client wires them, for an
+--- unreadable push has an answer of its own), and sends what a person may ask.
 local client = require "shoal.client"
 
 local role = { name = "client" }

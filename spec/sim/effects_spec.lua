@@ -249,7 +249,7 @@ describe("a new leader:", function ()
     c:crash(g)
     c:run(200)
     c:restart(g)
-    assert.truthy(c:until_true(function () 
+    assert.truthy(c:until_true(function ()
       local look = c:ask(g, "look")
       return look and look.lead and look.lead.fence > 0
     end, 3000, 1))

@@ -26,7 +26,8 @@ local function wrong(c, format, ...) error(("at %.0f ms: "):format(c.s:now_ms())
 --- What every leader says of a job now, against what it said before and against itself.
 local function look(c, jobs)
   for _, node in ipairs(c.leaders) do
-    if c.s:status(node) == "up" then
+    local up = c:ask(node, "look")
+    if up and up.lead then
       local seen = c:on(node, [[
         local out = {}
         local lead = state.lead
@@ -76,10 +77,12 @@ local function fault(c, random, node)
     c.s:disk(node, { sync_ms = 1000 + random(5500) })
     return 2000 + random(6000), function () c.s:disk(node) end
   elseif kind == 4 and node.role ~= "worker" then
-    c:on(node, "if state.lead then state.lead.tier.options.outstanding_max = 3 end")
-    return 2000 + random(6000), function ()
-      if c.s:status(node) == "up" then c:on(node, "if state.lead then state.lead.tier.options.outstanding_max = 1024 end") end
+    local function limit(most)
+      local up = c:ask(node, "look")
+      if up and up.lead then c:on(node, "state.lead.tier.options.outstanding_max = ...", most) end
     end
+    limit(3)
+    return 2000 + random(6000), function () limit(1024) end
   elseif kind == 5 then
     local other = c.faulty[random(#c.faulty)]
     if other == node then return 0, function () end end
@@ -155,7 +158,8 @@ function agree.run(seed)
   end
   for _, f in sorted(under_way) do f.undo() end
   for _, node in ipairs(c.faulty) do -- A node that could not do its work on a full disk may have ended, or leads no more.
-    local leads = c.s:status(node) ~= "up" or node.role == "worker" or c:on(node, "return state.lead and state.lead.tier.state ~= 'lost'")
+    local look_at = c.s:status(node) == "up" and node.role ~= "worker" and c:ask(node, "look")
+    local leads = not look_at or not look_at.lead or c:on(node, "return state.lead.tier.state ~= 'lost'")
     if not leads then c:crash(node) end
     if c.s:status(node) ~= "up" then c:restart(node) end
   end
@@ -194,8 +198,8 @@ function agree.run(seed)
     end
     if seen and seen.lead then
       local left = c:on(node, [[ local l = state.lead
-        return { runs = next(l.runs) or "", attempts = l.attempts and l.attempts.count or 0, cancels = l.attempts and next(l.attempts.cancels) or "",
-          queue = l.placing and #l.placing.queue or 0 } ]])
+        return { runs = next(l.runs) or "", attempts = l.attempts and l.attempts.count or 0,
+          cancels = l.attempts and next(l.attempts.cancels) or "", queue = l.placing and #l.placing.queue or 0 } ]])
       if left.runs ~= "" or left.attempts ~= 0 or left.cancels ~= "" or left.queue ~= 0 then
         wrong(c, "%s: at rest it holds %s", node.name, json.encode(left))
       end

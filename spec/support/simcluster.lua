@@ -427,6 +427,18 @@ function Cluster:check_pushes(id)
   end
 end
 
+--- What the shop saw of an attempt: its own requests, or those of the parts into which a datacenter cut it.
+local function seen_of(hits, a)
+  local own, within = hits[("%s %d"):format(a.part, a.attempt)], 0
+  if own then return own end
+  for key, count in sorted(hits) do
+    local part, rest = key:match "^(.*)/([^/ ]+) %d+$"
+    local attempt = rest and (tonumber(rest:match "^(%d+)%.") or 1)
+    if part == a.part and attempt == a.attempt then within = within + count end
+  end
+  return within
+end
+
 --- The shop's word against ours: each attempt that ended counted exactly what was asked; a lost one at least its last progress,
 --- and outside the merged numbers. One that was ended from outside may have had one request of each user under way, which the
 --- shop saw and nobody waited for.
@@ -438,7 +450,7 @@ function Cluster:check_counts(id, final)
     local key = ("%s %d"):format(a.part, a.attempt)
     if seen[key] then broken(self, "%s: attempt %s is listed twice", id, key) end
     seen[key] = true
-    local asked, said = (self.hits[id] or {})[key] or 0, a.stats and a.stats.requests or 0
+    local asked, said = seen_of(self.hits[id] or {}, a), a.stats and a.stats.requests or 0
     if a.state == "lost" then
       if asked < said then broken(self, "%s: %s was lost with %d requests told, the shop saw %d", id, key, said, asked) end
       lost = lost + said

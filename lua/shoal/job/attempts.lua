@@ -45,11 +45,18 @@ local STATES = machine.define {
 ---@param lead table
 function attempts.open(lead, scope)
   local self = setmetatable({
-    lead = lead, scope = scope, of = {}, doomed = {}, cancels = {}, absent = {}, wake_up = task.channel(1), looked_ms = task.now_ms(),
+    lead = lead, scope = scope, of = {}, doomed = {}, cancels = {}, absent = {}, wake_up = task.channel(1),
+    looked_ms = task.now_ms() - LOOK_MS,
     count = 0,
   }, attempts)
   scope:spawn("lead.reconcile", {}, function () self:work() end)
   return self
+end
+
+--- An executor is down: its attempts are doomed now.
+function attempts:gone()
+  self.someone_gone = true
+  self:wake()
 end
 
 function attempts:wake() self.wake_up:push(true) end -- dropped: full means awake
@@ -77,6 +84,7 @@ local function add(self, run, entry, part, state)
   a.state = state
   local of_run = self.of[entry.run] or {}
   self.of[entry.run] = of_run
+  assert(not of_run[part.part], "an attempt of this part is live already")
   of_run[part.part] = a
   self.count = self.count + 1
   return a
@@ -190,8 +198,8 @@ local function send(self, run, a)
     if not is_live(self, a) then return end
     if reply then
       a.seen_ms = task.now_ms()
-      if a.state == "sending" then move(a, "running") end
-      return self:wake() -- A cancel may wait for this.
+      if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for this.
+      return
     end
     errors.report("lead.dispatch", {
       job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = try,
@@ -402,14 +410,21 @@ local function excuse(self, now)
   for name, since_ms in sorted(self.absent) do self.absent[name] = math.min(now, since_ms + late_ms) end
 end
 
+--- All of it once in LOOK_MS; between, only what was asked for.
 local function step(self)
   local now = task.now_ms()
-  excuse(self, now)
-  look_at_executors(self, now)
-  if self.count > 0 then look_at_silence(self, now) end
+  if now - self.looked_ms >= LOOK_MS then
+    excuse(self, now)
+    look_at_executors(self, now)
+    if self.count > 0 then look_at_silence(self, now) end
+  elseif self.someone_gone then
+    look_at_executors(self, now)
+  end
+  self.someone_gone = false
   local due_ms = next(self.cancels) and drive_cancels(self, now) or math.huge
   if next(self.doomed) and not bury(self) then due_ms = now + RETRY_MS end
-  return math.max(1, math.min(LOOK_MS, due_ms - task.now_ms()))
+  now = task.now_ms()
+  return math.max(1, math.min(self.looked_ms + LOOK_MS, due_ms) - now)
 end
 
 function attempts:work()

@@ -31,7 +31,7 @@ function driver.start(lead, entry, again, spec)
     upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
     payloads = {}, views = {}, spec_view = errors.view(spec), changed = {}, stats_ms = -math.huge, due = true,
   }, driver)
-  self.feed = feed.new(entry.job, self.scope, lead.fence, again)
+  self.feed = feed.new(entry.job, self.scope, lead.fence, again, lead.watching)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
   self.scope:spawn("lead.run", { job = self.job }, function () self:work() end)
   return self

@@ -22,11 +22,12 @@ local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.resu
 ---@param scope table    the job's; watchers end with it
 ---@param fence integer  of the leadership that gives the numbers
 ---@param again boolean? the job began under an earlier leadership: its first events are gone
-function feed.new(job, scope, fence, again)
+---@param watching? { count: integer }  counts the watchers of all feeds of a leader
+function feed.new(job, scope, fence, again, watching)
   local base = fence << 20
   return setmetatable({
     job = job, scope = scope, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
-    whole = {}, closed = false,
+    whole = {}, closed = false, watching = watching or { count = 0 },
   }, feed)
 end
 
@@ -77,6 +78,7 @@ local function forget(self, watcher)
   for i, w in ipairs(self.watchers) do
     if w == watcher then
       table.remove(self.watchers, i)
+      self.watching.count = self.watching.count - 1
       return
     end
   end
@@ -137,6 +139,7 @@ function feed:watch(peer, from)
   self:leave(peer)
   local watcher = { peer = peer, name = name, next = math.max(1, from), wake = task.channel(1) }
   self.watchers[#self.watchers + 1] = watcher
+  self.watching.count = self.watching.count + 1
   watcher.task = self.scope:spawn("lead.watch", { job = self.job, watcher = name }, function ()
     run(self, watcher)
     forget(self, watcher)
@@ -154,6 +157,13 @@ function feed:leave(peer)
     end
   end
   return false
+end
+
+--- Nothing of it is kept: its scope ends.
+function feed:drop()
+  self.watching.count = self.watching.count - #self.watchers
+  self.watchers = {}
+  self.scope:close()
 end
 
 --- No event will follow; watchers end when they have had the last.

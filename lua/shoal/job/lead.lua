@@ -71,7 +71,7 @@ function lead.open(node, options)
   local directory = node.config.data .. "/" .. options.tier
   local self = setmetatable({
     node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
-    fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {},
+    fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {}, watching = { count = 0 },
     limits = {},
   }, lead)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
@@ -131,7 +131,7 @@ end
 function lead:on_lose()
   self.fence = 0
   self.term:close()
-  self.runs, self.old_feeds = {}, {}
+  self.runs, self.old_feeds, self.watching = {}, {}, { count = 0 }
   self.placing, self.attempts = nil, nil
 end
 
@@ -234,7 +234,7 @@ function effects.part_lost(self, fact)
       "the attempt was given up: " .. fact.reason)
   end
   attempt_over(self, fact)
-  if executor and executor.state == "down" then self.attempts:wake() end
+  if executor and executor.state == "down" then self.attempts:gone() end
 end
 
 function effects.part_ended(self, fact) attempt_over(self, fact) end
@@ -346,8 +346,9 @@ function lead:start(entry, again)
   if self.runs[entry.run] then return end
   local run = driver.start(self, entry, again, self.decoded[entry.spec])
   self.runs[entry.run] = run
+  for name in sorted(entry.split) do run.wanted[name] = true end
+  if not again then return end -- What was placed with it has facts of its own.
   for name, names in sorted(entry.split) do
-    run.wanted[name] = true
     for _, part_name in ipairs(names) do
       local part = entry.parts[part_name]
       if part.state == "dispatched" then
@@ -558,7 +559,7 @@ end
 --- An executor is dead, left or silent: the reconcile step loses each of its attempts, for as long as that takes.
 function lead:gone(name, reason)
   if not self.executors:down(name, reason) then return end
-  if self.attempts then self.attempts:wake() else self.executors:remove(name) end
+  if self.attempts then self.attempts:gone() else self.executors:remove(name) end
 end
 
 --- The level that acks carry: how full this second was of progress, against what a leader takes. It falls by itself.
@@ -580,7 +581,7 @@ function lead:close_run(entry)
     run.wake_up:push(true) -- dropped: full means awake
     self.runs[entry.run] = nil
     if entry.upstream then
-      run.scope:close()
+      run.feed:drop()
     else
       self:tell_end(run, entry)
     end
@@ -600,8 +601,8 @@ function lead:tell_end(run, entry)
   local at_ms, answer = math.max(0, entry.ended_ms - entry.started_ms), self:answer_of(entry)
   for _, w in ipairs(answer.workflows or {}) do -- Where the run ended with its last part, nothing has told this yet.
     if run.told[w.workflow] ~= w.state then
-      run.feed:push("status", { state = entry.state == "timed_out" and "cancelling" or "running", workflow = w.workflow, workflow_state = w.state,
-        at_ms = at_ms })
+      local state = entry.state == "timed_out" and "cancelling" or "running"
+      run.feed:push("status", { state = state, workflow = w.workflow, workflow_state = w.state, at_ms = at_ms })
     end
   end
   run.feed:push("result", { workflow = "", result = answer }, entry.result ~= nil)
@@ -616,7 +617,7 @@ function lead:drop_feed(key)
   for i, run in ipairs(self.old_feeds) do
     if run.key == key then
       table.remove(self.old_feeds, i)
-      run.scope:close()
+      run.feed:drop()
       return
     end
   end
@@ -728,13 +729,6 @@ function lead:list()
   return out
 end
 
-local function count_watchers(self)
-  local count = 0
-  for _, run in next, self.runs do count = count + #run.feed.watchers end -- order-free: a sum
-  for _, run in ipairs(self.old_feeds) do count = count + #run.feed.watchers end
-  return count
-end
-
 --- The feed of a run, live or ended a moment ago; else one with the stored answer alone.
 local function feed_of(self, entry)
   local run = self.runs[entry.run]
@@ -743,7 +737,7 @@ local function feed_of(self, entry)
     if old.key == entry.run then return old.feed end
   end
   local replay = { key = entry.run, job = entry.job, scope = task.scope("replay " .. entry.run, self.term) }
-  replay.feed = feed.new(entry.job, replay.scope, self.fence, true)
+  replay.feed = feed.new(entry.job, replay.scope, self.fence, true, self.watching)
   replay.feed:go_on((self.fence << 20) + REPLAY_FROM)
   replay.feed:push("result", { workflow = "", result = self:answer_of(entry) }, entry.result ~= nil)
   replay.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
@@ -760,7 +754,7 @@ function lead:watch(key, peer, from)
   if self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then
     return nil, self.node.name .. " does not lead job " .. key .. " now", "NOT_LEADER"
   end
-  if count_watchers(self) >= self.limits.watchers then
+  if self.watching.count >= self.limits.watchers then
     return nil, ("%d clients watch jobs here already; try again in %d ms"):format(self.limits.watchers, AGAIN_MS), "OVERLOADED"
   end
   local found = feed_of(self, entry)
@@ -778,7 +772,9 @@ function lead:unwatch(key, peer) self:stop_watching(self.runs[key], peer) end
 --- Events by poll.
 function lead:events(key, from, max)
   local entry = self.ledger:run(key)
-  if not entry or self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND" end
+  if not entry or self.fence == 0 or not self.runs[key] and not ledger.FINAL[entry.state] then
+    return nil, "no events of job " .. key .. " are kept here", "NOT_FOUND"
+  end
   local found = feed_of(self, entry)
   local list, truncated = found:since(from, max)
   return { events = list, truncated_from = truncated or 0, last = found.last }

@@ -8,8 +8,8 @@ local past = {}
 ---@return string bytes
 function past.pack(run)
   return msgpack.pack {
-    run.run, run.job ~= run.run and run.job or false, run.key, run.name, run.index, run.state, run.reason or false, run.started_ms, run.ended_ms,
-    run.upstream or false, run.bytes, run.dropped or false, run.file or false, run.result or false,
+    run.run, run.job ~= run.run and run.job or false, run.key, run.name, run.index, run.state, run.reason or false, run.started_ms,
+    run.ended_ms, run.upstream or false, run.bytes, run.dropped or false, run.file or false, run.result or false,
   }
 end
 
@@ -18,8 +18,8 @@ end
 ---@return table run
 function past.of(row)
   return {
-    run = row[1], job = row[2] or row[1], key = row[3], name = row[4], index = row[5], state = row[6], reason = row[7] or nil, started_ms = row[8],
-    ended_ms = row[9], upstream = row[10] or nil, bytes = row[11], dropped = row[12] or nil, file = row[13] or nil, result = row[14] or nil,
+    run = row[1], job = row[2] or row[1], key = row[3], name = row[4], index = row[5], state = row[6], reason = row[7] or nil,
+    started_ms = row[8], ended_ms = row[9], upstream = row[10] or nil, bytes = row[11], dropped = row[12] or nil, file = row[13] or nil, result = row[14] or nil,
   }
 end
 

@@ -142,17 +142,16 @@ end
 
 local function put(round, key, view, executor)
   round.places[#round.places + 1] = { run = key, part = view.part, executor = executor.name, capacity = round.claims and executor.cores or nil }
-  executor.free = executor.free - (round.claims and view.cores or 0)
+  if round.claims then
+    executor.free, round.free = executor.free - view.cores, round.free - view.cores
+  end
   round.dirty = true
 end
 
 local function full(round)
   if #round.places >= BATCH_MAX or round.no >= NO_MAX then return true end
   if not round.claims then return #round.list == 0 end
-  for _, e in ipairs(round.list) do
-    if e.free > 0 then return false end
-  end
-  return true
+  return round.free <= 0
 end
 
 --- Cut what is wanted; parts that fit at once get their executors in the same command.
@@ -228,9 +227,9 @@ local function begin_round(self)
   local lead = self.lead
   local round = {
     list = lead.executors:list(function (name) return lead.ledger:load(name) end), byname = {}, places = {}, splits = {}, no = 0,
-    claims = lead.options.claims, dirty = true,
+    claims = lead.options.claims, dirty = true, free = 0,
   }
-  for _, e in ipairs(round.list) do round.byname[e.name] = e end
+  for _, e in ipairs(round.list) do round.byname[e.name], round.free = e, round.free + e.free end
   --- A policy gets a copy of the executors, for what it does to it must not be ours.
   local copy
   function round.copy()
@@ -275,10 +274,13 @@ local function place(self)
   for i = 1, count do
     local q = self.queue[i]
     local run, entry = entry_of(self, q.run)
-    if run then
+    if run and not full(round) then
       place_again(self, round, q, run, entry)
       place_fresh(self, round, q, run, entry)
       cut(self, round, q, run, entry)
+    elseif run and not q.waits then -- Its turn has not come: say so, once.
+      q.waits = true
+      for _, name in ipairs(q.wanted) do run:queued(name) end
     end
     q.over = not run or #q.wanted == 0 and #q.again == 0 and #q.fresh == 0
     q.no = round.no
