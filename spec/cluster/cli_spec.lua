@@ -238,6 +238,27 @@ describe("the command line", function ()
       end)
     end)
 
+    it("D17: prints a job's events by number, from a number on, and how often each site raised", function ()
+      local id = submit(job_of "sleep 60", "--detach").out:match "%S+"
+      local r
+      cluster.wait("the job's start", function ()
+        r = c:shoal { "status", id, "--events", "--connect", up.connect }
+        return r.out:find("is running", 1, true)
+      end)
+      assert.equal(0, r.code, r.err)
+      local first, last = r.out:match "^(%d+)  status", nil
+      for n in r.out:gmatch "(%d+)  %l+ +[^\n]*\n" do last = n end
+      assert.is_truthy(first, r.out)
+      r = c:shoal { "status", id, "--events", "--since", last, "--output", "json", "--connect", up.connect }
+      local reply = cjson.decode(r.out)
+      assert.is_true(#reply.events >= 1 and reply.last >= tonumber(last), r.out)
+      for _, event in ipairs(reply.events) do assert.is_true(tonumber(event.seq) >= tonumber(last)) end
+      expect(4, { "status", "nosuch", "--events", "--connect", up.connect }, "no events of job nosuch are kept here")
+      assert.equal(0, c:shoal({ "cancel", id, "--connect", up.connect }).code)
+      r = expect(0, { "incidents", "--counts", "--connect", up.connect })
+      assert.is_truthy(r.out:find("raised = reported + suppressed + handled holds at every site", 1, true), r.out)
+    end)
+
     it("says aloud that no request worked; with max_failed_share the job has then failed", function ()
       c:file("w.lua", ("return function (vu) vu.http:get('http://%s/') end"):format(NOBODY))
       local text = "return { name = 'x', workflows = { w = { script = 'w.lua', vus = 2, iterations = 20 %s } } }"

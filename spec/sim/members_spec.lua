@@ -117,4 +117,36 @@ describe("members, simulated:", function ()
       assert.is_true(c:counts(g, "policy.placement").raised >= 1, body)
     end
   end)
+
+  it("of two managers of a datacenter one leads it at the gate for as long as it is heard; then the other does", function ()
+    local c <close> = simcluster.new { gates = 1, managers = 2, workers = 1, set = { dc_silent_ms = 3000 } }
+    local g = c.gates[1]
+    local function leader() return c:on(g, "return state.registry.dcs.a.leader") end
+    local first = leader()
+    for _ = 1, 30 do
+      c:run(200)
+      assert.equal(first, leader())
+    end
+    local at = c.managers[1].name == first and 1 or 2
+    c:crash(c.managers[at])
+    assert(c:until_true(function () return leader() == c.managers[3 - at].name end, 8000, 100))
+  end)
+
+  it("a client takes each event of a job once, and none from before", function ()
+    local c <close> = simcluster.new { workers = 1 }
+    local heard = c:on(c.client, [[ local messages, heard = require "shoal.messages", {}
+      node.scope:spawn("spec.follow", { job = "j1" }, function ()
+        state.client:follow("j1", { status = function (body) heard[#heard + 1] = body.state end }, 1000)
+      end)
+      require("shoal.task").yield()
+      local peer = node.rpc:peer(...)
+      local answers = {}
+      for _, seq in ipairs { 5, 5, 4, 6, 6, 5 } do
+        local bytes = assert(messages.encode("job.status", { job = "j1", seq = seq, body = { state = "s" .. seq } }))
+        answers[#answers + 1] = node.rpc.raw_handlers["job.status"](bytes, peer)
+      end
+      return { heard = heard, answers = answers } ]], c.managers[1].address)
+    assert.same({ "s5", "s6" }, heard.heard)
+    assert.same({ "ok", "ok", "ok", "ok", "ok", "ok" }, heard.answers)
+  end)
 end)

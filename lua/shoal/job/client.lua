@@ -6,8 +6,8 @@
 ---     print(final.state, final.result.stats.requests)
 ---
 --- A push (job.status, job.stats, job.result, or job.push with several of these) is handled in three steps, and FAILURES 1.4 holds at
---- each: an unreadable push is one incident and is answered `error`; the state changes, and its waiters wake, before the user's code runs; a callback that raises
---- is one incident, and the push is still answered `ok`.
+--- each: an unreadable push is one incident and is answered `error`; the state changes, and its waiters wake, before the user's
+--- code runs; a callback that raises is one incident, and the push is still answered `ok`.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
 local messages = require "shoal.wire.messages"

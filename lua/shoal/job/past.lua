@@ -19,7 +19,8 @@ end
 function past.of(row)
   return {
     run = row[1], job = row[2] or row[1], key = row[3], name = row[4], index = row[5], state = row[6], reason = row[7] or nil,
-    started_ms = row[8], ended_ms = row[9], upstream = row[10] or nil, bytes = row[11], dropped = row[12] or nil, file = row[13] or nil, result = row[14] or nil,
+    started_ms = row[8], ended_ms = row[9], upstream = row[10] or nil, bytes = row[11], dropped = row[12] or nil, file = row[13] or nil,
+    result = row[14] or nil,
   }
 end
 
