@@ -200,8 +200,8 @@ describe("ledger", function ()
     local entry = l:run(run)
     for _, field in ipairs { "parts", "split", "work", "spec", "attempts", "incidents" } do assert.is_nil(entry[field], field) end
     assert.same({ 0, 0, 1 }, { l.live, l.live_bytes, l.result_bytes })
-    assert.is_true(commit { kind = "forget", run = run, index = entry.index + 1 }.stale)
-    assert.equal("run_forgotten", kinds(commit { kind = "forget", run = run, index = entry.index }))
+    assert.is_true(commit { kind = "forget", runs = { { run = run, index = entry.index + 1 } } }.stale)
+    assert.equal("run_forgotten", kinds(commit { kind = "forget", runs = { { run = run, index = entry.index } } }))
     assert.same({ {}, {}, {}, {}, 0 }, { l.runs, l.past, l.keys, l.jobs, l.result_bytes })
   end)
 
@@ -305,7 +305,7 @@ describe("ledger", function ()
     local at = index
     commit { kind = "cancel", run = runs[1], reason = "later", state = "cancelled" }
     commit { kind = "finish", run = runs[2], state = "failed", result = "later", gave_up = true }
-    commit { kind = "forget", run = runs[5], index = l:run(runs[5]).index }
+    commit { kind = "forget", runs = { { run = runs[5], index = l:run(runs[5]).index } } }
     job("new")
     for piece in make do pieces[#pieces + 1] = piece end
     local one, two = ledger.new(), ledger.new()

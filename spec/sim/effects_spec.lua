@@ -52,7 +52,7 @@ describe("a tier that is slow or full:", function ()
       node.scope:spawn("spec.fill", {}, function ()
         local ledger = require "shoal.job.ledger"
         for _ = 1, 400 do
-          state.lead.tier:propose(ledger.encode { kind = "forget", run = "none", index = 0 }, 5000)
+          state.lead.tier:propose(ledger.encode { kind = "forget", runs = {} }, 5000)
           require("shoal.task").sleep(2)
         end
       end)

@@ -23,6 +23,7 @@ local placing = require "shoal.job.placing"
 local results = require "shoal.job.results"
 local sorted = require "shoal.base.sorted"
 local stats = require "shoal.job.stats"
+local tally = require "shoal.job.tally"
 local task = require "shoal.base.task"
 local tier = require "shoal.tier.single"
 local backoff = require "shoal.base.backoff"
@@ -35,6 +36,8 @@ local PROPOSE_MS = 5000
 local LOOK_MS = 1000
 local YOUNG_HEARTBEATS = 3
 local REDIAL_MS = 30000         -- The longest wait of the transport between two tries to connect.
+local FORGET_MS = 200           -- Runs that a higher tier has taken are forgotten together.
+local FORGET_MOST = 500
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
@@ -71,7 +74,7 @@ function lead.open(node, options)
   local directory = node.config.data .. "/" .. options.tier
   local self = setmetatable({
     node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
-    fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {}, watching = { count = 0 },
+    fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {}, forgetting = {}, watching = { count = 0 },
     limits = {},
   }, lead)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
@@ -131,7 +134,7 @@ end
 function lead:on_lose()
   self.fence = 0
   self.term:close()
-  self.runs, self.old_feeds, self.watching = {}, {}, { count = 0 }
+  self.runs, self.old_feeds, self.forgetting, self.watching = {}, {}, {}, { count = 0 }
   self.placing, self.attempts = nil, nil
 end
 
@@ -323,7 +326,7 @@ function lead:take(body)
       return nil, "an earlier attempt of this part is still being ended here" .. (err and ": " .. err or ""), code or "OVERLOADED"
     end
     -- It has ended, and the higher tier has given it up: its result counts nowhere any more.
-    local gone, err, code = self:propose { kind = "forget", run = key, index = known.index }
+    local gone, err, code = self:propose { kind = "forget", runs = { { run = key, index = known.index } } }
     if not gone then return nil, err, code end
   end
   local full = no_room(self, #body.payload)
@@ -497,6 +500,8 @@ function lead:result(body)
   end
   local run = self.runs[key]
   local command
+  local free <close> = setmetatable({}, { __close = function () tally.judged(body.result, nil) end })
+  tally.judged(body.result, readable)
   if body.state == "lost" or body.state == "cancelled" and entry.state == "running" then
     -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed by its own word.
     command = { kind = "lost", parts = { {
@@ -638,16 +643,27 @@ function lead:hand_over(entry)
   }, function () self:forget(entry.run, index) end)
 end
 
---- The same part's next attempt may be here already, so the run is named by its index too.
+--- The same part's next attempt may be here already, so the run is named by its index too. Nobody waits for it, so it goes with others
+--- soon: a sync for each would cost more than the run did.
 function lead:forget(key, index)
   if not self.term or self.fence == 0 then return end
+  local list = self.forgetting
+  list[#list + 1] = { run = key, index = index }
+  if #list > 1 then return end
   self.term:spawn("lead.forget", { job = key }, function ()
     local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
-    while true do
-      local facts, err, code = self:propose { kind = "forget", run = key, index = index }
-      if facts or code == "NOT_LEADER" then return end -- The next leader hands it over again.
-      errors.report("lead.forget", { job = key }, err, code)
-      task.sleep(wait:next())
+    task.sleep(FORGET_MS)
+    while self.forgetting[1] do
+      local runs = table.move(self.forgetting, 1, math.min(FORGET_MOST, #self.forgetting), 1, {})
+      local facts, err, code = self:propose { kind = "forget", runs = runs }
+      if facts then
+        self.forgetting = table.move(self.forgetting, #runs + 1, #self.forgetting, 1, {})
+      elseif code == "NOT_LEADER" then
+        return -- The next leader hands it over again.
+      else
+        errors.report("lead.forget", { job = runs[1].run }, err, code)
+        task.sleep(wait:next())
+      end
     end
   end)
 end

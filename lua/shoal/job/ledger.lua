@@ -369,13 +369,19 @@ function finish(self, facts, run, c, index)
   return true
 end
 
---- forget{ run, index }: the higher tier has its answer; keep nothing.
+--- forget{ runs = { { run, index } } }: the higher tier has their answers; keep nothing.
 function apply.forget(self, _, c)
-  local run = self:ended_run(c.run)
-  if not run or c.index ~= run.index then return { stale = true } end
-  local file = run.file and run.file.name
-  remove(self, run)
-  return { { kind = "run_forgotten", run = c.run, index = c.index, file = file } }
+  local facts = {}
+  for _, each in ipairs(c.runs) do
+    local run = self:ended_run(each.run)
+    if run and each.index == run.index then
+      local file = run.file and run.file.name
+      remove(self, run)
+      facts[#facts + 1] = { kind = "run_forgotten", run = each.run, index = each.index, file = file }
+    end
+  end
+  if #facts == 0 then facts.stale = true end
+  return facts
 end
 
 --- expire{ before_ms, most }: runs that ended before this instant of the tier's clock are forgotten, the oldest `most` of them, but for

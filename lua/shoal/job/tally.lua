@@ -47,12 +47,19 @@ function tally.add(into, counts)
   return into
 end
 
+local judged = {}
+
+--- Keep what a leader has judged for the time in which its command is under way: `read` then need not read it again.
+---@param bytes string
+---@param inner table?  nil: no longer
+function tally.judged(bytes, inner) judged[bytes] = inner end
+
 --- A part's result, read: never nil, for what is in the log was judged before.
 ---@param bytes? string
 ---@return { stats?: table, incidents?: table[], attempts?: table[] }
 function tally.read(bytes)
   if not bytes or bytes == "" then return {} end
-  return stats.readable(bytes) or {}
+  return judged[bytes] or stats.readable(bytes) or {}
 end
 
 --- List one attempt that is over. An executor that is a tier itself lists the attempts `within`; then those are the truth.
