@@ -1,0 +1,140 @@
+--- ending: a run has its final state: clients get it, or the higher tier does; then it is kept for its time, and forgotten.
+local backoff = require "shoal.base.backoff"
+local errors = require "shoal.base.errors"
+local outcome = require "shoal.job.outcome"
+local task = require "shoal.base.task"
+
+local FORGET_MS = 200           -- Runs that a higher tier has taken are forgotten together.
+local FORGET_MOST = 500
+local EXPIRE_MOST = 500         -- Runs that one command forgets.
+local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
+local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
+
+---@param lead table  the class of leaders, which gets these methods
+return function (lead)
+  --- The run has its final state: tell it, as it was stored, and let go of what was volatile.
+  function lead:close_run(entry)
+    local run = self.runs[entry.run]
+    self.placing:forget(entry.run)
+    self.attempts:forget(entry.run)
+    if run then
+      run.over = true
+      run.wake_up:push(true) -- dropped: full means awake
+      self.runs[entry.run] = nil
+      if entry.upstream then
+        run.feed:drop()
+      else
+        self:tell_end(run, entry)
+      end
+    end
+    if entry.upstream then self:hand_over(entry) end
+  end
+
+  --- The answer as people get it; also where it cannot be read any more.
+  function lead:answer_of(entry)
+    local bytes, err = self.results:read(entry)
+    local result
+    if bytes then result, err = outcome.decode(bytes) end
+    return result or outcome.decode(outcome.small(entry, entry.state, entry.reason, self.node.name, 0, err))
+  end
+
+  function lead:tell_end(run, entry)
+    local at_ms, answer = math.max(0, entry.ended_ms - entry.started_ms), self:answer_of(entry)
+    for _, w in ipairs(answer.workflows or {}) do -- Where the run ended with its last part, nothing has told this yet.
+      if run.told[w.workflow] ~= w.state then
+        local state = entry.state == "timed_out" and "cancelling" or "running"
+        run.feed:push("status", { state = state, workflow = w.workflow, workflow_state = w.state, at_ms = at_ms })
+      end
+    end
+    run.feed:push("result", { workflow = "", result = answer }, entry.result ~= nil)
+    run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = at_ms })
+    run.feed:close()
+    self.old_feeds[#self.old_feeds + 1] = run
+    if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
+  end
+
+  --- Clients that were slow ask again, and get the answer from what is stored.
+  function lead:drop_feed(key)
+    for i, run in ipairs(self.old_feeds) do
+      if run.key == key then
+        table.remove(self.old_feeds, i)
+        run.feed:drop()
+        return
+      end
+    end
+  end
+
+  --- The higher tier gets the result until it has accepted it; then nothing of the run is kept here.
+  function lead:hand_over(entry)
+    local up, index = entry.upstream, entry.index
+    local bytes, err = self.results:read(entry)
+    local result = bytes and outcome.decode(bytes)
+    if not result then
+      bytes = outcome.small(entry, "failed", nil, self.node.name, 0, "its result could not be read again: " .. tostring(err))
+      result = outcome.decode(bytes)
+    end
+    self.options.reports:result({
+      job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
+      state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = bytes, stats = result.totals,
+    }, function () self:forget(entry.run, index) end)
+  end
+
+  --- The same part's next attempt may be here already, so the run is named by its index too. Nobody waits for it, so it goes with others
+  --- soon: a sync for each would cost more than the run did.
+  function lead:forget(key, index)
+    if not self.term or self.fence == 0 then return end
+    local list = self.forgetting
+    list[#list + 1] = { run = key, index = index }
+    if #list > 1 then return end
+    self.term:spawn("lead.forget", { job = key }, function ()
+      local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
+      task.sleep(FORGET_MS)
+      while self.forgetting[1] do
+        local runs = table.move(self.forgetting, 1, math.min(FORGET_MOST, #self.forgetting), 1, {})
+        local facts, err, code = self:propose { kind = "forget", runs = runs }
+        if facts then
+          self.forgetting = table.move(self.forgetting, #runs + 1, #self.forgetting, 1, {})
+        elseif code == "NOT_LEADER" then
+          return -- The next leader hands it over again.
+        else
+          errors.report("lead.forget", { job = runs[1].run }, err, code)
+          task.sleep(wait:next())
+        end
+      end
+    end)
+  end
+
+  --- Forget runs that ended before this instant, the oldest first.
+  function lead:expire(before_ms, most)
+    local facts, err, code = self:propose { kind = "expire", before_ms = before_ms, most = most }
+    if not facts then errors.report("lead.forget", { job = self.ledger.ended[1] }, err, code) end
+  end
+
+  --- Let go of what was kept for long enough, and of results for which there is no room.
+  function lead:keep_house()
+    local clock_ms = self:clock_ms()
+    local oldest, run
+    for _, key in ipairs(self.ledger.ended) do -- The first that does not wait for a higher tier.
+      oldest = key
+      if not self.ledger.handing[key] then break end
+    end
+    run = oldest and self.ledger:ended_run(oldest)
+    if oldest and (not run or not run.upstream and run.ended_ms + self.options.retention_ms < clock_ms) then
+      self:expire(clock_ms - self.options.retention_ms, EXPIRE_MOST)
+    elseif #self.ledger.ended > self.limits.ended_kept then
+      self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - self.limits.ended_kept))
+    end
+    local limit = self.options.retention_bytes
+    if not limit or self.ledger.result_bytes <= limit then return end
+    local over = self.ledger.result_bytes - limit
+    local list = {}
+    for _, key in ipairs(self.ledger.ended) do
+      local entry = self.ledger:ended_run(key)
+      if over <= 0 or #list >= EXPIRE_MOST then break end
+      if entry and not entry.upstream and entry.bytes > 0 then list[#list + 1], over = key, over - entry.bytes end
+    end
+    if #list == 0 then return end
+    local facts, err, code = self:propose { kind = "drop", runs = list }
+    if not facts then errors.report("lead.forget", { job = list[1] }, err, code) end
+  end
+end

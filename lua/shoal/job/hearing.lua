@@ -1,0 +1,132 @@
+--- hearing: what executors say to a leader: progress, results, that they are there; and that they are gone.
+local attempts = require "shoal.job.attempts"
+local backoff = require "shoal.base.backoff"
+local errors = require "shoal.base.errors"
+local stats = require "shoal.job.stats"
+local tally = require "shoal.job.tally"
+local task = require "shoal.base.task"
+
+---@param lead table  the class of leaders, which gets these methods
+return function (lead)
+  --- The run that a message of an executor is about.
+  ---@return string? key, table? entry
+  function lead:find_run(body)
+    for _, key in ipairs(self.options.keys(body)) do
+      local entry = self.ledger.runs[key]
+      if entry and entry.parts[body.part] then return key, entry end
+    end
+    for _, key in ipairs(self.options.keys(body)) do
+      local entry = self.ledger:run(key)
+      if entry then return key, entry end
+    end
+  end
+
+  --- Progress of attempts: newest per attempt wins. Answers the ack, which names those that this node does not know, and those
+  --- that count no more.
+  function lead:progress(body)
+    if self.fence == 0 then return self:not_leading() end
+    local unknown, stop, now = {}, {}, task.now_ms()
+    self.progress_seen = self.progress_seen + #body.parts
+    for i, item in ipairs(body.parts) do
+      local key, entry = self:find_run(item)
+      if not key then
+        unknown[#unknown + 1] = i
+      elseif not entry.parts or not self.attempts:hear(key, item) then
+        stop[#stop + 1] = i
+      else
+        local run = self.runs[key]
+        run:stats_changed(item.part)
+      end
+    end
+    self.heard_ms = now
+    return attempts.ack(self, self.progress_level, unknown, stop)
+  end
+
+  --- A part's result. Answered only when it is durable; one that no longer counts is answered too, so that it is dropped there.
+  function lead:result(body)
+    if self.fence == 0 then return self:not_leading() end
+    local key, entry = self:find_run(body)
+    if not key then return { accepted = false, stale = true } end
+    local part = entry.parts and entry.parts[body.part]
+    if not part or part.fence ~= body.fence or part.state ~= "dispatched" then return { accepted = true, stale = true } end
+    local readable, problem, word = stats.readable(body.result)
+    if not readable then
+      errors.report("lead.result", { job = body.job, workflow = body.workflow, part = body.part, payload_bytes = #body.result }, problem, word)
+      return nil, problem, word
+    end
+    local run = self.runs[key]
+    local command
+    local free <close> = setmetatable({}, { __close = function () tally.judged(body.result, nil) end })
+    tally.judged(body.result, readable)
+    if body.state == "lost" or body.state == "cancelled" and entry.state == "running" then
+      -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed by its own word.
+      command = { kind = "lost", parts = { {
+        run = key, part = body.part, fence = body.fence, state = "lost", reason = body.reason or "", progress = body.stats,
+        retry = self:again(run, part, "lost"),
+      } } }
+    else
+      command = {
+        kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
+        progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed"),
+      }
+      if run then -- Where no answer can be made of it now, the driver has its own tries.
+        local ok, finish = errors.call("lead.run", { job = run.job }, run.finish_with, run, entry, command)
+        command.finish = ok and finish or nil
+      end
+    end
+    local facts, err, code = self:propose(command)
+    if not facts then return nil, err, code end
+    return { accepted = true, stale = facts.stale or false }
+  end
+
+  --- Heard of an executor: ask it what it runs, adopt what counts, end what does not; then it is up.
+  function lead:hear(name, address, cores, generation)
+    local e, ask = self.executors:hear(name, address, cores, generation)
+    if ask then self:ask(e) end
+    return e
+  end
+
+  --- Tell an executor who leads, and hear what it runs; up when it answered. As long as it is not down somebody hears it, so it is
+  --- asked for as long.
+  local function ask(self, e)
+    local wait = backoff.new(self.node.world, { base_ms = 100, cap_ms = 5000 })
+    while self.fence > 0 and e.state == "known" do
+      local epoch = e.epoch
+      local reply, err, code = self.node.rpc:peer(e.address):call("lead", {
+        tier = self.options.tier, fence = self.fence, node = self.node.name, address = self.node.address,
+      }, { timeout_ms = 3000 })
+      if e.state ~= "known" then return end
+      if reply and e.epoch == epoch then
+        e.cores = reply.cores
+        self.attempts:reconcile(e, reply.parts)
+        self.executors:up(e)
+        self.placing:wake()
+        return
+      end
+      if not reply then errors.report("lead.ask", { executor = e.name, address = e.address }, err, code) end
+      if e.epoch == epoch then task.sleep(wait:next()) end -- An answer of an earlier life: ask the new one now.
+    end
+  end
+
+  function lead:ask(e)
+    if e.asking or self.fence == 0 or e.state ~= "known" then return end
+    e.asking = true
+    self.term:spawn("lead.ask", { executor = e.name, address = e.address }, function ()
+      local free <close> = setmetatable({}, { __close = function () e.asking = false end })
+      ask(self, e)
+    end)
+  end
+
+  --- An executor is dead, left or silent: the reconcile step loses each of its attempts, for as long as that takes.
+  function lead:gone(name, reason)
+    if not self.executors:down(name, reason) then return end
+    if self.attempts then self.attempts:gone() else self.executors:remove(name) end
+  end
+
+  --- The level that acks carry: how full this second was of progress, against what a leader takes. It falls by itself.
+  function lead:measure()
+    local fill = self.progress_seen / self.node.config.progress_per_s
+    self.progress_seen = 0
+    self.progress_level = fill >= 0.95 and "reject" or fill >= 0.85 and "batch" or fill >= 0.70 and "throttle" or "none"
+  end
+end

@@ -1,0 +1,195 @@
+--- taking: a leader's jobs come in (from clients, or as shares from a higher tier), are cancelled, and are given up.
+local backoff = require "shoal.base.backoff"
+local driver = require "shoal.job.driver"
+local errors = require "shoal.base.errors"
+local job = require "shoal.job.spec"
+local ledger = require "shoal.job.ledger"
+local outcome = require "shoal.job.outcome"
+local sorted = require "shoal.base.sorted"
+local task = require "shoal.base.task"
+
+local AGAIN_MS = 1000 -- When to try again after a refusal for room.
+
+---@param lead table  the class of leaders, which gets these methods
+return function (lead)
+  --- Is there room for one more run? Then nothing; else why not.
+  local function no_room(self, bytes)
+    local limits = self.limits
+    if #self.ledger.ended >= limits.ended then
+      return ("%s keeps the answers of %d jobs that ended in the last minutes, as many as it can; try again in %d ms"):format(self.node.name,
+        #self.ledger.ended, AGAIN_MS)
+    end
+    if self.ledger.live >= limits.runs or self.ledger.live_bytes + bytes > limits.run_bytes then
+      return ("%s leads %d jobs of %d bytes already, at most %d of %d are taken; try again in %d ms"):format(self.node.name, self.ledger.live,
+        self.ledger.live_bytes, limits.runs, limits.run_bytes, AGAIN_MS)
+    end
+  end
+
+  --- A client's job. Answers { job, duplicate }, or a refusal.
+  function lead:submit(body)
+    if self.fence == 0 then return self:not_leading() end
+    local spec, problems, class = job.decode(body.spec)
+    if not spec then return nil, problems, class end
+    local asked = self.ledger:of_key(body.key)
+    if asked then return { job = asked.job, duplicate = true } end
+    local full = no_room(self, #body.spec)
+    if full then return nil, full, "OVERLOADED" end
+    local reachable, why, code = self.options.placement.accepts(spec, self:all_executors())
+    if not reachable then return nil, why, code or self:young() and "NOT_READY" or "CONFIG" end
+    local facts, err
+    facts, err, code = self:create({
+      kind = "create", run = "", job = "", key = body.key, name = spec.name, salt = ("%04x"):format(self.node.world:random(65536) - 1),
+      spec = body.spec, timeout_ms = spec.timeout_ms,
+    }, spec)
+    if not facts then return nil, err, code end
+    return { job = facts.answer.run, duplicate = facts.answer.duplicate }
+  end
+
+  --- Create a run; its first parts are placed with the same command where nobody waits before them.
+  function lead:create(command, spec)
+    command.place = self.placing:plan(command, spec)
+    self.decoded[command.spec] = spec -- Its driver need not read it again.
+    local facts, err, code = self:propose(command)
+    self.decoded[command.spec] = nil
+    return facts, err, code
+  end
+
+  --- A higher tier's dispatch of one workflow's share: a run of one workflow. The same dispatch again gives the same answer.
+  function lead:take(body)
+    if self.fence == 0 then return self:not_leading() end
+    local key = body.job .. "|" .. body.part
+    local known = self.ledger:run(key)
+    if known then
+      if body.fence == known.upstream.fence then return { state = "accepted" } end
+      if body.fence < known.upstream.fence then
+        return nil, ("fence %d is older than %d"):format(body.fence, known.upstream.fence), "STALE"
+      end
+      if not ledger.FINAL[known.state] then
+        local _, err, code = self:cancel(key, "a newer attempt was dispatched")
+        return nil, "an earlier attempt of this part is still being ended here" .. (err and ": " .. err or ""), code or "OVERLOADED"
+      end
+      -- It has ended, and the higher tier has given it up: its result counts nowhere any more.
+      local gone, err, code = self:propose { kind = "forget", runs = { { run = key, index = known.index } } }
+      if not gone then return nil, err, code end
+    end
+    local full = no_room(self, #body.payload)
+    if full then return nil, full, "OVERLOADED" end
+    local spec, err = job.of_dispatch(body)
+    if not spec then return nil, err, "MALFORMED" end
+    local facts, problem, code = self:create({
+      kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "", spec = job.encode(spec), timeout_ms = spec.timeout_ms,
+      upstream = {
+        address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
+      },
+    }, spec)
+    if not facts then return nil, problem, code end
+    return { state = "accepted" }
+  end
+
+  ---@param entry table
+  ---@param again boolean  it was begun under an earlier leadership
+  function lead:start(entry, again)
+    if self.runs[entry.run] then return end
+    local run = driver.start(self, entry, again, self.decoded[entry.spec])
+    self.runs[entry.run] = run
+    for name in sorted(entry.split) do run.wanted[name] = true end
+    if not again then return end -- What was placed with it has facts of its own.
+    for name, names in sorted(entry.split) do
+      for _, part_name in ipairs(names) do
+        local part = entry.parts[part_name]
+        if part.state == "dispatched" then
+          self.attempts:find(run, entry, part)
+        elseif part.state == "pending" and part.attempt > 0 then
+          self.placing:again(entry.run, part)
+        end
+      end
+      local except = {}
+      for _, part_name in ipairs(names) do except[part_name] = entry.parts[part_name].attempt > 0 or nil end
+      self.placing:was_cut(entry.run, name, except)
+    end
+    if entry.state == "cancelling" then
+      for _, a in sorted(self.attempts:of_run(entry.run)) do self.attempts:cancel(a, entry.reason) end
+    end
+  end
+
+  --- Begin to end a run before its work is done. Idempotent.
+  ---@param state "cancelled"|"timed_out"
+  ---@return string? state  the run's now
+  function lead:stop_run(key, reason, state)
+    local facts, err, code = self:propose { kind = "cancel", run = key, reason = reason, state = state }
+    if not facts then return nil, err, code end
+    if facts.answer then return facts.answer.state end
+    local entry = self.ledger:run(key)
+    return entry and entry.state or "unknown"
+  end
+
+  --- A client's or a higher tier's cancel. Answers the state now; a job that has ended keeps its answer.
+  function lead:cancel(key, reason)
+    local entry = self.ledger:run(key)
+    if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
+    if ledger.FINAL[entry.state] then return { state = entry.state } end
+    local state, err, code = self:stop_run(key, reason, "cancelled")
+    if not state then return nil, err, code end
+    return { state = state }
+  end
+
+  --- A higher tier ends one attempt that it dispatched here.
+  function lead:end_part(body)
+    local key = body.job .. "|" .. body.part
+    local entry = self.ledger:run(key)
+    if not entry or entry.upstream.fence > body.fence then return { state = "unknown" } end
+    local done, err, code = self:cancel(key, body.reason)
+    if not done then return nil, err, code end
+    return { state = "cancelling" } -- Its result follows, also when it had ended just before.
+  end
+
+  --- The higher tier does not know this attempt of ours, or it counts no more: end it.
+  ---@param record { job: string, part: string, fence: integer }
+  function lead:drop(record, reason)
+    self.scope:spawn("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
+      local done, err, code = self:end_part { job = record.job, part = record.part, fence = record.fence, reason = reason }
+      if not done then errors.report("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, err, code) end
+    end)
+  end
+
+  --- The higher tier's parts that this node has, for its reconciling.
+  function lead:upstream_parts()
+    local parts = {}
+    local all = self.ledger:list()
+    for key in sorted(self.ledger.handing) do all[#all + 1] = self.ledger:ended_run(key) end
+    for _, entry in ipairs(all) do
+      local up = entry.upstream
+      if up then parts[#parts + 1] = { job = entry.job, part = up.part, fence = up.fence, attempt = up.attempt } end
+    end
+    return parts
+  end
+
+  --- The leader of this job, as far as this node knows.
+  function lead:who(body)
+    if self.fence > 0 then
+      for _, key in ipairs(self.ledger:of_job(body.job)) do
+        if self.ledger.runs[key] then return { node = self.node.name, address = self.node.address } end
+      end
+    end
+    return { node = "", address = "" }
+  end
+
+  --- A run that nobody can drive ends all the same, as failed.
+  function lead:give_up(key, reason)
+    self.term:spawn("lead.run", { job = key }, function ()
+      local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 5000 })
+      while true do
+        local entry, run = self.ledger.runs[key], self.runs[key]
+        if not entry then return end
+        local state = entry.state == "cancelling" and entry.ends_as or "failed"
+        local facts, err, code = self:propose {
+          kind = "finish", run = key, state = state, reason = reason, gave_up = true,
+          result = outcome.small(entry, state, reason, self.node.name, run and run:elapsed_ms() or 0, reason),
+        }
+        if facts then return end
+        errors.report("lead.run", { job = entry.job }, "the run is given up: " .. err, code)
+        task.sleep(wait:next())
+      end
+    end)
+  end
+end
