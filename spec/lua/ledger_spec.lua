@@ -318,6 +318,29 @@ describe("ledger", function ()
     assert.is_nil(l.saving)
   end)
 
+  it("F72: a large run is packed in several pieces, and what changes between them is packed as it was", function ()
+    local run, names = job(), {}
+    for i = 1, 2500 do names[i] = "w/" .. i end
+    cut(run, names)
+    local whole = bytes_of(l:snapshot())
+    local make, pieces = l:snapshot(), {}
+    for step = 1, 3 do
+      pieces[step] = make()
+      local d = place(run, "w/" .. 900 * step, "x")[1] -- One that is packed already, and two that are not.
+      commit { kind = "ended", run = run, part = d.part, fence = d.fence, state = "completed", result = result {}, progress = { requests = 1 } }
+    end
+    commit { kind = "place", splits = { { run = run, workflow = "v", retries = 0, parts = { { part = "v/1", share = {}, cores = 1 } } } } }
+    commit { kind = "cancel", run = run, reason = "later", state = "cancelled" }
+    for piece in make do pieces[#pieces + 1] = piece end
+    assert.is_true(#pieces >= 4)
+    local one, two = ledger.new(), ledger.new()
+    one:restore(whole)
+    two:restore(table.concat(pieces))
+    assert.equal(bytes_of(one:snapshot()), bytes_of(two:snapshot()))
+    assert.equal("pending", two.runs[run].parts["w/1800"].state)
+    assert.is_nil(two.runs[run].parts["v/1"])
+  end)
+
   it("packs a large state in several pieces", function ()
     for i = 1, 300 do job("k" .. i) end
     local count = 0

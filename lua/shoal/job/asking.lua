@@ -5,7 +5,6 @@ local log = require "shoal.base.log"
 local outcome = require "shoal.job.outcome"
 local task = require "shoal.base.task"
 
-local FEEDS_MAX = 64        -- Feeds of ended runs that are kept for clients that come back a moment later.
 local REPLAY_FROM = 1 << 19 -- A replayed answer has numbers above all that a live feed of this leadership has given.
 local AGAIN_MS = 1000       -- When to try again after a refusal for room.
 local LIST_MAX = 2000       -- Jobs in one answer, the newest.
@@ -56,8 +55,8 @@ return function (lead)
     replay.feed:push("result", { workflow = "", result = self:answer_of(entry) }, entry.result ~= nil)
     replay.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = math.max(0, entry.ended_ms - entry.started_ms) })
     replay.feed:close()
-    self.old_feeds[#self.old_feeds + 1] = replay
-    if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
+    replay.bytes = entry.bytes
+    self:keep_feed(replay)
     return replay.feed
   end
 

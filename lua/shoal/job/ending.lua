@@ -8,7 +8,8 @@ local FORGET_MS = 200           -- Runs that a higher tier has taken are forgott
 local FORGET_MOST = 500
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
-local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later.
+local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later ...
+local FEED_BYTES_MAX = 4 << 20  -- ... and the bytes of their results.
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
@@ -49,8 +50,19 @@ return function (lead)
     run.feed:push("result", { workflow = "", result = answer }, entry.result ~= nil)
     run.feed:push("status", { state = entry.state, reason = entry.reason, at_ms = at_ms })
     run.feed:close()
-    self.old_feeds[#self.old_feeds + 1] = run
-    if #self.old_feeds > FEEDS_MAX then self:drop_feed(self.old_feeds[1].key) end
+    run.bytes = entry.bytes
+    self:keep_feed(run)
+  end
+
+  --- Keep the feed of an ended run for a while: as many as there is room for, the newest in any case.
+  function lead:keep_feed(run)
+    local list, bytes = self.old_feeds, 0
+    list[#list + 1] = run
+    for _, each in ipairs(list) do bytes = bytes + each.bytes end
+    while #list > FEEDS_MAX or #list > 1 and bytes > FEED_BYTES_MAX do
+      bytes = bytes - list[1].bytes
+      self:drop_feed(list[1].key)
+    end
   end
 
   --- Clients that were slow ask again, and get the answer from what is stored.

@@ -83,6 +83,7 @@ function lead.open(node, options)
   self.stop_hearing = node.rpc:watch(function (peer, event)
     if event ~= "down" then return end
     for _, run in sorted(self.runs) do self:stop_watching(run, peer) end
+    for _, run in ipairs(self.old_feeds) do self:stop_watching(run, peer) end
   end)
   self.scope:loop("lead.level_loop", {}, { interval_ms = LOOK_MS }, function () self:measure() end)
   return self

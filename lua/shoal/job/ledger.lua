@@ -160,6 +160,7 @@ end
 local function part_of(self, key, name)
   local run = changing(self, key)
   local part = run and run.parts[name]
+  if part and self.saving then self.saving:before_part(run, part) end
   return run, part
 end
 
@@ -195,6 +196,7 @@ local function split(self, facts, c, key)
   local names = {}
   for i, piece in ipairs(c.parts) do
     names[i] = piece.part
+    if self.saving then self.saving:new_part(run, piece.part) end
     run.parts[piece.part] = PART:enter {
       part = piece.part, workflow = c.workflow, n = i, share = piece.share, cores = piece.cores or 0, retries = c.retries or 0, attempt = 0,
       fence = 0, executions = 0, refusals = 0, history = {},
@@ -333,8 +335,10 @@ function apply.cancel(self, _, c)
   run.reason, run.ends_as = c.reason, c.state
   for _, names in sorted(run.split) do
     for _, name in ipairs(names) do
-      local part = run.parts[name]
-      if part.state == "pending" then end_part(run, part, "cancelled", c.reason) end
+      if run.parts[name].state == "pending" then
+        local _, part = part_of(self, c.run, name)
+        end_part(run, part, "cancelled", c.reason)
+      end
     end
   end
   return { answer = { state = run.state }, { kind = "run_cancelling", run = c.run, reason = c.reason } }

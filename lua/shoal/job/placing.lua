@@ -16,6 +16,7 @@ local LOOK_MS = 1000      -- Executors may have changed without a word.
 local HOLD_MS = { 100, 5000 } -- From a refusal of a part to its next offer, and the longest.
 local NO_MAX = 256        -- Parts in one round for which the policy has nobody; the next round begins behind them.
 local BATCH_MAX = 512     -- Placements in one command.
+local SPLIT_MAX = 5000    -- Parts that one command cuts, or those of one workflow: a command has a limit of bytes.
 local SPLIT_TRIES = 10    -- A policy's mistake may be edited away meanwhile; then the run fails.
 local RETRY_MS = { 200, 5000 }
 local FAILED = {} -- What stands for an answer that a policy did not give.
@@ -159,7 +160,7 @@ local function cut(self, round, q, run, entry)
   local left, lead = {}, self.lead
   for _, name in ipairs(q.wanted) do
     local workflow = run.spec.workflows[name]
-    local shares = #round.list > 0 and shares_of(self, round, q, run, name)
+    local shares = #round.list > 0 and round.parts < SPLIT_MAX and shares_of(self, round, q, run, name)
     if not shares then
       left[#left + 1] = name
       run:queued(name)
@@ -173,6 +174,7 @@ local function cut(self, round, q, run, entry)
         local executor = placed and not full(round) and choice_of(self, round, run, name, view)
         if executor then put(round, q.run, view, executor) else placed = false end -- Those left are fresh once the split is applied.
       end
+      round.parts = round.parts + #parts
       round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts }
     end
   end
@@ -227,7 +229,7 @@ local function begin_round(self)
   local lead = self.lead
   local round = {
     list = lead.executors:list(function (name) return lead.ledger:load(name) end), byname = {}, places = {}, splits = {}, no = 0,
-    claims = lead.options.claims, dirty = true, free = 0,
+    claims = lead.options.claims, dirty = true, free = 0, parts = 0,
   }
   for _, e in ipairs(round.list) do round.byname[e.name], round.free = e, round.free + e.free end
   --- A policy gets a copy of the executors, for what it does to it must not be ours.
@@ -300,6 +302,10 @@ local function place(self)
   local facts, err, code = lead:propose { kind = "place", splits = round.splits, places = round.places }
   if not facts then
     errors.report("lead.place", {}, err, code)
+    if code == "TOO_LARGE" then -- Again would be too large again.
+      for _, each in ipairs(round.splits) do lead:give_up(each.run, each.workflow .. " could not be cut: " .. err) end
+      return false, true
+    end
     if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end -- Of an unknown one the facts will tell.
     return false, true
   end

@@ -1,18 +1,24 @@
---- saving: a snapshot of the ledger as it stands at one instant, packed run by run while commands go on. A run that is about to
---- change is packed first, so that what is written is that instant, and no turn of the loop is long.
+--- saving: a snapshot of the ledger as it stands at one instant, packed piece by piece while commands go on. A run or part that is about
+--- to change is packed first, so that what is written is that instant, and no turn of the loop is long.
 ---
----     u32 length | head: { clock_ms, ended }      then for each run      u32 length | run, a map when it is live, else a list (past.lua)
+---     u32 length | head: { clock_ms, ended }
+---     then in any order, each behind its u32 length:
+---       a live run         a map, its parts left out (`run` is its key)
+---       parts of a run     { of = key, parts = { part, ... } }, after their run
+---       an ended run       a list (past.lua)
 ---
---- Equal states give equal bytes: runs come in the order of their index (ended ones: of their end) where none changed meanwhile, and
---- maps are packed sorted.
+--- Equal states give equal bytes: runs come in the order of their index, parts in that of their split, ended runs in that of their end,
+--- where nothing changed meanwhile; maps are packed sorted.
 local msgpack = require "shoal.core.msgpack"
 local past = require "shoal.job.past"
+local sorted = require "shoal.base.sorted"
 local tally = require "shoal.job.tally"
 
 local saving = {}
 saving.__index = saving
 
 local RUNS_A_STEP = 64
+local PARTS_A_STEP = 1000
 local ROWS_A_STEP = 2000
 local BYTES_A_STEP = 256 * 1024
 
@@ -21,7 +27,7 @@ local function pack(value) return string.pack("<s4", msgpack.pack(value)) end
 local function pack_run(run)
   local copy = {}
   for key, value in next, run do copy[key] = value end
-  copy.work = {}
+  copy.parts, copy.work = nil, {}
   for name, work in next, run.work do copy.work[name] = tally.packed(work) end -- order-free: by name
   return pack(copy)
 end
@@ -36,19 +42,53 @@ function saving.new(ledger)
     end
   end
   return setmetatable({
-    head = pack { clock_ms = ledger.clock_ms, ended = ledger.ended }, runs = ledger:list(), at = 0, done = {}, early = {}, rows = rows,
-    row_at = 0,
+    head = { clock_ms = ledger.clock_ms, ended = table.move(ledger.ended, 1, #ledger.ended, 1, {}) }, runs = ledger:list(), at = 1,
+    known = {}, early = {}, rows = rows, row_at = 0,
   }, saving)
 end
 
---- A run that came after the instant is no part of it.
-function saving:skip(run) self.done[run] = true end
+--- A run that was created after the instant is no part of the snapshot.
+function saving:skip(run) self.known[run] = { names = {}, done = {}, at = 1 } end
+
+--- Pack a run as it is; its parts follow.
+local function begin(self, run, put)
+  local names = {}
+  for _, list in sorted(run.split) do table.move(list, 1, #list, #names + 1, names) end
+  self.known[run] = { names = names, done = {}, at = 1 }
+  put(pack_run(run))
+end
+
+local function early(self) return function (piece) self.early[#self.early + 1] = piece end end
 
 --- This run changes now: pack it as it is, unless it is packed already.
 function saving:before_change(run)
-  if self.done[run] then return end
-  self.done[run] = true
-  self.early[#self.early + 1] = pack_run(run)
+  if not self.known[run] then begin(self, run, early(self)) end
+end
+
+--- A part that was made after the instant is no part of the snapshot.
+function saving:new_part(run, name) self.known[run].done[name] = true end
+
+--- This part of a run changes now, after `before_change` of the run.
+function saving:before_part(run, part)
+  local k = self.known[run]
+  if k.done[part.part] then return end
+  k.done[part.part] = true
+  self.early[#self.early + 1] = pack { of = run.run, parts = { part } }
+end
+
+--- The next parts of a run. True: all were given.
+local function parts_of(self, run, put)
+  local k, list, count = self.known[run], {}, 0
+  while k.at <= #k.names and count < PARTS_A_STEP do
+    local name = k.names[k.at]
+    if not k.done[name] then
+      count = count + 1
+      list[count], k.done[name] = run.parts[name], true
+    end
+    k.at = k.at + 1
+  end
+  if count > 0 then put(pack { of = run.run, parts = list }) end
+  return k.at > #k.names
 end
 
 --- The next piece of bytes; nil when all was given, which `ended` hears first.
@@ -60,24 +100,24 @@ function saving:next(ended)
     out[#out + 1], bytes, count = piece, bytes + #piece, count + 1
   end
   if self.head then
-    put(self.head)
+    put(pack(self.head))
     self.head = nil
+    return table.concat(out)
   end
   for _, piece in ipairs(self.early) do put(piece) end
   self.early = {}
-  while self.at < #self.runs and count < RUNS_A_STEP and bytes < BYTES_A_STEP do
-    self.at = self.at + 1
+  while self.at <= #self.runs and count < RUNS_A_STEP and bytes < BYTES_A_STEP do
     local run = self.runs[self.at]
-    if not self.done[run] then
-      self.done[run] = true
-      put(pack_run(run))
-    end
+    if not self.known[run] then begin(self, run, put) end
+    if not parts_of(self, run, put) then break end
+    self.at = self.at + 1
   end
-  while self.at == #self.runs and self.row_at < #self.rows and count < ROWS_A_STEP and bytes < BYTES_A_STEP do
+  while self.at > #self.runs and self.row_at < #self.rows and count < ROWS_A_STEP and bytes < BYTES_A_STEP do
     self.row_at = self.row_at + 1
     put(string.pack("<s4", self.rows[self.row_at]))
   end
   if #out > 0 then return table.concat(out) end
+  if self.at <= #self.runs then return "" end
   ended()
   return nil
 end
@@ -85,7 +125,7 @@ end
 ---@param bytes string
 ---@return table head, table[] runs, table[] ended  raises on what is no snapshot
 function saving.read(bytes)
-  local head, runs, ended, at = nil, {}, {}, 1
+  local head, runs, ended, at, by_key = nil, {}, {}, 1, {}
   while at <= #bytes do
     local piece
     piece, at = string.unpack("<s4", bytes, at)
@@ -95,9 +135,13 @@ function saving.read(bytes)
       head = value
     elseif value[1] then
       ended[#ended + 1] = past.of(value)
+    elseif value.of then
+      local run = by_key[value.of] or error("ledger: snapshot: parts of a run that is not there: " .. tostring(value.of))
+      for _, part in ipairs(value.parts) do run.parts[part.part] = part end
     else
       for name, packed in next, value.work do value.work[name] = tally.unpacked(packed) end -- order-free: by name
-      runs[#runs + 1] = value
+      value.parts = {}
+      runs[#runs + 1], by_key[value.run] = value, value
     end
   end
   if not head then error "ledger: snapshot: it is empty" end
