@@ -70,7 +70,10 @@ end
 ---@return table[] events, integer? truncated_from
 function feed:since(from, max)
   local start, out = math.max(from, self.first), {}
-  for seq = start, math.min(self.last, start + max - 1) do out[#out + 1] = self.events[seq] end
+  for seq = start, math.min(self.last, start + max - 1) do
+    local event = self.events[seq]
+    out[#out + 1] = { seq = seq, kind = event.kind, body = event.body }
+  end
   return out, truncated(self, from)
 end
 
