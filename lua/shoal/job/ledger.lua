@@ -263,7 +263,7 @@ end
 local function end_part(run, part, state, reason)
   assert(PART:step(part, state))
   tally.ended(run.work[part.workflow], part, state, reason)
-  part.reason, part.history, part.share = reason, nil, nil
+  part.reason, part.history, part.share, part.cores, part.n, part.refusals = reason ~= "" and reason or nil, nil, nil, nil, nil, nil
 end
 
 --- May the part be executed once more? A policy can say no to it, never yes beyond this.

@@ -200,13 +200,39 @@ local function own_incidents(job, incidents)
   end
 end
 
+--- Counts without those that are 0, and nil when none is left: thousands of small results are kept.
+local function lean(counts)
+  local out
+  for key, value in next, counts or {} do -- order-free: a copy
+    if value ~= 0 then
+      out = out or {}
+      out[key] = value
+    end
+  end
+  return out
+end
+
+--- A record without what is empty in it.
+local function lean_record(record)
+  local out = {}
+  for key, value in next, record do -- order-free: a copy
+    if key == "counts" then
+      out.counts = lean(value)
+    elseif type(value) ~= "table" or next(value) ~= nil then
+      out[key] = value
+    end
+  end
+  return out
+end
+
 local function attempts_of(entry, dc)
   local out = {}
   for i, row in ipairs(entry.attempts or {}) do
     local copy = {}
     for key, value in next, row do copy[key] = value end
     copy.dc = copy.dc or dc
-    if type(copy.reason) == "string" then copy.reason = copy.reason:sub(1, REASON_MAX) end
+    if type(copy.reason) == "string" then copy.reason = copy.reason ~= "" and copy.reason:sub(1, REASON_MAX) or nil end
+    copy.stats = lean(copy.stats)
     out[i] = copy
   end
   return out
@@ -217,7 +243,7 @@ local function compact(entry, order, states, head)
   local result = {}
   for key, value in next, head do result[key] = value end
   for i, name in ipairs(order) do
-    result.workflows[i] = { workflow = name, state = states[name], record = record_of(entry.work[name]) }
+    result.workflows[i] = { workflow = name, state = states[name], record = lean_record(record_of(entry.work[name])) }
   end
   return result
 end
@@ -257,7 +283,7 @@ function outcome.result(o)
   local head = {
     job = entry.job, name = entry.name, state = o.state, reason = o.reason and o.reason:sub(1, REASON_MAX), node = o.node, workflows = {},
     attempts = attempts_of(entry, o.dc), left_out = entry.left_out, incidents = {}, elapsed_ms = math.floor(o.elapsed_ms),
-    totals = outcome.totals(entry, o.live),
+    totals = lean(outcome.totals(entry, o.live)) or {},
   }
   for i, incident in ipairs(entry.incidents or {}) do head.incidents[i] = incident end
   own_incidents(entry.job, head.incidents)

@@ -36,7 +36,7 @@ end
 ---@return table into
 function tally.add(into, counts)
   for key, value in next, counts or {} do -- order-free: integer sums by name
-    if math.type(value) == "integer" then
+    if math.type(value) == "integer" and value ~= 0 then
       if key == "executions" then
         into[key] = math.max(into[key] or 0, value)
       else
