@@ -104,6 +104,28 @@ describe("a tier that is slow or full:", function ()
     c:rest { ms = 20000 }
   end)
 
+  it("F37, F38: a refusal says nothing of an earlier try whose answer was lost: the part runs once, and counts", function ()
+    for _, code in ipairs { "FULL", "REFUSED", "CONFIG" } do
+      local c <close> = simcluster.new {}
+      local m, w = c.managers[1], c.workers[1]
+      c:on(w, [[ local code = ...
+        local real, tries = node.rpc.handlers["part.dispatch"], 0
+        node.rpc.handlers["part.dispatch"] = function (body, peer)
+          tries = tries + 1
+          if tries == 2 then return nil, "no room for it", code end
+          local reply, err, word = real(body, peer)
+          if tries == 1 then require("shoal.task").sleep(3500) end -- Taken, and its sender has given up waiting.
+          return reply, err, word
+        end ]], code)
+      local id = submitted(c, c:job { one = { work = "one 6000", retries = 0 } })
+      local final = ended(c, id, "completed")
+      assert.equal(1, c.ran.one)
+      assert.same({ "completed" }, attempts_of(final))
+      assert.is_true(c:counts(m, "lead.dispatch").raised >= 2)
+      c:rest { ms = 20000 }
+    end
+  end)
+
   it("F31: a part is dispatched to nobody who went while the placement was written", function ()
     local c <close> = simcluster.new { workers = 2, set_worker = { cores = 1 } }
     local m, w = c.managers[1], c.workers[1]
