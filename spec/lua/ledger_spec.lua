@@ -291,7 +291,8 @@ describe("ledger", function ()
     varied()
     local bytes, other = bytes_of(l:snapshot()), ledger.new()
     other:restore(bytes)
-    for _, field in ipairs { "past", "clock_ms", "ended", "keys", "jobs", "handing", "executors", "result_bytes", "live", "live_bytes" } do
+    for _, field in ipairs { "past", "clock_ms", "ended", "keys", "jobs", "handing", "executors", "files", "inline_bytes",
+      "result_bytes", "live", "live_bytes" } do
       assert.same(l[field], other[field], field)
     end
     assert.equal(bytes, bytes_of(other:snapshot()))

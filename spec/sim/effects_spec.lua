@@ -429,6 +429,35 @@ describe("limits of a leader:", function ()
     assert.is_nil(c:on(m, "return state.lead:get(...)", id))
   end)
 
+  it("F72: small results that are many go to one file: each is read from it, over a restart too, and the file goes with the last", function ()
+    local c <close> = simcluster.new { set = { retention_ms = 12000 } }
+    local m = c.managers[1]
+    c:on(m, "state.lead.limits.inline = 1500")
+    local ids = {}
+    for i = 1, 8 do
+      ids[i] = submitted(c, c:job { one = { work = ("w%d 20"):format(i) } })
+      ended(c, ids[i], "completed")
+    end
+    c:run(3000)
+    assert.is_true(c:on(m, "return state.lead.ledger.inline_bytes") <= 1500)
+    local names = "return node.world:list(state.lead.results.directory)"
+    assert.is_true(#c:on(m, names) >= 1)
+    local function readable()
+      for i, id in ipairs(ids) do
+        local output = c:on(m, "local r = state.lead:get(...).result return r.state .. ' ' .. r.stats.commands[1].head", id)
+        assert.equal(("completed w%d done\n"):format(i), output)
+      end
+    end
+    readable()
+    c:crash(m)
+    c:restart(m)
+    c:run(1500)
+    readable()
+    c:run(14000)
+    assert.same({}, c:on(m, names))
+    assert.same({}, c:on(m, "return state.lead.ledger.files"))
+  end)
+
   it("F72: a full disk at the end of a job cuts its result, says so, and ends it", function ()
     local c <close> = simcluster.new {}
     local m = c.managers[1]

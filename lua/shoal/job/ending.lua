@@ -7,6 +7,7 @@ local task = require "shoal.base.task"
 local FORGET_MS = 200           -- Runs that a higher tier has taken are forgotten together.
 local FORGET_MOST = 500
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
+local MOVE_MOST = 2000          -- Results that one command moves to a file.
 local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later ...
 local FEED_BYTES_MAX = 4 << 20  -- ... and the bytes of their results.
@@ -119,7 +120,26 @@ return function (lead)
   --- Forget runs that ended before this instant, the oldest first.
   function lead:expire(before_ms, most)
     local facts, err, code = self:propose { kind = "expire", before_ms = before_ms, most = most }
-    if not facts then errors.report("lead.forget", { job = self.ledger.ended[1] }, err, code) end
+    if not facts then errors.report("lead.forget", { job = self.ledger.ended[1] or "any" }, err, code) end
+  end
+
+  --- Small results are held in memory, as long as they are few: the older half of them goes to one file.
+  function lead:move_results()
+    local list, bytes = {}, 0
+    for i = self.moved_to, #self.ledger.ended do
+      local key = self.ledger.ended[i]
+      local run = self.ledger:ended_run(key)
+      if bytes >= self.limits.inline // 2 or #list >= MOVE_MOST then break end
+      if run and run.result and not run.upstream then list[#list + 1], bytes = { key = key, result = run.result }, bytes + #run.result end
+      self.moved_to = i
+    end
+    if #list == 0 then
+      self.moved_to = 1 -- The list of ended runs was cut since.
+      return
+    end
+    local moved, err, code = self.results:gather(list, self.ledger:run(list[1].key).index)
+    if moved then moved, err, code = self:propose { kind = "move", file = moved.file, runs = moved.runs } end
+    if not moved then errors.report("lead.results", { path = self.results.directory }, err, code) end
   end
 
   --- Let go of what was kept for long enough, and of results for which there is no room.
@@ -136,6 +156,7 @@ return function (lead)
     elseif #self.ledger.ended > self.limits.ended_kept then
       self:expire(clock_ms - KEY_MS, math.min(EXPIRE_MOST, #self.ledger.ended - self.limits.ended_kept))
     end
+    if self.ledger.inline_bytes > self.limits.inline then self:move_results() end
     local limit = self.options.retention_bytes
     if not limit or self.ledger.result_bytes <= limit then return end
     local over = self.ledger.result_bytes - limit

@@ -37,6 +37,7 @@ lead.limits = {
   run_bytes = 128 << 20, -- Their specs: a snapshot holds them all.
   ended_kept = 20000,    -- Ended runs that are kept once they are older than KEY_MS ...
   ended = 100000,        -- ... and at all: no more are taken in.
+  inline = 256 << 10,    -- Bytes of small results that are held in memory; older ones go to a file together.
   watchers = 4096,       -- Clients that events are pushed to, over all jobs.
 }
 
@@ -61,6 +62,7 @@ function lead.open(node, options)
   local self = setmetatable({
     node = node, options = options, scope = task.scope("lead", node.scope), ledger = ledger.new(), runs = {}, executors = executors.new(),
     fence = 0, progress_seen = 0, progress_level = "none", old_feeds = {}, decoded = {}, forgetting = {}, watching = { count = 0 },
+    moved_to = 1,
     limits = {},
   }, lead)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
@@ -245,6 +247,11 @@ function effects.run_forgotten(self, fact)
 end
 
 function effects.result_dropped(self, fact) self.results:remove(fact.file) end
+
+--- A file that no run needed by the time its command was applied.
+function effects.results_moved(self, fact)
+  if not self.ledger.files[fact.file] then self.results:remove(fact.file) end
+end
 
 --- What was applied has its effects, each by itself.
 function lead:act(facts)

@@ -55,7 +55,7 @@ local PART = machine.define {
 function ledger.new()
   return setmetatable({
     runs = {}, past = {}, clock_ms = 0, ended = {}, -- All else is derived from these: live runs, ended ones packed, in order of their end.
-    keys = {}, jobs = {}, handing = {}, executors = {}, result_bytes = 0, live = 0, live_bytes = 0,
+    keys = {}, jobs = {}, handing = {}, executors = {}, files = {}, result_bytes = 0, inline_bytes = 0, live = 0, live_bytes = 0,
   }, ledger)
 end
 
@@ -92,18 +92,35 @@ local function count_live(self, run, sign)
   self.live, self.live_bytes = self.live + sign, self.live_bytes + sign * #run.spec
 end
 
+--- A result is counted, by what it takes, and by the file that holds it.
+local function count_result(self, run, sign)
+  self.result_bytes = self.result_bytes + sign * run.bytes
+  if run.result then self.inline_bytes = self.inline_bytes + sign * #run.result end
+  local file = run.file and run.file.name
+  if file then self.files[file] = (self.files[file] or 0) + sign end
+end
+
+--- The run no longer has its result. Returns the file that nobody else needs, if that is so.
+local function release_result(self, run)
+  count_result(self, run, -1)
+  local file = run.file and run.file.name
+  if not file or self.files[file] > 0 then return nil end
+  self.files[file] = nil
+  return file
+end
+
 --- Keep an ended run.
 local function keep(self, run)
   self.past[run.run] = past.pack(run)
-  self.result_bytes = self.result_bytes + run.bytes
+  count_result(self, run, 1)
   if run.upstream then self.handing[run.run] = true end
 end
 
---- Nothing of an ended run is kept.
+--- Nothing of an ended run is kept. Returns the file that nobody needs now.
 local function remove(self, run)
   unindex_run(self, run)
   self.past[run.run], self.handing[run.run] = nil, nil
-  self.result_bytes = self.result_bytes - run.bytes
+  return release_result(self, run)
 end
 
 --- The attempt's cores are its executor's from here on.
@@ -379,8 +396,7 @@ function apply.forget(self, _, c)
   for _, each in ipairs(c.runs) do
     local run = self:ended_run(each.run)
     if run and each.index == run.index then
-      local file = run.file and run.file.name
-      remove(self, run)
+      local file = remove(self, run)
       facts[#facts + 1] = { kind = "run_forgotten", run = each.run, index = each.index, file = file }
     end
   end
@@ -399,8 +415,7 @@ function apply.expire(self, _, c)
     if run and run.upstream then
       kept[#kept + 1] = key
     elseif run then
-      local file = run.file and run.file.name
-      remove(self, run)
+      local file = remove(self, run)
       facts[#facts + 1] = { kind = "run_forgotten", run = key, index = run.index, file = file }
     end
   end
@@ -414,11 +429,25 @@ function apply.drop(self, _, c)
   for _, key in ipairs(c.runs) do
     local run = self:ended_run(key)
     if run and run.bytes > 0 then
-      local file = run.file and run.file.name
-      self.result_bytes = self.result_bytes - run.bytes
+      local file = release_result(self, run)
       run.result, run.file, run.bytes, run.dropped = nil, nil, 0, true
       self.past[key] = past.pack(run)
       facts[#facts + 1] = { kind = "result_dropped", run = key, index = run.index, file = file }
+    end
+  end
+  return facts
+end
+
+--- move{ file, runs = { { run, at, crc } } }: results that were held here are in a file now, at these offsets.
+function apply.move(self, _, c)
+  local facts = { stale = true, { kind = "results_moved", run = "", file = c.file } }
+  for _, each in ipairs(c.runs) do
+    local run = self:ended_run(each.run)
+    if run and run.result and #run.result == run.bytes then
+      count_result(self, run, -1)
+      run.file, run.result = { name = c.file, bytes = run.bytes, crc = each.crc, at = each.at }, nil
+      count_result(self, run, 1)
+      self.past[each.run], facts.stale = past.pack(run), nil
     end
   end
   return facts
@@ -512,8 +541,8 @@ end
 function ledger:restore(bytes)
   local head, runs, rows = saving.read(bytes)
   self.runs, self.past, self.clock_ms, self.ended, self.saving = {}, {}, head.clock_ms, head.ended, nil
-  self.keys, self.jobs, self.handing, self.executors, self.result_bytes = {}, {}, {}, {}, 0
-  self.live, self.live_bytes = 0, 0
+  self.keys, self.jobs, self.handing, self.executors, self.files = {}, {}, {}, {}, {}
+  self.result_bytes, self.inline_bytes, self.live, self.live_bytes = 0, 0, 0, 0
   for _, run in ipairs(runs) do
     self.runs[run.run] = run
     index_run(self, run)

@@ -23,6 +23,17 @@ end
 
 local function path_of(self, name) return self.directory .. "/" .. name end
 
+--- Write a file off the loop. Waits.
+local function put(self, name, bytes)
+  local written = task.future "result"
+  local ok, err, code = self.world:put_later(path_of(self, name), bytes, function (done, why, word) written:settle(done, why, word) end)
+  if not ok then
+    written:drop "the write was refused, which put_later returned"
+    return nil, err, code
+  end
+  return written:await()
+end
+
 --- Keep a result. Waits.
 ---@param run table  the ledger's entry
 ---@param bytes string
@@ -31,15 +42,26 @@ function results:keep(run, bytes)
   if #bytes <= results.INLINE_MAX then return { result = bytes } end
   local crc = crc32c(bytes)
   local name = ("%016x-%08x"):format(run.index, crc)
-  local written = task.future "result"
-  local ok, err, code = self.world:put_later(path_of(self, name), bytes, function (done, why, word) written:settle(done, why, word) end)
-  if not ok then
-    written:drop "the write was refused, which put_later returned"
-    return nil, err, code
-  end
-  ok, err, code = written:await()
+  local ok, err, code = put(self, name, bytes)
   if not ok then return nil, err, code end
   return { file = { name = name, bytes = #bytes, crc = crc } }
+end
+
+--- Put many small results, which the ledger holds, into one file. Waits.
+---@param list { key: string, result: string }[]
+---@return { file: string, runs: { run: string, at: integer, crc: integer }[] }? moved  for the command `move`
+---@return string? err, string? code
+function results:gather(list, index)
+  local pieces, runs, at = {}, {}, 0
+  for i, each in ipairs(list) do
+    pieces[i], runs[i] = each.result, { run = each.key, at = at, crc = crc32c(each.result) }
+    at = at + #each.result
+  end
+  local bytes = table.concat(pieces)
+  local name = ("%016x-%08x.many"):format(index, crc32c(bytes))
+  local ok, err, code = put(self, name, bytes)
+  if not ok then return nil, err, code end
+  return { file = name, runs = runs }
 end
 
 --- A kept result's bytes.
@@ -53,6 +75,7 @@ function results:read(run)
   end
   local bytes, err, code = self.world:read_file(path_of(self, file.name))
   if not bytes then return nil, err, code end
+  if file.at then bytes = bytes:sub(file.at + 1, file.at + file.bytes) end
   if #bytes ~= file.bytes or crc32c(bytes) ~= file.crc then
     return nil, ("%s: it is not what was written: %d bytes expected, found %d, or other content"):format(path_of(self, file.name), file.bytes,
       #bytes), "MALFORMED"

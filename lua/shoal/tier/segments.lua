@@ -250,8 +250,13 @@ local function save(self)
   local ok, err, code = self.world:put_later(self.snapshot, bytes, function (done, why, word) written:settle(done, why, word) end)
   if ok then ok, err, code = written:await() else written:drop "the write was refused, which put_later returned" end
   if ok then ok, err, code = unlink(self, self.old) end
-  if not ok then failed(self, err, code) end
-  return ok ~= nil
+  if not ok then
+    failed(self, err, code)
+    return false
+  end
+  local o = self.tier.options
+  self.tier.rotate_at = math.max(o.rotate_bytes, math.min(2 * #bytes, o.log_max // 2)) -- A large state is not written for a short log.
+  return true
 end
 
 --- Between two syncs: go on with a rotation that waited for that.

@@ -42,8 +42,8 @@ tier.config = schema.record {
   restore = schema.func(),
   on_lead = schema.optional(schema.func()),
   on_lose = schema.optional(schema.func()),
-  -- A restart replays this much at most, at some 40 MB a second of small commands.
-  rotate_bytes = schema.integer { default = 4 << 20, min = 1024, max = 128 << 20 },
+  -- A restart replays this much (or twice the snapshot, where that is more), at some 40 MB a second of small commands.
+  rotate_bytes = schema.integer { default = 16 << 20, min = 1024, max = 128 << 20 },
   outstanding_max = schema.integer { default = 1024, min = 1, max = 1 << 20 },
   outstanding_bytes_max = schema.integer { default = 16 << 20, min = 1024, max = 1 << 30 },
   log_max = schema.integer { default = 128 << 20, min = 4096, max = 200 << 20, doc = "bytes of a log that cannot be cut; then FULL" },
