@@ -173,6 +173,15 @@ function fit.record(record, max_bytes)
   return only_counts(out)
 end
 
+--- The record's counts alone, and how much else there was: at most LEAST bytes.
+---@param record table
+---@return table record
+function fit.least(record)
+  local out = copied(record)
+  for _, step in ipairs(STEPS) do step(out, 0) end
+  return only_counts(out)
+end
+
 --- The record with its commands' output cut, evenly, so that all of it has at most so many bytes.
 ---@param record table
 ---@param max_bytes integer
