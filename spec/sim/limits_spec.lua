@@ -76,24 +76,6 @@ describe("limits:", function ()
     assert.equal(64 * 200, sum)
   end)
 
-  it("F54: where 256 workflows have no room for detail each has its counts, and the whole run its detail", function ()
-    local c <close> = quiet { set = { retention_ms = 600000 }, set_worker = { cores = 64 } }
-    local workflows = {}
-    for i = 1, 256 do
-      workflows[("flow%03d"):format(i)] = { vus = 1, iterations = 1, env = { FLOW = tostring(i) }, code = [[
-        return { vu = function (vu)
-          for i = 1, 200 do vu:check(("a check with a long name, number %d of %s"):format(i, vu.env.FLOW), true) end
-        end }]] }
-    end
-    local result = completed(c, c:job(workflows))
-    assert.equal(256, #result.workflows)
-    assert.truthy(result.cut, "nothing was cut")
-    local sum = 0
-    for _, w in ipairs(result.workflows) do assert.same({ "completed", 1, 0 }, { w.state, w.stats.iterations, #w.stats.checks }) end
-    for _, check in ipairs(result.stats.checks) do sum = sum + check.passed end
-    assert.equal(256 * 200, sum)
-  end)
-
   it("F54: a script with 60,000 names keeps 200 of each kind and the sum of the others", function ()
     local c <close> = quiet { set = { retention_ms = 600000 } }
     local result = completed(c, c:job { load = { vus = 1, iterations = 1, code = [[

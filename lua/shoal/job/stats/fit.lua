@@ -177,8 +177,15 @@ end
 ---@param record table
 ---@return table record
 function fit.least(record)
-  local out = copied(record)
-  for _, step in ipairs(STEPS) do step(out, 0) end
+  local out, named = copied(record), 0
+  cut_output(out, 0)
+  cut_commands(out, 0)
+  for _, field in ipairs { "errors", "counters", "checks", "requests" } do
+    local map = out[field] or {}
+    named = named + entries(map) - (map[names.OTHER] ~= nil and 1 or 0)
+  end
+  add_cut(out, "names", named)
+  cut_histograms(out)
   return only_counts(out)
 end
 
