@@ -79,4 +79,26 @@ describe("outcome", function ()
     assert.is_nil(result.cut)
     for _, w in ipairs(result.workflows) do assert.equal(200, #w.stats.checks) end
   end)
+
+  it("keeps the records of a small run, and summaries past COMPACT_MAX", function ()
+    local msgpack = require "shoal.core.msgpack"
+    local function kept(names)
+      local bytes = outcome.result(run_of(1, names))
+      local workflow = msgpack.unpack(bytes).workflows[1]
+      assert.is_true(workflow.record and #bytes <= 8192 or #bytes > 8192)
+      assert.equal(names, #outcome.decode(bytes).workflows[1].stats.checks) -- Read, it is the same.
+      return workflow.record and "record" or "summary"
+    end
+    local found = {}
+    for names = 10, 60, 5 do found[kept(names)] = true end
+    assert.same({ record = true, summary = true }, found)
+  end)
+
+  it("has 2000 bytes of a reason", function ()
+    for n, want in pairs { [2000] = 2000, [2001] = 2000 } do
+      local o = run_of(1, 1)
+      o.reason = ("r"):rep(n)
+      assert.equal(want, #outcome.decode(outcome.result(o)).reason)
+    end
+  end)
 end)

@@ -247,8 +247,8 @@ describe("heartbeats:", function ()
     assert.truthy(c:until_true(function () return address() == m.address end, 60000, 100))
     assert.equal("completed", c:complete(c:job { load = { vus = 2, iterations = 20 } }).state)
     -- A heartbeat that the forger sent before is old now.
-    local code = c:on(m, [[ local _, _, code = node.rpc:peer(...):call("dc.register", { dc = "a", node = "m-a1", address = "10.9.9.9:1", cores = 99,
-      free = 99, members = {}, generation = 12345, seq = 2 }) return code ]], g.address)
+    local code = c:on(m, [[ local _, _, code = node.rpc:peer(...):call("dc.register", { dc = "a", node = "m-a1", address = "10.9.9.9:1",
+      cores = 99, free = 99, members = {}, generation = 12345, seq = 1 }) return code ]], g.address)
     assert.same({ "STALE", m.address }, { code, address() })
   end)
 
