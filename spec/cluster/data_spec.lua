@@ -31,6 +31,25 @@ describe("a node's data folder", function ()
     w:wait()
   end)
 
+  it("B11: that is removed under a running manager costs it the lead, aloud; no job is taken that nothing keeps", function ()
+    local data = c.dir .. "/m"
+    local m = c:node("manager", { "--name", "m", "--dc", "a", "--data", data, "--log", c.dir .. "/m.log" })
+    c:node("worker", { "--name", "w", "--dc", "a", "--join", m.address, "--data", c.dir .. "/w", "--log", c.dir .. "/w.log" })
+    assert.equal(0, c:shoal({ "submit", job "true", "--connect", m.address, "--quiet" }).code)
+    assert(os.execute("rm -r " .. data))
+    local r = c:shoal { "submit", job "true", "--connect", m.address, "--quiet" }
+    assert.equal(4, r.code, r.err)
+    local why = "m does not lead managers: the log could not be synced: sync: the file or its folder was removed or replaced"
+    assert.is_truthy(r.err:find(why, 1, true), r.err)
+    local logged = cluster.read(c.dir .. "/m.log")
+    local level, code = logged:match('"level":"(%a+)"[^\n]*"site":"tier.log"[^\n]*"code":"(%u+)"')
+    assert.same({ "critical", "GONE" }, { level, code }, logged)
+    m:close_stdin()
+    m:wait()
+    assert.equal(0, m.code)
+    c:node("manager", { "--name", "m", "--dc", "a", "--data", data, "--log", c.dir .. "/m.log" }) -- It starts anew, without a past.
+  end)
+
   it("D9: without --name a node is named by role and port, and has its jobs again after a restart", function ()
     local port, path = cluster.port(), c:file("where/here.txt", "")
     local cwd = path:match "^(.*)/"

@@ -224,6 +224,25 @@ describe("a job", function ()
       assert_at_rest(result.job, addresses_of(up, "w-a1"))
     end)
 
+    it("B16, F42: outlives a child killed with signal 9 beside a worker that lives; the part is tried again", function ()
+      c:file("user.lua", "return { vu = function (vu) vu:sleep(2500) end }")
+      local p = start_submit(up.connect, job_of "w = { script = 'user.lua', vus = 1, iterations = 1, retries = 1 }")
+      local pid
+      cluster.wait("its child runs", function ()
+        pid = running "bin/shoal exec"
+        return pid
+      end)
+      uv.kill(pid, "sigkill")
+      p:wait(30000)
+      assert.equal(0, p.code, p.err)
+      local result, states = cjson.decode(p.out), {}
+      for i, attempt in ipairs(result.attempts) do states[i] = attempt.state end
+      table.sort(states)
+      assert.same({ "completed", "lost" }, states)
+      assert.equal(1, result.stats.iterations)
+      assert_at_rest(result.job, addresses_of(up))
+    end)
+
     it("fails when its only attempt is lost and it may not be tried again", function ()
       local p = start_submit(up.connect, job_of "w = { command = 'sleep 313', retries = 0 }")
       cluster.wait("the command runs", function () return running "^sleep 313" end)

@@ -348,6 +348,33 @@ describe("tier", function ()
       assert.equal(90, #leading().applied)
     end)
 
+    it("writes no snapshot past SNAPSHOT_MAX, for it could not be read again, and keeps the log", function ()
+      local segments = require "shoal.tier.segments"
+      local max = segments.SNAPSHOT_MAX
+      finally(function () segments.SNAPSHOT_MAX = max end)
+      segments.SNAPSHOT_MAX = 3000
+      local size = 3001
+      local m = leading { rotate_bytes = 1024, snapshot = function ()
+        local left = size
+        return function ()
+          if left == 0 then return nil end
+          local n = math.min(left, 1000)
+          left = left - n
+          return ("x"):rep(n)
+        end
+      end }
+      for i = 1, 60 do propose(m, "c" .. i) world:settle() end
+      assert.same({ "tier.snapshot" }, told())
+      assert.equal("TOO_LARGE", errors.incidents()[1].code)
+      assert.is_nil(world.files[SNAPSHOT])
+      assert.is_table(world.files["d/log.old"])
+      size = 3000
+      world:advance(11000)
+      world:settle()
+      assert.equal(3000, #select(2, record.read_snapshot(world.files[SNAPSHOT].bytes)))
+      assert.is_nil(world.files["d/log.old"])
+    end)
+
     it("says FULL when the log cannot be cut and has reached its limit", function ()
       local m = leading { rotate_bytes = 1024, log_max = 8192 }
       world.put_fails = true

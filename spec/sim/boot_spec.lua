@@ -234,6 +234,24 @@ describe("heartbeats:", function ()
     c:rest()
   end)
 
+  it("F03: a datacenter that was registered in its manager's name is the manager's again once the other falls silent", function ()
+    local c <close> = simcluster.new { gates = 1, workers = 1 }
+    local g, m = c.gates[1], c.managers[1]
+    local function address() return c:on(g, "return state.registry.managers['m-a1'].address") end
+    c:on(m, [[ assert(node.rpc:peer(...):call("dc.register", { dc = "a", node = "m-a1", address = "10.9.9.9:1", cores = 99, free = 99,
+      members = {}, generation = 12345, seq = 1 })) ]], g.address)
+    assert.equal("10.9.9.9:1", address())
+    c:run(5000) -- The other one counts while it may yet speak.
+    assert.equal("10.9.9.9:1", address())
+    assert.is_true(c:counts(m, "manager.heart").raised > 0)
+    assert.truthy(c:until_true(function () return address() == m.address end, 60000, 100))
+    assert.equal("completed", c:complete(c:job { load = { vus = 2, iterations = 20 } }).state)
+    -- A heartbeat that the forger sent before is old now.
+    local code = c:on(m, [[ local _, _, code = node.rpc:peer(...):call("dc.register", { dc = "a", node = "m-a1", address = "10.9.9.9:1",
+      cores = 99, free = 99, members = {}, generation = 12345, seq = 1 }) return code ]], g.address)
+    assert.same({ "STALE", m.address }, { code, address() })
+  end)
+
   it("F03: what a worker says of itself: an older version that comes late does not undo a newer one", function ()
     local c <close> = simcluster.new { workers = 1 }
     local m, w = c.managers[1], c.workers[1]

@@ -88,7 +88,7 @@ end
 local registry = {}
 registry.__index = registry
 
-local PAST_MAX = 8 -- Lives of a manager that ended, whose heartbeats may still be under way.
+local PAST_MAX = 8 -- Earlier lives of a manager, whose heartbeats may still be under way.
 
 --- `policy.admits(dc, manager)` says whether a datacenter that is not known yet may come in; without it each may.
 ---@param node table
@@ -139,18 +139,22 @@ function registry:forget(m, why)
   self.dcs[m.dc] = nil
 end
 
---- A heartbeat of a life that another has followed, or one that a later one has overtaken.
-local function is_old(m, body)
+--- A heartbeat of a life that another has followed, or one that a later one has overtaken. If the life that followed has fallen silent
+--- and the earlier one speaks on, the earlier one counts again: two managers had one name, or somebody spoke in its name.
+local function is_old(m, body, silent)
   if m.generation == body.generation then return body.seq < m.seq end
-  for _, generation in ipairs(m.past) do
-    if generation == body.generation then return true end
+  for _, life in ipairs(m.past) do
+    if life.generation == body.generation then return not silent or body.seq <= life.seq end
   end
   return false
 end
 
 local function note(m, body)
   if m.generation and m.generation ~= body.generation then
-    table.insert(m.past, 1, m.generation)
+    for i, life in ipairs(m.past) do
+      if life.generation == body.generation then table.remove(m.past, i) break end
+    end
+    table.insert(m.past, 1, { generation = m.generation, seq = m.seq })
     m.past[PAST_MAX + 1] = nil
   end
   m.name, m.dc, m.address, m.generation, m.seq, m.heard_ms = body.node, body.dc, body.address, body.generation, body.seq, task.now_ms()
@@ -166,7 +170,7 @@ end
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
   local m = self.managers[body.node]
-  if m and is_old(m, body) then
+  if m and is_old(m, body, self:silent_ms(m) >= self.node.config.dc_silent_ms) then
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
   end
   if not self.dcs[body.dc] and self.policy.admits then

@@ -217,7 +217,7 @@ function driver:finish(entry)
   local state, reason = outcome.run_state(entry, self.spec, self.order, self.states)
   local bytes = outcome.result {
     entry = entry, order = self.order, states = self.states, state = state, reason = reason, node = lead.node.name,
-    dc = lead.node.dc, elapsed_ms = self:elapsed_ms(), live = lead.attempts:of_run(self.key),
+    dc = lead.node.dc, elapsed_ms = self:elapsed_ms(), live = lead.attempts:of_run(self.key), pause = #self.order > 1 and task.yield or nil,
   }
   local kept, err, code = lead.results:keep(entry, bytes)
   if not kept then -- A full disk, say: the end must not wait for room. What fits the log is told.

@@ -140,7 +140,8 @@ function lead:propose(command)
 end
 
 function lead:not_leading()
-  return nil, self.node.name .. " does not lead " .. self.options.tier .. " (yet)", "NOT_LEADER"
+  local why = self.tier.why
+  return nil, ("%s does not lead %s%s"):format(self.node.name, self.options.tier, why and ": " .. why or " (yet)"), "NOT_LEADER"
 end
 
 --- Has it only just begun to lead? Then executors that are missing may not have had the time to say that they are there.

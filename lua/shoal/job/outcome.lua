@@ -248,36 +248,51 @@ local function compact(entry, order, states, head)
   return result
 end
 
---- All of it, with `share` bytes for each record of detail (nil: as it is).
-local function build(entry, order, states, head, share)
+--- A record cut to so many bytes (nil: as it is). Where there is no room for detail at all, its counts.
+local function cut_to(record, bytes)
+  if not bytes then return record end
+  return bytes >= stats.FIT_LEAST and stats.fit(record, bytes) or stats.least(record)
+end
+
+local function no_pause() end
+
+--- The records of the workflows, in the graph's order, that of the whole run, and an upper bound of their bytes.
+local function records_of(o)
+  local records, all, bytes = {}, stats.accumulator(), 0
+  for i, name in ipairs(o.order) do
+    records[i] = record_of(o.entry.work[name])
+    bytes = bytes + stats.size(records[i])
+    if #o.order > 1 then all:add(records[i]) end
+    o.pause()
+  end
+  local whole = #o.order == 1 and records[1] or all:record()
+  return records, whole, bytes + stats.size(whole)
+end
+
+--- All of it, with `share` bytes for each workflow's record and `room` for that of the whole (nil: as they are).
+local function build(o, head, records, whole, share, room)
   local result = {}
   for key, value in next, head do result[key] = value end
-  local all = stats.accumulator()
-  local count, last = 0, nil
+  if o.entry.upstream then -- The tier above merges: it gets the record itself.
+    result.stats, result.workflows = cut_to(whole, room), nil
+    return outcome.encode(result)
+  end
   result.workflows = {}
-  for _, name in ipairs(order) do
-    local record = record_of(entry.work[name])
-    if share then record = stats.fit(record, share) end
-    if entry.upstream or #order > 1 then all:add(record) end
-    count, last = count + 1, record
-    if not entry.upstream then
-      result.workflows[count] = { workflow = name, state = states[name], stats = summary(record) }
-    end
+  for i, name in ipairs(o.order) do
+    result.workflows[i] = { workflow = name, state = o.states[name], stats = summary(cut_to(records[i], share)) }
+    o.pause()
   end
-  if entry.upstream then -- The tier above merges: it gets the record itself.
-    result.stats, result.workflows = count == 1 and last or all:record(), nil
-  else
-    local record = count == 1 and last or all:record()
-    result.stats = summary(share and stats.fit(record, share) or record)
-  end
-  return result
+  result.stats = summary(cut_to(whole, room))
+  return outcome.encode(result)
 end
 
 --- The whole run's answer as bytes, within the budget.
 ---@param o { entry: table, order: string[], states: table<string, string>, state: string, reason: string?, node: string,
----  dc: string, elapsed_ms: number, live: table }
+---  dc: string, elapsed_ms: number, live: table, pause: fun()? }  `pause` is called between workflows: it may wait, for a large answer
+---  takes seconds
 ---@return string bytes
 function outcome.result(o)
+  o.pause = o.pause or no_pause
   local entry = o.entry
   local budget = entry.upstream and stats.PART_MAX or outcome.RESULT_MAX
   local head = {
@@ -292,15 +307,17 @@ function outcome.result(o)
     bytes = outcome.encode(compact(entry, o.order, o.states, head))
     if #bytes <= COMPACT_MAX then return bytes end
   end
-  bytes = outcome.encode(build(entry, o.order, o.states, head))
-  local share = budget // (2 * (#o.order + 1))
-  while #bytes > budget and share >= 64 do
-    head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(#bytes, budget)
+  local records, whole, most = records_of(o)
+  if most <= 2 * budget then bytes = build(o, head, records, whole) end -- Far too much is not tried: it only costs.
+  local share, room = budget // (2 * math.max(1, #o.order)), budget // 4
+  while (not bytes or #bytes > budget) and share > 0 do
+    if share < stats.FIT_LEAST then share = 0 end -- The last try: each workflow has its counts, the whole run its detail.
+    head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(bytes and #bytes or most, budget)
     while #head.attempts > 100 do
       head.attempts[#head.attempts] = nil
       head.left_out = (head.left_out or 0) + 1
     end
-    bytes = outcome.encode(build(entry, o.order, o.states, head, share))
+    bytes = build(o, head, records, whole, share, room)
     share = share // 2
   end
   if #bytes > budget then return outcome.small(entry, o.state, o.reason, o.node, o.elapsed_ms, "its result was too large") end

@@ -21,7 +21,7 @@ local segments = {}
 segments.__index = segments
 
 local RETRY_MS = 10000
-local SNAPSHOT_MAX = 250 << 20 -- The world reads files of at most 256 MiB: a snapshot that could not be read is never written.
+segments.SNAPSHOT_MAX = 250 << 20 -- The world reads files of at most 256 MiB: a snapshot that could not be read is never written.
 
 local STATES = machine.define {
   name = "segments", first = "resting",
@@ -231,8 +231,8 @@ local function pack(self)
       if not going then return nil end
       if piece == nil then break end
       put(piece)
-      if length > SNAPSHOT_MAX then
-        failed(self, ("a snapshot of more than %d bytes could not be read again"):format(SNAPSHOT_MAX), "TOO_LARGE")
+      if length > segments.SNAPSHOT_MAX then
+        failed(self, ("a snapshot of more than %d bytes could not be read again"):format(segments.SNAPSHOT_MAX), "TOO_LARGE")
         return nil
       end
       task.yield()

@@ -173,6 +173,22 @@ function fit.record(record, max_bytes)
   return only_counts(out)
 end
 
+--- The record's counts alone, and how much else there was: at most LEAST bytes.
+---@param record table
+---@return table record
+function fit.least(record)
+  local out, named = copied(record), 0
+  cut_output(out, 0)
+  cut_commands(out, 0)
+  for _, field in ipairs { "errors", "counters", "checks", "requests" } do
+    local map = out[field] or {}
+    named = named + entries(map) - (map[names.OTHER] ~= nil and 1 or 0)
+  end
+  add_cut(out, "names", named)
+  cut_histograms(out)
+  return only_counts(out)
+end
+
 --- The record with its commands' output cut, evenly, so that all of it has at most so many bytes.
 ---@param record table
 ---@param max_bytes integer
