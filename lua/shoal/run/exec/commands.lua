@@ -60,7 +60,7 @@ local function run_one(self, number)
   })
   if not c then
     local reason = ("the command cannot be started: %s (%s)"):format(err, code)
-    if ITS_OWN[code] and (code == "E2BIG" or self.world:simulated()) then return nil, reason end -- Else shoal-command says it.
+    if ITS_OWN[code] then return nil, reason end
     errors.report("exec.spawn", self.ids, err, code)
     return nil, reason, true
   end
