@@ -19,8 +19,6 @@
 
 extern char **environ;
 
-/* Calls marked (void) cannot fail with these arguments, or an exec or exit follows that reports or undoes what they left. */
-
 /* ---- in the child, in borrowed memory: system calls only, and nothing of ours is changed but `failure` ---- */
 
 /* (void): what these refuse, they refuse for arguments that are not ours, or the child ends at once and its status tells. */

@@ -40,6 +40,15 @@ describe("a command", function ()
     assert.is_nil(result.lost) -- Another worker would not find it either.
   end)
 
+  it("that kills its parent does not kill the worker: the attempt is lost, and its group is killed", function ()
+    local result = attempt(dispatch(command("kill -9 $PPID; exec sleep 300")))
+    assert.equal("failed", result.state)
+    assert.is_true(result.lost)
+    assert.matches("was killed by signal 9, by the command itself or by the machine", result.reason)
+    result = attempt(dispatch(command("kill -TERM $PPID; kill -SEGV $PPID; exit 3"))) -- Only KILL ends its parent.
+    assert.equal("the command exited with status 3", result.reason)
+  end)
+
   it("runs as often as its share says, and stops at the first failure", function ()
     local result = attempt(dispatch(command("echo $SHOAL_RUN", { parts = 3 })))
     assert.equal(3, #result.stats.commands)
