@@ -73,7 +73,7 @@ static bool field_set(lua_State *L, int table, const char *name) {
   return set;
 }
 
-/* world:spawn{ argv =, env =, cwd =, pipe = { stdin =, stdout =, stderr = }, group =, guard = stream,
+/* world:spawn{ argv =, env =, cwd =, pipe = { stdin =, stdout =, stderr = }, group =, keeper =, guard = stream,
  * on_exit = fn(status, signal) }
  * -> process | nil, message, code */
 static int l_spawn(lua_State *L) {
@@ -94,6 +94,7 @@ static int l_spawn(lua_State *L) {
     options.pipe[2] = field_set(L, pipe, "stderr");
   }
   options.group = field_set(L, 2, "group");
+  options.keeper = field_set(L, 2, "keeper");
   if (lua_getfield(L, 2, "guard") != LUA_TNIL) options.guard = lua_check_stream(L, lua_gettop(L));
   luaL_argcheck(L, lua_getfield(L, 2, "on_exit") == LUA_TFUNCTION, 2, "on_exit is missing");
   int on_exit_index = lua_gettop(L);

@@ -168,7 +168,7 @@ static struct sim_process *process_new(struct sim_world *parent, const struct wo
   struct sim_node *n = parent->node;
   struct sim_process *p = sim_take(n->sim, sizeof *p);
   *p = (struct sim_process){.node = n, .pid = ++n->last_pid, .previous = n->processes_last, .end = {.run = on_end}};
-  p->group = options->group ? p->pid : parent->process ? parent->process->group : 0;
+  p->group = options->group || options->keeper ? p->pid : parent->process ? parent->process->group : 0;
   p->directory = directory_of(parent, options->cwd);
   for (int fd = 0; fd < 3; fd++)
     if (options->pipe[fd]) p->pipes[fd] = sim_pipe_new(n);
@@ -201,7 +201,7 @@ int sim_spawn(struct shoal_world *base, const struct world_spawn *options, const
   }
   SIM_NOTE(s, "spawn %s/%d %s", w->node->name, p->pid, options->argv[0]);
   struct sim_child *c = sim_take(s, sizeof *c);
-  *c = (struct sim_child){.process = p, .events = *events, .pid = p->pid, .group = options->group,
+  *c = (struct sim_child){.process = p, .events = *events, .pid = p->pid, .group = options->group || options->keeper,
                           .exit = {.run = on_exit_due, .world = w}};
   p->child = c;
   sim_thing_open(w, &c->thing, child_drop, events->on_closed, data);

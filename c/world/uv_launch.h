@@ -16,7 +16,15 @@ struct launch {
   int guard;               /* Where the child writes guard_records (world/guard.h), or -1. */
 };
 
-/* Returns the child's process id, which is running argv; or a negative errno, with no child left. */
-int launch(const struct launch *l);
+/* The parent of a program that must not be able to kill us as its parent. It leads the program's group, waits for it and exits. */
+struct keeper;
+
+/* Returns the child's process id, which is running argv; or a negative errno, with no child left.
+ * With `keeper` the id is the keeper's, which is in *keeper then; it makes a group whatever l->group is. */
+int launch(const struct launch *l, struct keeper **keeper);
+
+/* After the keeper's end: the program's end as waitpid has it, or false when the keeper was killed before it. */
+bool keeper_status(const struct keeper *k, int *status);
+void keeper_free(struct keeper *k); /* Only after its end: it stands on this memory. */
 
 #endif

@@ -26,6 +26,7 @@ struct real_process {
   struct real_world *world;
   int pid;
   bool group;
+  struct keeper *keeper; /* NULL: the child is the program itself. */
   enum state state;
   bool reaped;
   int64_t status;
@@ -97,11 +98,28 @@ static void reap(struct real_process *p) {
   while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
+/* Once it has ended. */
+static void discard(struct real_process *p) {
+  if (p->keeper) keeper_free(p->keeper);
+  free(p);
+}
+
 static void report_closed(void *data) {
   struct real_process *p = data;
   world_handle_closed(&p->base.handle);
   if (p->events.on_closed) p->events.on_closed(p->data);
-  if (p->state == ENDED) free(p); /* Else its end frees it. */
+  if (p->state == ENDED) discard(p); /* Else its end frees it. */
+}
+
+/* What its keeper found; else the keeper's own end, and status -1. */
+static void take_status(struct real_process *p) {
+  int status;
+  if (!keeper_status(p->keeper, &status)) {
+    p->status = -1;
+    return;
+  }
+  p->status = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+  p->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
 /* Has it ended? Its zombie stays. */
@@ -119,6 +137,7 @@ static bool look(struct real_process *p) {
   } else {
     p->signal = info.si_status;
   }
+  if (p->keeper) take_status(p);
   return true;
 }
 
@@ -132,7 +151,7 @@ static void finish(struct real_process *p) {
     return;
   }
   reap(p);
-  if (!p->closed.armed) free(p);
+  if (!p->closed.armed) discard(p);
 }
 
 /* One signal may stand for many ends. All are found first, for a callback may start children and close them. */
@@ -154,7 +173,7 @@ void orphans_close(struct real_world *w) {
   while (w->children) {
     struct real_process *p = w->children;
     take_out(&w->children, p);
-    free(p);
+    free(p); /* Not its keeper's memory: that process runs on. */
   }
 }
 
@@ -207,7 +226,7 @@ static int launch_with(struct real_process *p, const struct world_spawn *options
     if (options->pipe[fd]) rc = make_pipe(p->world, fd, &p->pipes[fd], &l->fds[fd]);
   if (rc == 0 && options->env && !(env = merge_environment(options->env))) rc = ERR_MEMORY;
   l->env = env ? env : environ;
-  if (rc == 0) rc = launch(l);
+  if (rc == 0) rc = launch(l, options->keeper ? &p->keeper : NULL);
   free(env);
   for (int fd = 0; fd < 3; fd++)
     if (l->fds[fd] >= 0) close(l->fds[fd]);
@@ -230,7 +249,7 @@ int real_spawn(struct shoal_world *base, const struct world_spawn *options, cons
   struct launch l = {.argv = options->argv, .cwd = options->cwd, .fds = {-1, -1, -1}, .group = options->group, .guard = -1};
   struct real_process *p = calloc(1, sizeof *p);
   if (!p) return ERR_MEMORY;
-  *p = (struct real_process){.world = w, .group = options->group, .events = *events, .data = data};
+  *p = (struct real_process){.world = w, .group = options->group || options->keeper, .events = *events, .data = data};
   p->closed = (struct world_defer){.run = report_closed, .data = p};
   int rc = options->guard ? guard_of(options->guard, &l.guard) : 0;
   if (rc == 0) rc = uv_signal_start(&w->reaper, on_children, SIGCHLD);

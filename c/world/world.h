@@ -204,13 +204,16 @@ struct world_spawn {
   const char *cwd;         /* NULL: as ours. */
   bool pipe[3];            /* stdin, stdout, stderr as pipes; else: stdin is the null device, the others are ours. */
   bool group;              /* Its own process group; world_process_kill then reaches all of it. */
+  /* Its parent is a process of its own, which leads its group, so that a program that kills its parent harms only itself. When that parent
+   * was killed, on_exit has status -1 and the parent's signal: nobody knows the program's own end, and the rest of its group still runs. */
+  bool keeper;
   /* The stdin of a child that runs guard.h's program, or NULL. Right before argv runs, the new process writes there that it has started;
    * -EPIPE when that child has gone, -EAGAIN when it does not read: then argv does not run. The caller writes that the group has ended,
    * before it closes the process. A simulated world has none: its children go with their machine. */
   struct world_stream *guard;
 };
 struct world_process_events {
-  void (*on_exit)(void *data, int64_t status, int signal); /* Once. Its pipes may still hold bytes to read. */
+  void (*on_exit)(void *data, int64_t status, int signal); /* Once. status -1: see keeper. Its pipes may still hold bytes to read. */
   world_closed_fn *on_closed;
 };
 int world_spawn(struct shoal_world *w, const struct world_spawn *options, const struct world_process_events *events,

@@ -73,6 +73,31 @@ it("ends at the first run that fails, and says how", function ()
   assert.is_nil(results[1].lost)
 end)
 
+it("that killed its keeper is a lost attempt, an incident, and its group is killed", function ()
+  start { parts = 3 }
+  assert.is_true(processes[1].options.keeper)
+  processes[1]:say(1, "about to kill my parent\n")
+  exit(1, -1, 9)
+  assert.equal(1, #processes)
+  assert.same({ "failed", "the command's keeper was killed by signal 9, by the command itself or by the machine", true },
+    { results[1].state, results[1].reason, results[1].lost })
+  assert.same({}, results[1].stats.commands) -- Nobody knows how it ended.
+  assert.equal(9, processes[1].signals[1])
+  assert.is_true(processes[1].closed)
+  assert.equal(1, errors.count("exec.child").raised)
+end)
+
+it("whose keeper our own KILL reached first has ended as we asked, and is not lost", function ()
+  start {}
+  run:cancel("enough", 100)
+  world:run(100)
+  exit(1, -1, 9)
+  assert.same({ "cancelled", "enough" }, { results[1].state, results[1].reason })
+  assert.is_nil(results[1].lost)
+  assert.same({ 0, 9 }, { results[1].stats.commands[1].status, results[1].stats.commands[1].signal })
+  assert.equal(0, errors.count("exec.child").raised)
+end)
+
 it("that cannot be started has failed by its own fault, or is lost by the machine's", function ()
   for code, lost in pairs { ENOENT = false, EACCES = false, E2BIG = false, ENOMEM = true, EAGAIN = true, EMFILE = true } do
     errors.reset()

@@ -36,14 +36,17 @@ describe("a command", function ()
     assert.matches("was killed by signal 9", result.reason)
     result = attempt(dispatch({ command = { "/no/such/program" }, parts = 1, env = {} }))
     assert.equal("failed", result.state)
-    assert.equal("the command exited with status 127: cannot start /no/such/program: No such file or directory", result.reason)
+    assert.matches("cannot be started: .*/no/such/program: No such file or directory %(ENOENT%)", result.reason)
     assert.is_nil(result.lost) -- Another worker would not find it either.
   end)
 
-  it("that kills its parent does not kill the worker", function ()
-    local result = attempt(dispatch(command("kill -9 $PPID; sleep 300")))
+  it("that kills its parent does not kill the worker: the attempt is lost, and its group is killed", function ()
+    local result = attempt(dispatch(command("kill -9 $PPID; exec sleep 300")))
     assert.equal("failed", result.state)
-    assert.equal("the command was killed by signal 9", result.reason)
+    assert.is_true(result.lost)
+    assert.matches("was killed by signal 9, by the command itself or by the machine", result.reason)
+    result = attempt(dispatch(command("kill -TERM $PPID; kill -SEGV $PPID; exit 3"))) -- Only KILL ends its parent.
+    assert.equal("the command exited with status 3", result.reason)
   end)
 
   it("runs as often as its share says, and stops at the first failure", function ()

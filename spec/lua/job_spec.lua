@@ -293,6 +293,65 @@ describe("a share", function ()
     assert.equal("MALFORMED", (select(3, job.of_dispatch(dispatch))))
   end)
 
+  describe("that was checked", function ()
+    local function dispatch_of(name, share, more)
+      local spec = assert(check.job({ name = name, workflows = { w = { command = { "true" }, parts = 9, env = more } } }))
+      return { job = "j", workflow = "w", part = "p", attempt = 1, fence = 9, timeout_ms = 0, payload = job.payload(spec, "w"),
+        share = job.pack(share or { parts = 1 }) }
+    end
+    local function work_of(dispatch) return assert(job.read_dispatch(dispatch)).work end
+
+    it("is not checked again, for exactly the same bytes, name and limit", function ()
+      local one = dispatch_of "one"
+      local work = work_of(one)
+      assert.equal(work, work_of(dispatch_of "one"))
+      local other = dispatch_of("one", { parts = 3 })
+      assert.equal(3, work_of(other).parts)
+      assert.equal(1, work_of(one).parts)
+      one.timeout_ms = 700
+      assert.equal(700, job.read_dispatch(one).timeout_ms)
+      one.timeout_ms = 0
+      assert.is_nil(job.read_dispatch(one).timeout_ms)
+      for _ = 1, 2 do
+        one.workflow = "v"
+        assert.equal("MALFORMED", (select(3, job.read_dispatch(one))))
+        one.workflow = "w"
+        assert(job.read_dispatch(one))
+        one.share = job.pack { parts = 0 }
+        local none, err, code = job.read_dispatch(one)
+        assert.same({ nil, "workflows.w.parts: 0 is below 1", "MALFORMED" }, { none, err, code })
+        one.share = job.pack { parts = 1 }
+      end
+      for _, bad in ipairs { "", "x", "\193" } do
+        one.payload = bad
+        assert.is_nil((job.read_dispatch(one)))
+      end
+    end)
+
+    it("is remembered up to REMEMBERED_BYTES_MAX, and not one byte past it", function ()
+      local least = dispatch_of("least", nil, { A = "" })
+      local room = job.REMEMBERED_BYTES_MAX - #least.payload - #least.share
+      local fits, past = nil, nil
+      for n = room - 8, room + 8 do -- A longer text has a longer head.
+        local d = dispatch_of("least", nil, { A = ("x"):rep(n) })
+        if #d.payload + #d.share == job.REMEMBERED_BYTES_MAX then fits = d end
+        if #d.payload + #d.share == job.REMEMBERED_BYTES_MAX + 1 then past = d end
+      end
+      assert.equal(work_of(fits), work_of(fits))
+      assert.not_equal(work_of(past), work_of(past))
+      assert.same(work_of(past), work_of(past))
+    end)
+
+    it("is forgotten after so many others that two generations are full", function ()
+      local first = dispatch_of "first"
+      local work = work_of(first)
+      for i = 1, job.REMEMBERED_MAX - 1 do work_of(dispatch_of("n" .. i)) end
+      assert.equal(work, work_of(first))
+      for i = 1, 2 * job.REMEMBERED_MAX do work_of(dispatch_of("m" .. i)) end
+      assert.not_equal(work, work_of(first))
+    end)
+  end)
+
   it("reads a file as JSON when its name says so", function ()
     local none, err = job.parse("[1", "list.json", function () end)
     assert.is_nil(none)

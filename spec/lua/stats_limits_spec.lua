@@ -482,3 +482,55 @@ describe("packing a part's result", function ()
     assert.same(record, inner.stats)
   end)
 end)
+
+describe("what is certainly small", function ()
+  local function command(fields)
+    local run = { run = "w/1#1", status = 0, signal = 0, head = "a", tail = "b", bytes = 2, elapsed_ms = 1 }
+    for k, v in pairs(fields or {}) do run[k] = v end
+    return run
+  end
+  local LARGE = ("x"):rep(20000)
+
+  it("is not packed to see it; what might be large is, each field of it", function ()
+    local counts = {}
+    for i = 1, 200 do counts[("count %03d "):format(i) .. ("y"):rep(190)] = 1 end
+    local runs = {}
+    for i = 1, 300 do runs[i] = command { run = ("w/%d#1 "):format(i) .. ("z"):rep(100) } end
+    for what, record in pairs {
+      counts = { counts = counts }, commands = { commands = runs }, head = { commands = { command { head = LARGE } } },
+      ["a run's name"] = { commands = { command { run = LARGE } } }, ["an unknown field"] = { more = { LARGE } },
+      ["an unknown text"] = { more = LARGE }, ["a run's unknown field"] = { commands = { command { more = LARGE } } },
+    } do
+      assert.not_equal(record, stats.fit(record, stats.FIT_LEAST), what)
+    end
+    for _, record in ipairs { {}, { counts = { ok = 1 }, elapsed_ms = 3, commands = { command(), command() }, checks = {}, errors = {} } } do
+      assert.equal(record, stats.fit(record, stats.FIT_LEAST))
+      assert.equal(record, stats.trim(record, stats.OUTPUT_MAX))
+    end
+  end)
+
+  it("packs to the same bytes as what is measured part by part", function ()
+    local r = stats.recorder()
+    r:request("GET /", 1000, nil, 5)
+    r:time("t", 7)
+    r:check("c", true)
+    local incident = { id = "w1-1", node = "w1", site = "s", level = "error", message = ("m"):rep(300), where = "x:1", count = 2 }
+    local attempt = { part = "w/1", attempt = 1, state = "completed" }
+    for _, inner in ipairs {
+      { stats = r:export(5), incidents = { incident } }, { stats = r:export(5), incidents = { incident }, attempts = { attempt } }, {},
+      { stats = { commands = { command() }, counts = { iterations = 1 } }, incidents = {} },
+    } do
+      local least = 4 * stats.FIT_LEAST -- An eighth of it is 8 KiB.
+      local many = {}
+      for i = 1, 40 do many[i] = incident end
+      local bytes = stats.pack(inner, least)
+      local whole = stats.readable(bytes)
+      assert.equal(bytes, stats.pack(inner))
+      assert.is_nil(whole.cut)
+      inner.incidents = many -- Past the eighth: measured part by part, and cut.
+      local cut = assert(stats.readable(stats.pack(inner, least)))
+      assert(#cut.incidents < 40 and cut.cut.incidents == 40 - #cut.incidents)
+      assert.same(whole.stats, cut.stats)
+    end
+  end)
+end)

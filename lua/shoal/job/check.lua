@@ -25,6 +25,14 @@ local SCRIPT_FIELDS = {
 local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- Of a workflow that has not said yet which it is.
 local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
+local NONE, OTHER_KIND = {}, { script = true, command = true }
+
+--- The same names as a set, by the list.
+local sets = {}
+for _, list in ipairs { JOB_FIELDS, SCRIPT_FIELDS, COMMAND_FIELDS, EITHER_FIELDS } do
+  sets[list] = {}
+  for _, name in ipairs(list) do sets[list][name] = true end
+end
 
 --- What was found, for people, short.
 local function show(value)
@@ -59,6 +67,13 @@ end
 
 --- The entries of a table in order; a key that cannot be written in a file's or message's terms is a problem.
 function Checker:entries(at, t)
+  local only, value = next(t)
+  if only == nil then return next, NONE end
+  if type(only) == "string" and next(t, only) == nil then -- One: nothing to sort.
+    return function (_, last)
+      if last == nil then return only, value end
+    end
+  end
   local plain, strange = {}, nil
   for k, v in next, t do -- order-free: sorted below
     if type(k) == "string" or type(k) == "number" then plain[k] = v else strange = type(k) end
@@ -144,10 +159,14 @@ function Checker:env(at, value, base)
 end
 
 function Checker:unknown(at, value, known, extra)
+  local set, all = sets[known], true
+  extra = extra or NONE
+  for key in next, value do -- order-free: one answer for all
+    if not (set[key] or extra[key]) then all = false end
+  end
+  if all then return end
   for key in self:entries(at, value) do
-    local found = extra and extra[key] or false
-    for _, name in ipairs(known) do found = found or name == key end
-    if not found then
+    if not (set[key] or extra[key]) then
       local text = type(key) == "string" and key or show(key)
       self:problem(at == "" and text or at .. "." .. text, "unknown option" .. hint(text, known))
     end
@@ -254,7 +273,7 @@ function Checker:workflow(name, w, shared_env)
     self:problem(at, "has neither script nor command; expected one of them")
   end
   self:unknown(at, w, is_command and w.script == nil and COMMAND_FIELDS or w.script == nil and EITHER_FIELDS or SCRIPT_FIELDS,
-    self.share and SHARE_FIELDS or is_command and { script = true, command = true })
+    self.share and SHARE_FIELDS or is_command and OTHER_KIND or nil)
   if w.script ~= nil then out.script = self:script(at .. ".script", w.script) end
   if is_command then
     out.command = self:command(at .. ".command", w.command)

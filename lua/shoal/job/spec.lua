@@ -213,11 +213,37 @@ function job.of_dispatch(dispatch)
   return spec
 end
 
---- The same for who runs the part itself: what shoal.runner starts.
+-- The parts of a workflow, and often one job after another, bring the same payload and share. A check depends on these bytes, the
+-- workflow's name and the limit alone, so one that passed is remembered for exactly these. Of two generations the older is dropped whole.
+job.REMEMBERED_MAX = 64                -- Checks in a generation.
+job.REMEMBERED_BYTES_MAX = 16 * 1024   -- Of a payload and share together; greater ones are checked each time.
+local young, old, remembered = {}, {}, 0
+
+local function same_check(known, dispatch)
+  return known and known.share == dispatch.share and known.workflow == dispatch.workflow and known.timeout_ms == dispatch.timeout_ms
+end
+
+--- As of_dispatch. The spec is shared between calls: read only.
+local function checked(dispatch)
+  local payload, share = dispatch.payload, dispatch.share
+  local known = young[payload] or old[payload]
+  if same_check(known, dispatch) then return known.spec end
+  local spec, err, code = job.of_dispatch(dispatch)
+  if not spec then return nil, err, code end
+  if #payload + #share > job.REMEMBERED_BYTES_MAX then return spec end
+  if not young[payload] then
+    if remembered == job.REMEMBERED_MAX then young, old, remembered = {}, young, 0 end
+    remembered = remembered + 1
+  end
+  young[payload] = { share = share, workflow = dispatch.workflow, timeout_ms = dispatch.timeout_ms, spec = spec }
+  return spec
+end
+
+--- The same for who runs the part itself: what shoal.runner starts. Its `work` is read only: it is shared between parts.
 ---@param dispatch table  a dispatch message
 ---@return RunnerDispatch? dispatch, string? err, string? code
 function job.read_dispatch(dispatch)
-  local spec, err, code = job.of_dispatch(dispatch)
+  local spec, err, code = checked(dispatch)
   if not spec then return nil, err, code end
   local work = spec.workflows[dispatch.workflow]
   local limit_ms = work.timeout_ms

@@ -38,9 +38,12 @@ local part = machine.define {
 
 local function key_of(body) return body.job .. " " .. body.part end
 
-local function move(run, to)
-  return part:move(run, to, ("%s attempt %d"):format(key_of(run.body), run.body.attempt))
+--- A part with its first state, and the name that its moves are logged with.
+local function enter(body, cores)
+  return part:enter { body = body, cores = cores, name = ("%s attempt %d"):format(key_of(body), body.attempt) }
 end
+
+local function move(run, to) return part:move(run, to, run.name) end
 
 --- A dispatch without its payload, which is large, and of no use once the child has it.
 local function slim(body)
@@ -124,7 +127,7 @@ end
 --- A result that an earlier life of this node left behind: its part is known until its leader has it.
 function worker:restored(record)
   local key = key_of(record)
-  local run = part:enter { body = slim(record), cores = 0 }
+  local run = enter(slim(record), 0)
   move(run, "reporting")
   if not self.runs[key] or self.runs[key].body.fence < record.fence then self.runs[key] = run end
   self.fences[key] = math.max(record.fence, self.fences[key] or 0)
@@ -185,7 +188,7 @@ function worker:dispatch(body)
   if self.cores - claimed < cores then
     return nil, ("%d of %d cores are free, %d were asked for"):format(self.cores - claimed, self.cores, cores), "FULL"
   end
-  local run, fence_before = part:enter { body = slim(body), cores = cores }, self.fences[key]
+  local run, fence_before = enter(slim(body), cores), self.fences[key]
   self.fences[key], self.runs[key] = body.fence, run
   local free <close> = setmetatable({}, { __close = function () -- Refused or raised: nothing of it stays, so that it can be sent again.
     if run.handle then return end

@@ -351,6 +351,130 @@ static void guard_that_does_not_read(void) {
   close_guard(&g);
 }
 
+/* ---- keepers ---- */
+
+static const struct world_spawn KEPT = {.keeper = true, .pipe = {false, true, false}};
+
+static void kept(const char *script, int64_t status, int sig, const char *text) {
+  struct child c = {0};
+  SAME(run(&c, script, KEPT), 0);
+  take_out(&c);
+  UNTIL(c.out.ended && c.exited);
+  SAME(c.exited, 1);
+  SAME(c.status, status);
+  SAME(c.signal, sig);
+  SAME(strcmp(c.text, text), 0);
+  SAME(state_of(world_process_pid(c.process)), 'Z');
+  close_child(&c);
+}
+static void keeper_passes_the_end_on(void) {
+  kept("exit 0", 0, 0, "");
+  kept("echo said; exit 255", 255, 0, "said\n");
+  kept("kill -9 $$", 0, SIGKILL, "");
+  kept("kill -TERM $$", 0, SIGTERM, "");
+  kept("ulimit -c unlimited; kill -ABRT $$", 0, SIGABRT, ""); /* Its core is its own, not ours. */
+}
+static void keeper_dies_instead_of_us(void) {
+  kept("kill -9 $PPID; echo still here; sleep 0.05", -1, SIGKILL, "still here\n");
+  kept("kill -9 0", -1, SIGKILL, "");
+  kept("for s in HUP INT QUIT ABRT SEGV PIPE ALRM TERM USR1 CHLD; do kill -$s $PPID; done; exit 7", 7, 0, ""); /* All but KILL are blocked there. */
+}
+static void keeper_leads_the_group(void) {
+  struct child c = {0};
+  SAME(run(&c, "exec 2> /dev/null; trap 'echo term; exit 5' TERM; echo $PPID; while :; do sleep 0.01; done", KEPT), 0);
+  take_out(&c);
+  UNTIL(strchr(c.text, '\n'));
+  SAME(atoi(c.text), world_process_pid(c.process));
+  SAME(getpgid(atoi(c.text)), world_process_pid(c.process));
+  SAME(ASK(world_process_kill(c.process, SIGTERM)), 0);
+  UNTIL(c.exited);
+  SAME(c.status, 5); /* The command may end in its own way. */
+  close_child(&c);
+}
+static void keeper_killed_leaves_the_group(void) {
+  struct child c = {0};
+  SAME(run(&c, "kill -9 $PPID; exec sleep 100", KEPT), 0);
+  take_out(&c);
+  UNTIL(c.exited);
+  SAME(c.out.ended, 0);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  UNTIL(c.out.ended);
+  close_child(&c);
+}
+static void keeper_of_what_cannot_start(void) {
+  struct child c = {0};
+  const char *missing_program[] = {"no-such-program-anywhere", NULL}, *folder[] = {"/", NULL};
+  SAME(run(&c, NULL, (struct world_spawn){.argv = missing_program, .keeper = true}), -ENOENT);
+  SAME(run(&c, NULL, (struct world_spawn){.argv = folder, .keeper = true}), -EACCES);
+  SAME(run(&c, "exit 0", (struct world_spawn){.cwd = "/no/such/folder", .keeper = true}), -ENOENT);
+  CHECK(!c.process);
+}
+static void keeper_keeps_no_descriptor(void) {
+  struct child c = {0}, late = {0};
+  SAME(run(&c, "exec >&-; sleep 100", KEPT), 0);
+  take_out(&c);
+  UNTIL(c.out.ended); /* Though its keeper is there. */
+  SAME(c.exited, 0);
+  char path[40];
+  snprintf(path, sizeof path, "/proc/%d/fd/0", world_process_pid(c.process));
+  SAME(access(path, F_OK), -1);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  UNTIL(c.exited);
+  close_child(&c);
+  SAME(run(&late, "sleep 0.1", (struct world_spawn){.keeper = true}), 0);
+  CALL(world_process_close(late.process)); /* Left running; its end frees what it stands on. */
+  UNTIL(late.closed);
+  settle(200);
+  SAME(late.exited, 0);
+}
+static void keepers_side_by_side(void) {
+  struct child c[40] = {0};
+  for (int i = 0; i < 40; i++) {
+    char script[40];
+    snprintf(script, sizeof script, "sleep 0.0%d; exit %d", i % 7, i);
+    SAME(run(&c[i], script, (struct world_spawn){.keeper = true}), 0);
+  }
+  for (int i = 0; i < 40; i++) {
+    UNTIL(c[i].exited);
+    SAME(c[i].status, i);
+    close_child(&c[i]);
+  }
+}
+static void keeper_outlives_its_world(void) {
+  struct child c = {0};
+  SAME(run(&c, "sleep 0.3", (struct world_spawn){.keeper = true}), 0);
+  CALL(world_process_close(c.process));
+  UNTIL(c.closed);
+}
+static void guard_hears_of_a_keeper(void) {
+  struct child g = {0}, c = {0}, wrong = {0};
+  open_guard(&g, "exec od -An -tu4 -v -w8");
+  SAME(run(&c, "exit 0", (struct world_spawn){.keeper = true, .guard = g.in.stream}), 0);
+  int pid = world_process_pid(c.process);
+  UNTIL(c.exited);
+  close_child(&c);
+  const char *argv[] = {"no-such-program-anywhere", NULL};
+  SAME(run(&wrong, NULL, (struct world_spawn){.argv = argv, .keeper = true, .guard = g.in.stream}), -ENOENT);
+  SAME(ASK(world_stream_shutdown(g.in.stream)), 0);
+  UNTIL(g.out.ended);
+  int got[6] = {0};
+  char *at = g.text;
+  for (int i = 0; i < 6; i++) got[i] = (int)strtol(at, &at, 10);
+  SAME(got[0], pid);
+  SAME(got[1], 1);
+  SAME(got[2], got[4]); /* The one that could not start: begun, and over. */
+  SAME(got[3], 1);
+  SAME(got[5], 0);
+  UNTIL(g.exited);
+  close_child(&g);
+  struct child gone = {0}, none = {0};
+  open_guard(&gone, "exit 0");
+  UNTIL(gone.exited);
+  SAME(run(&none, "exit 0", (struct world_spawn){.keeper = true, .guard = gone.in.stream}), -EPIPE);
+  CHECK(!none.process);
+  close_child(&gone);
+}
+
 #define REAL NEEDS_PROCESSES
 const struct test_case process_cases[] = {
     {"process: its exit status, once; killing it then is ESRCH", exit_status, REAL},
@@ -375,5 +499,14 @@ const struct test_case process_cases[] = {
     {"guard: hears of each start, and of one that failed", guard_hears_of_the_start, REAL},
     {"guard: that went: EPIPE, and nothing runs", guard_that_went, REAL},
     {"guard: that does not read: EAGAIN, and nothing runs", guard_that_does_not_read, REAL},
+    {"keeper: the program's status or signal is on_exit's", keeper_passes_the_end_on, REAL},
+    {"keeper: dies in our place by KILL, and by no other signal", keeper_dies_instead_of_us, REAL},
+    {"keeper: leads the group, which is killed as any other", keeper_leads_the_group, REAL},
+    {"keeper: when killed, the rest of its group can still be killed", keeper_killed_leaves_the_group, REAL},
+    {"keeper: what cannot start is refused as without one", keeper_of_what_cannot_start, REAL},
+    {"keeper: holds no descriptor open; closed while running it leaves nothing", keeper_keeps_no_descriptor, REAL},
+    {"keeper: many at once, each with its own end", keepers_side_by_side, REAL},
+    {"keeper: left running when the world goes", keeper_outlives_its_world, REAL},
+    {"keeper: the guard hears of its start, and of one that failed", guard_hears_of_a_keeper, REAL},
     {NULL, NULL, 0},
 };

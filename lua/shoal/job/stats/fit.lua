@@ -35,18 +35,42 @@ local function entries(map)
   return n
 end
 
+--- By how much more room a record's summary takes, at most, than the record.
+local function summary_room(record)
+  return SUMMARY_BYTES + ROW_BYTES * (entries(record.latency) + entries(record.timers)) + CHECK_BYTES * entries(record.checks)
+end
+
 --- An upper bound of the bytes of a record, packed, and of its summary. A summary has a row of quantiles for each histogram.
 ---@param record table
 ---@return integer
 function fit.bytes(record)
-  return #assert(msgpack.pack(record)) + SUMMARY_BYTES + ROW_BYTES * (entries(record.latency) + entries(record.timers))
-    + CHECK_BYTES * entries(record.checks)
+  return #assert(msgpack.pack(record)) + summary_room(record)
 end
 
 local function add_cut(record, what, n)
   if n <= 0 then return end
   record.cut = copied(record.cut or {})
   record.cut[what] = math.min(check.COUNT_MAX, (record.cut[what] or 0) + n)
+end
+
+local SMALL_RUNS, SMALL_BYTES = 4, 4096
+local SMALL_FIELDS = { counts = true, elapsed_ms = true, commands = true, cut = true } -- The others are empty.
+local RUN_FIELDS = { run = true, status = true, signal = true, head = true, tail = true, bytes = true, elapsed_ms = true }
+
+--- Is it certain, without packing it, that a record has less than LEAST? One of a few commands that say little is.
+local function small(record)
+  for field, value in next, record do -- order-free: one answer for all
+    if not SMALL_FIELDS[field] and (type(value) ~= "table" or next(value) ~= nil) then return false end
+  end
+  local runs, bytes = record.commands or {}, 0
+  if #runs > SMALL_RUNS or entries(record.counts) > COUNTS_MAX then return false end
+  for _, run in ipairs(runs) do
+    for field in next, run do -- order-free: one answer for all
+      if not RUN_FIELDS[field] then return false end
+    end
+    bytes = bytes + #run.run + merge.output_of(run)
+  end
+  return bytes <= SMALL_BYTES
 end
 
 -- The steps: each changes `out`, a shallow copy, and none of its tables ----------------------------------------------------
@@ -164,7 +188,7 @@ STEPS[#STEPS + 1] = function (out) cut_names(out, 0) end
 ---@return table record
 function fit.record(record, max_bytes)
   if max_bytes < fit.LEAST then error(("stats.fit: %d bytes; at least %d are needed"):format(max_bytes, fit.LEAST), 2) end
-  if fit.bytes(record) <= max_bytes then return record end
+  if small(record) or fit.bytes(record) <= max_bytes then return record end
   local out = copied(record)
   for _, step in ipairs(STEPS) do
     step(out, max_bytes)
@@ -194,6 +218,7 @@ end
 ---@param max_bytes integer
 ---@return table record
 function fit.trim(record, max_bytes)
+  if small(record) and max_bytes >= SMALL_BYTES then return record end
   local out = copied(record)
   cut_output(out, max_bytes)
   return out.cut == record.cut and record or out
@@ -227,6 +252,12 @@ end
 function fit.pack(inner, max_bytes)
   max_bytes = max_bytes or fit.PART_MAX
   if max_bytes < 4 * fit.LEAST then error(("stats.pack: %d bytes; at least %d are needed"):format(max_bytes, 4 * fit.LEAST), 2) end
+  local whole = { stats = inner.stats or {}, incidents = told(inner.incidents or {}), attempts = inner.attempts }
+  local room = max_bytes // 8 -- What has no more, with all its parts, is within each part's share.
+  if #whole.incidents <= check.INCIDENTS_MAX and #(inner.attempts or {}) <= check.ATTEMPTS_MAX then
+    local bytes = assert(msgpack.pack(whole))
+    if #bytes + summary_room(whole.stats) <= room then return bytes end
+  end
   local out = { cut = {} }
   local function bounded(list, what, limit, share)
     local kept, left = first(list, limit)
@@ -239,7 +270,7 @@ function fit.pack(inner, max_bytes)
     out[what], out.cut[what] = kept, left > 0 and left or nil
     return bytes
   end
-  local used = bounded(told(inner.incidents or {}), "incidents", check.INCIDENTS_MAX, max_bytes // 8)
+  local used = bounded(whole.incidents, "incidents", check.INCIDENTS_MAX, max_bytes // 8)
   if inner.attempts then used = used + bounded(inner.attempts, "attempts", check.ATTEMPTS_MAX, max_bytes // 2) end
   out.stats = fit.record(inner.stats or {}, max_bytes - used - 256)
   if next(out.cut) == nil then out.cut = nil end

@@ -8,7 +8,6 @@ local recorder = {}
 ---@field counts table<string, integer>  of fixed names: requests, ok, errors, iterations, bytes_in, bytes_out, repeated
 ---@field commands table[]
 local Recorder = {}
-Recorder.__index = Recorder
 
 local function sum(into, n) return (into or 0) + n end
 
@@ -31,13 +30,22 @@ local function sum_requests(into, entry)
   return into
 end
 
+--- What is recorded by name, and how two entries join. Each map is made when it is first asked for: a command needs none.
+local MAPS = { errors = sum, requests = sum_requests, checks = sum_checks, counters = sum, timers = sum_histograms }
+
+function Recorder.__index(self, key)
+  local join = MAPS[key]
+  if not join then return Recorder[key] end
+  local bounded = names.new(join)
+  rawset(self, key, bounded)
+  return bounded
+end
+
 --- `export` makes a record of it at any time.
 ---@return Recorder
 function recorder.new()
   return setmetatable({
     counts = { requests = 0, ok = 0, errors = 0, iterations = 0, bytes_in = 0, bytes_out = 0 }, commands = {},
-    errors = names.new(sum), requests = names.new(sum_requests), checks = names.new(sum_checks), counters = names.new(sum),
-    timers = names.new(sum_histograms),
   }, Recorder)
 end
 
@@ -101,6 +109,14 @@ function Recorder:count(name, n)
   self.counters:add(names.short(name), n)
 end
 
+local NONE = {}
+
+--- The map of a recorder, or an empty one.
+local function map_of(self, key)
+  local bounded = rawget(self, key)
+  return bounded and bounded.map or NONE
+end
+
 local function copied(map)
   local out = {}
   for k, v in next, map do out[k] = v end
@@ -114,15 +130,15 @@ end
 function Recorder:export(elapsed_ms, light)
   local record = { counts = copied(self.counts), elapsed_ms = elapsed_ms }
   if light then return record end
-  record.errors, record.counters, record.commands = copied(self.errors.map), copied(self.counters.map), copied(self.commands)
+  record.errors, record.counters, record.commands = copied(map_of(self, "errors")), copied(map_of(self, "counters")), copied(self.commands)
   record.requests, record.latency, record.timers, record.checks = {}, {}, {}, {}
-  for name, entry in next, self.requests.map do -- order-free: by name
+  for name, entry in next, map_of(self, "requests") do -- order-free: by name
     record.requests[name] = { ok = entry.ok, failed = entry.failed }
     record.latency[name] = entry.histogram:encode()
   end
-  for name, h in next, self.timers.map do record.timers[name] = h:encode() end -- order-free: by name
+  for name, h in next, map_of(self, "timers") do record.timers[name] = h:encode() end -- order-free: by name
   -- order-free: by name
-  for name, entry in next, self.checks.map do record.checks[name] = { passed = entry.passed, failed = entry.failed } end
+  for name, entry in next, map_of(self, "checks") do record.checks[name] = { passed = entry.passed, failed = entry.failed } end
   return record
 end
 

@@ -5,8 +5,9 @@
 ---               |  kill(): KILL at once
 ---               +--- it is still there STUCK_MS after a KILL: give it up, an incident
 ---
---- The command and its parent, `shoal-command`, run in a process group of their own, under the guard (exec/guard.lua): background
---- processes of the command end with it, and all of it ends when this process does.
+--- The command runs in a process group of its own, under the guard (exec/guard.lua): what it started and forgot goes with it, and all of it
+--- goes when this process does. Its parent is a keeper (`keeper` in c/world/world.h), so that `kill $PPID` ends that one attempt and not the
+--- worker with all others.
 ---
 --- Its output is read here, in the worker's own loop, so reading is rationed: all commands together may use SLOT_BYTES in SLOT_MS. One that
 --- writes faster waits for its pipe, and the worker stays able to answer.
@@ -153,7 +154,7 @@ end
 Command.__close = Command.close
 
 --- Wait for its end.
----@return { status: integer, signal: integer, head: string, tail: string, bytes: integer }
+---@return { status: integer, signal: integer, head: string, tail: string, bytes: integer }  status -1: its keeper was killed by `signal`
 function Command:wait()
   self.exited:await() -- dropped: it is only ever set
   signal_group(self, 9) -- What it left running in its group ends here.
@@ -162,11 +163,8 @@ function Command:wait()
   return { status = self.status, signal = self.signal, head = text_of(self.head), tail = text_of(self.tail), bytes = self.bytes }
 end
 
---- The process id of the command's parent, which is the group's.
+--- The process id of the command's keeper, which is its group's.
 function Command:pid() return self.process:pid() end
-
---- The command's parent: a command that signals its parent must not reach us (c/host/command.c). It stands beside the program.
-local function helper() return (require("shoal.core.node").program():gsub("[^/]*$", "shoal-command")) end
 
 --- Start a command. The caller holds it in a to-be-closed variable.
 ---@param world table
@@ -178,11 +176,9 @@ function command.start(world, guard, options)
     world = world, guard = guard, head = { bytes = 0 }, tail = { bytes = 0 }, bytes = 0, open_pipes = 0, streams = {},
     exited = task.future("command.exit"), output_ended = task.future("command.output"),
   }, Command)
-  local argv = options.argv
   local err, code
-  if not world:simulated() then argv = { helper(), table.unpack(argv) } end
   self.process, err, code = guard:spawn {
-    argv = argv, env = options.env, pipe = { stdout = true, stderr = true },
+    argv = options.argv, env = options.env, pipe = { stdout = true, stderr = true }, keeper = true,
     on_exit = function (status, signal) ended(self, status, signal) end,
   }
   if not self.process then return nil, err, code end

@@ -5,7 +5,8 @@
 ---   RUNNING --------------------> RUNNING ... ---------------------> ENDED ----> on_result (once)
 ---      |  cancel(): TERM, KILL after 2 s, at its deadline at once
 ---      |  timeout_ms: the same, and the result is "failed"
----      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt
+---      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt, and so does a command
+---           whose keeper was killed (exec/command.lua): nobody knows how it ended
 ---
 --- A command harms nothing else: it is a group of its own under the guard, and reading its output is rationed (exec/command.lua).
 local command = require "shoal.run.exec.command"
@@ -60,13 +61,19 @@ local function run_one(self, number)
   })
   if not c then
     local reason = ("the command cannot be started: %s (%s)"):format(err, code)
-    if ITS_OWN[code] and (code == "E2BIG" or self.world:simulated()) then return nil, reason end -- Else shoal-command says it.
+    if ITS_OWN[code] then return nil, reason end
     errors.report("exec.spawn", self.ids, err, code)
     return nil, reason, true
   end
   self.command, self.ids.pid = c, c:pid()
   local run = c:wait()
   self.command = nil
+  if run.status == -1 and not self.ending then
+    local reason = ("the command's keeper was killed by signal %d, by the command itself or by the machine"):format(run.signal)
+    errors.report("exec.child", self.ids, reason)
+    return nil, reason, true
+  end
+  if run.status == -1 then run.status = 0 end -- Our KILL reached the whole group.
   run.run, run.elapsed_ms = ("%s#%d"):format(dispatch.part, number), (self.world:now_ns() - began_ns) // 1000000
   keep(self, run)
   if run.status == 0 and run.signal == 0 then return true end
@@ -137,7 +144,7 @@ end
 --- "running" or "ended".
 function Commands:state() return self.over and "ended" or "running" end
 
---- The process id of the command that runs now, for people and specs; nil between two runs.
+--- The process id of the group of the command that runs now, for people and specs; nil between two runs.
 function Commands:pid() return self.command and self.command:pid() end
 
 local function report_progress(self, interval_ms)

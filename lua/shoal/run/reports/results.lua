@@ -267,22 +267,27 @@ local function answered(self, entry, leader, reply, err, code)
   end
 end
 
+--- One try under way.
+local Try = {
+  __close = function (try)
+    local queue = try.leader.queue
+    queue.sending, queue.sending_bytes = queue.sending - 1, queue.sending_bytes - try.bytes
+    if not try.ended then send_later(try.results, try.entry) end -- It raised, or its task was cancelled.
+    pump(try.results, try.leader)
+  end,
+}
+
 --- A task: one try.
 function send(self, entry)
-  local leader, record, bytes = entry.leader, entry.record, entry.bytes
-  local queue, ended = leader.queue, false
-  local free <close> = setmetatable({}, { __close = function ()
-    queue.sending, queue.sending_bytes = queue.sending - 1, queue.sending_bytes - bytes
-    if not ended then send_later(self, entry) end -- It raised, or its task was cancelled.
-    pump(self, leader)
-  end })
+  local leader, record = entry.leader, entry.record
+  local try <close> = setmetatable({ results = self, entry = entry, leader = leader, bytes = entry.bytes, ended = false }, Try)
   entry.tries = entry.tries + 1
   local result = bytes_of(self, entry)
   local reply, err, code = self.node.rpc:peer(leader.address):call("part.result", {
     job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
     state = record.state, reason = record.reason or "", result = result, stats = record.stats,
   }, { timeout_ms = RESULT_MS })
-  ended = true -- From here on the entry may be under way again.
+  try.ended = true -- From here on the entry may be under way again.
   answered(self, entry, leader, reply, err, code)
 end
 
