@@ -1,7 +1,7 @@
 --- Plant a fault in membership, or take one of its rules away: something must fail.
 --
--- `scripts/study mutants [--only=WORD] [--list] [--keep]`. Each mutant is a file of c/core, or of another room by its path, a text that
--- stands there once, and what takes its place; then the programs that must notice, quickest first. All is built in a temporary folder:
+-- `scripts/study mutants [--room=ROOM] [--only=WORD] [--list] [--keep]`; a room is c/ROOM or lua/shoal/ROOM. Each mutant is a file of
+-- c/core, or of another room by its path, a text that stands there once, and what takes its place; then the programs that must notice, quickest first. All is built in a temporary folder:
 -- the unchanged objects once, then for each mutant the changed file and a link. A file of lua/ is changed in a copy of the tree, and its
 -- killers are spec files, with a filter of titles if one is given; so are those of c/host and c/lua, for which the copy is built whole.
 -- One that no longer applies, does not compile or survives is a failure: move it along with the code, or write the spec that is missing.
@@ -303,18 +303,23 @@ local mutants = {
     find = "while (w->told < alive && since(f, w) < limit_ns)", put = "while (w->told < 1 && since(f, w) < limit_ns)" },
 }
 
-for _, subject in ipairs { "net", "world", "host" } do
+for _, subject in ipairs { "net", "world", "host", "base", "run", "job", "tier" } do
   for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end
 end
 
 ---- The workshop: a folder with its own copy of the sources, and objects of them.
 
-local only, list, keep, cost
+--- The room of a mutant: the folder of c/ or lua/shoal/ that its file is in.
+local function room_of(m)
+  return m.file:match "^lua/shoal/([^/]+)/" or m.file:find "/" and m.file:match "^[^/]+" or "core"
+end
+
+local only, room, list, keep, cost
 for _, a in ipairs(arg) do
-  only = a:match "^%-%-only=(.+)$" or only
+  only, room = a:match "^%-%-only=(.+)$" or only, a:match "^%-%-room=(.+)$" or room
   list, keep, cost = list or a == "--list", keep or a == "--keep", cost or a == "--cost=1"
-  if not (a:match "^%-%-only=." or a == "--list" or a == "--keep" or a == "--cost=1") then
-    io.stderr:write("mutants: unknown option ", a, "; there are --only=WORD, --list, --keep, --cost=1\n")
+  if not (a:match "^%-%-only=." or a:match "^%-%-room=." or a == "--list" or a == "--keep" or a == "--cost=1") then
+    io.stderr:write("mutants: unknown option ", a, "; there are --room=ROOM, --only=WORD, --list, --keep, --cost=1\n")
     os.exit(2)
   end
 end
@@ -351,6 +356,10 @@ local function compile(source, object) return run(flags .. source .. " -o " .. o
 
 local function prepare()
   must_run("cp -r c spec lua scripts .busted " .. shop)
+end
+
+--- The objects of all rooms of C without Lua, for the first program that is linked.
+local function make_objects()
   local sources = must_run("cd " .. shop .. " && ls c/core/*.c c/world/*.c c/net/*.c c/drive/*.c")
   local commands = {}
   for source in sources:gmatch "%S+" do
@@ -374,6 +383,7 @@ end
 
 --- The program's own object, once; then a link with this object in place of the one of `source`.
 local function link(program, source, object)
+  if not next(objects) then make_objects() end
   if not built[program] then
     built[program] = shop .. "/" .. program .. ".o"
     local where = program:find "_study$" and "study" or "c"
@@ -396,6 +406,8 @@ local function run_spec(killer, build)
 end
 
 local function try_lua(m, mutated)
+  local good, problem = load(mutated, "@" .. m.file, "t", {})
+  if not good then return nil, "does not compile: " .. problem end
   local path = shop .. "/" .. m.file
   local sound_text = read(path)
   write(path, mutated)
@@ -461,7 +473,7 @@ local function sound(killers)
       local held, said
       if of_lua then held, said = run_spec(killer)
       else held, said = run("timeout 300 " .. link(killer[1]) .. " " .. table.concat(killer, " ", 2)) end
-      local none = not of_lua and not killer[1]:find "_study$" and not said:find "ok "
+      local none = of_lua and held and not said:find "[1-9]%d* success" or not of_lua and not killer[1]:find "_study$" and not said:find "ok "
       sound_ones[key] = none and "has no such behaviour" or not held and "fails without a mutant:\n" .. said or true
     end
     if sound_ones[key] ~= true then return nil, key .. " " .. sound_ones[key] end
@@ -469,22 +481,29 @@ local function sound(killers)
   return true
 end
 
-local short = 0
+local chosen, names = {}, {}
+for _, m in ipairs(mutants) do
+  if names[m.name] then error("mutants: two rows are named " .. m.name) end
+  names[m.name] = true
+  if (not only or m.name:find(only, 1, true)) and (not room or room_of(m) == room) then chosen[#chosen + 1] = m end
+end
+
+local short, in_lua_or_net = 0, 0
 if list then
-  for _, m in ipairs(mutants) do print(m.name, m.file) end
+  for _, m in ipairs(chosen) do print(m.name, m.file) end
   os.exit(0)
 end
 prepare()
-for _, m in ipairs(mutants) do
-  if not only or m.name:find(only, 1, true) then
-    local killer, why = sound(m.killers)
-    if killer then killer, why = try(m) end
-    if not killer then short = short + 1 end
-    print(("bar mutant_%s %d want <= 0 %s  %s"):format(m.name, killer and 0 or 1, killer and "ok" or "short",
-      killer and "killed by " .. killer or why))
-    io.stdout:flush()
-  end
+for _, m in ipairs(chosen) do
+  local killer, why = sound(m.killers)
+  if killer then killer, why = try(m) end
+  if not killer then short = short + 1 end
+  if m.file:find "^lua/" or m.file:find "^net/" then in_lua_or_net = in_lua_or_net + 1 end
+  print(("bar mutant_%s %d want <= 0 %s  %s"):format(m.name, killer and 0 or 1, killer and "ok" or "short",
+    killer and "killed by " .. killer or why))
+  io.stdout:flush()
 end
+print(("%d mutants, %d of them in lua/ and c/net; %d killed, %d short"):format(#chosen, in_lua_or_net, #chosen - short, short))
 if cost then
   local function instructions(members, crashes)
     local _, output = run(("valgrind --tool=callgrind --callgrind-out-file=/dev/null %s --n=%d --seeds=1 --crashes=%d")
