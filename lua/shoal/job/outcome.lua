@@ -248,6 +248,12 @@ local function compact(entry, order, states, head)
   return result
 end
 
+--- A record within its share of the bytes; where that is less than any record can be cut to, its counts.
+local function within(record, share)
+  if not share then return record end
+  return share < stats.FIT_LEAST and stats.only_counts(record) or stats.fit(record, share)
+end
+
 --- All of it, with `share` bytes for each record of detail (nil: as it is).
 local function build(entry, order, states, head, share)
   local result = {}
@@ -256,8 +262,7 @@ local function build(entry, order, states, head, share)
   local count, last = 0, nil
   result.workflows = {}
   for _, name in ipairs(order) do
-    local record = record_of(entry.work[name])
-    if share then record = stats.fit(record, share) end
+    local record = within(record_of(entry.work[name]), share)
     if entry.upstream or #order > 1 then all:add(record) end
     count, last = count + 1, record
     if not entry.upstream then
@@ -268,7 +273,7 @@ local function build(entry, order, states, head, share)
     result.stats, result.workflows = count == 1 and last or all:record(), nil
   else
     local record = count == 1 and last or all:record()
-    result.stats = summary(share and stats.fit(record, share) or record)
+    result.stats = summary(within(record, share))
   end
   return result
 end
@@ -293,15 +298,15 @@ function outcome.result(o)
     if #bytes <= COMPACT_MAX then return bytes end
   end
   bytes = outcome.encode(build(entry, o.order, o.states, head))
-  local share = budget // (2 * (#o.order + 1))
-  while #bytes > budget and share >= 64 do
+  local share = math.max(stats.FIT_LEAST, budget // (2 * (#o.order + 1)))
+  while #bytes > budget and share > 0 do
     head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(#bytes, budget)
     while #head.attempts > 100 do
       head.attempts[#head.attempts] = nil
       head.left_out = (head.left_out or 0) + 1
     end
     bytes = outcome.encode(build(entry, o.order, o.states, head, share))
-    share = share // 2
+    share = share > stats.FIT_LEAST and math.max(stats.FIT_LEAST, share // 2) or 0
   end
   if #bytes > budget then return outcome.small(entry, o.state, o.reason, o.node, o.elapsed_ms, "its result was too large") end
   return bytes

@@ -35,7 +35,7 @@ local stats = {
   COMMANDS_MAX = merge.COMMANDS_MAX, OUTPUT_MAX = merge.OUTPUT_MAX, PART_MAX = fit.PART_MAX, FIT_LEAST = fit.LEAST,
   INCIDENTS_MAX = check.INCIDENTS_MAX, ATTEMPTS_MAX = check.ATTEMPTS_MAX, RESULT_MAX = check.RESULT_MAX,
   recorder = recorder.new, check = check.record, readable = check.result, accumulator = merge.new, of_bytes = merge.of_bytes,
-  fit = fit.record, pack = fit.pack, trim = fit.trim, short = names.short,
+  fit = fit.record, only_counts = fit.counts, pack = fit.pack, trim = fit.trim, short = names.short,
 }
 
 local NS_PER_MS = 1000000

@@ -173,6 +173,18 @@ function fit.record(record, max_bytes)
   return only_counts(out)
 end
 
+--- What is left of a record when it is cut to the last: its counts.
+---@param record table
+---@return table record
+function fit.counts(record)
+  local out = copied(record)
+  cut_histograms(out)
+  cut_output(out, 0)
+  cut_commands(out, 0)
+  cut_names(out, 0)
+  return only_counts(out)
+end
+
 --- The record with its commands' output cut, evenly, so that all of it has at most so many bytes.
 ---@param record table
 ---@param max_bytes integer
