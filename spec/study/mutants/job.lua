@@ -254,7 +254,9 @@ return {
   { name = "a_failure_wins_over_the_cancel", file = "lua/shoal/job/outcome.lua", killers = { outcome "one asked for" },
     find = '  if entry.state == "cancelling" then return entry.ends_as, entry.reason end\n', put = "" },
   { name = "a_result_has_no_budget", file = "lua/shoal/job/outcome.lua", killers = { outcome "budget" },
-    find = "while #bytes > budget and share >= 64 do", put = "while #bytes > budget and share < 0 do" },
+    find = "while #bytes > budget and share > 0 do", put = "while #bytes > budget and share < 0 do" },
+  { name = "many_workflows_have_no_share_of_the_bytes", file = "lua/shoal/job/outcome.lua", killers = { outcome "budget" },
+    find = "return share < stats.FIT_LEAST and stats.only_counts(record) or stats.fit(record, share)", put = "return stats.fit(record, share)" },
   { name = "parts_are_named_without_bound", file = "lua/shoal/job/outcome.lua", killers = { outcome "names at most" },
     find = "if #out >= PARTS_MAX then", put = "if #out < 0 then" },
   -- feed

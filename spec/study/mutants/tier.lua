@@ -61,7 +61,7 @@ return {
     find = "      task.yield()\n", put = "" },
   { name = "a_snapshot_of_any_size", file = "lua/shoal/tier/segments.lua", killers = { tier "could not be read again" },
     find = "      if length > SNAPSHOT_MAX then", put = "      if length < 0 then" },
-  { name = "a_second_rotation_takes_the_old_logs_place", file = "lua/shoal/tier/segments.lua", killers = { tier "tries a snapshot again" },
+  { name = "a_second_rotation_beside_the_first", file = "lua/shoal/tier/segments.lua", killers = { tier "one next log at a time" },
     find = '  if self.state ~= "resting" then return end\n  local tier', put = "  if self.closed then return end\n  local tier" },
   -- record
   { name = "a_records_head_is_not_checked", file = "lua/shoal/tier/record.lua", killers = { record "flipped bit" },
