@@ -77,6 +77,32 @@ describe("what a leader answers:", function ()
     assert.same({ { "result", "status" }, "completed" }, { kinds, state })
   end)
 
+  it("F28: a job that a policy does not accept is refused; by a young leader, which may not know all executors yet, for now only", function ()
+    local c <close> = simcluster.new {}
+    local codes = c:on(c.managers[1], [[ local spec = ...
+      local lead, task = state.lead, require "shoal.task"
+      lead.options.placement.accepts = function () return nil, "nobody can run this" end
+      local codes = {}
+      for i, age_ms in ipairs { 0, 3 * node.config.heartbeat_ms - 1, 3 * node.config.heartbeat_ms } do
+        lead.led_ms = task.now_ms() - age_ms
+        codes[i] = select(3, lead:submit { key = "k", spec = spec })
+      end
+      return codes ]], c:job { one = { work = "one 20" } })
+    assert.same({ "NOT_READY", "NOT_READY", "CONFIG" }, codes)
+  end)
+
+  it("F65: levels of progress by how full the second was, each from its bound on", function ()
+    local c <close> = simcluster.new { set_manager = { progress_per_s = 100 } }
+    local levels = c:on(c.managers[1], [[ local levels = {}
+      for i, seen in ipairs { 69, 70, 84, 85, 94, 95, 1000, 0 } do
+        state.lead.progress_seen = seen
+        state.lead:measure()
+        levels[i] = state.lead.progress_level
+      end
+      return levels ]])
+    assert.same({ "none", "throttle", "throttle", "batch", "batch", "reject", "reject", "none" }, levels)
+  end)
+
   it("F48: a gap in a job's events is an incident at the client, and taken for no event", function ()
     local c <close> = simcluster.new {}
     local m = c.managers[1]
@@ -131,6 +157,17 @@ describe("whom a leader cancels:", function ()
     assert.equal(0, c:on(m, "return state.lead.ledger:load 'w-a1'"))
   end)
 
+  it("F62: an attempt whose cancel was answered, and that has no end, is lost half a minute later", function ()
+    local c <close> = simcluster.new {}
+    local id = submitted(c, c:job { one = { work = "one 200000" } })
+    c:run(500)
+    c:on(c.workers[1], [[ node.rpc.handlers["part.cancel"] = function () return { state = "cancelling" } end ]])
+    local began = c.s:now_ms()
+    c:on(c.client, "return state.client:cancel(...)", id)
+    assert.same({ "lost" }, states(ended(c, id, "cancelled", 40000)))
+    assert.is_true(c.s:now_ms() - began >= 30000)
+  end)
+
   --- Have the leader compare what it believes with these parts of w-a1; the fences it cancels there, and the states of the job's attempts.
   local function compared(c, id, parts)
     return c:on(c.managers[1], [[ local id, parts = ...
@@ -166,6 +203,77 @@ describe("whom a leader cancels:", function ()
 end)
 
 describe("where a leader places:", function ()
+  it("F36: parts that fit are placed at once, evenly, each with what the others of the round took in mind", function ()
+    local c <close> = simcluster.new { workers = 2, set_worker = { cores = 4 } }
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 1500", parts = 6 } })
+    c:run(400)
+    local fences, loads = c:on(m, [[ local fences = {}
+      for _, part in pairs(state.lead.ledger.runs[...].parts) do fences[part.fence] = true end
+      local count = 0
+      for _ in pairs(fences) do count = count + 1 end
+      return count, { state.lead.ledger:load "w-a1", state.lead.ledger:load "w-a2" } ]], id)
+    assert.same({ 1, { 3, 3 } }, { fences, loads })
+    ended(c, id, "completed")
+    c:rest()
+  end)
+
+  it("F31: nothing is sent to one that just went, though its parts are not settled yet", function ()
+    local c <close> = simcluster.new { set_worker = { cores = 2 } }
+    local m, w = c.managers[1], c.workers[1]
+    local held = submitted(c, c:job { one = { work = "held 60000", retries = 0 } })
+    c:run(500)
+    c:on(w, [[ local real = node.rpc.handlers["part.dispatch"]
+      node.rpc.handlers["part.dispatch"] = function (body, peer)
+        node.spec_dispatched = (node.spec_dispatched or 0) + 1
+        return real(body, peer)
+      end ]])
+    c.s:disk(m, { sync_ms = 800 })
+    c:on(c.client, [[ local spec = ...
+      node.scope:spawn("spec.submit", {}, function () state.client:submit(spec, "k") end) ]], c:job { two = { work = "two 50" } })
+    c:run(100) -- The placement is on its way to the disk.
+    c:on(m, "node.script.members = nil state.lead:gone('w-a1', 'it went')")
+    c:run(2500)
+    assert.is_nil(c:on(w, "return node.spec_dispatched"))
+    c.s:disk(m)
+    ended(c, held, "failed")
+  end)
+
+  it("F38: a tier below may use the executions that are left, no more", function ()
+    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" } }
+    local g = c.gates[1]
+    c:on(g, "state.lead.options.retry.again = function () return true end")
+    for _, m in ipairs(c.managers) do
+      c:on(m, [[ local real = node.rpc.handlers["part.dispatch"]
+        node.rpc.handlers["part.dispatch"] = function (body, peer)
+          node.spec_bodies = node.spec_bodies or {}
+          node.spec_bodies[#node.spec_bodies + 1] = body
+          return real(body, peer)
+        end ]])
+    end
+    local id = submitted(c, c:job { one = { work = "one 3000", retries = 2 } })
+    c:run(1000)
+    local function retries()
+      local out = {}
+      for _, m in ipairs(c.managers) do
+        for _, n in ipairs(c:on(m, [[ local out = {}
+          for i, body in ipairs(node.spec_bodies or {}) do out[i] = require("shoal.core.msgpack").unpack(body.share).retries end
+          return out ]])) do out[#out + 1] = n end
+      end
+      table.sort(out)
+      return out
+    end
+    assert.same({ 2 }, retries())
+    c.parted = true
+    c:on(g, [[ local id = ...
+      local part
+      for name, p in pairs(state.lead.ledger.runs[id].parts) do if p.state == "dispatched" then part = p end end
+      assert(state.lead:result { job = id, workflow = "one", part = part.part, attempt = part.attempt, fence = part.fence, state = "failed",
+        reason = "twice", stats = { executions = 2 }, result = require("shoal.core.msgpack").pack {} }) ]], id)
+    c:run(1000)
+    assert.same({ 0, 2 }, retries())
+  end)
+
   it("F35: a policy that chooses one that is full is waited with, and the tier hears nothing of it", function ()
     local c <close> = simcluster.new { workers = 2, set_worker = { cores = 1 } }
     local m = c.managers[1]

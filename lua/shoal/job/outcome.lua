@@ -299,14 +299,14 @@ function outcome.result(o)
   end
   bytes = outcome.encode(build(entry, o.order, o.states, head))
   local share = math.max(stats.FIT_LEAST, budget // (2 * (#o.order + 1)))
-  while #bytes > budget and share > 0 do
+  while #bytes > budget and share do
     head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(#bytes, budget)
     while #head.attempts > 100 do
       head.attempts[#head.attempts] = nil
       head.left_out = (head.left_out or 0) + 1
     end
     bytes = outcome.encode(build(entry, o.order, o.states, head, share))
-    share = share > stats.FIT_LEAST and math.max(stats.FIT_LEAST, share // 2) or 0
+    share = share > stats.FIT_LEAST and math.max(stats.FIT_LEAST, share // 2) or share > 0 and 0 or nil -- 0: counts alone.
   end
   if #bytes > budget then return outcome.small(entry, o.state, o.reason, o.node, o.elapsed_ms, "its result was too large") end
   return bytes
