@@ -182,7 +182,7 @@ return {
     find = "if item.seq <= a.seq then return true end", put = "" },
   { name = "progress_of_another_fence_counts", file = "lua/shoal/job/attempts.lua", killers = { families "F44: progress that is old" },
     find = "if not a or a.fence ~= item.fence then return false end", put = "if not a then return false end" },
-  { name = "each_tier_has_its_own_retries", file = "lua/shoal/job/attempts.lua", killers = { lead "executions are left" },
+  { name = "each_tier_has_its_own_retries", file = "lua/shoal/job/attempts.lua", killers = { lead "executions that are left" },
     find = "share.retries = math.max(0, part.retries - part.executions)", put = "share.retries = part.retries" },
   { name = "what_never_ran_was_lost", file = "lua/shoal/job/attempts.lua", killers = { effects "nobody who went" },
     find = 'local never_ran = NEVER_TAKEN[code] or code == "OVERLOADED" and not unsure', put = "local never_ran = false" },
