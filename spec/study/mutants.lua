@@ -303,7 +303,7 @@ local mutants = {
     find = "while (w->told < alive && since(f, w) < limit_ns)", put = "while (w->told < 1 && since(f, w) < limit_ns)" },
 }
 
-for _, subject in ipairs { "net", "world", "host", "base", "run", "job", "tier" } do
+for _, subject in ipairs { "net", "world", "host", "base", "member", "run", "job", "tier" } do
   for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end
 end
 

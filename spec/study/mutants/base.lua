@@ -237,7 +237,7 @@ return {
     find = "      self.is_taken = false -- A failure", put = "      -- A failure" },
   { name = "a_future_is_taken_twice", file = "lua/shoal/base/task/future.lua", killers = { task() },
     find = "if self.taker or self.continue then error", put = "if self.taker == 0 then error" },
-  { name = "equal_deadlines_in_any_order", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },
+  { name = "equal_sleepers_in_any_order", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },
     find = "return a.due_seq < b.due_seq", put = "return a.due_seq > b.due_seq" },
   { name = "the_later_sleeper_wakes_first", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },
     find = "if x ~= y then return x < y end", put = "if x ~= y then return x > y end" },

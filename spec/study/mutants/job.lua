@@ -7,6 +7,7 @@ local function job(title) return { "spec/lua/job_spec.lua", title } end
 local function messages(title) return { "spec/lua/messages_spec.lua", title } end
 local function ack(title) return { "spec/lua/ack_spec.lua", title } end
 local function lead(title) return { "spec/sim/lead_spec.lua", title } end
+local function leadership(title) return { "spec/sim/leadership_spec.lua", title } end
 local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
@@ -148,6 +149,35 @@ return {
     find = "  replay.feed:go_on((self.fence << 20) + REPLAY_FROM)\n", put = "" },
   { name = "an_attempt_given_up_runs_on", file = "lua/shoal/job/lead.lua", killers = { faults "says nothing of a part" },
     find = 'if fact.still_there and executor and executor.state ~= "down" then', put = "if fact.still_there == 0 then" },
+  -- leaderships
+  { name = "a_lost_leadership_keeps_its_runs", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
+    find = "  self.runs, self.old_feeds = {}, {}\n", put = "" },
+  { name = "a_lost_leadership_keeps_its_tasks", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
+    find = "  self.fence = 0\n  self.term:close()\n", put = "  self.fence = 0\n" },
+  { name = "a_lost_leadership_still_leads", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
+    find = "  self.fence = 0\n  self.term:close()\n", put = "  self.term:close()\n" },
+  { name = "the_wall_clock_is_the_tiers", file = "lua/shoal/job/lead.lua", killers = { leadership "its clock goes on" },
+    find = "self.base_ms = math.max(self.ledger.clock_ms, ", put = "self.base_ms = math.max(0, " },
+  { name = "a_known_key_needs_room", file = "lua/shoal/job/taking.lua", killers = { leadership "a key that is known" },
+    find = "    if asked then return { job = asked.job, duplicate = true } end\n", put = "" },
+  { name = "what_found_no_room_at_apply_is_forgotten", file = "lua/shoal/job/lead.lua", killers = { leadership "could not place at apply" },
+    find = 'if self.runs[fact.run] and part and part.state == "pending" then self.placing:again(fact.run, part) end', put = "" },
+  { name = "a_full_tier_fails_the_run", file = "lua/shoal/job/driver.lua", killers = { leadership "a finish that a full tier refuses" },
+    find = "  if GOING_ON[code] then", put = '  if code == "CLOSED" then' },
+  { name = "an_older_leader_of_the_gates_is_taken", file = "lua/shoal/job/dc.lua", killers = { leadership "no older leader" },
+    find = "if known and body.fence < known.fence and body.node ~= known.node then", put = "if known and body.fence < 0 then" },
+  { name = "what_is_being_sent_is_missing", file = "lua/shoal/job/attempts.lua", killers = { leadership "not taken for missing" },
+    find = 'elseif a.state ~= "sending" then', put = "else" },
+  { name = "a_failed_part_is_retried_unasked", file = "lua/shoal/job/hearing.lua", killers = { effects "B10" },
+    find = 'retry = body.state == "failed" and self:again(run, part, "failed"),', put = 'retry = body.state == "failed",' },
+  { name = "a_policys_answer_of_any_type_is_yes", file = "lua/shoal/job/lead.lua", killers = { effects "B10" },
+    find = 'ids = { job = run.job, part = part.part }, check = is_boolean,', put = "ids = { job = run.job, part = part.part }," },
+  { name = "a_hold_has_no_most", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
+    find = "hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end", put = "hold_ms = HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16) end" },
+  { name = "a_part_does_not_wait_for_its_datacenter", file = "lua/shoal/job/placing.lua", killers = { families "F28, F74: a gate that restarts waits" },
+    find = "  if home and run.again and not round.byname[home] and lead:young() then return nil end\n", put = "" },
+  { name = "what_an_executor_runs_is_not_looked_at", file = "lua/shoal/job/hearing.lua", killers = { faults "F73: a manager that is told to stop" },
+    find = "        self.attempts:reconcile(e, reply.parts)\n", put = "" },
   -- executors
   { name = "a_move_is_the_same_answerer", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
     find = "local other = e.address ~= address or ", put = "local other = " },
