@@ -151,7 +151,7 @@ return {
     find = 'if fact.still_there and executor and executor.state ~= "down" then', put = "if fact.still_there == 0 then" },
   -- leaderships
   { name = "a_lost_leadership_keeps_its_runs", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
-    find = "  self.runs, self.old_feeds = {}, {}\n", put = "" },
+    find = "  self.runs, self.old_feeds, self.forgetting, self.watching = {}, {}, {}, { count = 0 }\n", put = "" },
   { name = "a_lost_leadership_keeps_its_tasks", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
     find = "  self.fence = 0\n  self.term:close()\n", put = "  self.fence = 0\n" },
   { name = "a_lost_leadership_still_leads", file = "lua/shoal/job/lead.lua", killers = { leadership "takes down all" },
