@@ -231,7 +231,8 @@ describe("ledger", function ()
     local d = place(run, "w/1", "x")[1]
     local before = bytes_of(l:snapshot())
     local command = { kind = "ended", run = run, part = "w/1", fence = d.fence, state = "completed", progress = { requests = 7 },
-      result = msgpack.pack { stats = { counts = { requests = 7 } }, incidents = { { id = "i", node = "n", site = "s", level = "error", message = "m" } } } }
+      result = msgpack.pack { stats = { counts = { requests = 7 } },
+        incidents = { { id = "i", node = "n", site = "s", level = "error", message = "m" } } } }
     local after = l:preview(command)
     assert.same({ "completed", 10, 2 }, { after.parts["w/1"].state, after.parts["w/1"].counts.requests, #after.attempts })
     assert.equal(before, bytes_of(l:snapshot()))

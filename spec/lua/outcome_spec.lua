@@ -48,7 +48,7 @@ describe("outcome", function ()
     return e
   end
 
-  it("F52: too many failed requests fail a workflow, beyond its share of them and not at it, and only where its parts are the whole", function ()
+  it("F52: too many failed requests fail a workflow, beyond their share and not at it, and only where its parts are the whole", function ()
     local workflow = { after = {}, max_failed_share = 0.1 }
     local function state(requests, errors, more)
       local e = entry(more)

@@ -26,7 +26,7 @@ describe("a leadership:", function ()
     assert.is_true(c:ask(m, "tasks") > idle)
     c.parted = true
     c.s:disk(m, { fail_sync = "EIO" })
-    c:on(m, "node.scope:spawn('spec.cancel', {}, function () state.lead:cancel('none', 'x') state.lead:propose { kind = 'forget', runs = {} } end)")
+    c:on(m, "node.scope:spawn('spec.propose', {}, function () state.lead:propose { kind = 'forget', runs = {} } end)")
     c:run(1000)
     local look = c:on(m, [[ local l, codes = state.lead, {}
       codes[1] = select(3, l:submit { key = "k", spec = ... })
@@ -104,7 +104,9 @@ describe("a leadership:", function ()
   it("F10: a manager takes no older leader of the gates for the one that it knows", function ()
     local c <close> = simcluster.new { gates = 1 }
     local codes = c:on(c.managers[1], [[ local fence = state.heart.fences.gates.fence
-      local function lead(name, n) return select(3, state.heart:lead({ tier = "gates", node = name, address = "x", fence = n }, state.lead)) or "ok" end
+      local function lead(name, n)
+        return select(3, state.heart:lead({ tier = "gates", node = name, address = "x", fence = n }, state.lead)) or "ok"
+      end
       return { lead("g9", fence - 1), lead("g1", fence - 1), lead("g9", fence + 5), lead("g1", fence + 4), lead("g1", fence + 6) } ]])
     assert.same({ "STALE", "ok", "ok", "STALE", "ok" }, codes)
   end)

@@ -11,7 +11,6 @@ local function leadership(title) return { "spec/sim/leadership_spec.lua", title 
 local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
-local function deaths(title) return { "spec/sim/deaths_spec.lua", title } end
 
 return {
   -- ledger
@@ -102,10 +101,12 @@ return {
   { name = "a_result_is_not_judged", file = "lua/shoal/job/hearing.lua", killers = { effects "B4" },
     find = "if not readable then", put = "if readable == 0 then" },
   { name = "a_result_of_no_job_is_accepted", file = "lua/shoal/job/hearing.lua", killers = { lead "of no job" },
-    find = "if not key then return { accepted = false, stale = true } end", put = "if not key then return { accepted = true, stale = true } end" },
+    find = "if not key then return { accepted = false, stale = true } end",
+    put = "if not key then return { accepted = true, stale = true } end" },
   { name = "a_result_of_no_attempt_is_not_stale", file = "lua/shoal/job/hearing.lua", killers = { families "F51: results that come twice" },
     find = "then return { accepted = true, stale = true } end", put = "then return { accepted = true, stale = false } end" },
-  { name = "work_that_a_stopping_worker_gives_back_is_cancelled", file = "lua/shoal/job/hearing.lua", killers = { faults "F73: a worker that is told to stop" },
+  { name = "work_that_a_stopping_worker_gives_back_is_cancelled", file = "lua/shoal/job/hearing.lua",
+    killers = { faults "F73: a worker that is told to stop" },
     find = ' or body.state == "cancelled" and entry.state == "running" then', put = " then" },
   { name = "jobs_without_bound", file = "lua/shoal/job/taking.lua", killers = { effects "F05: takes so many jobs" },
     find = "self.ledger.live >= limits.runs or ", put = "" },
@@ -173,10 +174,13 @@ return {
   { name = "a_policys_answer_of_any_type_is_yes", file = "lua/shoal/job/lead.lua", killers = { effects "B10" },
     find = 'ids = { job = run.job, part = part.part }, check = is_boolean,', put = "ids = { job = run.job, part = part.part }," },
   { name = "a_hold_has_no_most", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
-    find = "hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end", put = "hold_ms = HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16) end" },
-  { name = "a_part_does_not_wait_for_its_datacenter", file = "lua/shoal/job/placing.lua", killers = { families "F28, F74: a gate that restarts waits" },
+    find = "hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end",
+    put = "hold_ms = HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16) end" },
+  { name = "a_part_does_not_wait_for_its_datacenter", file = "lua/shoal/job/placing.lua",
+    killers = { families "F28, F74: a gate that restarts waits" },
     find = "  if home and run.again and not round.byname[home] and lead:young() then return nil end\n", put = "" },
-  { name = "what_an_executor_runs_is_not_looked_at", file = "lua/shoal/job/hearing.lua", killers = { faults "F73: a manager that is told to stop" },
+  { name = "what_an_executor_runs_is_not_looked_at", file = "lua/shoal/job/hearing.lua",
+    killers = { faults "F73: a manager that is told to stop" },
     find = "        self.attempts:reconcile(e, reply.parts)\n", put = "" },
   -- executors
   { name = "a_move_is_the_same_answerer", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
@@ -221,7 +225,8 @@ return {
   { name = "what_is_not_running_there_is_waited_for", file = "lua/shoal/job/attempts.lua", killers = { lead "not running where" },
     find = 'elseif state == "unknown" then', put = 'elseif state == "gone" then' },
   { name = "a_loss_that_met_a_full_tier_is_not_tried_again", file = "lua/shoal/job/attempts.lua", killers = { effects "meets a full tier" },
-    find = "if next(self.doomed) and not bury(self) then due_ms = now + RETRY_MS end", put = "if next(self.doomed) and not bury(self) then self.doomed = {} end" },
+    find = "if next(self.doomed) and not bury(self) then due_ms = now + RETRY_MS end",
+    put = "if next(self.doomed) and not bury(self) then self.doomed = {} end" },
   { name = "a_settled_executor_is_kept", file = "lua/shoal/job/attempts.lua", killers = { families "F11, F42: a dead worker" },
     find = "then lead.executors:remove(name) end", put = "then name = e end" },
   -- placing
@@ -241,7 +246,8 @@ return {
     find = "local good, problem = outcome.shares(workflow, answer)", put = "local good, problem = true, nil" },
   { name = "a_young_leader_cuts_at_once", file = "lua/shoal/job/placing.lua", killers = { families "splits nothing among" },
     find = "if run.again and lead:young() then return nil end", put = "" },
-  { name = "what_a_full_tier_refused_is_not_put_back", file = "lua/shoal/job/placing.lua", killers = { lead "placement that a full tier refuses" },
+  { name = "what_a_full_tier_refused_is_not_put_back", file = "lua/shoal/job/placing.lua",
+    killers = { lead "placement that a full tier refuses" },
     find = 'if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end', put = "" },
   { name = "any_name_is_an_executor", file = "lua/shoal/job/placing.lua", killers = { faults "L2" },
     find = 'type(answer) == "string" and round.byname[answer] ~= nil,', put = 'type(answer) == "string",' },
@@ -281,7 +287,8 @@ return {
   { name = "a_result_has_no_budget", file = "lua/shoal/job/outcome.lua", killers = { outcome "budget" },
     find = "while #bytes > budget and share do", put = "while #bytes > budget and share == 1 do" },
   { name = "many_workflows_have_no_share_of_the_bytes", file = "lua/shoal/job/outcome.lua", killers = { outcome "256 workflows" },
-    find = "return share < stats.FIT_LEAST and stats.only_counts(record) or stats.fit(record, share)", put = "return stats.fit(record, share)" },
+    find = "return share < stats.FIT_LEAST and stats.only_counts(record) or stats.fit(record, share)",
+    put = "return stats.fit(record, share)" },
   { name = "parts_are_named_without_bound", file = "lua/shoal/job/outcome.lua", killers = { outcome "names at most" },
     find = "if #out >= PARTS_MAX then", put = "if #out < 0 then" },
   -- feed
@@ -321,7 +328,8 @@ return {
   -- client
   { name = "a_refusal_for_good_is_tried_again", file = "lua/shoal/job/client.lua", killers = { faults "F61: what no retry can mend" },
     find = "    if not AGAIN[code] then return nil, err, code end\n", put = "" },
-  { name = "a_leader_that_is_not_ready_is_not_waited_for", file = "lua/shoal/job/client.lua", killers = { families "the moment a gate is back" },
+  { name = "a_leader_that_is_not_ready_is_not_waited_for", file = "lua/shoal/job/client.lua",
+    killers = { families "the moment a gate is back" },
     find = 'NOT_READY = true, EHOSTUNREACH', put = "EHOSTUNREACH" },
   { name = "a_gap_in_the_events_is_taken", file = "lua/shoal/job/client.lua", killers = { lead "a gap" },
     find = "if j.seq > 0 and body.seq > j.seq + 1 and", put = "if j.seq < 0 and" },
@@ -364,7 +372,8 @@ return {
     find = "if expected and not handles[name] then", put = "if expected and handles == nil then" },
   { name = "a_role_sends_what_is_not_its_own", file = "lua/shoal/wire/messages.lua", killers = { messages "every problem" },
     find = 'if known(name, "sends") and not any_of(by_name[name].from, mine) then', put = 'if not known(name, "sends") then' },
-  { name = "a_push_that_nobody_asked_for_must_be_handled", file = "lua/shoal/wire/messages.lua", killers = { messages "only where it was asked" },
+  { name = "a_push_that_nobody_asked_for_must_be_handled", file = "lua/shoal/wire/messages.lua",
+    killers = { messages "only where it was asked" },
     find = "and (not message.asked_by or any_of(message.asked_by, sends))", put = "" },
   { name = "a_large_ack_is_read", file = "lua/shoal/wire/ack.lua", killers = { ack "says what is wrong" },
     find = "if #bytes > ack.max_bytes then", put = "if #bytes < 0 then" },
