@@ -291,6 +291,16 @@ describe("what a child says", function ()
     assert.equal("completed", verdict(result { incidents = incident { id = 5 } }).state)
   end)
 
+  it("is its first result, whatever follows", function ()
+    local processes, results = fake_process.into(world), {}
+    assert(runner.start(world, task.scope("spec"), dispatch(SCRIPT), nil, function (r) results[#results + 1] = r end))
+    processes[1]:say(1, frames.encode(result {}))
+    processes[1]:say(1, frames.encode(result { state = "failed", reason = "after all" }))
+    processes[1]:exit(0)
+    world:run(1)
+    assert.same({ 1, "completed" }, { #results, results[1].state })
+  end)
+
   it("is garbage when anything of it is not", function ()
     local many = {}
     for n = 1, stats.INCIDENTS_MAX + 1 do many[n] = INCIDENT end
