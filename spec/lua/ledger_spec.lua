@@ -403,7 +403,7 @@ describe("ledger", function ()
   end)
 
   it("F72: a snapshot taken while commands go on holds the instant at which it began", function ()
-    local runs = varied()
+    local runs, uncut = varied(), job "uncut"
     local whole = bytes_of(l:snapshot())
     local make, pieces = l:snapshot(), {}
     local at = index
@@ -412,6 +412,8 @@ describe("ledger", function ()
     commit { kind = "finish", run = runs[1], state = "cancelled", result = "later", gave_up = true } -- Changed once more.
     commit { kind = "forget", runs = { { run = runs[5], index = l:run(runs[5]).index } } }
     commit { kind = "cancel", run = (job "new"), reason = "at once", state = "cancelled" }
+    cut(uncut, { "w/1", "w/2" })
+    place(uncut, "w/1", "x")
     for piece in make do pieces[#pieces + 1] = piece end
     local one, two = ledger.new(), ledger.new()
     one:restore(whole)
