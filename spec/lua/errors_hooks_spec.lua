@@ -245,4 +245,19 @@ describe("errors: hooks and must-deliver", function ()
       assert.equal(1, n)
     end)
   end)
+
+  it("what is put off comes in the order of its time, and among equals in that in which it was put off", function ()
+    local agenda, came = require "shoal.base.errors.agenda", {}
+    local a = agenda.new(world, function (entry) came[#came + 1] = entry.name end)
+    local at = world:now_ns()
+    for name, ms in pairs { late = 30, early = 10 } do a:add({ name = name }, at + ms * 1000000) end -- order-free: that is the point
+    for _, name in ipairs { "one", "two" } do a:add({ name = name }, at + 20000000) end
+    world:run(9)
+    assert.same({}, came)
+    world:run(1)
+    assert.same({ "early" }, came)
+    world:run(20)
+    assert.same({ "early", "one", "two", "late" }, came)
+    a:close()
+  end)
 end)

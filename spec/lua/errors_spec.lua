@@ -548,6 +548,16 @@ describe("errors", function ()
       assert.equal("spec.a: raised 1, reported 0, suppressed 0, handled 0, in flight 0", err)
       assert.truthy(errors.summary():find "IS NOT")
       errors.declared("spec.a").reported = 1
+      errors.declared("spec.a").in_flight = 1 -- Begun, and never ended.
+      assert.is_nil((errors.balance()))
+      errors.declared("spec.a").in_flight = 0
+    end)
+
+    it("keeps the ids as they were, however deep the caller's tables are", function ()
+      local ids = { part = { list = { 1, { 2 } } } }
+      errors.report("spec.part", ids, "x")
+      ids.part.list[2][1] = 3
+      assert.same({ list = "[1,[2]]" }, errors.incidents(1)[1].ids.part)
     end)
   end)
 

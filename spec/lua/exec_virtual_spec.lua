@@ -202,6 +202,40 @@ describe("a worker that was not run", function ()
     assert.matches("garbage", results[1].reason)
   end)
 
+  it("F62: kills at the deadline of its cancel; a later cancel brings that nearer, and never puts it off", function ()
+    start()
+    run:cancel("a", 5000)
+    world:run(1000)
+    run:cancel("b", 1000) -- At 2000.
+    run:cancel("c", 60000)
+    run:cancel "d"
+    world:run(999)
+    assert.same({}, processes[1].signals)
+    world:run(1)
+    assert.same({ 9 }, processes[1].signals)
+    processes[1]:exit(0, 9)
+    world:run(1)
+    assert.same({ "cancelled", true }, { results[1].state, results[1].reason:find("^a ") ~= nil })
+  end)
+
+  it("F62: the same of a command, and no run of it begins after that", function ()
+    start(nil, { command = { "true" }, parts = 3, env = {} })
+    run:cancel("a", 1500)
+    assert.same({ 15 }, processes[1].signals)
+    world:run(100)
+    run:cancel("b", 400) -- At 500.
+    run:cancel("c", 60000)
+    world:run(399)
+    assert.same({ 15 }, processes[1].signals)
+    world:run(1)
+    assert.same({ 15, 9 }, processes[1].signals)
+    start(nil, { command = { "true" }, parts = 3, env = {} })
+    run:cancel("a", 1500)
+    processes[1]:exit(0)
+    world:run(3000)
+    assert.same({ 1, "cancelled" }, { #processes, results[1].state })
+  end)
+
   it("closes all of an attempt when it has ended", function ()
     local before = world.open
     start { timeout_ms = 1000 }
@@ -255,6 +289,16 @@ describe("what a child says", function ()
     assert.equal("completed", r.state)
     assert.equal("n-1", r.incidents[1].id)
     assert.equal("completed", verdict(result { incidents = incident { id = 5 } }).state)
+  end)
+
+  it("is its first result, whatever follows", function ()
+    local processes, results = fake_process.into(world), {}
+    assert(runner.start(world, task.scope("spec"), dispatch(SCRIPT), nil, function (r) results[#results + 1] = r end))
+    processes[1]:say(1, frames.encode(result {}))
+    processes[1]:say(1, frames.encode(result { state = "failed", reason = "after all" }))
+    processes[1]:exit(0)
+    world:run(1)
+    assert.same({ 1, "completed" }, { #results, results[1].state })
   end)
 
   it("is garbage when anything of it is not", function ()

@@ -171,6 +171,11 @@ describe("its mistakes", function ()
     ["return { name = 'n', workflows = { w = { command = 'true', max_failed_share = 0.5 } } }"] = "max_failed_share: unknown option",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', vus = 2, parts = 3 } } }"] = "parts: 3 for 2 vus",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', iterations = 1, duration_ms = 1 } } }"] = "beside iterations",
+    ["return { name = 'n', workflows = { w = { script = 'w.lua', vus = 3, iterations = 2 } } }"] = "iterations: 2 for 3 vus",
+    ["return { name = 'n', workflows = { w = { command = { 'a', nil, 'b' } } } }"] = "command: has a hole",
+    ["return { name = 'n', workflows = { w = { command = 'true', retries = 101 } } }"] = "101 is above 100",
+    ["return { name = 'n', workflows = { w = { command = 'true', parts = 10001 } } }"] = "10001 is above 10000",
+    ["return { name = 'n', workflows = { w = { command = 'true', cores = 1025 } } }"] = "1025 is above 1024",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', timeout_ms = 5, duration_ms = 5 } } }"] = "ends the workflow before",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', vus = 100001 } } }"] = "100001 is above 100000",
     ["return { name = 'n', workflows = { w = { script = '\\27Lua' } } }"] = "cannot read",
@@ -183,6 +188,19 @@ describe("its mistakes", function ()
       assert.matches(found, list[1])
     end)
   end
+
+  it("scripts are limited, each and together", function ()
+    local function script(bytes) return "return {} --" .. ("x"):rep(bytes - 12) end
+    local function job_of(count)
+      local workflows = {}
+      for i = 1, count do workflows[i] = ("w%d = { script = 'w.lua' }"):format(i) end
+      return ("return { name = 'n', workflows = { %s } }"):format(table.concat(workflows, ", "))
+    end
+    local limit = 1024 * 1024
+    assert.is_table(parse(job_of(2), { ["w.lua"] = script(limit) }))
+    assert.matches("w.lua has 1048577 bytes; at most 1048576", problems(job_of(1), { ["w.lua"] = script(limit + 1) })[1])
+    assert.matches("their scripts have 3145728 bytes together; at most 2097152", problems(job_of(3), { ["w.lua"] = script(limit) })[1])
+  end)
 
   it("bytecode is no script", function ()
     local list = problems("return { name = 'n', workflows = { w = { script = 'w.lua' } } }", { ["w.lua"] = string.dump(function () end) })
@@ -286,6 +304,11 @@ describe("a share", function ()
     assert.same({ 1, 500, 4 }, { ready.cores, ready.timeout_ms, ready.work.vus })
     dispatch.timeout_ms = 0
     assert.is_nil(job.read_dispatch(dispatch).timeout_ms)
+
+    assert.equal(0, ready.work.retries) -- As the job says.
+    shares[2].retries = 1 -- What a tier above has left of the executions.
+    dispatch.share = job.pack(shares[2])
+    assert.equal(1, job.read_dispatch(dispatch).work.retries)
 
     dispatch.workflow = "warm"
     assert.matches("the dispatch is of warm, its payload of buy", (select(2, job.of_dispatch(dispatch))))

@@ -134,6 +134,16 @@ describe("ledger", function ()
     assert.same({ 0, 1, 0, 7 }, { work.open, work.completed, work.failed, work.detail:record().counts.requests })
   end)
 
+  it("F21: loses no attempt for what is said of an older fence", function ()
+    local run = job()
+    local p = part(run)
+    local one = place(run, "w/1", "x")[1]
+    lose(run, "w/1", one.fence)
+    local two = place(run, "w/1", "y")[1]
+    assert.equal("", kinds(lose(run, "w/1", one.fence)))
+    assert.same({ "dispatched", two.fence, 1 }, { p.state, p.fence, p.executions })
+  end)
+
   it("F63: keeps the first of cancel and completion, whichever it is", function ()
     local run = job()
     assert.equal("cancelling", commit({ kind = "cancel", run = run, reason = "enough", state = "cancelled" }).answer.state)
@@ -184,6 +194,84 @@ describe("ledger", function ()
     assert.same({ "failed", 0 }, { p.state, p.executions })
   end)
 
+  it("ends a part for refusals in a row only", function ()
+    local run = job()
+    part(run, 1)
+    for i = 1, 198 do
+      local d = place(run, "w/1", "x")[1]
+      assert.is_true(lose(run, "w/1", d.fence, { state = i == 99 and "lost" or "refused" })[1].again)
+    end
+    assert.is_true(lose(run, "w/1", place(run, "w/1", "x")[1].fence, { state = "refused" })[1] ~= nil)
+    assert.equal("failed", l.runs[run].parts["w/1"].state)
+  end)
+
+  it("takes an answer that comes with a part only once all its workflows were cut, and nothing is open", function ()
+    local run = job()
+    part(run)
+    local function end_with(workflows)
+      local d = place(run, "w/1", "x")[1]
+      return commit { kind = "ended", run = run, part = "w/1", fence = d.fence, state = "completed", result = result {},
+        finish = { state = "completed", result = "r", workflows = workflows } }
+    end
+    assert.equal("part_ended", kinds(end_with(2)))
+    assert.equal("running", l:run(run).state)
+    run = job("other")
+    part(run)
+    assert.equal("part_ended run_finished", kinds(end_with(1)))
+    assert.same({ "completed", "r" }, { l:run(run).state, l:run(run).result })
+    run = job("third")
+    cut(run, { "w/1", "w/2" })
+    assert.equal("part_ended", kinds(end_with(1)))
+  end)
+
+  it("previews a command for its proposer, and changes nothing by that", function ()
+    local run = job()
+    local p = part(run)
+    lose(run, "w/1", place(run, "w/1", "x")[1].fence, { progress = { requests = 3, executions = 2 } })
+    local d = place(run, "w/1", "x")[1]
+    local before = bytes_of(l:snapshot())
+    local command = { kind = "ended", run = run, part = "w/1", fence = d.fence, state = "completed", progress = { requests = 7 },
+      result = msgpack.pack { stats = { counts = { requests = 7 } },
+        incidents = { { id = "i", node = "n", site = "s", level = "error", message = "m" } } } }
+    local after = l:preview(command)
+    assert.same({ "completed", 10, 2 }, { after.parts["w/1"].state, after.parts["w/1"].counts.requests, #after.attempts })
+    assert.equal(before, bytes_of(l:snapshot()))
+    assert.same({ "dispatched", 3, 2 }, { p.state, p.counts.requests, l:load "x" })
+    commit(command)
+    assert.same(after.parts["w/1"].counts, p.counts)
+    assert.same(#after.attempts, #l.runs[run].attempts)
+  end)
+
+  it("adds counts up, but for the most executions of one piece, and counts what was lost", function ()
+    local run = job()
+    local p = part(run, 9)
+    lose(run, "w/1", place(run, "w/1", "x")[1].fence, { progress = { requests = 3, executions = 2 } })
+    lose(run, "w/1", place(run, "w/1", "x")[1].fence, { progress = { requests = 4, executions = 1 } })
+    assert.same({ requests = 7, executions = 2, lost = 7 }, p.counts)
+    assert.same({ requests = 7, executions = 2, lost = 7 }, l.runs[run].work.w.counts)
+  end)
+
+  it("names the first part that failed in the order of the split, whichever failed first", function ()
+    local run = job()
+    cut(run, { "w/1", "w/2", "w/3" }, 0)
+    for _, name in ipairs { "w/2", "w/1", "w/3" } do
+      local d = place(run, name, "x")[1]
+      commit { kind = "ended", run = run, part = name, fence = d.fence, state = "failed", reason = "of " .. name, result = result {} }
+    end
+    assert.equal("w/1: of w/1", l.runs[run].work.w.failed_why)
+  end)
+
+  it("keeps each incident once, whoever brings it", function ()
+    local run = job()
+    cut(run, { "w/1", "w/2", "w/3" }, 0)
+    for i, node in ipairs { "n", "n", "other" } do
+      local d = place(run, "w/" .. i, "x")[1]
+      commit { kind = "ended", run = run, part = "w/" .. i, fence = d.fence, state = "completed",
+        result = msgpack.pack { incidents = { { id = "i", node = node, site = "s", level = "error", message = "m" } } } }
+    end
+    assert.equal(2, #l.runs[run].incidents)
+  end)
+
   it("is not finished while a part is open, unless its leader gives it up", function ()
     local run = job()
     part(run)
@@ -226,11 +314,27 @@ describe("ledger", function ()
       kind = "create", run = "j|p", job = "j", key = "", name = "j", salt = "", spec = "s", upstream = { fence = 1 },
     }).answer.run
     commit { kind = "finish", run = up, state = "completed", result = "r" }
+    assert.same({ ["j|p"] = true }, l.handing)
     local own = job()
     commit { kind = "finish", run = own, state = "completed", result = "r" }
     assert.equal("run_forgotten", kinds(commit { kind = "expire", before_ms = 999999, most = 10 }))
     assert.is_table(l:run(up))
     assert.is_nil(l:run(own))
+    commit { kind = "forget", runs = { { run = up, index = l:run(up).index } } }
+    assert.same({}, l.handing)
+  end)
+
+  it("saves a run that came back after it was forgotten once", function ()
+    for fence = 1, 2 do
+      local up = commit({
+        kind = "create", run = "j|p", job = "j", key = "", name = "j", salt = "", spec = "s", upstream = { fence = fence },
+      }).answer.run
+      commit { kind = "finish", run = up, state = "completed", result = "result" }
+      if fence == 1 then commit { kind = "forget", runs = { { run = up, index = l:run(up).index } } } end
+    end
+    local other = ledger.new()
+    other:restore(bytes_of(l:snapshot()))
+    assert.same({ 6, 2 }, { other.result_bytes, other:run("j|p").upstream.fence })
   end)
 
   it("drops results to make room, and keeps how each run ended, and its key", function ()
@@ -300,14 +404,17 @@ describe("ledger", function ()
   end)
 
   it("F72: a snapshot taken while commands go on holds the instant at which it began", function ()
-    local runs = varied()
+    local runs, uncut = varied(), job "uncut"
     local whole = bytes_of(l:snapshot())
     local make, pieces = l:snapshot(), {}
     local at = index
     commit { kind = "cancel", run = runs[1], reason = "later", state = "cancelled" }
     commit { kind = "finish", run = runs[2], state = "failed", result = "later", gave_up = true }
+    commit { kind = "finish", run = runs[1], state = "cancelled", result = "later", gave_up = true } -- Changed once more.
     commit { kind = "forget", runs = { { run = runs[5], index = l:run(runs[5]).index } } }
-    job("new")
+    commit { kind = "cancel", run = (job "new"), reason = "at once", state = "cancelled" }
+    cut(uncut, { "w/1", "w/2" })
+    place(uncut, "w/1", "x")
     for piece in make do pieces[#pieces + 1] = piece end
     local one, two = ledger.new(), ledger.new()
     one:restore(whole)

@@ -77,6 +77,8 @@ describe("log", function ()
       local keyed = {}
       for i = 1, 300 do keyed["k" .. i] = i end
       assert.truthy(line.encode(keyed):find('"...":"44 more"', 1, true))
+      assert.equal(256, select(2, line.encode(keyed):gsub('"k%d+":', "")))
+      assert.equal(8, select(2, line.encode(circle):gsub('"circle":', "")))
       assert.equal('{"f":"(function)","t":"(thread)","u":"(FILE*)"}',
         line.encode { f = print, t = coroutine.create(print), u = io.stdout })
       assert.equal('{"...":"2 more"}', line.encode { [{}] = 1, [print] = 2 })

@@ -210,9 +210,11 @@ describe("tier", function ()
         local result = propose(again, "after")
         world:settle()
         assert.equal(again.applied[#again.applied][1], result.index)
+        begin(world:crash()) -- Nothing of the torn tail stands before what came after it.
+        assert.equal("after", select(-1, table.unpack(commands(leading()))))
       end
       assert.same({}, told())
-      assert.equal(size - 1, cuts()) -- Neither of nothing, nor of all.
+      assert.equal(size - 1, cuts()) -- Each once. Neither of nothing, nor of all.
     end)
 
     it("refuses to open on other damage, naming file and offset", function ()
@@ -297,6 +299,56 @@ describe("tier", function ()
         assert.is_nil(world.files["d/log.old"])
         assert.is_true(world.files["d/log.next"] == nil or world.files["d/log.next"].bytes == record.LOG_HEADER)
       end
+    end)
+
+    it("loses nothing when it comes between two renames, of which the disk kept none, or the first", function ()
+      for kept = 0, 1 do
+        begin(disk.new())
+        local m = leading { rotate_bytes = 1024 }
+        for i = 1, 40 do propose(m, "c" .. i) world:last_log():complete() end
+        local put = table.remove(world.later, 1)
+        put.fn(world:put_durable(put.path, put.bytes)) -- The new log takes over.
+        propose(m, "new")
+        world:last_log():complete()
+        local left = world:crash()
+        local files = left.files
+        assert.is_table(files["d/log.old"])
+        files["d/log.next"], files[LOG] = files[LOG], nil
+        if kept == 0 then files[LOG], files["d/log.old"] = files["d/log.old"], nil end
+        begin(left)
+        local again = leading()
+        assert.same({ 41, "new" }, { #again.applied, again.applied[41][2] })
+        assert.same({}, { world.files["d/log.old"], world.files["d/log.next"] })
+      end
+    end)
+
+    it("asks for one next log at a time, however long its disk takes", function ()
+      local m = leading { rotate_bytes = 1024 }
+      for i = 1, 200 do propose(m, "c" .. i) world:last_log():complete() end
+      assert.equal(1, #world.later)
+      world:settle()
+      assert.same({}, told())
+      begin(world:crash())
+      assert.equal(200, #leading().applied)
+    end)
+
+    it("writes no snapshot that could not be read again, for its size", function ()
+      local piece, given = ("x"):rep(16 << 20), 0
+      local m = leading { rotate_bytes = 1024, snapshot = function ()
+        given = 0
+        return function ()
+          given = given + 1
+          return given <= 17 and piece or nil
+        end
+      end }
+      for i = 1, 40 do propose(m, "c" .. i) world:last_log():complete() end
+      world:settle()
+      for _ = 1, 20 do world:advance(0) end
+      assert.equal(16, given) -- 256 MiB: one piece past the limit.
+      assert.same({ "tier.snapshot" }, told())
+      assert.equal("TOO_LARGE", errors.incidents()[1].code)
+      assert.is_table(world.files["d/log.old"])
+      assert.is_nil(world.files[SNAPSHOT])
     end)
 
     it("packs a state that comes in pieces over several turns, and the commands between are not in it", function ()

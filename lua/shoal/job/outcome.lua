@@ -312,7 +312,8 @@ function outcome.result(o)
   local share, room = budget // (2 * math.max(1, #o.order)), budget // 4
   while (not bytes or #bytes > budget) and share > 0 do
     if share < stats.FIT_LEAST then share = 0 end -- The last try: each workflow has its counts, the whole run its detail.
-    head.cut = ("the whole had %d bytes, %d are the limit; detail was left out"):format(bytes and #bytes or most, budget)
+    head.cut = not entry.upstream and ("the whole had %d bytes, %d are the limit; detail was left out"):format(bytes and #bytes or most, budget)
+      or nil -- A share's record says by itself what was cut from it.
     while #head.attempts > 100 do
       head.attempts[#head.attempts] = nil
       head.left_out = (head.left_out or 0) + 1
@@ -328,7 +329,7 @@ end
 ---@return string bytes
 function outcome.small(entry, state, reason, node, elapsed_ms, why)
   return outcome.encode {
-    job = entry.job, name = entry.name, state = state, reason = (reason or why):sub(1, REASON_MAX), node = node, cut = why,
+    job = entry.job, name = entry.name, state = state, reason = (reason or why):sub(1, REASON_MAX), node = node, cut = not entry.upstream and why or nil,
     elapsed_ms = math.floor(elapsed_ms), totals = {}, attempts = {}, incidents = {}, workflows = not entry.upstream and {} or nil,
     stats = entry.upstream and stats.accumulator():record() or outcome.nothing(),
   }
