@@ -364,7 +364,7 @@ describe("no false death:", function ()
     local why = c:on(m, [[ local why = node.swim:why "w-a1" return { held = why.member.held, ms = why.held_for_ms,
       text = require "shoal.swim".explain(why) }]])
     assert.is_true(why.held and why.ms > 20000 and why.ms <= 90000)
-    assert.is_truthy(why.text:find("held to be dead for coming and going", 1, true), why.text)
+    assert.is_truthy(why.text:find("held dead for flapping", 1, true), why.text)
     local _, said = c.s:log():gsub('"node":"m%-a1","event":"swim.held","member":"w%-a1"', "")
     assert.equal(1, said)
     assert.is_nil(c:ask(m, "look").lead.executors["w-a1"])
