@@ -1,8 +1,8 @@
-/* errors: the codes of refusals that are nobody's bug.
+/* errors: the codes of failures that are not bugs: configuration, network, system, limits.
  *
  * A function that can be refused returns 0 or more, or a negative code: one of ours below, or a negative
  * errno from the operating system (-ECONNREFUSED), which libuv shares. A code has a name for programs
- * ("FULL", "ECONNREFUSED") and a text for people; nobody compares texts. One list makes all three. */
+ * ("FULL", "ECONNREFUSED") and a text for people; no code compares texts. One list generates all three. */
 #ifndef SHOAL_ERRORS_H
 #define SHOAL_ERRORS_H
 
