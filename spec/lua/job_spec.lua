@@ -1,4 +1,4 @@
---- Job files: what is taken, in which form, and what each mistake is told.
+--- Job files: the accepted ones, their canonical form, and the message for each mistake.
 local job = require "shoal.job"
 local check = require "shoal.job.check"
 local source = require "shoal.job.source"

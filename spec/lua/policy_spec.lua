@@ -1,4 +1,4 @@
---- Policies: bounded in instructions, time and memory, asked with copies, and answered by the fallback when they fail.
+--- Policies: bounded in instructions, time and memory, called with copies, and replaced by the fallback when they fail.
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"

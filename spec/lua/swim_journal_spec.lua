@@ -187,7 +187,7 @@ describe("swim.journal", function ()
       assert.same({ "TIMEOUT", "1: 1 join a", "2: 1 join a" }, seen)
       scope:spawn("task.run", nil, function ()
         assert(journal:wait(cursor, 1000)) -- There is more already.
-        assert(journal:wait(cursor + 99, 1000)) -- Nobody's cursor: read has something to say.
+        assert(journal:wait(cursor + 99, 1000)) -- An unknown cursor: read returns an error at once.
         seen[#seen + 1] = "at once"
       end)
       world:turn()

@@ -352,7 +352,7 @@ describe("task", function ()
         for _ = 1, rounds // 8 do
           for _ = 1, 8 do spawn(function () f:await(1) end) end
           world:turn()
-          debug.sethook(function () count = count + 1 end, "", 100) -- What runs outside of the tasks: the timer's wakings.
+          debug.sethook(function () count = count + 1 end, "", 100) -- Counts code outside of tasks: the timer's callbacks.
           world:run(1)
           debug.sethook()
         end

@@ -1,4 +1,4 @@
---- F72: a torn tail is cut, any other damage is told, with its offset.
+--- F72: a torn tail is cut off; any other damage is reported, with its offset.
 local record = require "shoal.tier.record"
 
 local HEADER = #record.LOG_HEADER

@@ -1,4 +1,4 @@
---- A tier of one over a disk that the spec holds: what was acknowledged survives, what was not is never claimed.
+--- A tier of one over a disk that the spec controls: acknowledged commands survive, and others are never acknowledged.
 local disk = require "spec.support.disk"
 local errors = require "shoal.errors"
 local log = require "shoal.log"
@@ -11,7 +11,7 @@ local LOG, SNAPSHOT = "d/log", "d/snapshot"
 describe("tier", function ()
   local world, scope, opened
 
-  --- A state machine that keeps all it was told, and the tier over it.
+  --- A state machine that records all its commands, and the tier over it.
   local function machine(options)
     local self = { applied = {}, events = {}, restored = nil }
     local given = {
@@ -49,7 +49,7 @@ describe("tier", function ()
     return m
   end
 
-  --- Propose in a task; the result comes to stand in the returned table.
+  --- Propose in a task; the returned table gets the result.
   local function propose(m, command, timeout_ms)
     local result = {}
     scope:spawn("task.run", { task = "propose" }, function ()
@@ -212,7 +212,7 @@ describe("tier", function ()
         assert.equal(again.applied[#again.applied][1], result.index)
       end
       assert.same({}, told())
-      assert.equal(size - 1, cuts()) -- Neither of nothing, nor of all.
+      assert.equal(size - 1, cuts()) -- Neither at the start nor at the end.
     end)
 
     it("refuses to open on other damage, naming file and offset", function ()
