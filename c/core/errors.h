@@ -22,7 +22,7 @@
   X(UNHANDLED, "the other side has no receiver for this message")                         \
   X(FAILED, "the other side failed while handling this message")                          \
   X(NOT_LEADER, "this node does not lead; ask the leader")                                \
-  X(UNKNOWN, "the outcome is not known: it may yet apply")                                \
+  X(UNKNOWN, "the outcome is not known: it may still apply")                              \
   X(STALE, "a greater fence was seen")                                                    \
   X(CANCELLED, "it was cancelled")                                                        \
   X(NO_NAME, "the host name has no address")                                              \

@@ -52,7 +52,7 @@ function role.members(state, members)
     end
   end
   for _, e in ipairs(state.lead:all_executors()) do
-    if not workers[e.name] and e.state ~= "down" then state.lead:gone(e.name, e.name .. " is no member any more") end
+    if not workers[e.name] and e.state ~= "down" then state.lead:gone(e.name, e.name .. " is no longer a member") end
   end
 end
 
@@ -62,7 +62,7 @@ function role.start(node)
   local state = {}
   state.reports = reports.open(node, {
     owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
-    unknown = function (record) state.lead:drop(record, "the gate knows nothing of it") end,
+    unknown = function (record) state.lead:drop(record, "the gate does not know it") end,
   })
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,

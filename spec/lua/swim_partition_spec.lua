@@ -355,7 +355,7 @@ describe("swim.partition", function ()
     assert.is_nil(none)
     assert.equal("CONFIG", code)
     assert.is_truthy(err:find("share: 2 is above 1", 1, true) and err:find("did you mean", 1, true), err)
-    assert.has_error(function () swim.partition(world, {}) end, "swim.partition: on_partition: a function is wanted, not nil")
+    assert.has_error(function () swim.partition(world, {}) end, "swim.partition: on_partition: expected a function, found nil")
   end)
 
   it("every rise has its fall, and what is kept is bounded by the members, over random events", function ()

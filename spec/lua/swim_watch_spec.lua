@@ -209,7 +209,7 @@ describe("nodes watch their members:", function ()
     assert.same({}, manager_events(c, cursor, 10).events) -- All of them have gone.
     local _, err, code = manager_events(c, cursor, 0, 0)
     assert.equal("REFUSED", code)
-    assert.equal("most: at least 1 is wanted, not 0", err)
+    assert.equal("most: expected at least 1, found 0", err)
   end)
 end)
 

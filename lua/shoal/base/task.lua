@@ -54,7 +54,7 @@ local collected, collected_count           -- Failed futures that the collector 
 
 local function arm(at_ns)
   if at_ns >= armed_ns then return end
-  if not timer then error("task: task.start(world) comes first", 3) end
+  if not timer then error("task: call task.start(world) first", 3) end
   armed_ns = at_ns
   timer:start_at(at_ns)
 end
@@ -229,7 +229,7 @@ end
 
 local function check_ms(what, ms, level)
   if type(ms) ~= "number" or not (ms >= 0 and ms <= 1e12) then
-    error(what .. ": milliseconds from 0 to 1e12 are wanted, not " .. tostring(ms), level + 1)
+    error(what .. ": expected milliseconds from 0 to 1e12, found " .. tostring(ms), level + 1)
   end
 end
 
@@ -399,12 +399,12 @@ end
 ---@return string? err
 ---@return string? code  "CLOSED"
 function Scope:spawn(site, ids, fn, ...)
-  if type(fn) ~= "function" then error("spawn: a function is wanted, not " .. type(fn), 2) end
+  if type(fn) ~= "function" then error("spawn: expected a function, found " .. type(fn), 2) end
   if not errors.is_site(site) then
     local near = errors.nearest(tostring(site))
     error("spawn: no site is named " .. tostring(site) .. (near and ", did you mean " .. near .. "?" or ""), 2)
   end
-  if not timer then error("spawn: task.start(world) comes first", 2) end
+  if not timer then error("spawn: call task.start(world) first", 2) end
   if self.closed then return nil, "the scope " .. self.name .. " is closed", "CLOSED" end
   local arguments
   if select("#", ...) > 0 then arguments = pack(...) end

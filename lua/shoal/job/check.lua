@@ -71,7 +71,7 @@ function Checker:integer(at, value, min, max, default)
   if value == nil then return default end
   local whole = type(value) == "number" and math.tointeger(value)
   if not whole then
-    self:problem(at, ("%s is no whole number; expected %d to %d"):format(show(value), min, max))
+    self:problem(at, ("%s is not a whole number; expected %d to %d"):format(show(value), min, max))
   elseif whole < min or whole > max then
     self:problem(at, ("%d is %s %d"):format(whole, whole < min and "below" or "above", whole < min and min or max))
   else
@@ -129,7 +129,7 @@ function Checker:env(at, value, base)
     count = count + 1
     local place = at .. "." .. tostring(k)
     if type(k) ~= "string" or not k:find("^[%a_][%w_]*$") then
-      self:problem(at, ("%s is no name of a variable"):format(show(k)))
+      self:problem(at, ("%s is not a variable name"):format(show(k)))
     elseif type(v) ~= "string" and type(v) ~= "number" and type(v) ~= "boolean" then
       self:problem(place, ("found %s; expected text"):format(show(v)))
     elseif type(v) == "string" and (#v > TEXT_MAX or v:find("\0", 1, true)) then
@@ -211,7 +211,7 @@ function Checker:load(at, w, out)
   out.duration_ms = self:integer(at .. ".duration_ms", w.duration_ms, 1, DURATION_MS_MAX)
   out.iterations = self:integer(at .. ".iterations", w.iterations, 1, ITERATIONS_MAX)
   if w.duration_ms ~= nil and w.iterations ~= nil then
-    self:problem(at .. ".duration_ms", "stands beside iterations; expected one of them: until when, or how many")
+    self:problem(at .. ".duration_ms", "is given together with iterations; expected one of them")
   elseif w.duration_ms == nil and w.iterations == nil then
     out.iterations = out.vus -- Default: each user runs once.
   elseif out.iterations and out.iterations < out.vus then

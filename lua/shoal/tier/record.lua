@@ -94,7 +94,7 @@ end
 ---@return string? code    "MALFORMED", or what `each` gave
 function record.read_log(bytes, each)
   if bytes:sub(1, #record.LOG_HEADER) ~= record.LOG_HEADER then
-    return nil, "offset 0: this is no log of a tier", "MALFORMED"
+    return nil, "offset 0: this is not the log of a tier", "MALFORMED"
   end
   local offset, index = #record.LOG_HEADER, 0
   while offset < #bytes do
@@ -141,7 +141,7 @@ end
 ---@return integer? index, string state_or_err, string? code
 function record.read_snapshot(bytes)
   if #bytes < SNAPSHOT_BYTES or bytes:sub(1, 16) ~= record.SNAPSHOT_HEADER then
-    return nil, "offset 0: this is no snapshot of a tier as this program writes it", "MALFORMED"
+    return nil, "offset 0: this is not a snapshot of a tier in the format of this program", "MALFORMED"
   end
   local index, length = string.unpack(SNAPSHOT_HEAD, bytes, 17)
   local state = bytes:sub(SNAPSHOT_BYTES + 1)

@@ -60,7 +60,7 @@ local function release(self, why)
   self.queue, self.queue_first, self.queue_last, self.queue_bytes = {}, 1, 0, 0
   for i = first, last do
     local entry = queue[i]
-    if entry.future then entry.future:fail(("tier %s: %s: it may yet apply"):format(self.name, why), "UNKNOWN") end
+    if entry.future then entry.future:fail(("tier %s: %s: it may still apply"):format(self.name, why), "UNKNOWN") end
   end
 end
 
@@ -189,8 +189,8 @@ function Tier:propose(command, timeout_ms)
   committed, err, code = future:await(timeout_ms)
   if committed then return committed.index, committed.answer end
   if code ~= "TIMEOUT" then return nil, err, code end
-  future:drop "its proposer was told UNKNOWN"
-  return nil, ("tier %s: not committed within %g ms: it may yet apply"):format(self.name, timeout_ms), "UNKNOWN"
+  future:drop "its proposer got UNKNOWN"
+  return nil, ("tier %s: not committed within %g ms: it may still apply"):format(self.name, timeout_ms), "UNKNOWN"
 end
 
 --- Whether this node leads the tier now.

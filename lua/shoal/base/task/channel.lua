@@ -68,7 +68,7 @@ function channel.new(means)
   inner = means
   return function (capacity)
     if math.type(capacity) ~= "integer" or capacity < 1 then
-      error("task.channel: a capacity of at least 1 is wanted, not " .. tostring(capacity), 3)
+      error("task.channel: expected a capacity of at least 1, found " .. tostring(capacity), 3)
     end
     return setmetatable({ capacity = capacity, head = 0, count = 0 }, Channel)
   end

@@ -156,7 +156,7 @@ end
 ---@param site? string  of its failure; default "task.take"
 ---@param ids? table
 function Future:take(fn, site, ids)
-  if type(fn) ~= "function" then error("take: a function is wanted, not " .. type(fn), 2) end
+  if type(fn) ~= "function" then error("take: expected a function, found " .. type(fn), 2) end
   if self.taker or self.continue then error("take: " .. self.label .. " was taken already", 2) end
   taken(self)
   self.taker, self.take_site, self.take_ids = fn, site, ids

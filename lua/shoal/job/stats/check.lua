@@ -14,7 +14,7 @@ check.CUT_MAX = 16
 check.RESULT_MAX = 2 * 1024 * 1024 -- A part's packed result: a datacenter's is a whole run's.
 
 local function wrong(what)
-  return nil, "stats: " .. what .. " is not as a record has it", "MALFORMED"
+  return nil, "stats: " .. what .. " is not valid in a record", "MALFORMED"
 end
 
 local function is_integer(v) return math.type(v) == "integer" end

@@ -122,7 +122,7 @@ end
 
 local function whole(what, value)
   local integer = math.tointeger(value)
-  if not integer then error(("swim.journal: %s: an integer is wanted, not %s"):format(what, tostring(value)), 3) end
+  if not integer then error(("swim.journal: %s: expected an integer, found %s"):format(what, tostring(value)), 3) end
   return integer
 end
 
@@ -143,7 +143,7 @@ end
 ---@return SwimSnapshot? snapshot  with either code: the state to start over from
 function Journal:read(cursor, most)
   most = whole("most", most or MOST)
-  if most < 1 then error("swim.journal: most: at least 1 is wanted, not " .. most, 2) end
+  if most < 1 then error("swim.journal: most: expected at least 1, found " .. most, 2) end
   local from = sequence_of(self, whole("cursor", cursor))
   if not from then
     return nil, ("the cursor %d is not of this life of the journal"):format(cursor), "EPOCH", self:snapshot()

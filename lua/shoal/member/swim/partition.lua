@@ -74,7 +74,7 @@ Watch.__name = "shoal.swim.partition"
 ---@return string? err  every problem of the config at once
 ---@return string? code  "CONFIG"
 function partition.open(world, config, on_partition)
-  if type(on_partition) ~= "function" then error("swim.partition: on_partition: a function is wanted, not " .. type(on_partition), 2) end
+  if type(on_partition) ~= "function" then error("swim.partition: on_partition: expected a function, found " .. type(on_partition), 2) end
   local checked, err = partition.config(config)
   if not checked then return nil, "swim.partition: " .. err, "CONFIG" end
   local self = setmetatable({

@@ -57,7 +57,7 @@ Settle.__name = "shoal.swim.settle"
 ---@return string? err  every problem of the config at once
 ---@return string? code  "CONFIG"
 function settle.open(world, config, on_burst)
-  if type(on_burst) ~= "function" then error("swim.settle: on_burst: a function is wanted, not " .. type(on_burst), 2) end
+  if type(on_burst) ~= "function" then error("swim.settle: on_burst: expected a function, found " .. type(on_burst), 2) end
   local checked, err = settle.config(config)
   if not checked then return nil, "swim.settle: " .. err, "CONFIG" end
   local self = setmetatable({ world = world, config = checked, on_burst = on_burst, entries = {}, events = 0, passed = 0 }, Settle)

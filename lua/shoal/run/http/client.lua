@@ -106,7 +106,7 @@ Client.__index = Client
 local function header_line(name, value)
   value = tostring(value)
   if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
-    error(("http: %q is no name of a header"):format(tostring(name)), 4)
+    error(("http: %q is not a header name"):format(tostring(name)), 4)
   end
   if value:find("[%z\r\n]") then error(("http: the value of header %s has a line break or zero byte"):format(name), 4) end
   return name .. ": " .. value .. "\r\n"
