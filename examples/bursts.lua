@@ -1,7 +1,7 @@
---- What stands on member events: one event for a burst, one for a partition and its healing, and a cursor for a slow reader.
+--- Modules on top of member events: one event for a burst, one for a partition and its healing, and a cursor for a slow reader.
 ---
 --- An observer and eight members of two sites, all in one process on loopback. They start at once: one burst. Then the four of site b
---- are closed without a word, as if its link were cut, and started again. At last somebody who slept through it all reads on.
+--- are closed without leaving, as if its link were cut, and started again. At the end a slow reader reads all events.
 ---
 ---     lua5.4 examples/bursts.lua      from the project's root; SHOAL_BUILD names another build than build/release
 local build = os.getenv "SHOAL_BUILD" or "build/release"
@@ -24,7 +24,7 @@ end
 local members, stage, taken = {}, 1, nil
 local bursts, watch, journal, observer
 
---- A member whose payload is its site. Small times, so that this takes seconds.
+--- Start a member; its payload is its site. Times are short, so that the example takes seconds.
 local function start(name, site, seeds, on_event)
   members[name] = assert(swim.open(world, {
     node = name, bind = "127.0.0.1:0", cluster = "example", profile = "local", payload = site, seeds = seeds,
@@ -48,9 +48,9 @@ local stages = {
     start_site "b"
   end,
   function ()
-    local _, err, code, snapshot = journal:read(0) -- A reader who has seen nothing yet.
+    local _, err, code, snapshot = journal:read(0) -- A reader without any event yet.
     say("a slow reader: %s (%s)", code, err)
-    say("  so it takes what lives now: %s", names(snapshot.members))
+    say("  so it takes the living members: %s", names(snapshot.members))
     taken = snapshot.cursor
     members.a1:leave()
   end,

@@ -1,4 +1,4 @@
---- Why is a member believed dead? Asked of a live member, and once more, later, of its recording.
+--- Print the evidence for a member's death, from a live member, and then again from its recording.
 ---
 ---     lua5.4 examples/evidence.lua      from the project's root; SHOAL_BUILD names another build than build/release
 local build = os.getenv "SHOAL_BUILD" or "build/release"
@@ -10,7 +10,7 @@ local swim = require "shoal.swim"
 local world = require "shoal.core.world".current()
 
 local path = os.tmpname()
-os.remove(path) -- only the name is wanted
+os.remove(path) -- only the name is needed
 
 local function open(name, seeds, on_event, record)
   local self, err = swim.open(world, { node = name, bind = "127.0.0.1:0", profile = "local", seeds = seeds, record = record }, on_event)
@@ -20,7 +20,7 @@ end
 
 local bob, ada
 ada = open("ada", {}, function (event)
-  if event.kind == "join" then bob:close() end -- without a word
+  if event.kind == "join" then bob:close() end -- without leaving
   if event.kind == "suspect" then print "ada, while she suspects bob:\n" print(swim.explain(ada:why "bob")) end
   if event.kind == "dead" then ada:close() end
 end, path)

@@ -1,4 +1,4 @@
---- Three members in one process, on loopback, printing what they see. One leaves; one is closed without a word and is found dead.
+--- Three members in one process, on loopback, printing their events. One leaves; one is closed without leaving and is found dead.
 ---
 ---     lua5.4 examples/membership.lua      from the project's root; SHOAL_BUILD names another build than build/release
 local build = os.getenv "SHOAL_BUILD" or "build/release"
@@ -15,7 +15,7 @@ local function say(who, ...)
 end
 
 local members = {}
-local steps = {} -- what to do, half a second after ada has seen this
+local steps = {} -- actions, half a second after ada has seen an event
 
 local function later(ms, fn)
   local timer
@@ -47,7 +47,7 @@ local function table_of(name)
   return table.concat(words, ", ")
 end
 
---- Grace leaves as soon as ada knows her; then bob's socket is closed and he tells nobody.
+--- Grace leaves as soon as ada knows her; then bob's socket is closed without an announcement.
 steps["join grace"] = function ()
   members.grace:payload "I am grace, and I am leaving"
   assert(members.grace:leave(function (heard)
@@ -56,7 +56,7 @@ steps["join grace"] = function ()
   end))
 end
 steps["left grace"] = function ()
-  say("bob", "is closed without a word")
+  say("bob", "is closed without leaving")
   members.bob:close()
 end
 steps["dead bob"] = function ()

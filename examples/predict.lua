@@ -1,4 +1,4 @@
---- How long until a death is known, and what does membership cost? Asked before anything is deployed.
+--- Predict detection times and the cost of membership, before anything is deployed.
 ---
 ---     lua5.4 examples/predict.lua [members] [loss]      from the project's root; SHOAL_BUILD names another build than build/release
 local build = os.getenv "SHOAL_BUILD" or "build/release"

@@ -1,5 +1,5 @@
---- A whole cluster in this process, on a network that loses one packet in fifty: a job runs, a worker dies under it, and the job
---- completes all the same. Run twice with one seed it is the same run to the byte.
+--- A whole cluster in this process, on a network that loses one packet in fifty: a job runs, one of its workers dies, and the job
+--- completes all the same. Two runs with one seed are the same to the byte.
 ---   shoal sim examples/simulation.lua 7
 local sim = require "shoal.sim"
 

@@ -1,4 +1,4 @@
---- A cluster for one machine: a gate, and two datacenters of a manager and two workers each. Run it with
+--- A cluster for one machine: a gate, and two datacenters with a manager and two workers each. Run it with
 ---   shoal up examples/topology.lua
 return {
   gates = { { name = "g1", bind = "127.0.0.1:7000" } },

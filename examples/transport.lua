@@ -1,5 +1,5 @@
---- Two peers in one process, on loopback: requests both ways on one connection, a late reply, a refusal, and a circuit that
---- opens, tries once, and closes. Ends by itself in about three seconds.
+--- Two peers in one process, on loopback: requests both ways on one connection, a late reply, a refusal, and a circuit that opens,
+--- tries once, and closes. It ends in about three seconds.
 ---
 ---     lua5.4 examples/transport.lua       from the project's root; SHOAL_BUILD names another build than build/release
 local build = os.getenv "SHOAL_BUILD" or "build/release"
@@ -24,7 +24,7 @@ local function later(ms, fn)
   timer:start(ms)
 end
 
--- What the messages are called is the application's; on the wire they have numbers.
+-- Message names belong to the application; on the wire messages have numbers.
 local UPPER, SLOW, RIDDLE, GREETING = 1, 2, 3, 4
 
 local server, client
@@ -36,7 +36,7 @@ local function start_server(bind)
       say("server", ("got type %d on lane %s from %s: %q"):format(type, lane, peer:info().node, bytes))
       if type == UPPER then
         assert(self:reply(request, bytes:upper()))
-        -- The client has no listener: it is called back on the connection it made.
+        -- The client has no listener: the server calls it on the connection that the client opened.
         assert(peer:call(GREETING, "dispatch", "are you well?", 1000, function (answer) say("server", "client says", answer) end))
       elseif type == SLOW then
         later(600, function () assert(self:reply(request, "at last")) end)
@@ -50,7 +50,7 @@ end
 
 client = assert(net.open(world, {
   node = "client", cluster = "example",
-  circuit = { open_ms = 1000 }, -- 10 s by default; an example should not last so long
+  circuit = { open_ms = 1000 }, -- default 10 s, too long for an example
   backoff = { base_ms = 100, cap_ms = 200 },
 }, {
   on_request = function (self, _, _, _, request) assert(self:reply(request, "quite well")) end,
@@ -77,7 +77,7 @@ function steps.first()
   call(UPPER, "hello", 1000, steps.late)
 end
 
---- The answer comes after 600 ms, for a call that gave up after 300: it is counted and dropped, and answers nobody else.
+--- The answer comes after 600 ms, but the call timed out after 300: the reply is counted and dropped, and completes no other call.
 function steps.late()
   call(SLOW, "take your time", 300, function ()
     call(RIDDLE, "what walks on four legs?", 1000)
@@ -88,12 +88,12 @@ function steps.late()
   end)
 end
 
---- The server goes. Three attempts to reach it fail, and the circuit opens: calls are then refused without asking.
+--- The server closes. Three attempts to reach it fail, and the circuit opens: calls are then refused without an attempt.
 function steps.failing()
   server:close(function ()
     local function try()
       if call(UPPER, "anybody there?", 1000, try) then return end
-      start_server(address) -- It is back, but nobody may ask before the circuit lets one trial through.
+      start_server(address) -- It is back, but no call is sent before the circuit is half-open and allows one trial.
       say("server", "is back on", address)
     end
     try()

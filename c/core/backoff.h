@@ -1,7 +1,7 @@
 /* backoff: how long to wait before the next try, so that many who failed together do not come back together.
  *
  * The ceiling of the n-th wait is min(cap, base * factor^n); the wait is drawn uniformly from [ceiling / 10, ceiling]:
- * "full jitter" (Brooker, Exponential Backoff and Jitter, 2015) with a floor, so that a lucky draw is no busy loop.
+ * "full jitter" (Brooker, Exponential Backoff and Jitter, 2015) with a floor, so that a short draw causes no busy loop.
  * Pure state: chance enters as a number. */
 #ifndef SHOAL_BACKOFF_H
 #define SHOAL_BACKOFF_H

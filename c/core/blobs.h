@@ -1,8 +1,8 @@
 /* blobs: many small byte strings, each known by a 32-bit handle, packed without a header.
  *
- * A blob takes its length rounded up to 8 bytes, from pages of 4 KiB; a freed one waits in the list of its size for the next of that
- * size. So a table of names costs their bytes and hardly more (malloc takes 32 for a name of five), and what comes and goes in the
- * same sizes allocates nothing. The owner remembers each length. Pages are given back by blobs_free() alone.
+ * A blob takes its length rounded up to 8 bytes, from pages of 4 KiB. A freed blob joins the free list of its size, for the next blob of
+ * that size. So a table of names costs little more than their bytes (malloc takes 32 for a name of five), and churn in the same sizes
+ * allocates nothing. The owner stores each length. Only blobs_free() releases pages.
  * Zeroed memory is an empty store. */
 #ifndef SHOAL_BLOBS_H
 #define SHOAL_BLOBS_H

@@ -1,17 +1,17 @@
-/* breaker: stop asking a peer that keeps failing, and look again later with one trial.
+/* breaker: a circuit breaker: stop calling a peer that keeps failing, and try it again later with one trial.
  *
  *            `failures` failures within window_ns, no success between
  *   CLOSED ------------------------------------------------------->  OPEN        [breaker_failure]
  *     ^                                                                |  open_ns later  [breaker_state, breaker_allow]
- *     |                                                                |  or it came to us [breaker_heard]
+ *     |                                                                |  or it contacted us [breaker_heard]
  *     |         the trial succeeded                                    v
  *     +---------------------------------------------------------  HALF_OPEN      [breaker_success]
  *                                the trial failed: OPEN again                    [breaker_failure]
- *   OPEN, HALF_OPEN --> CLOSED: the peer answered something that passed nevertheless, or it restarted [breaker_close]
+ *   OPEN, HALF_OPEN --> CLOSED: the peer answered a message that bypasses the circuit, or it restarted [breaker_close]
  *
- * A success clears what was counted: on a busy connection one slow request among a thousand answered ones says
- * nothing about the peer. While OPEN nothing counts, and while HALF_OPEN only the trial does: what was asked before it
- * opened may still end in either way, and proves nothing about now.
+ * A success clears the counted failures: on a busy connection one slow request among a thousand answered ones is no
+ * evidence about the peer. While OPEN nothing counts, and while HALF_OPEN only the trial does: requests from before it
+ * opened may still succeed or fail, and are no evidence about the present.
  *
  * Pure state: time enters as now_ns and does not run back. After Nygard, Release It! (2007), ch. 5. */
 #ifndef SHOAL_BREAKER_H
@@ -42,8 +42,8 @@ struct breaker {
 /* CLOSED, with nothing counted. */
 void breaker_init(struct breaker *b, const struct breaker_config *config);
 
-/* May something be asked of the peer now? When the answer makes this the trial, *trial is set, and the asker owes one
- * breaker_success, breaker_failure or breaker_release with it. */
+/* Whether the peer may be called now. If this call is the trial, *trial is set, and the caller owes one breaker_success,
+ * breaker_failure or breaker_release with it. */
 bool breaker_allow(struct breaker *b, uint64_t now_ns, bool *trial);
 
 /* The peer answered; `trial` as breaker_allow gave it. */
@@ -52,16 +52,16 @@ void breaker_success(struct breaker *b, bool trial);
 /* The peer failed: no connection, no answer in time, a lost connection. */
 void breaker_failure(struct breaker *b, uint64_t now_ns, bool trial);
 
-/* The peer came to us by itself: an OPEN circuit is HALF_OPEN at once. It proves that the peer lives, not that it answers,
- * so the one trial is still asked. A restarted peer is then not kept waiting for open_ns. */
+/* The peer contacted us: an OPEN circuit becomes HALF_OPEN at once. This proves that the peer lives, not that it answers,
+ * so the one trial is still needed. So a restarted peer does not wait for open_ns. */
 void breaker_heard(struct breaker *b);
 
-/* The failures that were counted say nothing any more: the peer answered a message that passes whatever the circuit says, or
- * its process is another one. CLOSED with nothing counted; a trial that is on its way decides nothing any more, and its asker
- * must forget that it was one. */
+/* The counted failures are no longer evidence: the peer answered a message that bypasses the circuit, or its process has
+ * restarted. CLOSED with nothing counted; a pending trial no longer decides anything, and its caller must forget that it was
+ * one. */
 void breaker_close(struct breaker *b);
 
-/* The trial ended without saying anything about the peer (it was withdrawn here): the next one asked is the trial. */
+/* The trial ended without evidence about the peer (it was withdrawn here): the next call is the trial. */
 void breaker_release(struct breaker *b);
 
 /* The status at now_ns; an OPEN one whose time is over becomes HALF_OPEN here. */

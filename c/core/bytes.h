@@ -1,9 +1,9 @@
 /* bytes: read and write binary forms without a cast and without reading past an end.
  *
- * A reader that meets the end, or a varint that is not in its shortest form, fails once and for all: it then yields
- * zeros, and `failed` says so. So a decoder reads all its fields first and asks once; it must ask before it uses a
- * length it has read. A writer that runs out of room fails likewise and writes nothing more.
- * Integers are big-endian. A varint holds 7 bits a byte, least first, the top bit saying that more follow. */
+ * A reader that reaches the end, or meets a varint that is not in its shortest form, fails for good: it then yields
+ * zeros, and `failed` is set. So a decoder reads all its fields first and checks once; it must check before it uses a
+ * length that it has read. A writer that runs out of room fails likewise and writes nothing more.
+ * Integers are big-endian. A varint holds 7 bits a byte, least first; a set top bit means that more follow. */
 #ifndef SHOAL_BYTES_H
 #define SHOAL_BYTES_H
 

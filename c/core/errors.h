@@ -1,8 +1,8 @@
-/* errors: the codes of refusals that are nobody's bug.
+/* errors: the codes of failures that are not bugs: configuration, network, system, limits.
  *
  * A function that can be refused returns 0 or more, or a negative code: one of ours below, or a negative
  * errno from the operating system (-ECONNREFUSED), which libuv shares. A code has a name for programs
- * ("FULL", "ECONNREFUSED") and a text for people; nobody compares texts. One list makes all three. */
+ * ("FULL", "ECONNREFUSED") and a text for people; no code compares texts. One list generates all three. */
 #ifndef SHOAL_ERRORS_H
 #define SHOAL_ERRORS_H
 
@@ -22,7 +22,7 @@
   X(UNHANDLED, "the other side has no receiver for this message")                         \
   X(FAILED, "the other side failed while handling this message")                          \
   X(NOT_LEADER, "this node does not lead; ask the leader")                                \
-  X(UNKNOWN, "the outcome is not known: it may yet apply")                                \
+  X(UNKNOWN, "the outcome is not known: it may still apply")                              \
   X(STALE, "a greater fence was seen")                                                    \
   X(CANCELLED, "it was cancelled")                                                        \
   X(NO_NAME, "the host name has no address")                                              \

@@ -1,8 +1,8 @@
-/* heap: deadlines in order, each with a stable handle, so that one can be moved or taken out in O(log n).
+/* heap: deadlines in order, each with a stable handle, so that one can be moved or removed in O(log n).
  *
- * A handle is a small integer, given out again after its entry is removed; it can index an array of the owner's that grows
- * with `capacity`. `key` is the owner's and is what a handler needs to know whose deadline it was. Entries of one instant
- * come out by rising key, whatever the order in which they went in. Zeroed memory is an empty heap. */
+ * A handle is a small integer, reused after its entry is removed; it can index an array of the owner's that grows with
+ * `capacity`. The owner chooses `key`; from it a handler knows which deadline came. Entries of one instant come out by
+ * rising key, in whatever order they were added. Zeroed memory is an empty heap. */
 #ifndef SHOAL_HEAP_H
 #define SHOAL_HEAP_H
 
@@ -31,7 +31,7 @@ const struct heap_entry *heap_first(const struct heap *h);
 /* When the first is due; UINT64_MAX when there is none. */
 uint64_t heap_deadline(const struct heap *h);
 uint64_t heap_at(const struct heap *h, uint32_t handle);
-/* Put every deadline that is sooner off until at_ns. O(n); their order stays, for equals come by key. */
+/* Postpone every earlier deadline to at_ns. O(n). These then come out by key. */
 void heap_defer(struct heap *h, uint64_t at_ns);
 
 #endif

@@ -52,7 +52,7 @@ uint64_t histogram_at(const struct histogram *h, uint32_t index) {
   return octave ? octave[index % HISTOGRAM_STEPS] : 0;
 }
 
-/* Make the counters of an octave exist. */
+/* Allocate the counters of an octave, if they are missing. */
 static bool reserve(struct histogram *h, uint32_t octave) {
   if (!h->octaves[octave]) h->octaves[octave] = calloc(HISTOGRAM_STEPS, sizeof(uint64_t));
   return h->octaves[octave] != NULL;
@@ -78,7 +78,7 @@ int histogram_record(struct histogram *h, uint64_t value, uint64_t times) {
 int histogram_merge(struct histogram *into, const struct histogram *from) {
   if (from->count == 0) return 0;
   if (from->count > HISTOGRAM_COUNT_MAX - into->count) return ERR_FULL;
-  for (uint32_t i = 0; i < HISTOGRAM_OCTAVES; i++) /* All that can fail comes first. */
+  for (uint32_t i = 0; i < HISTOGRAM_OCTAVES; i++) /* Allocations first, for they can fail. */
     if (from->octaves[i] && !reserve(into, i)) return ERR_MEMORY;
   for (uint32_t i = 0; i < HISTOGRAM_OCTAVES; i++)
     for (uint32_t step = 0; from->octaves[i] && step < HISTOGRAM_STEPS; step++)
@@ -140,7 +140,7 @@ size_t histogram_encode(const struct histogram *h, uint8_t *out) {
   return (size_t)(w.at - out);
 }
 
-/* The buckets, with the checks that need them; h->count, min, max and sum are set and not yet believed. */
+/* Read and check the buckets; h->count, min, max and sum are set, but not yet validated. */
 static int decode_buckets(struct histogram *h, struct reader *r) {
   uint64_t used = read_varint(r), next = 0, counted = 0;
   u128 least = 0, most = 0;

@@ -12,8 +12,8 @@
  * v >= low >= 64 w, so |m - v| / v <= (w / 2) / (64 w) = 1 / 128 < 1 %; below 128 the error is 0 (w = 1).
  * The q-quantile of n values is the one of rank r = max(1, ceil(q n)) in rising order (nearest rank). The bucket found by
  * adding counts up to r holds exactly that value, since buckets do not overlap and are in order. The answer is then brought into
- * [minimum, maximum], where the true value lies too: that can only bring it nearer. Ranks 1 and n are answered by the
- * exact minimum and maximum. Merging adds counts bucket by bucket, so the bound holds for any merge in any order, and a
+ * [minimum, maximum], which contains the true value, so this can only reduce the error. The answers for ranks 1 and n are
+ * the exact minimum and maximum. Merging adds counts bucket by bucket, so the bound holds for any merge in any order, and a
  * merge of parts equals the whole: bit for bit, in the encoded form too.
  *
  * Memory: an octave's 64 counters (512 B) are allocated at the first value in it: at most HISTOGRAM_OCTAVES of them, 31 KB
@@ -30,8 +30,8 @@
  *   each of them, in rising order:
  *     varint  how many empty buckets lie between the one before (or the start) and it
  *     varint  its count, > 0
- * The decoder takes any bytes. It refuses what no encoder writes: bucket counts that do not add up to the count, an
- * extreme outside its bucket, a sum outside what the buckets allow, bytes left over. */
+ * The decoder takes any bytes. It refuses every form that no encoder writes: bucket counts that do not add up to the
+ * count, an extreme outside its bucket, a sum outside the range that the buckets allow, bytes left over. */
 #ifndef SHOAL_HISTOGRAM_H
 #define SHOAL_HISTOGRAM_H
 
@@ -55,7 +55,7 @@ struct histogram {
 };
 
 void histogram_init(struct histogram *h); /* Empty. Zeroed memory is an empty one too. */
-void histogram_free(struct histogram *h); /* Empty again, its memory given back. */
+void histogram_free(struct histogram *h); /* Empty it and release its memory. */
 
 /* Count `value`, `times` (>= 0) over. Returns 0; or, with nothing changed, ERR_FULL past HISTOGRAM_COUNT_MAX, ERR_MEMORY. */
 int histogram_record(struct histogram *h, uint64_t value, uint64_t times);

@@ -29,7 +29,7 @@ uint64_t rng_next(struct rng *rng) {
 
 uint64_t rng_below(struct rng *rng, uint64_t bound) {
   assert(bound > 0);
-  uint64_t threshold = (0 - bound) % bound, x; /* Values below it would fall unevenly. */
+  uint64_t threshold = (0 - bound) % bound, x; /* Values below it would make the result uneven. */
   do x = rng_next(rng);
   while (x < threshold);
   return x % bound;

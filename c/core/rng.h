@@ -1,4 +1,4 @@
-/* rng: a small, fast, seeded stream of chance (xoshiro256**, Blackman and Vigna, TOMS 47:4, 2021),
+/* rng: a small, fast, seeded random stream (xoshiro256**, Blackman and Vigna, TOMS 47:4, 2021),
  * seeded through splitmix64. Not for secrets. */
 #ifndef SHOAL_RNG_H
 #define SHOAL_RNG_H

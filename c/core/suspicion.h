@@ -9,8 +9,8 @@
  * It falls as C grows, C never falls, and the start never moves: so a confirmation can only bring the deadline nearer,
  * and it is never sooner than start + min. An accuser counts once; those past K change nothing.
  *
- * A value without owner: no clock, no memory of its own. The membership keeps one for each suspected member, the job
- * detector one for each (node, job), both in a core/heap. */
+ * A plain value: no clock, no allocation. The membership keeps one for each suspected member, the job detector one for
+ * each (node, job), both in a core/heap. */
 #ifndef SHOAL_SUSPICION_H
 #define SHOAL_SUSPICION_H
 
@@ -28,9 +28,9 @@ struct suspicion {
 /* min_ns <= max_ns; `wanted` is held to SUSPICION_CONFIRMATIONS_MAX. Accusers are told apart by number. */
 void suspicion_start(struct suspicion *s, uint64_t now_ns, uint64_t min_ns, uint64_t max_ns, uint32_t wanted,
                      uint32_t accuser);
-/* Count an accuser. True when it was new and wanted: the deadline may then be nearer, and others should hear of it. */
+/* Count an accuser. True if it was new and wanted: the deadline may then be nearer, and the owner should gossip it. */
 bool suspicion_confirm(struct suspicion *s, uint32_t accuser);
-/* Somebody knows that it is over: no more confirmations are wanted, so the deadline is the least, start + min. */
+/* Another member holds it dead: no more confirmations are wanted, so the deadline is start + min. */
 void suspicion_hasten(struct suspicion *s);
 uint64_t suspicion_deadline(const struct suspicion *s);
 bool suspicion_accused_by(const struct suspicion *s, uint32_t accuser);

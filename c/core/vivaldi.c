@@ -22,7 +22,7 @@ void vivaldi_update(struct vivaldi_self *v, const struct vivaldi *other, uint8_t
   double weight = v->error / (v->error + theirs), wrong = fabs(distance - rtt) / rtt;
   v->error = limit(wrong * GAIN * weight + v->error * (1 - GAIN * weight), 0.01, 1);
   double push = GAIN * weight * (rtt - distance), length = 0;
-  if (flat < HEIGHT_MIN) { /* On one spot: any way apart will do. */
+  if (flat < HEIGHT_MIN) { /* Both are at one point: choose a random direction. */
     for (int i = 0; i < VIVALDI_DIMENSIONS; i++) away[i] = rng_unit(rng) - 0.5, length += away[i] * away[i];
     flat = sqrt(length) + 1e-9;
   }

@@ -1,4 +1,4 @@
-/* wheel: many deadlines, each set and taken back in constant time (hashed hierarchical timing wheel: Varghese and Lauck,
+/* wheel: many deadlines, each set and removed in constant time (hashed hierarchical timing wheel: Varghese and Lauck,
  * SOSP 1987; the placing by highest differing digit is after Tokio's).
  *
  * Time is cut into ticks of 2^20 ns (1.05 ms), a tick number into digits of 6 bits. A deadline stands at the level of the
@@ -23,14 +23,14 @@ struct wheel_entry {
   struct wheel_entry *next, *previous; /* NULL while it stands in no wheel. */
   uint64_t tick;
   uint8_t level, slot;
-  uint8_t kind; /* The owner's: what the entry is embedded in. */
+  uint8_t kind; /* The owner's object in which the entry is embedded. */
 };
 
 struct wheel {
-  uint64_t now; /* The tick up to which all was taken. */
-  uint64_t used[WHEEL_LEVELS]; /* Which slots hold something. */
+  uint64_t now; /* The tick up to which all due entries were taken. */
+  uint64_t used[WHEEL_LEVELS]; /* Which slots have entries. */
   struct wheel_entry slots[WHEEL_LEVELS][WHEEL_SLOTS]; /* Heads of rings. */
-  struct wheel_entry due; /* The ring of those whose tick has come. */
+  struct wheel_entry due; /* The ring of due entries. */
 };
 
 void wheel_init(struct wheel *w, uint64_t now_ns);
@@ -39,13 +39,13 @@ void wheel_init(struct wheel *w, uint64_t now_ns);
  * next because of it, which may lie before the deadline. */
 uint64_t wheel_set(struct wheel *w, struct wheel_entry *e, uint64_t deadline_ns);
 
-void wheel_remove(struct wheel *w, struct wheel_entry *e); /* Harmless when it is not set. */
+void wheel_remove(struct wheel *w, struct wheel_entry *e); /* Remove the entry; does nothing when it is not set. */
 static inline bool wheel_has(const struct wheel_entry *e) { return e->next != NULL; }
 
 /* The next entry whose deadline has come, removed; NULL when there is none now. Ask until NULL. */
 struct wheel_entry *wheel_pop(struct wheel *w, uint64_t now_ns);
 
-/* When wheel_pop should be asked next; UINT64_MAX when nothing is set. */
+/* When to call wheel_pop next; UINT64_MAX when nothing is set. */
 uint64_t wheel_next_ns(const struct wheel *w);
 
 #endif

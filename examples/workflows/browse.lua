@@ -1,4 +1,4 @@
---- Somebody looks around: the front page, a few items, a pause.
+--- A visitor browses: the front page, a few items, a pause.
 return {
   vu = function (vu)
     vu.http:get("/")

@@ -1,4 +1,4 @@
---- Put something into the cart and pay.
+--- Put an item into the cart and pay.
 return {
   setup = function (ctx)
     local r = ctx.http:get("/login")

@@ -1,4 +1,4 @@
---- Ask for each page once or twice, so that nothing is cold.
+--- Request each page once or twice, so that caches are warm.
 local pages = { "/", "/catalogue", "/cart" }
 
 return function (vu)

@@ -1,14 +1,14 @@
---- The errors policy: how loud each failure is, and how often it is reported. Edit it while nodes run: the change shows at
---- the next incident. A mistake here is itself reported, with its line, and the last good policy stays.
+--- The errors policy: the log level of each failure, and how often it is reported. Edit it while nodes run: a change takes effect at
+--- the next incident. A mistake in this file is itself reported, with its line, and the last good policy stays in use.
 ---
 ---   level    "debug" | "info" | "warning" | "error" | "critical"; without one, the site's own (lua/shoal/base/sites.lua)
----   burst    this many are reported at once ...
+---   burst    this many are reported without a limit ...
 ---   per_ms   ... then one in this time; the others are counted and announced at the same level
----   fields   which of an incident's fields are written, besides its id and site (default: all):
+---   fields   the fields of an incident to write, besides its id and site (default: all):
 ---            message, code, where, count, ids, missing, error, hint, traceback
----   traces   so many tracebacks are kept of each fingerprint (site and file:line)
+---   traces   how many tracebacks to keep of each fingerprint (site and file:line)
 ---
---- There is no "silent": a level can be lowered, the count goes on. `shoal incidents` shows the reported ones, and each node
+--- There is no "silent": a lower level does not stop the count. `shoal incidents` shows the reported ones, and each node
 --- prints `raised = reported + suppressed + handled` when it ends.
 return {
   default = { burst = 5, per_ms = 10000, traces = 3 },

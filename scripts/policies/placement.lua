@@ -1,10 +1,10 @@
---- placement: where work goes. Operators edit this. Each function gets copies, runs within a budget of instructions, time and
---- memory, and its answer is checked; when it fails, the leader's own rule answers and the failure is an incident.
+--- placement: the placement of jobs and parts. Operators edit this. Each function gets copies and runs within a budget of instructions,
+--- time and memory, and the leader checks its answer. If a function fails, the leader uses its own rule and reports an incident.
 ---
---- `accepts(spec, executors)`  may this job come in at all?  -> true | nil, why, code ("NOT_READY": the client tries again)
---- `split(workflow, executors, spec)`  into which parts?  -> shares whose numbers add up to the workflow's, or nil to wait
---- `choose(part, workflow, executors, spec)`  who runs this part now?  -> an executor's name, or nil to wait
---- `datacenters.admits(dc, manager)`  may a datacenter that this gate does not know register?  -> true | nil, why
+--- `accepts(spec, executors)`  whether to accept this job  -> true | nil, why, code ("NOT_READY": the client retries)
+--- `split(workflow, executors, spec)`  the parts of a workflow  -> shares that add up to the workflow, or nil to wait
+--- `choose(part, workflow, executors, spec)`  the executor of this part  -> an executor's name, or nil to wait
+--- `datacenters.admits(dc, manager)`  whether an unknown datacenter may register with this gate  -> true | nil, why
 --- executors: { name, address, cores, free }, sorted by name, only those that are up.
 local job = require "shoal.job"
 
@@ -15,7 +15,7 @@ local function tried(part, name)
   return false
 end
 
---- How often it said no to this part, so that the others are asked first.
+--- How often this executor refused the part, so that others are tried first.
 local function refusals(part, name)
   local count = 0
   for _, attempt in ipairs(part.history) do
@@ -28,7 +28,7 @@ local workers = {}
 
 function workers.accepts() return true end
 
---- A load workflow is spread over all workers that could hold a part; a command runs as many parts as it asks for.
+--- Spread a load workflow over all workers with enough cores for a part; split a command into its number of parts.
 function workers.split(workflow, executors)
   local able = 0
   for _, e in ipairs(executors) do
@@ -38,7 +38,7 @@ function workers.split(workflow, executors)
   return job.share(workflow, workflow.parts or workflow.command and 1 or able)
 end
 
---- Fewest refusals, then most free cores first; one that failed this part only when no other could ever hold it.
+--- Choose by fewest refusals, then most free cores. Use an executor that failed this part only if no other has enough cores.
 function workers.choose(part, workflow, executors)
   local cores, best, again, busy, least = workflow.cores or 1, nil, nil, false, 0
   for _, e in ipairs(executors) do
@@ -58,10 +58,10 @@ end
 
 local datacenters = {}
 
---- Any may. `return dc == "eu" or dc == "us"` would keep a misspelt one out.
+--- Admit every datacenter. `return dc == "eu" or dc == "us"` would refuse a misspelt one.
 function datacenters.admits() return true end
 
---- Every datacenter a job names must be known here.
+--- Accept a job only if every datacenter that it names is known here.
 function datacenters.accepts(spec, executors)
   local known, names = {}, {}
   for i, e in ipairs(executors) do known[e.name], names[i] = true, e.name end
@@ -82,13 +82,13 @@ local function wanted(spec, name)
   return false
 end
 
---- One part for each datacenter the job names (all, when it names none); a command goes where most is free.
+--- One part for each datacenter that the job names (default: all); a command goes to the one with the most free cores.
 function datacenters.split(workflow, executors, spec)
   local targets = {}
   for _, e in ipairs(executors) do
     if wanted(spec, e.name) and e.cores >= (workflow.cores or 1) then targets[#targets + 1] = e end
   end
-  if #targets == 0 or #targets < #(spec.datacenters or {}) then return nil end -- A named one is away: wait for it.
+  if #targets == 0 or #targets < #(spec.datacenters or {}) then return nil end -- Wait for a named one that is down.
   local count = #targets
   if workflow.command then
     table.sort(targets, function (a, b) return a.free > b.free or a.free == b.free and a.name < b.name end)
@@ -99,7 +99,7 @@ function datacenters.split(workflow, executors, spec)
   return shares
 end
 
---- The datacenter it was cut for; another that the job names, the freest first, when that one has lost it or says no more often.
+--- The datacenter of the split. If it lost the part or refused it more often, another that the job names, by most free cores.
 function datacenters.choose(part, _, executors, spec)
   local home, home_up, best, least = part.share.executor, false, nil, 0
   for _, e in ipairs(executors) do
@@ -111,7 +111,7 @@ function datacenters.choose(part, _, executors, spec)
     end
   end
   if best then return best.name end
-  return home_up and home or nil -- It had it before, and there is no other.
+  return home_up and home or nil -- It lost the part before, but there is no other.
 end
 
 return { workers = workers, datacenters = datacenters }

@@ -1,10 +1,10 @@
 --- retry: whether a part that was lost, failed or refused is tried again. Operators edit this.
 ---
---- `again(part, workflow, how)`: `how` is "lost" (its executor died or fell silent), "failed" (its own word) or "refused"
---- (it never ran there). part.history lists the attempts before this one: { executor, state, reason }.
+--- `again(part, workflow, how)`: `how` is "lost" (its executor died or was silent), "failed" (the executor reported a failure) or
+--- "refused" (it never ran there). part.history lists the earlier attempts: { executor, state, reason }.
 local retry = {}
 
-local REFUSALS_MAX = 20 -- A refusal costs nothing but time.
+local REFUSALS_MAX = 20 -- A refusal costs only time.
 
 function retry.again(part, workflow, how)
   local executions, refusals = 1, 1 -- this one
@@ -12,7 +12,7 @@ function retry.again(part, workflow, how)
     if attempt.state == "refused" then refusals = refusals + 1 else executions = executions + 1 end
   end
   if how == "refused" then return refusals <= REFUSALS_MAX end
-  if how == "failed" then return false end -- What failed by its own word would fail again.
+  if how == "failed" then return false end -- A part that failed would fail again.
   return executions <= workflow.retries -- Executions of a part lie in [1, retries + 1].
 end
 

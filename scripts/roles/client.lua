@@ -1,7 +1,7 @@
---- client: submits jobs and follows them. It listens nowhere; leaders push to the connection it made.
+--- client: submits jobs and follows them. It has no listener; leaders push over the connection that it opened.
 ---
---- It takes `job.status`, `job.stats`, `job.result` and `job.push`, which is several of them (shoal.client wires them, for an
---- unreadable push has an answer of its own), and sends what a person may ask.
+--- It handles `job.status`, `job.stats`, `job.result` and `job.push`, which holds several of them. shoal.client wires these handlers,
+--- for an unreadable push has an answer of its own. It sends every message that a client may send.
 local client = require "shoal.client"
 
 local role = { name = "client" }

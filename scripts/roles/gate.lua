@@ -1,6 +1,6 @@
 --- gate: leads jobs over datacenters. Its executors are the datacenters whose managers register.
 ---
---- From clients it answers `job.*`, from managers `dc.register`, `part.progress` and `part.result`. A datacenter that has not
+--- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. A datacenter that has not
 --- registered for dc_silent_ms is gone, and its parts start elsewhere.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
@@ -28,7 +28,7 @@ function role.start(node)
     keys = function (body) return { body.job } end,
   })
   if not state.lead then return nil, err, code end
-  state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- the loop that notices silence
+  state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- its loop detects silent managers
   node.known = function () return state.registry:members() end
   node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state

@@ -1,7 +1,7 @@
 --- manager: leads jobs in one datacenter. Its executors are the workers of its membership group.
 ---
---- From clients it answers `job.*` (a cluster without gates is complete), from gates `part.dispatch`, `part.cancel` and
---- `lead`, from workers `part.progress` and `part.result`. It tells the gates every heartbeat_ms who it is and what is free.
+--- It answers `job.*` from clients (a cluster works without gates), `part.dispatch`, `part.cancel` and `lead` from gates, and
+--- `part.progress` and `part.result` from workers. It sends the gates a heartbeat with its free cores every heartbeat_ms.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
@@ -25,7 +25,7 @@ role.answers = intake.answers {
 
 function role.hooks(state)
   return {
-    --- A worker is heard of, or has left: the leader asks it what it runs, or starts its parts elsewhere.
+    --- A worker joined or left: the leader asks it for its parts, or starts its parts elsewhere.
     ["swim.member"] = function (event)
       local m = event.member
       if m.role ~= "worker" then return end
@@ -35,14 +35,14 @@ function role.hooks(state)
         state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation)
       end
     end,
-    --- A member died. Must be delivered: while this raises, it is tried again.
+    --- A member died. This is must-deliver: it is retried while it raises.
     ["detector.global_death"] = function (name, incarnation)
       state.lead:gone(name, ("%s (%s) died"):format(name, incarnation))
     end,
   }
 end
 
---- The members that live, every few seconds: executors that a hook missed are heard, and those that are no members go.
+--- Called with the living members every few seconds: add executors that a hook missed, and remove those that are not members.
 function role.members(state, members)
   local workers = {}
   for _, m in ipairs(members) do
@@ -52,7 +52,7 @@ function role.members(state, members)
     end
   end
   for _, e in ipairs(state.lead:all_executors()) do
-    if not workers[e.name] and e.state ~= "down" then state.lead:gone(e.name, e.name .. " is no member any more") end
+    if not workers[e.name] and e.state ~= "down" then state.lead:gone(e.name, e.name .. " is no longer a member") end
   end
 end
 
@@ -62,14 +62,14 @@ function role.start(node)
   local state = {}
   state.reports = reports.open(node, {
     owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
-    unknown = function (record) state.lead:drop(record, "the gate knows nothing of it") end,
+    unknown = function (record) state.lead:drop(record, "the gate does not know it") end,
   })
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,
     reports = state.reports, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
     retention_bytes = node.config.retention_bytes,
-    -- A gate's part "warm/a" is cut into "warm/a/1", "warm/a/2", its second attempt into "warm/a/2.1", "warm/a/2.2", so that no two
-    -- executions go by one name and attempt; a job of our own into "warm/1", "warm/2".
+    -- A gate's part "warm/a" is split into "warm/a/1", "warm/a/2", its second attempt into "warm/a/2.1", "warm/a/2.2", so that no two
+    -- executions have the same name and attempt. A job of our own is split into "warm/1", "warm/2".
     part_name = function (entry, workflow, index)
       local up = entry.upstream
       if not up then return ("%s/%d"):format(workflow, index) end
@@ -78,7 +78,7 @@ function role.start(node)
     keys = function (body) return { body.job .. "|" .. body.part:gsub("/[^/]*$", ""), body.job } end,
   })
   if not state.lead then return nil, err, code end
-  state.heart = dc.heart(node, state.lead) -- the loop that registers with the gates
+  state.heart = dc.heart(node, state.lead) -- its loops register with the gates
   node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state
 end

@@ -1,7 +1,7 @@
---- worker: runs parts, each in a child process of its own, and reports progress and results to who leads.
+--- worker: runs parts, each in a child process of its own, and reports progress and results to the leader.
 ---
---- It answers `part.dispatch`, `part.cancel` and `lead`; it sends `part.progress` every flush_ms and `part.result` until
---- accepted; it asks `lead.who` of another manager when its leader does not answer.
+--- It answers `part.dispatch`, `part.cancel` and `lead`. It sends `part.progress` every flush_ms, and `part.result` until accepted. It
+--- sends `lead.who` to another manager when its leader does not answer.
 local worker = require "shoal.worker"
 
 local role = { name = "worker" }
@@ -16,7 +16,7 @@ role.answers = {
 
 function role.hooks(state)
   return {
-    --- Managers come and go: whom to ask who leads.
+    --- A manager joined or left: update the list of nodes to ask for the leader.
     ["swim.member"] = function (event)
       local m = event.member
       if m.role ~= "manager" then return end
@@ -26,7 +26,7 @@ function role.hooks(state)
   }
 end
 
---- The members that live, every few seconds: managers that a hook missed are known too.
+--- Called with the living members every few seconds: add managers that a hook missed.
 function role.members(state, members)
   state.managers = {}
   for _, m in ipairs(members) do

@@ -1,9 +1,9 @@
---- bench http: what a request costs our worker and its children in CPU, beside wrk's, against nginx, in the same run.
+--- bench http: the CPU cost of a request in our worker and its children, beside wrk's, against nginx, in the same run.
 ---
 ---   scripts/bench http [--seconds N] [--vus N] [--rounds N]
 ---
---- Rates say how busy the machine is; CPU seconds say what a request costs, whoever else runs. Ours is the whole price: this
---- process (the worker) and the child with the users, as the kernel counted them; wrk's is wrk's. Rounds alternate.
+--- A rate depends on the load of the machine; CPU seconds measure the cost of a request whatever else runs. Our cost includes this
+--- process (the worker) and the child with the users, as counted by the kernel; wrk's is that of its process. Rounds alternate.
 local node = require "shoal.core.node"
 local runner = require "shoal.runner"
 local task = require "shoal.task"
@@ -73,7 +73,7 @@ local function start_nginx(dir, stopping)
   error("nginx did not start; see " .. dir .. "/error.log")
 end
 
---- wrk for so long: requests, CPU seconds.
+--- Run wrk for the given seconds. Returns requests and CPU seconds.
 local function run_wrk(url)
   local text = shell(("bash -c 'TIMEFORMAT=\"cpu %%U %%S\"; time wrk -t1 -c%d -d%ds %s/' 2>&1"):format(options.vus, options.seconds, url))
   local requests = tonumber(text:match("(%d+) requests in"))

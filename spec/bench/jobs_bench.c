@@ -2,9 +2,9 @@
  * unfinished messages.
  *
  *   jobs_bench keep PROGRAM [ARGUMENT...]          run a program; all its descendants stay below this process
- *   jobs_bench beanstalk-work PORT SLOTS COMMAND [ARGUMENT...]   take jobs, so many at a time; run the command for each
+ *   jobs_bench beanstalk-work PORT SLOTS COMMAND [ARGUMENT...]   take jobs, SLOTS at a time; run the command for each
  *   jobs_bench beanstalk-drive PORT                submit jobs and wait for their results, as stdin asks
- *   jobs_bench half PORT CONNECTIONS LANES FRAMES  greet, and send so many frames in each of so many lanes, never a last one
+ *   jobs_bench half PORT CONNECTIONS LANES FRAMES  greet, and send FRAMES frames in each of LANES lanes, never a last one
  *
  * keep is a subreaper: orphans of the program become its children, and the kernel adds the CPU of a child to the process that reaps
  * it. So the CPU of all processes that ever ran below is that of its reaped children and of the processes that still live. */

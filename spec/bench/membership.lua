@@ -1,26 +1,26 @@
---- bench membership: our members on real sockets, side by side in one run with Debian's memberlist and Tarantool's swim, and with
---- a bare libuv loop that pings and answers and knows nobody.
+--- bench membership: our members on real sockets, in one run beside Debian's memberlist and Tarantool's swim, and beside a bare libuv
+--- loop that pings and answers without any membership.
 ---
 ---   scripts/bench membership [--n=16,32,64] [--interval=1000,200] [--form=one,each] [--only=ours,memberlist,tarantool,bare]
 ---                            [--kills=60] [--kills-ours=240] [--thousand=1000] [--quick]
 ---
---- memberlist itself and not serf, which is built on it: serf's agent cannot be given other times than its profiles', nor be many
---- in one process. All systems run as shipped, but for the two times of the cell; ours and memberlist's other durations are
---- scaled with the interval (by 5 where it is 200 ms; ours: the profile "lan"), Tarantool has no others.
+--- The peer is memberlist and not serf, which is built on it: serf's agent takes only the times of its profiles, and runs once in a
+--- process. All systems run as shipped, except for the two times of the cell; ours and memberlist's other durations scale with the
+--- interval (by 5 for 200 ms; ours: the profile "lan"), and Tarantool has no others.
 ---
---- A cell is an interval between probes (the timeout is half of it), a size, and whether the members are one process or one
---- each. In a cell each system has clusters of its own, each in its own network and process namespace: what its loopback device
---- counted is this cluster's traffic and nobody else's, and nothing survives its end. All clusters of a batch come up together,
---- rest together (CPU, traffic and memory are of that rest), and then lose one member at a time: SIGKILL, or in one process
---- a socket closed without a word. It is waited until all others know, the member comes back, and so on; several clusters share
---- the kills of a cell. Instants are CLOCK_MONOTONIC of this machine, written by the observers themselves.
+--- A cell is an interval between probes (the timeout is half of it), a size, and a form: all members in one process, or one process
+--- each. In a cell each system has clusters of its own, each in its own network and process namespace, so its loopback device counts
+--- only this cluster's traffic, and no process survives its end. All clusters of a batch start together, idle together (CPU, traffic
+--- and memory are of that time), and then lose one member at a time: by SIGKILL, or in one process by closing its socket without
+--- leaving. The bench waits until all others know, restarts the member, and repeats; several clusters share the kills of a cell. The
+--- observers write instants of this machine's CLOCK_MONOTONIC.
 ---
---- Ours is killed more often than the peers, for its first suspicion is held against theory within 10 %, and the mean of 60
---- exponential waits is off by more than that each tenth time. The theory (n = N - 1): the first ping that stays unanswered is sent
+--- Our members are killed more often than the peers', for their first suspicion must match theory within 10 %, and the mean of 60
+--- exponential waits is off by more than that one time in ten. The theory (n = N - 1): the first ping that stays unanswered is sent
 --- n/(n+1) periods after the kill, and the suspicion comes when the probe ends, one period later.
 ---
---- CPU is what the scheduler counted for all threads of the members' processes; memory is what a process has resident more than it
---- had before its first member. --quick is one small cell and few kills, to see that all works; its figures mean nothing.
+--- CPU is the scheduler's count for all threads of the members' processes; memory is the growth of a process's resident size since
+--- before its first member. --quick runs one small cell with few kills, to check that all works; its figures mean nothing.
 local errors = require "shoal.errors"
 local node = require "shoal.core.node"
 local task = require "shoal.task"
@@ -32,7 +32,7 @@ local SYSTEMS = { "ours", "memberlist", "tarantool", "bare" }
 local STARTING = 6 -- Clusters at a time.
 -- The news of a thousand joins, some 16 datagrams for each at each member, takes ours minutes within its budget of bytes a second.
 local LATE_SETTLE_MS = 270000
-local SAID_MAX = 3 -- Lines of a cluster's complaints that are shown.
+local SAID_MAX = 3 -- How many error lines of a cluster are shown.
 local PEERS = { "memberlist", "tarantool" }
 local PROGRAMS = {
   ours = BUILD .. "/spec/membership_bench ours", bare = BUILD .. "/spec/membership_bench bare",
@@ -89,7 +89,7 @@ end
 
 -- ---- clusters ----
 
---- What a system did in a cell, all of its clusters together.
+--- The results of a system in a cell, over all of its clusters.
 local function result()
   return { suspect = {}, dead = {}, agree = {}, cpu_ns = 0, packets = 0, bytes = 0, member_ns = 0, rss = 0, pss = 0, clusters = 0,
     false_suspicions = 0, false_deaths = 0, failures = {}, anew = {} }
@@ -146,7 +146,7 @@ local function launch(cluster)
   end }
   if not process then error(err) end
   cluster.process, cluster.stdin = process, process:stream(0)
-  cluster.stdin:attach { on_end = function () end } -- Its exit is heard.
+  cluster.stdin:attach { on_end = function () end } -- Its exit is handled elsewhere.
   lines_of(process:stream(1), function (line) take(cluster, line) end)
   lines_of(process:stream(2), function (line)
     if line == "entering the event loop" then return end -- Tarantool's greeting.
@@ -157,8 +157,8 @@ end
 
 local results = {} -- By cell's title and system.
 
---- The clusters of a cell. How many share the kills: as many as make the batch end in some minutes, for a kill with all that
---- belongs to it takes the peers 12 periods and ours 7. Returns the title.
+--- The clusters of a cell. Enough of them share the kills that the batch ends within minutes, for a whole kill takes the peers 12
+--- periods and ours 7. Returns the title.
 local function cell(clusters, interval, n, form, kills)
   local title = ("%s_%s_%s"):format(interval, form, n)
   results[title] = { interval = interval, n = n, form = form, title = title }
@@ -223,7 +223,7 @@ end
 local function run_batch(name, titles, clusters)
   if #clusters == 0 then return end
   local began_ms, members = task.now_ms(), 0
-  for i, c in ipairs(clusters) do -- A few at a time: some thousand processes that start at once are no cluster that joins.
+  for i, c in ipairs(clusters) do -- A few at a time: a thousand processes that start at once do not join as a cluster.
     if i > STARTING then clusters[i - STARTING].together:await() end
     launch(c)
     members = members + c.n
@@ -245,14 +245,14 @@ end
 
 local short = 0
 
---- Not a number is short: something is missing.
+--- A figure that is not a number misses the bar: a result is absent.
 local function bar(name, figure, relation, bound)
   local ok = relation == "<=" and figure <= bound or relation == "<" and figure < bound
   if not ok then short = short + 1 end
   print(("bar membership_%s %.3f want %s %.3f %s"):format(name, figure, relation, bound, ok and "ok" or "short"))
 end
 
---- The least of the peers', or not a number when one that was asked for has none.
+--- The least of the peers' figures, or not a number if a requested peer has none.
 local function best(c, figure)
   local least = math.huge
   for _, peer in ipairs(PEERS) do
@@ -295,7 +295,7 @@ local function main()
     "pkt/s", "RSS KB", "PSS KB", "false"))
   table.sort(sizes)
   for _, interval in ipairs(list(options.interval)) do
-    -- Five times as fast, all at once would keep two cores busy, and a busy machine is another question: the largest apart.
+    -- At five times the speed, all cells together would keep two cores busy and distort the results: run the largest separately.
     local largest = interval < 1000 and #sizes > 1 and table.remove(sizes) or nil
     for _, some in ipairs(largest and { sizes, { largest } } or { sizes }) do
       local clusters, added = {}, {}

@@ -7,10 +7,10 @@
  *
  *   start 7 0 3     open member 7 and join it to members 0 and 3
  *   join 7 0        try again
- *   table 7         say all it holds to live (ours only), to find out why it is not all
- *   kill 7          close its socket and forget it, without a word to anybody
+ *   table 7         print the members that it holds alive (ours only), to find out which are missing
+ *   kill 7          close its socket and forget it, without leaving
  *
- * and say what happened, each line begun with CLOCK_MONOTONIC in ns, which all processes of a machine share:
+ * and print events; each line begins with CLOCK_MONOTONIC in ns, which all processes of a machine share:
  *
  *   ready           NS - ready -
  *   member 7 up     NS 7 up 7
@@ -35,7 +35,7 @@
 struct bench_options bench = {.port = 20000, .interval_ms = 1000, .timeout_ms = 500, .n = 64};
 static uv_loop_t *loop;
 
-/* ---- what is said ---- */
+/* ---- output ---- */
 
 void bench_say(uint32_t at, const char *what, uint32_t about) {
   printf("%llu %u %s %u\n", (unsigned long long)uv_hrtime(), at, what, about);
@@ -70,12 +70,12 @@ static void drain(struct one *m) {
   while (swim_next(m->swim, &a)) {
     switch (a.kind) {
       case SWIM_SEND:
-        (void)world_udp_send(m->udp, &a.to, a.bytes, a.length); /* What the network does not take is lost, as any can be. */
+        (void)world_udp_send(m->udp, &a.to, a.bytes, a.length); /* A datagram that the network refuses is lost, as any may be. */
         break;
       case SWIM_EVENT:
         if (a.event <= SWIM_EVENT_DEAD) bench_say(m->index, swim_event_name(a.event), index_of(&a.member));
         break;
-      default: break; /* Nothing that membership needs. */
+      default: break; /* Membership does not need it. */
     }
   }
   uint64_t due_ns = swim_deadline(m->swim);
@@ -168,7 +168,7 @@ static const struct bench_kind kinds[] = {
 };
 static const struct bench_kind *kind;
 
-/* ---- what is heard ---- */
+/* ---- input ---- */
 
 static void obey(char *line) {
   char *save = NULL, *verb = strtok_r(line, " ", &save), *word = strtok_r(NULL, " ", &save);
@@ -188,7 +188,7 @@ static void on_stdin(uv_poll_t *handle, int status, int events) {
   (void)handle, (void)events;
   ssize_t n = status < 0 ? 0 : read(0, buffer + held, sizeof buffer - 1 - held);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n <= 0) exit(0); /* Whoever told us what to do has gone. */
+  if (n <= 0) exit(0); /* The bench has ended. */
   held += (size_t)n;
   buffer[held] = 0;
   char *from = buffer, *end;

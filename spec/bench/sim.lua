@@ -3,8 +3,8 @@
 ---
 ---   scripts/bench sim [--seeds N] [--pace MS]
 ---
---- The pace is what makes virtual time pass: 120 users rest between two requests, on average for so long, as people do. CPU is this
---- process's, from the first node's start to the job's end; the invariants that specs check are not looked at here.
+--- The pace is the mean time that each of the 120 users sleeps between two requests; it makes virtual time pass. CPU is this process's,
+--- from the first node's start to the job's end; the specs' invariants are not checked here.
 package.path = "./?.lua;" .. package.path
 
 local spine = require "spec.support.spine"

@@ -6,10 +6,10 @@
 ---   luv      sockets of luv, frames by string.pack, ids, a coroutine for each caller and each request, writes coalesced once per
 ---            read; bodies are bytes;
 ---   net      shoal.core.net with the callers' coroutines: the same;
----   luv+map  as luv, and what a call is made of besides: the body is a table on both ends (the same MessagePack schema), and each
----            request has a deadline that a sweep looks at;
----   call     peer:call of shoal.rpc, what roles use: that, and tasks that end with their scope, schemas checked, every error
----            accounted for, lanes, bounds, circuits.
+---   luv+map  as luv, with the other parts of a call: the body is a table on both ends (the same MessagePack schema), and each request
+---            has a deadline that a sweep checks;
+---   call     peer:call of shoal.rpc, as roles use it: the same, and tasks that end with their scope, checked schemas, an account of
+---            every error, lanes, bounds, circuits.
 --- Runs alternate; a figure is the median over the pairs of luv's CPU per request by ours: net against luv, call against luv+map.
 local core = require "shoal.core.net"
 local errors = require "shoal.errors"
@@ -34,14 +34,14 @@ end
 local WANT = 0.5
 local HEADER = ">I4I2BBI8"
 local pack, unpack = string.pack, string.unpack
-local create, yield, running = coroutine.create, coroutine.yield, coroutine.running -- As who measures luv would.
+local create, yield, running = coroutine.create, coroutine.yield, coroutine.running -- As a bench of luv alone would.
 
 local function must(value, err, code)
   if value == nil or value == false then error(tostring(err) .. " [" .. tostring(code) .. "]", 2) end
   return value
 end
 
---- Not accounted for, as in luv alone: a failure of the bench ends it.
+--- Errors are not accounted for, as in luv alone: a failure ends the bench.
 local function resume(co, ...)
   local ok, err = coroutine.resume(co, ...)
   if not ok then error(err, 0) end
@@ -108,7 +108,7 @@ local function run_luv(flight, count, body, done, bodies)
       if bodies then bytes = bodies.encode({ payload = bodies.decode(bytes).payload }) end
       far.stage(5, id, bytes)
     end
-    far = luv_end(server, function (_, id, bytes) resume(create(serve), id, bytes) end) -- For handlers may wait.
+    far = luv_end(server, function (_, id, bytes) resume(create(serve), id, bytes) end) -- In a coroutine, for handlers may wait.
   end))
   must(client:nodelay(true))
   must(client:connect("127.0.0.1", listener:getsockname().port, function (err)
@@ -175,7 +175,7 @@ local function run_net(flight, count, body, done)
     must(peer:call(7, "data", bytes, 5000, function (...) resume(co, ...) end))
     return must(yield())
   end
-  must(peer:call(7, "data", "", 5000, function () -- Connected, as luv's is.
+  must(peer:call(7, "data", "", 5000, function () -- Connect first, as for luv.
     drive(function (fn) resume(create(fn)) end, flight, count, body, call, function (ns)
       near:close()
       far:close(function () done(ns) end)
@@ -238,7 +238,7 @@ local function compare(bytes, flight)
     counts[i], costs[i] = options.seconds * 1e9 // measure(run[2], flight, 5000, body) | 0, {}
   end
   for pair = 1, options.pairs do
-    for k = 1, #runs do -- Who goes first alternates.
+    for k = 1, #runs do -- The order alternates.
       local i = pair % 2 == 0 and k or #runs + 1 - k
       collectgarbage()
       costs[i][pair] = measure(runs[i][2], flight, counts[i], body)

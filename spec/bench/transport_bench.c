@@ -263,7 +263,7 @@ static int compare(size_t bytes, unsigned flight, double seconds, int pairs) {
   wanted = 5000;
   double each = run_net(); /* Also warms up. */
   wanted = (uint64_t)(seconds * 1e9 / each);
-  for (int i = 0; i < pairs; i++) { /* Who goes first alternates, too. */
+  for (int i = 0; i < pairs; i++) { /* The order alternates, too. */
     if (i % 2) ours[i] = run_net();
     bare[i] = run_bare();
     if (i % 2 == 0) ours[i] = run_net();

@@ -10,8 +10,8 @@
 #include "lua/lua_world.h"
 #include "lua/modules.h"
 
-static long fails_after = -1; /* So many allocations succeed, then all fail; -1: none does. */
-static size_t fails_from = SIZE_MAX; /* An allocation of so many bytes fails. */
+static long fails_after = -1; /* This many allocations succeed, then all fail; -1: none fails. */
+static size_t fails_from = SIZE_MAX; /* An allocation of this size fails. */
 static int lines, answers, without_memory, sent;
 
 static void *allocate(void *data, void *old, size_t before, size_t after) {

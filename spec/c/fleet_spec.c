@@ -1,4 +1,4 @@
-/* drive/fleet and drive/predict: members on one simulated world, and what is foretold of them. */
+/* drive/fleet and drive/predict: members on one simulated world, and predictions of their behaviour. */
 #include "drive/fleet.h"
 
 #include <math.h>
@@ -160,7 +160,7 @@ static void a_lossy_network_is_foretold_as_one(void) {
   struct predict_question q = question(20, 2, 120);
   q.link.loss = 0.5, q.config.ping_repeats = 0, q.config.suspicion_multiplier = 1;
   MUST(predict(&q, &a) == 0);
-  MUST(a.false_suspicions_per_hour > 10 && a.false_deaths > 0); /* Of those who live; who crashed is no false death. */
+  MUST(a.false_suspicions_per_hour > 10 && a.false_deaths > 0); /* Of living members; the death of a crashed one is not false. */
   MUST(a.false_deaths <= 20);
 }
 

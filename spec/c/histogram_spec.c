@@ -128,7 +128,7 @@ static void decoder_takes_any_bytes(struct rng *rng) {
     memcpy(exact, bytes, length);
     int rc = histogram_decode(&read, exact, length);
     MUST(rc == 0 || rc == ERR_MALFORMED);
-    if (rc == 0) { /* What is taken is in the one form an encoder writes. */
+    if (rc == 0) { /* An accepted input is in the one form that an encoder writes. */
       MUST(histogram_encode(&read, again) == length && memcmp(exact, again, length) == 0);
       if (read.count) MUST(histogram_quantile(&read, 0.5) >= read.min && histogram_quantile(&read, 1) == read.max);
     }

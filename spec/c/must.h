@@ -1,4 +1,4 @@
-/* MUST: what a C spec claims. Prints where and what, and ends the program. */
+/* MUST: an assertion of a C spec. On failure it prints the place and the condition, and ends the program. */
 #ifndef SPEC_MUST_H
 #define SPEC_MUST_H
 

@@ -1,4 +1,4 @@
-/* What a net takes from others, in virtual time: connections, unfinished messages, requests; what it queues for all of them.
+/* A net's admission limits in virtual time: connections, unfinished messages, requests, and the queues for all peers.
  * Each limit at its end and one past it. Prints one line a property; exits 1 at the first that does not hold. */
 #include <malloc.h>
 
@@ -174,7 +174,7 @@ static void a_stuck_message_makes_room(void) {
   run_ms(20);
   MUST(refused(a, NET_REFUSED_STUCK) == 1 && a->downs == 0);
   run_ms(1100);
-  MUST(raws[1].ended == 0); /* Nobody could be told; it was counted. */
+  MUST(raws[1].ended == 0); /* No peer could get the refusal; it was counted. */
   memset(body, 'B', sizeof body);
   MUST(net_call(peer_of(c, a), 1, NET_DATA, body, FRAME_MESSAGE_MAX, ms(20000), on_outcome, &o, NULL) == 0);
   run_ms(3000);
@@ -229,7 +229,7 @@ static void refusals_by_kind(void) {
   for (int i = 0; i < 2; i++) raw_frame(&raws[4], 1, 3, FRAME_LAST, 0, 10, 10); /* Its end, and another one. */
   run_ms(50);
   MUST(refused(a, NET_REFUSED_ASSEMBLY) == 1 && a->told == 1 && a->downs == 0);
-  /* Control: the connection ends, and both sides hear why. */
+  /* Control: the connection ends, and both sides get the reason. */
   half_message(5, 0, FRAME_REQUEST, 7, 1);
   run_ms(50);
   MUST(refused(a, NET_REFUSED_ASSEMBLY) == 2 && a->downs == 1 && a->down_code == ERR_FULL);
@@ -285,7 +285,7 @@ static void a_thousand_half_messages(void) {
   printf("ok F05 1,000 connections with unfinished messages cost %.1f MiB in all, the simulated kernels included\n", (double)in_all / MIB);
 }
 
-/* ---- what is no unfinished message, but a fault ---- */
+/* ---- faults, not unfinished messages ---- */
 
 /* One frame too many, and the fault that ends the connection. */
 static void fault_of(int index, struct node *a, enum frame_fault fault) {
@@ -340,7 +340,7 @@ static void requests_over_all(void) {
   MUST(call(peer_of(from[0], b), NET_CONTROL, "c", 60000, &outcomes[60]) == 0); /* Control is not counted, nor shed. */
   run_ms(50);
   MUST(b->held_count == 51 && refused(b, NET_REFUSED_REQUESTS) == 1);
-  net_peer_close(peer_of(from[1], b)); /* Who asked is gone; the work is not, until it is answered. */
+  net_peer_close(peer_of(from[1], b)); /* The caller is gone; its request counts until it is answered. */
   run_ms(50);
   MUST(net_counts(b->net)->unanswered == 50);
   for (int i = 0; i < 50; i++) (void)net_reply(b->net, &b->held[i], "", 0);
@@ -375,7 +375,7 @@ static void queued_over_all(void) {
   MUST(net_counts(a->net)->queued_bytes == 0 && outcomes[10].code == 0 && outcomes[201].code == 0);
   MUST(net_send(peer_of(a, to[1]), 2, NET_DATA, "", 0, on_outcome, &outcomes[202], NULL) == 0);
   run_ms(10);
-  /* Answers count, too, and the asker hears it. */
+  /* Answers count, too, and the caller gets the refusal. */
   struct outcome o[2] = {0};
   a->mode = HOLD;
   for (int i = 0; i < 2; i++) MUST(call(peer_of(to[i], a), NET_DATA, "x", 60000, &o[i]) == 0);

@@ -1,4 +1,4 @@
-/* A peer's circuit in virtual time: what opens and closes it, and what passes it. Prints one line a property; exits 1 at the
+/* A peer's circuit in virtual time: its opening and closing, and the messages that bypass it. Prints one line a property; exits 1 at the
  * first that does not hold. */
 #include "net_sim.h"
 
@@ -6,7 +6,7 @@ static void circuit_and_backoff(void) {
   begin_sim(8, 2);
   struct node *a = open_node(0, NULL), *b = &nodes[1];
   struct net_peer *p = peer_of(a, b);
-  for (int i = 0; i < 3; i++) { /* Nobody listens. */
+  for (int i = 0; i < 3; i++) { /* No listener. */
     struct outcome o = {0};
     uint64_t asked_ns = sim_now_ns(sim);
     MUST(call(p, NET_DATA, "?", 60000, &o) == 0);
@@ -210,7 +210,7 @@ static void a_new_life_closes_the_circuit(void) {
   run_ms(100);
   MUST(o.count == 1 && o.code == 0);
   end_sim();
-  /* The same life that comes to us by itself is tried once, no more. */
+  /* If the same process contacts us, it gets one trial and no more. */
   p = opened(77), a = &nodes[0], b = &nodes[1];
   hello = o = (struct outcome){0};
   net_peer_close(b->inbound);

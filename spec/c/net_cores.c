@@ -1,4 +1,4 @@
-/* What the transport is made of, each alone: circuit, backoff, deadlines, frames, a lane's queue. No world, no clock.
+/* The parts of the transport, each alone: circuit, backoff, deadlines, frames, a lane's queue. No world, no clock.
  * Prints one line a property; exits 1 at the first that does not hold. */
 #include <string.h>
 
@@ -244,7 +244,7 @@ static void greetings_and_refusals(void) {
   MUST(frame_hello_get(bytes, 8, &back) && back.major == FRAME_MAJOR + 1 && back.node[0] == 0);
   hello.major = FRAME_MAJOR;
   hello.node[0] = 0;
-  MUST(!frame_hello_get(bytes, frame_hello_put(bytes, &hello), &back)); /* Nobody. */
+  MUST(!frame_hello_get(bytes, frame_hello_put(bytes, &hello), &back)); /* No name. */
   struct frame_refusal refusal;
   char name[FRAME_NAME_MAX + 2], text[FRAME_TEXT_MAX + 2];
   uint8_t body[FRAME_REFUSAL_MAX];
@@ -327,7 +327,7 @@ static void queue_drops(void) {
   for (ask.id = 1; ask.id <= 3; ask.id++) MUST(queue_push(&q, ask, "q", 1) == 0);
   ended = 3;
   bytes = queue_peek(&q, FRAME_MAX, has_ended, NULL, &run, &dropped);
-  MUST(run == 3 * (FRAME_HEADER + 1) && dropped == 0); /* Nobody said that one of them may have ended. */
+  MUST(run == 3 * (FRAME_HEADER + 1) && dropped == 0); /* No call has marked that one of them may have ended. */
   q.stale = true;
   bytes = queue_peek(&q, FRAME_MAX, has_ended, NULL, &run, &dropped);
   frame_get(bytes, &f);

@@ -1,7 +1,7 @@
 /* Mutated bytes through the transport's real decoders: into a node that listens, and into one that dialled and waits for
  * answers. No crash and no leak (the sanitizer build says), every refusal counted, each call ends once, the node lives.
  *
- *   net_fuzz [frames [seed]]     100000 frames unless told */
+ *   net_fuzz [frames [seed]]     default: 100000 frames */
 #include "net_sim.h"
 
 enum { STREAM_MAX = 512 * 1024 };
@@ -105,7 +105,7 @@ static void pour(void) {
   }
 }
 
-/* ---- what is counted ---- */
+/* ---- counts ---- */
 
 static uint64_t refusals(const struct net_counts *c) {
   uint64_t sum = c->handshakes_refused;
@@ -119,7 +119,7 @@ static void tally(const struct net_counts *c) {
   for (int i = 0; i < FRAME_FAULTS_COUNT; i++) faults_seen[i] += c->faults[i];
 }
 
-/* Somebody connects to a and pours. */
+/* A stranger connects to a and sends the bytes. */
 static void into_listener(struct node *a) {
   uint64_t before = refusals(net_counts(a->net));
   int downs = a->downs, gones = a->gones;
@@ -139,7 +139,7 @@ static void into_listener(struct node *a) {
   if (!raw.ended) MUST(refused == 0 || a->downs == downs + 1);
   world_stream_close(raw.stream);
   run_ms(20);
-  MUST(a->downs == downs + 1 && a->gones == gones + 1); /* Told once, whatever it was. */
+  MUST(a->downs == downs + 1 && a->gones == gones + 1); /* Reported once, whatever the fault was. */
   MUST(refused == refusals(net_counts(a->net)) - before || refused == 0);
 }
 

@@ -112,7 +112,7 @@ static void control_overflow(void) {
   MUST(call(p, NET_DATA, "d", 5000, &outcomes[100]) == 0);
   for (int i = 0; i < 20; i++) MUST(send(p, NET_CONTROL, "x", 1, &outcomes[i]) == 0);
   MUST(a->downs == 0 && send(p, NET_CONTROL, "x", 1, &outcomes[20]) == ERR_FULL);
-  MUST(outcomes[0].count == 0); /* Told later, not from within the call. */
+  MUST(outcomes[0].count == 0); /* Called later, not from within the call. */
   run_ms(1);
   MUST(a->downs == 1 && a->down_code == ERR_FULL && strstr(a->down_text, "control queue is full"));
   MUST(net_counts(a->net)->control_overflows == 1 && net_counts(a->net)->drops[NET_CONTROL][NET_DROP_FULL] == 1);
@@ -215,7 +215,7 @@ static void shedding(void) {
   run_ms(10);
   MUST(b->held_count == 50 && outcomes[250].count == 1 && outcomes[250].code == ERR_OVERLOADED);
   end_sim();
-  /* Answers that find their queue full: the asker hears it by name. */
+  /* Answers that find their queue full: the caller gets FULL. */
   struct net_options narrow = {.lane_queue_bytes_max = {0, 0, 100000, 0}};
   p = connected(8, NULL, &narrow);
   b = &nodes[1];

@@ -1,4 +1,4 @@
-/* The transport over real sockets on loopback: what depends on the socket. The rest is net_spec.c's, in virtual time.
+/* The transport over real sockets on loopback: the properties that depend on a socket. net_spec.c has the rest, in virtual time.
  * Prints one line a property; exits 1 at the first that does not hold. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * Prints one line a property; exits 1 at the first that does not hold. */
 #include "net_raw.h"
 
-static size_t fails_from; /* An allocation of so many bytes or more fails; 0: none does. */
+static size_t fails_from; /* An allocation of this size or more fails; 0: none fails. */
 static int failed;
 
 void *__real_malloc(size_t size);
@@ -100,7 +100,7 @@ static void our_own(void) {
   MUST(net_reply(b->net, &b->held[0], body, 200000) == ERR_MEMORY);
   fails_from = 0;
   run_ms(10);
-  MUST(refused.count == 0 && asked.count == 1 && asked.code == ERR_OVERLOADED); /* It hears it, rather than wait. */
+  MUST(refused.count == 0 && asked.count == 1 && asked.code == ERR_OVERLOADED); /* The caller gets the refusal instead of waiting. */
   MUST(net_counts(b->net)->unanswered == 0);
   struct outcome never = {0};
   MUST(call(peer_of(a, b), NET_TELEMETRY, "x", 100, &never) == 0); /* Not even the refusal finds memory: its lane is new. */

@@ -1,4 +1,4 @@
-/* Peers of a net that are only streams of the world: they write what bytes a spec likes. */
+/* Peers of a net that are plain streams of the world: they write any bytes. */
 #ifndef SPEC_NET_RAW_H
 #define SPEC_NET_RAW_H
 
@@ -6,7 +6,7 @@
 
 struct raw {
   struct world_stream *stream;
-  uint8_t got[16384]; /* What came, as far as there is room. */
+  uint8_t got[16384]; /* The received bytes, as far as there is room. */
   size_t length;
   int opened, ended;
 };

@@ -1,4 +1,4 @@
-/* Nets in a simulated world, for the transport's C specs: nodes that record what they are told and answer as asked. */
+/* Nets in a simulated world, for the transport's C specs: nodes that record their callbacks and answer as set. */
 #ifndef SPEC_NET_SIM_H
 #define SPEC_NET_SIM_H
 
@@ -27,7 +27,7 @@ struct node {
   int held_count;
 };
 
-struct outcome { /* Of a call or a send: exactly one is to come. */
+struct outcome { /* Of a call or a send: exactly one must come. */
   int count, code;
   size_t length;
   uint64_t at_ns;
@@ -146,7 +146,7 @@ static inline int call(struct net_peer *p, enum net_lane lane, const char *text,
   return rc;
 }
 
-/* Close what is still open, and see that nothing is left. */
+/* Close all open things, and check that nothing is left. */
 static inline void end_sim(void) {
   for (int i = 0; i < NODES_MAX; i++)
     if (nodes[i].net && !nodes[i].closed) net_close(nodes[i].net); /* It is gone once it was closed. */

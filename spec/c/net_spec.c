@@ -45,7 +45,7 @@ static void nobody_else_answers(void) {
   MUST(call(peer_of(a, b), NET_DATA, "b", 1000, &of_b) == 0 && call(peer_of(a, c), NET_DATA, "c", 1000, &of_c) == 0);
   run_ms(100);
   struct net_request forged = c->held[0];
-  forged.id = b->held[0].id; /* c answers what b was asked. */
+  forged.id = b->held[0].id; /* c answers a request that went to b. */
   MUST(net_reply(c->net, &forged, "?", 1) == 0);
   forged = b->held[0];
   forged.lane = NET_CONTROL; /* b answers in another lane. */
@@ -227,7 +227,7 @@ static void silent_listener(void) {
   MUST(call(peer_of(a, &nodes[1]), NET_DATA, "?", 60000, &cut) == 0);
   run_ms(5010);
   MUST(cut.count == 1 && (cut.code == ERR_TIMEOUT || cut.code == -ETIMEDOUT));
-  /* The other way round: somebody connects and says nothing. */
+  /* The other way round: a peer connects and sends nothing. */
   sim_cut(sim, nodes[0].machine, nodes[1].machine, false);
   memset(&raw, 0, sizeof raw);
   MUST(world_connect(nodes[1].world, &a->address, &raw_events, NULL, &raw.stream) == 0);
@@ -263,7 +263,7 @@ static void reconnects(void) {
   MUST(call(p, NET_DATA, "3", 1000, &again) == 0);
   run_ms(10);
   MUST(again.count == 1 && again.code == 0);
-  /* The peer's machine is cut off: nothing heard for 30 s is the end, and asking whether it is there began before. */
+  /* The peer's machine is cut off: the connection ends after 30 s of silence; pings begin before. */
   struct outcome hung = {0};
   sim_cut(sim, NULL, NULL, true);
   MUST(call(p, NET_DATA, "4", 120000, &hung) == 0);
@@ -325,7 +325,7 @@ static void backoff_starts_again(void) {
       run_ms(10);
       net_peer_close(b->inbound);
       run_ms(10);
-      MUST(a->circuits[BREAKER_OPEN] == 0); /* Orderly ends with nobody waiting are no failures. */
+      MUST(a->circuits[BREAKER_OPEN] == 0); /* Orderly ends without a waiting call are no failures. */
       end_sim();
     }
     MUST(way == 0 ? longest > 1000 : longest <= 20);
@@ -334,7 +334,7 @@ static void backoff_starts_again(void) {
   struct node *a = open_node(0, &steep), *b = open_node(1, NULL);
   struct outcome o[3] = {0};
   b->mode = HOLD;
-  for (int i = 0; i < 3; i++) { /* With somebody waiting they are. */
+  for (int i = 0; i < 3; i++) { /* With a waiting call they are. */
     MUST(call(peer_of(a, b), NET_DATA, "?", 60000, &o[i]) == 0);
     run_ms(6000);
     MUST(b->held_count == i + 1);
@@ -380,7 +380,7 @@ static void graceful_close(void) {
   run_ms(100);
   MUST(anew.code == 0 && anew.count == 1);
   end_sim();
-  /* Who does not read keeps us no longer than the linger. */
+  /* A peer that does not read delays us no longer than the linger. */
   begin_sim(10, 2);
   a = open_node(0, NULL), b = open_node(1, NULL);
   p = peer_of(a, b);
@@ -493,7 +493,7 @@ static void chaos(void) {
     }
     end_sim();
   }
-  MUST(late > 0 && lost > 0 && served > 1000); /* It met what it was to meet. */
+  MUST(late > 0 && lost > 0 && served > 1000); /* Every case was reached. */
   printf("ok 20 seeds of loss, jitter, cuts and closings: every call and send ended exactly once\n");
 }
 

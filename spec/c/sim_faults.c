@@ -1,4 +1,4 @@
-/* sim_faults: what the simulated world does beyond world.h: faults, clocks of their own, children, one seed one run.
+/* sim_faults: the simulated world's features beyond world.h: faults, clocks of their own, children, one seed one run.
  *
  *   sim_faults [part of a title]
  *

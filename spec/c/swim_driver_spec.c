@@ -1,4 +1,4 @@
-/* drive/swim_driver on simulated worlds: what it counts, whom it calls when, what it records, and that it closes. */
+/* drive/swim_driver on simulated worlds: its counts, its callbacks and their order, its recordings, and its closing. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 static const uint64_t SECOND = 1000000000, MS = 1000000;
 
-struct member { /* And what it was told. */
+struct member { /* And its payload. */
   struct swim_driver *driver;
   struct sim_node *machine;
   struct shoal_world *world;
@@ -132,7 +132,7 @@ static void what_the_network_refuses_is_counted_by_its_code(uint64_t seed) {
   MUST(c->errors_count == SWIM_DRIVER_ERRORS_MAX);
   for (int i = 0; i < SWIM_DRIVER_ERRORS_MAX; i++) MUST(c->errors[i].code == -(i + 1) && c->errors[i].count == (uint64_t)i + 1);
   refusal = -ENETUNREACH;
-  run(&g, 5 * SECOND); /* The others bury it, but it says what is wrong. */
+  run(&g, 5 * SECOND); /* The others declare it dead, but its counts show the reason. */
   MUST(c->send_failed > sum && g.a.code == -ENETUNREACH);
   struct swim_member a;
   MUST(swim_find(swim_driver_core(g.b.driver), "a", 1, &a) && a.state == SWIM_DEAD);
@@ -151,10 +151,10 @@ static void an_input_calls_nobody_before_it_returns(uint64_t seed) {
   MUST(swim_driver_payload(g.a.driver, "new", 3) == 0 && swim_driver_hint(g.a.driver, "b", 1));
   MUST(g.a.sent == sent);
   run(&g, 1000); /* In the next turn, though its period is not over. */
-  MUST(g.a.sent >= sent + 2); /* To the seed and to whom the hint is about. */
+  MUST(g.a.sent >= sent + 2); /* To the seed and to the member of the hint. */
   MUST(swim_driver_forget(g.a.driver, &nobody) && !swim_driver_forget(g.a.driver, &nobody));
   run(&g, SECOND);
-  MUST(g.b.events >= seen + 2); /* It was told, and the payload is another. */
+  MUST(g.b.events >= seen + 2); /* The broadcast arrived, and the payload changed. */
   sent = g.a.sent;
   MUST(swim_driver_leave(g.a.driver) == 0 && g.a.sent == sent && swim_driver_leave(g.a.driver) == ERR_EXISTS);
   run(&g, 5 * SECOND);
@@ -162,7 +162,7 @@ static void an_input_calls_nobody_before_it_returns(uint64_t seed) {
   close_group(&g);
 }
 
-/* One that joins when a and b know each other hears of both in one table. */
+/* A member that joins when a and b know each other gets both in one table. */
 static void join_as_third(struct group *g, struct member *c) {
   *c = (struct member){0};
   run(g, SECOND);
@@ -190,7 +190,7 @@ static void events_come_one_after_another(uint64_t seed) {
   c.tell_at_event = true; /* And settles from within, while the next event waits. */
   run(&g, SECOND);
   MUST(c.joins == 2 && c.depth_max == 1);
-  MUST(swim_counts(swim_driver_core(g.b.driver))->user_heard >= 1); /* What it told then has been sent. */
+  MUST(swim_counts(swim_driver_core(g.b.driver))->user_heard >= 1); /* Its last broadcast has been sent. */
   close_third(&g, &c);
 }
 

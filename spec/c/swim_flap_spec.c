@@ -1,10 +1,10 @@
-/* Members that come and go are held to be dead, and let go of when they have been well (c/core/swim_flap.c). The invariants of swim_net.h
- * at every event. */
+/* Flapping members are held dead, and released once they have been stable (c/core/swim_flap.c). The invariants of swim_net.h are
+ * checked at every event. */
 #include "swim_net.h"
 
 enum { COUNT = 12, IT = 5 };
 
-struct tale { /* What the others were told of it. */
+struct tale { /* The others' events about it. */
   uint32_t dead, joined, suspected, held;
   uint64_t last_join_ns, last_dead_ns;
 };
@@ -62,7 +62,7 @@ static void one_that_comes_and_goes_is_held_from_its_second_death_until_it_has_b
   struct net *net = watched(seed, &t);
   swing(net, 6);
   MUST(all_believe(net, SWIM_DEAD));
-  /* Twice dead, once back, and nothing more was heard of it, though it was suspected and refuted below. */
+  /* Twice dead, once back, and no further event, though below the hold it was suspected and refuted. */
   MUST(t.dead == 2 * (COUNT - 1) && t.joined == COUNT - 1 && t.held == COUNT - 1 && t.suspected <= t.dead);
   MUST(swim_live(net->nodes[0].swim) == COUNT - 1 && net->nodes[0].swim->living == COUNT - 1);
   uint64_t calm_ns = now_ns(net);
@@ -87,7 +87,7 @@ static void one_that_hears_a_tenth_is_held_though_it_refutes_every_time(uint64_t
   net_close(net);
 }
 
-/* It believes all others dead while it is cut off, and says so when it is back: in a small cluster nobody would be an outlier. */
+/* While it is cut off it holds all others dead, and gossips that when it is back: in a small cluster no member would be an outlier. */
 static void what_it_says_of_others_when_it_is_back_is_no_trouble(uint64_t seed) {
   enum { FEW = 4, LAST = FEW - 1 };
   struct net *net = net_open(seed, "local");
@@ -104,7 +104,7 @@ static void what_it_says_of_others_when_it_is_back_is_no_trouble(uint64_t seed) 
   net_close(net);
 }
 
-/* Else who gave trouble for long would be held for long. */
+/* Else a member that flapped for long would be held for long. */
 static void points_have_a_bound(uint64_t seed) {
   struct tale t;
   struct net *net = watched(seed, &t);
@@ -181,7 +181,7 @@ static void others_are_asked_rather_than_one_that_is_held(uint64_t seed) {
   run(net, 30 * SECOND);
   struct swim *s = net->nodes[0].swim;
   uint32_t it = swim_members_find(s, "n5", 2), ids[FANOUT_MAX];
-  MUST(s->members[it].held && s->members[it].state == SWIM_ALIVE); /* It answers, so that only this speaks against it. */
+  MUST(s->members[it].held && s->members[it].state == SWIM_ALIVE); /* It answers, so that this is the only evidence against it. */
   for (int times = 0; times < 1000; times++)
     for (uint32_t i = swim_choose(s, ids, 3, NONE); i-- > 0;) MUST(ids[i] != it);
   net_close(net);

@@ -50,7 +50,7 @@ static void take(void) {
     MUST(++taken < 1000);
     if (a.kind != SWIM_SEND) continue;
     MUST(a.length <= SWIM_DATAGRAM_MAX && !address_equal(&a.to, &home));
-    struct header header; /* What we send is what we would take. */
+    struct header header; /* We would accept our own datagrams. */
     struct reader r;
     MUST(swim_wire_open(&target->cluster, a.bytes, a.length, &header, &r) == 0);
   }

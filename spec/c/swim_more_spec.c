@@ -228,7 +228,7 @@ static void why_tells_who_accuses_whom_since_when_and_what_came_of_it(uint64_t s
   MUST(swim_why(net->nodes[1].swim, "n7", 2, &why) && why.member.state == SWIM_DEAD);
   MUST(has_fact(&why, SWIM_FACT_TIMED_OUT) || has_fact(&why, SWIM_FACT_DEAD));
   for (uint32_t i = 1; i < why.facts_count; i++) MUST(why.facts[i].at_ns <= why.facts[i - 1].at_ns); /* The newest first. */
-  MUST(swim_why(net->nodes[1].swim, "n8", 2, &why) && has_fact(&why, SWIM_FACT_JOINED)); /* Nothing of it is told of another. */
+  MUST(swim_why(net->nodes[1].swim, "n8", 2, &why) && has_fact(&why, SWIM_FACT_JOINED)); /* None of it appears in another member's evidence. */
   MUST(!has_fact(&why, SWIM_FACT_TIMED_OUT) && !has_fact(&why, SWIM_FACT_DEAD) && !has_fact(&why, SWIM_FACT_SUSPECTED));
   uint32_t unanswered = 0;
   for (uint32_t i = 0; i < 20; i++)

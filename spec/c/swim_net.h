@@ -24,7 +24,7 @@ enum { NODES = 128 };
 #define SECOND UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
 
-struct belief { /* What an observer last believed of a subject; subject's own life is `lives`. */
+struct belief { /* An observer's last view of a subject; the subject's own life is `lives`. */
   bool known, member, seen; /* seen: in this walk over the table. */
   struct swim_incarnation incarnation;
   uint8_t state;
@@ -39,13 +39,13 @@ struct node {
   struct world_udp *udp;
   struct world_timer *timer;
   char name[16];
-  uint32_t id; /* Whose name it bears: its own place in `nodes`, or a twin's. */
+  uint32_t id; /* The owner of its name: its own index in `nodes`, or a twin's. */
   struct shoal_address address;
-  uint64_t pinged_ns; /* When it last had to: it pings somebody each period from then on. */
+  uint64_t pinged_ns; /* When it last had to; from then on it pings a member each period. */
   bool left_done, paused;
   uint32_t heard;
   struct belief beliefs[NODES];
-  uint64_t events[7]; /* By kind, about anybody. */
+  uint64_t events[7]; /* By kind, about any member. */
   struct swim_incarnation highest; /* The greatest that its name ever had, over all its lives. */
 };
 struct net {
@@ -56,7 +56,7 @@ struct net {
   struct swim_config config;
   struct sim_link link; /* The default one; set_link() after a change. */
   uint64_t deaths, sent[SWIM_TYPES], bytes;
-  /* What a spec may look at: each datagram as it is sent, each event as it is delivered. */
+  /* Hooks for specs: each datagram as it is sent, each event as it is delivered. */
   void (*on_send)(struct net *net, uint32_t from, uint32_t to, uint8_t type, const uint8_t *bytes, size_t length);
   void (*on_event)(struct net *net, uint32_t node, const struct swim_action *action);
   void *data;
@@ -127,7 +127,7 @@ static inline void fly(struct net *net, uint32_t from, const struct swim_action 
 /* The event stream replayed must give the table: join and leave the living in turn. */
 static inline void replay(struct net *net, uint32_t at, const struct swim_action *a) {
   uint32_t subject = node_named(a->member.name, a->member.name_length);
-  MUST(subject < net->count && subject != net->nodes[at].id); /* Nobody appears who never existed. */
+  MUST(subject < net->count && subject != net->nodes[at].id); /* No member appears that never existed. */
   struct belief *b = &net->nodes[at].beliefs[subject];
   net->nodes[at].events[a->event]++;
   switch (a->event) {
@@ -139,7 +139,7 @@ static inline void replay(struct net *net, uint32_t at, const struct swim_action
   if (net->on_event) net->on_event(net, at, a);
 }
 
-/* What is no longer in the table was dead or had left, and for long enough. */
+/* A member that is no longer in the table was dead or had left, and for long enough. */
 static inline void check_forgotten(struct net *net, struct node *n) {
   for (uint32_t i = 0; i < net->count; i++) {
     struct belief *b = &n->beliefs[i];
@@ -151,8 +151,8 @@ static inline void check_forgotten(struct net *net, struct node *n) {
   }
 }
 
-/* A node that has somebody to probe does so each period, as long as its health makes it; but a period goes by on a member whose address
- * is now our own, and there may be another after it. */
+/* A node that has a member to probe does so each period, whose length depends on its health. But it skips a period at a member whose
+ * address is now its own, and there may be another such member after it. */
 static inline void check_pings(struct net *net, struct node *n, uint32_t others) {
   if (n->paused || swim_is_leaving(n->swim) || others == 0) n->pinged_ns = now_ns(net);
   uint64_t longest_ns = net->config.probe_interval_ms * (net->config.health_max + 1) * MILLISECOND;
@@ -162,7 +162,7 @@ static inline void check_pings(struct net *net, struct node *n, uint32_t others)
 static inline void check_node(struct net *net, uint32_t at) {
   struct node *n = &net->nodes[at];
   struct swim_member m;
-  uint32_t cursor = 0, others = 0; /* Whom it can ping: not those that lived at its address before. */
+  uint32_t cursor = 0, others = 0; /* The members that it can ping: not those that lived at its address before. */
   swim_check(n->swim);
   MUST(n->swim->sends_count == 0 && n->swim->events_count == 0 && n->swim->counts.dropped == 0);
   for (uint32_t i = 0; i < net->count; i++) n->beliefs[i].seen = false;
@@ -177,7 +177,7 @@ static inline void check_node(struct net *net, uint32_t at) {
     MUST(!b->known || order > 0 || (order == 0 && said >= b->state)); /* Never down. */
     struct swim_incarnation *highest = &net->nodes[subject].highest;
     if (subject == n->id && swim_incarnation_compare(m.incarnation, *highest) > 0) *highest = m.incarnation;
-    /* Only the subject raises its incarnation: nobody ever believes more than it has claimed itself. */
+    /* Only the subject raises its incarnation: no member ever holds a higher one than the subject has claimed. */
     MUST(swim_incarnation_compare(m.incarnation, *highest) <= 0);
     if (subject != n->id) MUST(b->member == (m.state == SWIM_ALIVE || m.state == SWIM_SUSPECT));
     others += subject != n->id && said <= SWIM_SUSPECT && !address_equal(&m.address, &n->address);
@@ -299,7 +299,7 @@ static inline enum swim_state believes(const struct net *net, uint32_t at, uint3
   return swim_find(net->nodes[at].swim, name, strlen(name), &m) ? m.state : (enum swim_state)99;
 }
 
-/* Of all that are up, from now on; 0 lets go of whoever is held (c/core/swim_flap.c), for specs with another subject. */
+/* Of all nodes that are up, from now on; 0 releases held members (c/core/swim_flap.c), for specs with another subject. */
 static inline void set_flap_limit(struct net *net, uint32_t flap_limit) {
   struct swim_config config = net->config;
   config.flap_limit = flap_limit;
@@ -307,7 +307,7 @@ static inline void set_flap_limit(struct net *net, uint32_t flap_limit) {
     if (net->nodes[i].swim) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
 }
 
-/* Everybody up sees everybody up alive with the same incarnation and payload, and nobody else. */
+/* Each node that is up sees all nodes that are up alive with the same incarnation and payload, and no other. */
 static inline bool converged(const struct net *net) {
   uint32_t up = 0, digest = 0;
   for (uint32_t i = 0; i < net->count; i++) up += net->nodes[i].swim != NULL && !net->nodes[i].swim->leaving;

@@ -85,7 +85,7 @@ static size_t print_view(const struct swim *s, char *out, size_t room) {
   return at;
 }
 
-/* Let suspicions end, and nothing else happen: a death that is told of one who lives here is a suspicion until then. */
+/* Let suspicions end, and nothing else happen: a gossiped death of a member that is alive here is a suspicion until then. */
 static void run_out(struct swim *s) {
   for (int i = 0; i < 100 && s->suspects.count > 0; i++) {
     s->now_ns += 100 * UINT64_C(1000000000);
@@ -171,7 +171,7 @@ static void add_members(struct swim *s, uint32_t count, size_t payload_length, s
   for (uint32_t i = 0; i < count; i++) tallies[i].sent = 0;
 }
 
-/* Take the datagrams and count what is told of whom. Returns how many datagrams told something. */
+/* Take the datagrams and count the rumours by subject. Returns how many datagrams carried one. */
 static uint32_t count_told(struct swim *s, struct tally *tallies, uint32_t count) {
   struct swim_action a;
   uint32_t datagrams = 0;
@@ -216,7 +216,7 @@ static void least_sent_go_first_and_each_its_number_of_times(void) {
           if (tallies[i].sent < least) least = tallies[i].sent;
           if (tallies[i].sent > most) most = tallies[i].sent;
         }
-        MUST(most - least <= 1); /* None waits while another is told again. */
+        MUST(most - least <= 1); /* None waits while another is sent again. */
       }
       for (uint32_t i = 0; i < count; i++) MUST(tallies[i].sent == limit);
       MUST(swim_deadline(s) >= s->now_ns);
@@ -384,7 +384,7 @@ static void a_ping_that_doubts_us_is_answered_with_more_than_it_knew(void) {
     MUST(deliver(s, 2000, bytes, &w) == 0);
     MUST(next_of(s, ACK, &a, &header, &r));
     bool told = swim_wire_read_record(&r, &record, &(struct user_event){0});
-    MUST(told == (i < 3)); /* Who believes the truth needs no record. */
+    MUST(told == (i < 3)); /* A member with the true state needs no record. */
     if (told)
       MUST(record.name_length == 4 && swim_incarnation_compare(record.incarnation, answers[i]) == 0 &&
            record.state == SWIM_ALIVE);

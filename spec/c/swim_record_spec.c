@@ -158,7 +158,7 @@ static void another_decision_shows_at_its_step(void) {
   for (size_t i = 0; i + 5 < recorded && !told; i++)
     if (memcmp(bytes + i, "\5hello", 6) == 0) told = bytes + i + 1;
   MUST(told);
-  told[0] = 'j'; /* It then tells something else, and its datagrams are others. */
+  told[0] = 'j'; /* It then broadcasts something else, and its datagrams differ. */
   MUST(replay(bytes, recorded, NULL, &r) == 0);
   MUST(r.diverged > 10 && r.diverged < r.steps);
   swim_replay_close(&r);

@@ -14,7 +14,7 @@ static void a_seed_is_asked_at_once(uint64_t seed) {
 
 static void a_newcomer_asks_for_two_more_tables(uint64_t seed) {
   struct net *net = cluster(seed, 10, "lan");
-  run(net, 40 * SECOND); /* Nobody else has anything to ask. */
+  run(net, 40 * SECOND); /* No other member has a question. */
   uint64_t before = net->sent[SYNC];
   uint32_t at = net_add(net);
   join(net, at, 0);
@@ -32,7 +32,7 @@ static void seeds_are_remembered_after_the_dead_are_forgotten(uint64_t seed) {
   crash(net, 0);
   run(net, 60 * SECOND);
   MUST(swim_records(net->nodes[1].swim) == 2 && swim_records(net->nodes[2].swim) == 2);
-  start(net, 0, 1001); /* It knows nobody. */
+  start(net, 0, 1001); /* It knows no member. */
   until_converged(net, 60 * SECOND);
   net_close(net);
 }
@@ -94,7 +94,7 @@ static void a_doubted_one_that_pings_hears_it_with_the_answer(uint64_t seed) {
   MUST(swim_find(s, "n6", 2, &m));
   s->now_ns = local_ns(net, &net->nodes[2]);
   swim_suspect(s, id, m.incarnation, swim_wire_key("n2", 2)); /* Out of the blue, */
-  swim_rumour_end(s, id);                                     /* and told to nobody. */
+  swim_rumour_end(s, id);                                     /* and gossiped to no member. */
   settle(net, 2);
   MUST(believes(net, 2, 6) == SWIM_SUSPECT);
   MUST(swim_hint(net->nodes[6].swim, local_ns(net, &net->nodes[6]), "n2", 2));
@@ -104,8 +104,8 @@ static void a_doubted_one_that_pings_hears_it_with_the_answer(uint64_t seed) {
   net_close(net);
 }
 
-/* A namesake's address may be what others know, and be preferred to ours at one incarnation; the next one must bring ours with it, though
- * they hear of it first from the header of a datagram, which has no address. */
+/* Others may know a namesake's address, and prefer it to ours at one incarnation. The next incarnation must bring our address, though
+ * they learn of it first from a datagram's header, which has no address. */
 static void an_address_comes_with_its_incarnation(uint64_t seed) {
   struct net *net = cluster(seed, 6, "lan");
   run(net, 30 * SECOND);

@@ -193,7 +193,7 @@ static void a_true_death_costs_no_healthy_prober_its_health(uint64_t seed) {
 
 static void a_node_that_hears_badly_probes_slowly_and_recovers(uint64_t seed) {
   struct net *net = cluster(seed, 20, "lan");
-  for (uint32_t i = 1; i < 20; i++) cut_one(net, i, 0, true); /* It speaks, and hears nobody. */
+  for (uint32_t i = 1; i < 20; i++) cut_one(net, i, 0, true); /* It sends, and receives nothing. */
   run(net, 30 * SECOND);
   const struct swim *s = net->nodes[0].swim;
   MUST(s->health == 8);
@@ -226,9 +226,9 @@ static void a_restart_within_the_second_takes_its_payload_with_it(uint64_t seed)
     MUST(swim_set_payload(net->nodes[4].swim, local_ns(net, &net->nodes[4]), "old, much louder", 16) == 0), settle(net, 4);
   run(net, 10 * SECOND);
   crash(net, 4);
-  start(net, 4, 1000); /* The same generation, a payload of version 1: what others remember outdoes it. */
+  start(net, 4, 1000); /* The same generation, a payload of version 1: the others remember a newer one. */
   for (uint32_t i = 0; i < 8; i++)
-    if (i != 4) join(net, i, 4); /* It is asked for its table before it has heard one. */
+    if (i != 4) join(net, i, 4); /* It gets a request for its table before it has received one. */
   run(net, 30 * SECOND);
   MUST(converged(net));
   for (uint32_t i = 0; i < 8; i++) {
@@ -278,7 +278,7 @@ static void F12_one_that_was_cut_off_harms_nobody_when_it_is_back(uint64_t seed)
   enum { COUNT = 100, FAULTY = 2 };
   struct net *net = cluster(seed, COUNT, "lan");
   run(net, 5 * SECOND);
-  for (int flip = 0; flip < 3; flip++) /* In what they say, or both ways: they come to believe that others are dead, and then say so. */
+  for (int flip = 0; flip < 3; flip++) /* Outgoing, or both ways: they declare others dead, and then gossip it. */
     for (int cut = 1; cut >= 0; cut--) {
       for (uint32_t a = 0; a < FAULTY; a++)
         for (uint32_t i = FAULTY; i < COUNT; i++) {
@@ -290,7 +290,7 @@ static void F12_one_that_was_cut_off_harms_nobody_when_it_is_back(uint64_t seed)
   set_flap_limit(net, 0);
   run(net, 20 * SECOND);
   MUST(converged(net));
-  for (uint32_t i = FAULTY; i < COUNT; i++) /* Nobody took their word for it. */
+  for (uint32_t i = FAULTY; i < COUNT; i++) /* No member believed them. */
     MUST(net->nodes[i].events[SWIM_EVENT_DEAD] <= 3 * FAULTY);
   net_close(net);
 }
@@ -468,7 +468,7 @@ static void a_partition_heals_with_nobodys_help(uint64_t seed) {
       for (uint32_t b = sides[i]; b < 20; b++) cut_both(net, a, b, false);
     uint64_t deaths = net->deaths;
     until_converged(net, 20 * SECOND);
-    MUST(net->deaths == deaths); /* Nobody dies of the reunion. */
+    MUST(net->deaths == deaths); /* No member dies at the reunion. */
     net_close(net);
   }
 }

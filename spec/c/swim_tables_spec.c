@@ -33,7 +33,7 @@ static void whoever_joins_fetches_a_long_table_whole(uint64_t seed) {
   struct fleet *f = open_fleet(seed, 900, seed % 2 ? 0.2 : 0, 22400, true);
   fleet_run(f, SECOND);
   fleet_crash(f, 7);
-  fleet_run(f, 30 * SECOND); /* It is dead, and its second life knows nobody. */
+  fleet_run(f, 30 * SECOND); /* It is dead, and its second life knows no member. */
   MUST(fleet_restart(f, 7) == 0 && fleet_join(f, 7, 3) == 0);
   uint64_t limit = 0;
   while (swim_live(f->nodes[7].swim) < f->count && limit++ < 500) fleet_run(f, SECOND / 100);
@@ -60,7 +60,7 @@ static void tables_that_differ_are_evened_out_both_ways_over_streams(uint64_t se
 
 static void where_no_stream_can_be_had_datagrams_do(uint64_t seed) {
   struct fleet *f = open_fleet(seed, 20, 0, 0, false);
-  for (uint32_t i = 0; i < 20; i++) swim_streams(f->nodes[i].swim, 1); /* Nobody listens there. */
+  for (uint32_t i = 0; i < 20; i++) swim_streams(f->nodes[i].swim, 1); /* No listener is there. */
   for (uint32_t i = 1; i < 20; i++) MUST(fleet_join(f, i, i - 1) == 0);
   fleet_run(f, 30 * SECOND);
   MUST(agree(f));
@@ -83,7 +83,7 @@ static void one_that_dies_while_it_tells_its_table_is_no_loss(uint64_t seed) {
   close_fleet(f);
 }
 
-/* Two cores without a network: what is said on a stream, byte by byte, and what is not listened to. */
+/* Two cores without a network: the bytes of a stream one by one, and bytes that are ignored. */
 static void a_stream_is_held_to_what_belongs_on_it(uint64_t seed) {
   struct swim *s;
   struct swim_config config;

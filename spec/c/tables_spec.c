@@ -1,4 +1,4 @@
-/* drive/tables on simulated worlds: how many streams a member holds, what comes of bytes, and that all closes. */
+/* drive/tables on simulated worlds: the limit of a member's streams, the handling of bytes, and the closing of all. */
 #include "drive/tables.h"
 
 #include <string.h>
@@ -110,7 +110,7 @@ static void no_more_streams_are_held_than_the_bound(void) {
   for (int i = 0; i < STREAMS_MAX; i++) connect_one(&strangers[i]);
   run(SECOND);
   MUST(accepted == STREAMS_MAX && alive(STREAMS_MAX) == STREAMS_MAX);
-  connect_one(&strangers[STREAMS_MAX]); /* One past it: the core does not hear of it. */
+  connect_one(&strangers[STREAMS_MAX]); /* One past it: the core gets no event. */
   run(SECOND);
   MUST(accepted == STREAMS_MAX && refused == 0 && strangers[STREAMS_MAX].over && alive(STREAMS_MAX) == STREAMS_MAX);
   world_stream_close(strangers[3].stream); /* A place is free again. */
@@ -166,7 +166,7 @@ static void bytes_come_in_pieces_and_only_until_the_core_has_finished(void) {
 
 static void a_connect_that_fails_has_ended(void) {
   open_all(1);
-  struct shoal_address to = theirs.address; /* Nobody listens there. */
+  struct shoal_address to = theirs.address; /* No listener is there. */
   tables_do(tables, &(struct swim_action){.kind = SWIM_STREAM_OPEN, .stream = 7, .to = to});
   run(SECOND);
   MUST(opened == 0 && ended == 1 && last_ended == 7);

@@ -1,4 +1,4 @@
-/* world_conformance: hold a world to what world.h says.
+/* world_conformance: check a world against world.h.
  *
  *   world_conformance uv|sim [part of a title]
  *

@@ -1,4 +1,4 @@
---- The command line as a user meets it: help, exit codes, what each mistake is answered with, and what goes to which stream.
+--- The command line from a user's view: help, exit codes, the message for each mistake, and the stream of each output.
 local cjson = require "cjson"
 local cluster = require "spec.support.cluster"
 
@@ -15,7 +15,7 @@ describe("the command line", function ()
   before_each(function () c = cluster.new() end)
   after_each(function () c:close() end)
 
-  --- Run, expect the code, nothing on stdout unless told, and each pattern on stderr.
+  --- Run, and expect the code, an empty stdout by default, and each pattern on stderr.
   local function expect(code, argv, ...)
     local r = c:shoal(argv)
     assert.equal(code, r.code, r.out .. r.err)
@@ -317,7 +317,7 @@ describe("the command line", function ()
       local r = submit(job_of "true", "--quiet", "--result", c.dir .. "/no/folder/result.json")
       assert.equal(2, r.code)
       assert.is_truthy(r.err:find("--result: cannot write " .. c.dir .. "/no/folder/result.json", 1, true), r.err)
-      assert.is_truthy(r.out:find("completed", 1, true)) -- The answer is not lost with the file.
+      assert.is_truthy(r.out:find("completed", 1, true)) -- The result is not lost with the file.
       assert.is_nil(r.err:find("running", 1, true), r.err)
     end)
 

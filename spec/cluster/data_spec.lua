@@ -1,4 +1,4 @@
---- A node's data folder: locked while its process lives, found again by role and port; and people who follow a job whose leader is gone.
+--- A node's data folder: locked while its process lives, and found again by role and port; and clients that follow a job whose leader died.
 local cluster = require "spec.support.cluster"
 
 describe("a node's data folder", function ()

@@ -1,4 +1,4 @@
---- scripts/demo itself: a whole cluster, a web server that is not ours, a worker killed half way; and its ends.
+--- scripts/demo itself: a whole cluster, a third-party web server, a worker killed half-way; and the ways in which it ends.
 local cjson = require "cjson"
 local cluster = require "spec.support.cluster"
 local uv = require "luv"
@@ -19,7 +19,7 @@ describe("scripts/demo", function ()
     }
   end
 
-  --- No process is left, and nobody listens any more: a worker of nginx without its master has no name that would show it.
+  --- Check that no process is left and no port listens: an nginx worker without its master has no name by which to find it.
   local function assert_all_gone(limit_ms)
     c:assert_nothing_left(limit_ms)
     for _, number in ipairs { port, gate_port } do
@@ -75,7 +75,7 @@ describe("scripts/demo", function ()
     assert.is_true(place(talk, "buy is completed") < place(talk, "summary is running"))
     assert.is_true(place(talk, "kill -9") < place(talk, "summary is running"))
 
-    -- Finished attempts: exactly. Lost ones: at least what they told last.
+    -- Finished attempts: exactly. Lost ones: at least their last progress.
     local merged, lost = {}, 0
     for _, a in ipairs(result.attempts) do
       local key = ("%s %d"):format(a.part, a.attempt)
@@ -100,7 +100,7 @@ describe("scripts/demo", function ()
     assert.equal(total, result.stats.requests)
     assert.equal(400, result.stats.counters.purchases, "an iteration that is due is made, also by a second attempt")
 
-    -- What a person reads.
+    -- The output for people.
     for _, plain in ipairs {
       "WORKFLOW", "p50", "p95", "p99", "errors by kind: none", "lost: 2 attempts, retried: 2", "in none of the numbers above",
       "the shop has closed", "lead.attempt_lost", "result.json",

@@ -1,5 +1,5 @@
---- F70: whoever reaches a node's port can say anything. A cluster of real processes is told garbage, lies and too much of all;
---- after each attack it says what it refused, holds nothing more than before, and runs a job.
+--- F70: any process that reaches a node's port can send anything. A cluster of real processes gets garbage, lies and floods. After each
+--- attack it has reported the refusals, holds nothing more than before, and runs a job.
 local attacker = require "spec.support.attacker"
 local cluster = require "spec.support.cluster"
 local cjson = require "cjson"
@@ -72,12 +72,12 @@ describe("F70: a cluster under attack", function ()
     return math.tointeger(r.out)
   end
 
-  --- The node said it: so many more at this site than there were.
+  --- Wait until the node has raised this many more incidents at the site.
   local function told(name, site, before, least)
     cluster.wait(("%s tells %d at %s"):format(name, least, site), function () return raised(name, site) - before >= least end, 10000)
   end
 
-  --- All that was answered lives, and a job runs through every role.
+  --- Check that all nodes live, and that a job runs through every role.
   local function calm()
     local r = c:shoal { "submit", c:file("calm.lua", 'return { name = "calm", workflows = { w = { command = "echo still here" } } }'),
       "--connect", up.connect, "--output", "json", "--quiet" }

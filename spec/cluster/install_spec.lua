@@ -1,4 +1,4 @@
---- What `cmake --install` makes runs by itself: no path of it leads back to where it was built.
+--- The tree of `cmake --install` runs by itself: no path in it leads back to the build.
 local cluster = require "spec.support.cluster"
 
 describe("an installed tree", function ()
@@ -13,7 +13,7 @@ describe("an installed tree", function ()
   end)
   after_each(function () c:close() end)
 
-  --- A program of the tree, run from a folder that has nothing of ours.
+  --- Run a program of the tree from a folder without any of our files.
   local function installed(argv)
     local p = { prefix .. "/bin/shoal", cwd = c.dir, stdin = argv.open_stdin == nil and "" or nil }
     for _, word in ipairs(argv) do p[#p + 1] = word end

@@ -3,7 +3,7 @@ local cjson = require "cjson"
 local cluster = require "spec.support.cluster"
 local uv = require "luv"
 
--- A job that was answered is soon forgotten here, so that specs can see that nothing names it any more.
+-- Finished jobs are forgotten soon here, so that specs can check that nothing names them any more.
 local SET = "set = { retention_ms = 400, fence_ms = 400, dc_silent_ms = 3000 }"
 local ONE_DC = ("return { %s, datacenters = { a = { managers = { {} }, workers = { { cores = 2 }, { cores = 2 } } } } }"):format(SET)
 local TWO_DCS = ([[return { %s, gates = { {} }, datacenters = {
@@ -46,7 +46,7 @@ describe("a job", function ()
   before_each(function () c = cluster.new() end)
   after_each(function () c:close() end)
 
-  --- F35, F53: at each address all cores are free and no table names the job; and nothing runs that is no node or client.
+  --- F35, F53: at each address all cores are free and no table names the job; and only nodes and clients run.
   local function assert_at_rest(job, addresses)
     for name, address in pairs(addresses) do
       local last

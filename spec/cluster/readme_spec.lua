@@ -1,8 +1,8 @@
---- Every command of README.md is run here, as it stands there but for its ports and the build's folder.
+--- Run every command of README.md, unchanged except for its ports and the build's folder.
 local cluster = require "spec.support.cluster"
 local uv = require "luv"
 
--- What other specs and this very run do.
+-- Commands that other specs, or this run itself, cover.
 local ELSEWHERE = { ["scripts/demo"] = "spec/cluster/demo_spec.lua", ["scripts/test"] = "the run of all specs" }
 
 --- The code blocks of one language, in order.

@@ -1,4 +1,4 @@
---- What goes wrong around a node: each time a clear message, a node that lives or stops cleanly, and no process left.
+--- Failures around a node: each gives a clear message, a node that lives or stops cleanly, and no leftover process.
 local cluster = require "spec.support.cluster"
 local uv = require "luv"
 
@@ -31,7 +31,7 @@ describe("a node", function ()
     c:close()
   end)
 
-  --- A TCP listener that takes connections and never says a word. Its address.
+  --- A TCP listener that accepts connections and never sends. Returns its address.
   local function silent_peer()
     local server = uv.new_tcp()
     sockets[#sockets + 1] = server

@@ -1,5 +1,5 @@
---- A loop that does not turn (fault B7): it is reported while it stands, with the place; a callback of a script is interrupted; signals
---- are heard nevertheless. Real processes and real seconds, so each stands no longer than it must.
+--- A loop that does not turn (fault B7): it is reported while it is stuck, with the place; a script's callback is interrupted; signals
+--- still work. These are real processes and real seconds, so each is stuck no longer than it must be.
 local cjson = require "cjson"
 local cluster = require "spec.support.cluster"
 
@@ -118,7 +118,7 @@ return role]])
     assert.equal("lua/shoal/own.lua:1", stuck.at)
     assert.equal("world.timer", stuck.site)
     cluster.pause(1500)
-    assert.equal(1, #logged "node.stuck") -- It stands still, and nobody raised.
+    assert.equal(1, #logged "node.stuck") -- It is still stuck, and nothing raised.
     p:kill "sigint"
     p:kill "sigint"
     cluster.pause(100)

@@ -1,7 +1,7 @@
--- The studies' quick forms: that they run, that what they say is what is so, and that their bars hold where they are cheap.
+-- The studies' quick forms: they run, their output is correct, and their bars hold where they are cheap.
 local build = os.getenv "SHOAL_BUILD" or "build/release"
 
---- Run a command; its status and all it printed.
+--- Run a command. Returns its status and its output.
 local function run(command)
   local pipe = assert(io.popen("env -u LD_PRELOAD " .. command .. " 2>&1")) -- bash leaks; our programs bring their own sanitizer.
   local output = pipe:read "a"

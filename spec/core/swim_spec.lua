@@ -1,5 +1,5 @@
--- Runs the C programs that study core/swim on the simulated world (spec/c/swim_spec.c): what F01, F10, F11, F12 and F70 ask of the
--- core. The families themselves are proved through the role scripts, elsewhere.
+-- Runs the C programs that test core/swim on the simulated world (spec/c/swim_spec.c): the core's part of F01, F10, F11, F12 and F70.
+-- Other specs prove the families themselves, through the role scripts.
 local build = os.getenv "SHOAL_BUILD" or "build/release"
 
 --- Run a program; its output, and whether it ended well.
@@ -9,7 +9,7 @@ local function run(command)
   return pipe:close(), output
 end
 
---- It ends well, and has said "ok" of so many behaviours.
+--- Check that it succeeds, and has printed "ok" for this many behaviours.
 local function holds(program, behaviours)
   local ok, output = run(program)
   assert(ok, output)

@@ -1,6 +1,6 @@
-/* HTTP messages: any bytes are messages, a wish for more, or a refusal; and where the pieces were cut does not matter.
+/* HTTP messages: any bytes are messages, an incomplete message, or a refusal; the places of the cuts do not matter.
  *   u8 mode    1 responses; else requests · 2 the first answers a HEAD · 4 small limits · 8 the text is an address (http.url)
- *   u8 piece   so many bytes at a time */
+ *   u8 piece   bytes at a time */
 #include "lua_target.h"
 
 static const char source[] =
@@ -23,7 +23,7 @@ static const char source[] =
     "    assert(type(err) == 'string' and CODES[code], code)\n"
     "    local none, same, word = parser:feed 'x'\n"
     "    assert(none == nil and same == err and word == code, 'broken, and then not')\n"
-    "    seen[#seen + 1] = 'refused'\n" /* Of two wrongs, how it was cut decides which is met first. */
+    "    seen[#seen + 1] = 'refused'\n" /* With two errors, the cuts decide which is found first. */
     "    return table.concat(seen, '\\n')\n"
     "  end\n"
     "  while at <= #bytes do\n"

@@ -1,4 +1,4 @@
-/* A target that a function of Lua is: bytes in; what it raises is a finding. One state for all inputs, as a node has one. */
+/* A target that is a Lua function: bytes in; an error that it raises is a finding. One state serves all inputs, as in a node. */
 #ifndef FUZZ_LUA_TARGET_H
 #define FUZZ_LUA_TARGET_H
 
@@ -14,7 +14,7 @@ static int on_panic(lua_State *L) {
   abort();
 }
 
-/* Close it before the sanitizer looks for what leaked. */
+/* Close it before the sanitizer's leak check. */
 static lua_State *fuzz_state;
 static void close_state(void) { lua_close(fuzz_state); }
 

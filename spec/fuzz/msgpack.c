@@ -1,5 +1,5 @@
-/* Bodies of messages: any bytes are read, or refused by words that a log can hold; what is read is written, and that, read again, is
- * written the same. The first byte says whether a schema decides, or the bytes do. */
+/* Bodies of messages: any bytes are decoded, or refused with a message that a log can hold. A decoded body is encoded, and that, decoded
+ * again, is encoded to the same bytes. The first byte selects whether a schema is used. */
 #include "lua_target.h"
 
 static const char source[] =

@@ -1,9 +1,9 @@
 /* A node's transport in a simulated world reads what the other end of a connection writes. The input:
  *
- *   u8 mode    1 the node dialled, asked eight questions and waits; else somebody connected to it
+ *   u8 mode    1 the node dialled, sent eight requests and waits; else a peer connected to it
  *              2 a right greeting comes first          4 bytes follow as they are; else frames, below
  *              8 the connection ends after them
- *   u8 piece   so many bytes at a time, squared; 0 all at once
+ *   u8 piece   bytes at a time, squared; 0 all at once
  *   then bytes, or frames of right length:
  *     u8 what    low 4 bits: the type · 0x10 the length counts 256 bytes of zeros each · 0x20 the id is one that was asked for
  *     u8 lane, u8 flags, u8 id, u8 length, the body */
@@ -134,7 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
     for (int i = 0; i < ASKED; i++) MUST(outcomes[i].count == 1); /* on_outcome says: not twice. */
   if (!(mode & 8)) world_stream_close(raw.stream);
   run_ms(20);
-  MUST(mode & 1 || (a->downs == 1 && a->gones == 1)); /* Told once, whatever it was. */
+  MUST(mode & 1 || (a->downs == 1 && a->gones == 1)); /* Reported once, whatever the fault was. */
   world_listener_close(listener);
   end_sim(); /* Which sees that nothing is left open. */
   return 0;

@@ -1,4 +1,4 @@
-/* Feeds files to a fuzz target as libFuzzer would, without it: what scripts/test runs, with any compiler.
+/* Feeds files to a fuzz target as libFuzzer would, without it, for scripts/test and any compiler.
  *   fuzz_TARGET FILE|FOLDER...      prints how many inputs it took; a finding ends the program before that */
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
-/* A core that lives among five members, made anew for each input, and what must hold of it after each event:
+/* A core among five members, created anew for each input, and its invariants after each event:
  *  - the tables agree (swim_check), every refusal is counted, and nothing that is to be sent was dropped;
- *  - what it sends is within the limit, not to itself, and its own decoder takes it;
- *  - what it believes of a member never goes down, while it remembers it. */
+ *  - its datagrams are within the limit, not to itself, and its own decoder accepts them;
+ *  - its view of a member never goes back, while it remembers the member. */
 #ifndef FUZZ_SWIM_TARGET_H
 #define FUZZ_SWIM_TARGET_H
 
@@ -17,7 +17,7 @@ enum { RECORDS_MAX = 12, NEIGHBOURS = 5, ACTIONS_MAX = 1000 };
 static struct core {
   struct swim *swim;
   uint64_t now_ns;
-  uint32_t sequence; /* Of the last ping, ping_req or sync that it sent: what an answer must carry. */
+  uint32_t sequence; /* The sequence of its last ping, ping_req or sync, which an answer must carry. */
   struct { uint32_t key; struct swim_incarnation incarnation; uint8_t state; } beliefs[RECORDS_MAX];
   size_t beliefs_count;
 } core;
@@ -50,7 +50,7 @@ static inline void check_beliefs(void) {
   core.beliefs_count = count;
 }
 
-/* Take all that it wants to do, and look at it. */
+/* Take and check all its actions. */
 static inline void settle(void) {
   struct swim_action a;
   unsigned taken = 0;

@@ -1,5 +1,5 @@
-/* A fuzz target: one function that takes any bytes, does the same with the same bytes, and ends the program when what must hold
- * does not. libFuzzer drives it (scripts/fuzz), or replay.c. */
+/* A fuzz target: one function that takes any bytes, is deterministic, and ends the program when an invariant is broken. libFuzzer
+ * drives it (scripts/fuzz), or replay.c. */
 #ifndef FUZZ_TARGET_H
 #define FUZZ_TARGET_H
 

@@ -1,4 +1,4 @@
-/* The decoders of small values, each alone: what is read is written the same, and again read the same. The first byte says which. */
+/* The decoders of small values, each alone: a decoded value is encoded to the same bytes, and decoded the same. The first byte selects one. */
 #include "core/address.h"
 #include "core/errors.h"
 #include "core/histogram.h"

@@ -1,4 +1,4 @@
---- The library's Lua is compiled at build. Whoever edits a source sees the edit; until then the program reads none of it.
+--- The library's Lua is compiled at build. An edit of a source takes effect; without edits the program reads no source.
 local child = require "spec.support.child"
 
 local home, restore
@@ -17,7 +17,7 @@ local function write(path, text)
   file:close()
 end
 
---- What a program with this home prints for a Lua text.
+--- The output of a program with this home for a Lua text.
 local function run(text)
   write(home .. "/ask.lua", text)
   return (sh(("SHOAL_HOME=%s %s lua %s/ask.lua"):format(home, child.PROGRAM, home)))
@@ -52,7 +52,7 @@ describe("a module of the library", function ()
     sh(("touch -r %s%s %s/time"):format(home, SOURCE, home))
     edit "edited"
     sh(("touch -r %s/time %s%s"):format(home, home, SOURCE))
-    assert.equal("nil\n", run(ASK)) -- The edit was hidden, which no editor does: so it was not read.
+    assert.equal("nil\n", run(ASK)) -- The edit kept size and time, which no editor does, so the source was not read.
   end)
 
   it("is read anew as soon as it was edited, even to the same size", function ()

@@ -1,4 +1,4 @@
---- `shoal guard`: at the end of its stdin it kills the groups that it was told of and that have not ended.
+--- `shoal guard`: at the end of its stdin it kills the recorded groups that have not ended.
 local child = require "spec.support.child"
 local uv = require "luv"
 
@@ -18,7 +18,7 @@ local function sleeper()
   end
 end
 
---- A guard that is given these pieces, and then the end; its exit status and signal.
+--- Run a guard with these pieces as its stdin. Returns its exit status and signal.
 local function guard(pieces)
   local stdin, ended = uv.new_pipe(), nil
   local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin, nil, 2 }, detached = true }, function (...)
@@ -73,7 +73,7 @@ it("does not end by the signals that end its worker", function ()
   local stdin, ended = uv.new_pipe(), nil
   local handle, pid = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin } }, function (...) ended = { ... } end))
   local ready
-  repeat -- Until it has come so far as to ignore them.
+  repeat -- Until it ignores them.
     local file = assert(io.open("/proc/" .. pid .. "/status"))
     ready = tonumber(file:read("a"):match "SigIgn:%s*(%x+)", 16)
     file:close()

@@ -1,4 +1,4 @@
--- The shoal program and the node it runs, from outside: exit codes, what is said where, signals.
+-- The shoal program and the node that it runs, from outside: exit codes, the stream of each output, signals.
 local BUILD = os.getenv "SHOAL_BUILD" or "build/release"
 local SHOAL = BUILD .. "/bin/shoal"
 
@@ -103,7 +103,7 @@ describe("the shoal program", function ()
     assert(os.execute(("mkdir -p %s && mkfifo %s"):format(folder, fifo)))
     local status, _, err = script(([[
       local uv, node = require "luv", require "shoal.core.node"
-      uv.fs_open(%q, "r", 0, function () end) -- Nobody will ever write.
+      uv.fs_open(%q, "r", 0, function () end) -- It never gets a writer.
       node.exit(6)]]):format(fifo))
     assert.equal(6, status)
     assert.truthy(err:find("still open 2000 ms after the end", 1, true))

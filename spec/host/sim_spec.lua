@@ -1,4 +1,4 @@
--- The simulator's driver: Lua states on simulated machines. What the simulated world itself promises is proved in spec/c.
+-- The simulator's driver: Lua states on simulated machines. spec/c tests the simulated world itself.
 local sim = require "shoal.sim"
 local task = require "shoal.task"
 
@@ -15,7 +15,7 @@ local function said(name)
   return out
 end
 
---- A node that runs this code, and what it says when it has ended or `ms` have passed.
+--- Run this code on a node. Returns its output when it has ended or `ms` have passed.
 local function run(code, options)
   options = options or {}
   local node = s:node { name = options.name or "a", code = code, args = options.args, files = options.files }

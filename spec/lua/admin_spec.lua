@@ -1,4 +1,4 @@
---- What a node tells of its incidents fits a message, whatever they hold.
+--- A node's answer about its incidents fits a message, whatever they hold.
 local admin = require "shoal.node.admin"
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"

@@ -1,4 +1,4 @@
---- F61: waits that double up to a cap, drawn between a tenth and the whole, so that many who failed together come back apart.
+--- F61: waits that double up to a cap, drawn between a tenth and the whole, so that callers that failed together retry apart.
 local backoff = require "shoal.backoff"
 
 local function world(draws)

@@ -1,4 +1,4 @@
---- A part whose work is a command, in virtual time: what is started, stopped, kept and said. No process is started here.
+--- A part whose work is a command, in virtual time: its starts, stops, output and messages. No process is started here.
 local errors = require "shoal.errors"
 local fake_process = require "spec.support.fake_process"
 local fake_world = require "spec.support.fake_world"
@@ -225,7 +225,7 @@ it("of thousands of runs holds no more output than a result may have", function 
   local most = 0
   processes.on_spawn = function (p)
     local gone = processes[#processes - 1]
-    if gone then gone.options, gone.streams = nil, nil end -- What it holds is not the subject.
+    if gone then gone.options, gone.streams = nil, nil end -- Its memory is not measured here.
     world:timer(function ()
       p:say(1, ("x"):rep(60000))
       p:exit(0)

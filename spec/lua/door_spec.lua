@@ -77,7 +77,7 @@ describe("the door", function ()
     local before = door.incidents()
     door.sink(function () error "the sink is broken" end, true)
     call(function () error("lost?", 0) end)
-    assert.equal(2, door.incidents() - before) -- The sink's own failure, and what it was told of.
+    assert.equal(2, door.incidents() - before) -- The sink's own failure, and the reported one.
   end)
 
   it("takes errors of luv's callbacks too, once adopted", function ()

@@ -142,7 +142,7 @@ describe("errors: hooks and must-deliver", function ()
         "spec.event: the function at spec/lua/errors_hooks_spec.lua:%d+ takes 1 argument, but the site gives 2: "
         .. "function %(event, count%)")
       assert.error_matches(function () hooks:wire("spec.event", function (_, _, _) end) end, "takes 3 arguments")
-      assert.error_matches(function () hooks:wire("spec.event", 5) end, "a function is wanted, not number")
+      assert.error_matches(function () hooks:wire("spec.event", 5) end, "expected a function, found number")
       hooks:wire("spec.event", function (_, _) end)
       hooks:wire("spec.event", function (...) return ... end)
       hooks:wire("spec.event", print)

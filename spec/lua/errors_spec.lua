@@ -572,7 +572,7 @@ describe("errors", function ()
     }
     local function round(n)
       for i = 1, n do kinds[i % #kinds + 1](i) end
-      world:run(10000) -- So that a window's worth is told in each round, and the ring is full after the first two.
+      world:run(10000) -- So that each round reports a full window, and the ring is full after the first two.
     end
     for _ = 1, 2 do round(10000) end
     collectgarbage()
@@ -633,7 +633,7 @@ describe("errors and C's door", function ()
     assert(log.open(nil, function () end))
     local uv = require "luv"
     errors.adopt_luv()
-    -- The spec helper keeps errors of luv for itself, unless asked.
+    -- By default the spec helper takes errors of luv.
     require "shoal.core.door".sink(function (site, err) errors.report(site, {}, err) end, true)
     local timer = uv.new_timer()
     timer:start(0, 0, function () timer:close() error { any = "value" } end)

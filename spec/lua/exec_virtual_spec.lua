@@ -132,7 +132,7 @@ describe("a worker that was not run", function ()
     world:run(0)
   end
 
-  --- The world's time goes on, and nothing of us runs.
+  --- The world's time passes, and none of our code runs.
   local function pause(ms) world.time_ns = world.time_ns + ms * 1000000 end
 
   local RESULT = frames.encode { type = "result", state = "completed", record = { counts = { iterations = 1 } }, incidents = {} }

@@ -1,7 +1,7 @@
---- shoal.core.http: bytes in, messages out, from hands that mean us no good.
+--- shoal.core.http: bytes in, messages out, from hostile peers.
 local http = require "shoal.core.http"
 
---- Feed in pieces of this size; all messages that came, and what the last feed said.
+--- Feed in pieces of this size. Returns all messages, and the result of the last feed.
 local function read(kind, text, size, limits, each)
   local parser, messages = http.parser(kind, limits), {}
   local from = 1
@@ -160,7 +160,7 @@ describe("the parser", function ()
         "GET http://h:1/ HTTP/1.1\r\nUpgrade: h\r\nConnection: upgrade\r\n\r\n" },
     }
     local state = 20240607
-    local function random(n) -- Our own, so that a run that failed can be run again.
+    local function random(n) -- Our own, so that a failed run can be repeated.
       state = (state * 6364136223846793005 + 1442695040888963407) & 0xffffffffffffffff
       return (state >> 33) % n + 1
     end

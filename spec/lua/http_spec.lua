@@ -191,7 +191,7 @@ describe("the client", function ()
 end)
 
 describe("the server", function ()
-  --- Say these bytes to it and return all it answered until it closed or fell silent.
+  --- Send these bytes to it. Returns its answer until it closed or was silent.
   local function say(world, server, bytes, wait_ms)
     local got, done = {}, task.future("say")
     local stream

@@ -1,4 +1,4 @@
---- Job files: what is taken, in which form, and what each mistake is told.
+--- Job files: the accepted ones, their canonical form, and the message for each mistake.
 local job = require "shoal.job"
 local check = require "shoal.job.check"
 local source = require "shoal.job.source"
@@ -99,7 +99,7 @@ describe("its mistakes", function ()
       'job.lua:5: workflows.a: has both script and command; expected one of them',
       'job.lua:6: workflows.b: has neither script nor command; expected one of them',
       'job.lua:7: workflows.c.vus: 0 is below 1',
-      'job.lua:8: workflows.c.cores: 1.5 is no whole number; expected 1 to 1024',
+      'job.lua:8: workflows.c.cores: 1.5 is not a whole number; expected 1 to 1024',
       'job.lua:9: workflows.c.script: cannot read "gone.lua": no such file',
       'job.lua:11: workflows.d.after: no workflow is named "aa"; did you mean "a"?',
       'job.lua:12: workflows.d.script: syntax: bad.lua:1: unexpected symbol near <eof>',
@@ -125,7 +125,7 @@ describe("its mistakes", function ()
   it("in JSON have lines too, and so has its syntax", function ()
     assert.same({ 'job.lua:3: workflows.w.vus: found "x"; expected 1 to 100000' },
       { (problems('{ "name": "n", "workflows": {\n "w": { "script": "w.lua",\n "vus": "x" } } }')[1]
-        :gsub('"x" is no whole number', 'found "x"')) })
+        :gsub('"x" is not a whole number', 'found "x"')) })
     assert.matches("^job.lua:2: JSON: ", problems('{ "name":\n oops }')[1])
   end)
 
@@ -156,7 +156,7 @@ describe("its mistakes", function ()
     ["return { name = 'n', [true] = 1, workflows = { w = { command = 'true' } } }"] = "a key is a boolean",
     ["return { name = 'n', datacenters = {}, workflows = { w = { command = 'true' } } }"] = "datacenters: is empty",
     ["return { name = 'n', datacenters = { x = 1 }, workflows = { w = { command = 'true' } } }"] = "plain list",
-    ["return { name = 'n', env = { ['a=b'] = 1 }, workflows = { w = { command = 'true' } } }"] = '"a=b" is no name of a variable',
+    ["return { name = 'n', env = { ['a=b'] = 1 }, workflows = { w = { command = 'true' } } }"] = '"a=b" is not a variable name',
     ["return { name = 'n', env = { A = {} }, workflows = { w = { command = 'true' } } }"] = "env.A: found a table",
     ["return { name = 'n', workflows = { w = { command = {} } } }"] = "command: is empty",
     ["return { name = 'n', workflows = { w = { command = '' } } }"] = "command: is empty",

@@ -1,4 +1,4 @@
---- The ledger alone: a pure state machine, so every case is a few commands and a look at what they brought about.
+--- The ledger alone: a pure state machine, so every case is a few commands and a check of their facts.
 local ledger = require "shoal.job.ledger"
 local msgpack = require "shoal.core.msgpack"
 local stats = require "shoal.job.stats"
@@ -177,7 +177,7 @@ describe("ledger", function ()
     assert.same({ "failed", 3 }, { p.state, p.executions })
     run = job("other")
     p = part(run, 2)
-    local d = place(run, "w/1", "dc")[1] -- A datacenter that told of two executions when it was lost: one is left.
+    local d = place(run, "w/1", "dc")[1] -- A datacenter that had reported two executions when it was lost: one is left.
     assert.is_true(lose(run, "w/1", d.fence, { progress = { executions = 2 } })[1].again)
     d = place(run, "w/1", "dc")[1]
     assert.is_false(lose(run, "w/1", d.fence)[1].again)

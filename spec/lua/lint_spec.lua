@@ -230,7 +230,7 @@ describe("lint", function ()
       { name = "a.raised", role = "any" }, { name = "a.fired", role = "gate", hook = { arity = 0 } }, { name = "b.*", role = "any" },
       { name = "worker.progress.send", role = "any" },
     }
-    --- A tree in which all is used.
+    --- A tree in which everything is used.
     local function whole()
       return {
         { path = "lua/shoal/base/sites.lua", kind = "lua",
@@ -247,7 +247,7 @@ describe("lint", function ()
       for i, f in ipairs(tree.check(files, sites or SITES)) do out[i] = ("%s:%d %s: %s"):format(f.path, f.line, f.rule, f.message) end
       return out
     end
-    --- The findings when in one file `from` stands as `to`.
+    --- The findings after `from` is replaced by `to` in one file.
     local function planted(path, from, to, sites)
       local files, done = whole(), false
       for _, file in ipairs(files) do

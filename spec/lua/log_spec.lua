@@ -154,7 +154,7 @@ describe("log", function ()
       assert.equal(2, log.counts().fell_back)
       world.stderr_broken = true
       log.info "to.crash"
-      world.stderr_broken, world.stderr_queued = false, 2 * 1024 * 1024 -- Nobody reads stderr: nobody waits for it.
+      world.stderr_broken, world.stderr_queued = false, 2 * 1024 * 1024 -- Stderr has no reader, and nothing waits for it.
       log.info "to.crash.too"
       local file = assert(io.open(crash))
       local text = file:read "a"

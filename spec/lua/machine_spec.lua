@@ -1,4 +1,4 @@
---- base/machine: legal moves happen and are logged, others are refused aloud and change nothing.
+--- base/machine: legal moves happen and are logged; others are refused with an incident and change nothing.
 local errors = require "shoal.errors"
 local log = require "shoal.log"
 local machine = require "shoal.base.machine"

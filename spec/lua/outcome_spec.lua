@@ -1,4 +1,4 @@
---- What a run amounts to, as pure functions of tables.
+--- The state and result of a run, as pure functions of tables.
 local outcome = require "shoal.job.outcome"
 local stats = require "shoal.job.stats"
 local tally = require "shoal.job.tally"

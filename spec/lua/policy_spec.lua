@@ -1,4 +1,4 @@
---- Policies: bounded in instructions, time and memory, asked with copies, and answered by the fallback when they fail.
+--- Policies: bounded in instructions, time and memory, called with copies, and replaced by the fallback when they fail.
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"
@@ -44,7 +44,7 @@ describe("a policy", function ()
     assert.equal("the fallback", errors.policy("retry", function () coroutine.yield() end, { fallback = "the fallback" }))
     assert.truthy(last():find "cannot wait")
     assert.equal("the fallback", errors.policy("retry", nil, { fallback = "the fallback" }))
-    assert.equal("a function is wanted, not nil", last())
+    assert.equal("expected a function, found nil", last())
     assert.equal(3, raised())
     assert.equal("policy.retry", errors.incidents(1)[1].site)
   end)

@@ -1,4 +1,4 @@
---- Remote calls over a fake transport: every answer, every failure, and who is told.
+--- Remote calls over a fake transport: every answer, every failure, and the incident of each.
 local disk = require "spec.support.disk"
 local errors = require "shoal.errors"
 local log = require "shoal.log"
@@ -16,7 +16,7 @@ describe("rpc", function ()
     return t
   end
 
-  --- The incidents told since the start, as "site: message".
+  --- The incidents reported since the start, as "site: message".
   local function told()
     local list = {}
     for i, incident in ipairs(errors.incidents()) do list[i] = incident.site .. ": " .. tostring(incident.message) end
@@ -215,7 +215,7 @@ describe("rpc", function ()
     of_worker.on_request(core, note.id, note.lane, nil, assert(messages.encode("note", { n = 1 })))
     ask(1)
     role = "worker" -- Which may not ask.
-    ask(2) -- The connection is still the same one, so it is what it greeted as.
+    ask(2) -- The connection is still the same, so its role is that of its greeting.
     of_worker.on_peer(core, "down", "gone", "DISCONNECTED")
     ask(3)
     assert.same({ "served", "served", "REFUSED" }, answered)

@@ -1,4 +1,4 @@
---- The worker's side of a child process: whatever the child does, one result; whatever dies, nothing left.
+--- The worker's side of a child process: every child gives one result, and no death leaves a process behind.
 local child = require "spec.support.child"
 local errors = require "shoal.errors"
 local real = require "spec.support.real"
@@ -9,7 +9,7 @@ local uv = require "luv"
 local alive, attempt, children_of, command = child.alive, child.attempt, child.children_of, child.command
 local dispatch, gone, script, start, PROGRAM = child.dispatch, child.gone, child.script, child.start, child.PROGRAM
 
---- For children that are not ours: what they would run does not matter.
+--- For children that are not ours: their work does not matter.
 local any = function () return dispatch(script("return function () end")) end
 
 local restore
@@ -70,7 +70,7 @@ describe("a child that misbehaves", function ()
 end)
 
 describe("nothing is left behind", function ()
-  --- What the child's command wrote as its process ids.
+  --- The process ids that the child's command wrote.
   local function pids_of(path)
     local deadline = uv.hrtime() + 5000000000
     while uv.hrtime() < deadline do

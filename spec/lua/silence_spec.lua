@@ -1,4 +1,4 @@
---- Silence excuses the lateness of the one who judges it.
+--- The judge of silence subtracts its own lateness.
 local silence = require "shoal.base.silence"
 
 describe("silence", function ()

@@ -1,4 +1,4 @@
---- Statistics at their limits: names, counts, output, bytes; merging in any order; and what is no record at all.
+--- Statistics at their limits: names, counts, output, bytes; merging in any order; and invalid records.
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
 local stats = require "shoal.job.stats"
@@ -88,7 +88,7 @@ describe("an accumulator", function ()
       assert(all.cut.output_bytes > 0)
       for _ = 1, 4 do assert.equal(packed(all), packed(accumulate(shuffled(records, random)):record())) end
     end
-    local big, small = ("x"):rep(65536), "y" -- What was cut early leaves room that no other order has.
+    local big, small = ("x"):rep(65536), "y" -- An early cut leaves room that no other order has.
     local records, turned = {}, {}
     for i = 1, 5 do records[i] = { commands = { { run = "big" .. i, head = big, tail = big } } } end
     for i = 6, 7 do records[i] = { commands = { { run = "small" .. i, head = small } } } end
@@ -393,7 +393,7 @@ describe("a part's result", function ()
   end)
 end)
 
---- A record that is heavy in all that a script can make.
+--- A record that is large in every field that a script can fill.
 local function heavy(names, commands, output)
   local r, random = stats.recorder(), chance(5)
   for i = 1, names do

@@ -144,7 +144,7 @@ describe("swim.journal", function ()
 
   it("refuses what is no cursor and no count, by name", function ()
     for _, bad in ipairs { "x", 1.5, {} } do
-      assert.error_matches(function () journal:read(bad) end, "^swim.journal: cursor: an integer is wanted", nil, nil)
+      assert.error_matches(function () journal:read(bad) end, "^swim.journal: cursor: expected an integer", nil, nil)
     end
     assert.has_error(function () journal:read(0, 0) end)
     assert.same({}, journal:read(0.0)) -- As JSON's readers give whole numbers.
@@ -187,7 +187,7 @@ describe("swim.journal", function ()
       assert.same({ "TIMEOUT", "1: 1 join a", "2: 1 join a" }, seen)
       scope:spawn("task.run", nil, function ()
         assert(journal:wait(cursor, 1000)) -- There is more already.
-        assert(journal:wait(cursor + 99, 1000)) -- Nobody's cursor: read has something to say.
+        assert(journal:wait(cursor + 99, 1000)) -- An unknown cursor: read returns an error at once.
         seen[#seen + 1] = "at once"
       end)
       world:turn()

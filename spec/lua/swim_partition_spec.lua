@@ -1,4 +1,4 @@
---- swim.partition on a fake world: many lost at once, who, and their return.
+--- swim.partition on a fake world: many members lost at once, which, and their return.
 local evenness = require "shoal.member.swim.evenness"
 local fake_world = require "spec.support.fake_world"
 local member_events = require "spec.support.member_events"
@@ -155,7 +155,7 @@ describe("swim.partition", function ()
     assert.equal("detected 6, grew 9, grew 9", kinds())
     assert.equal(2, told[3].dead)
     assert.equal(7, told[3].suspected)
-    feed("suspect", 10) -- In passing, as when two sides meet again: neither told nor among those that return.
+    feed("suspect", 10) -- Briefly, as when two sides meet again: neither reported nor listed as returned.
     feed("alive", 10, 9)
     world:run(1000)
     assert.equal("detected 6, grew 9, grew 9", kinds())
@@ -180,7 +180,7 @@ describe("swim.partition", function ()
     assert.equal("healed", e.kind)
     assert.equal("n01 n02 n03 n05 n06 n07", table.concat(e.returned, " "))
     assert.same({ { name = "n04", state = "dead" } }, e.lost)
-    assert.equal(3500, e.lasted_ms) -- Until the last return; the quiet after it is not of it.
+    assert.equal(3500, e.lasted_ms) -- Until the last return, without the quiet time after it.
     assert.equal(19, e.kept)
     assert_calm(19)
     feed("dead", 8)
@@ -212,7 +212,7 @@ describe("swim.partition", function ()
     feed("dead", 1, 2, 3, 4)
     world:run(1000)
     feed("join", 1) -- 3 of 10 are still lost.
-    for i = 21, 40 do feed("join", i) end -- Replaced; nobody is back of those.
+    for i = 21, 40 do feed("join", i) end -- New members; none of the lost ones is back.
     feed("dead", 1)
     world:run(58999)
     assert.is_truthy(watch:now())
@@ -355,7 +355,7 @@ describe("swim.partition", function ()
     assert.is_nil(none)
     assert.equal("CONFIG", code)
     assert.is_truthy(err:find("share: 2 is above 1", 1, true) and err:find("did you mean", 1, true), err)
-    assert.has_error(function () swim.partition(world, {}) end, "swim.partition: on_partition: a function is wanted, not nil")
+    assert.has_error(function () swim.partition(world, {}) end, "swim.partition: on_partition: expected a function, found nil")
   end)
 
   it("every rise has its fall, and what is kept is bounded by the members, over random events", function ()

@@ -7,7 +7,7 @@ local world = require "shoal.core.world".current()
 local build = os.getenv "SHOAL_BUILD" or "build/release"
 local LIMIT_MS = 10000
 
---- Run the loop until `done()` holds; fails with what was seen when it does not within the limit.
+--- Run the loop until `done()` holds; after the limit it fails, with the events seen.
 local function run_until(done, seen)
   local began_ns = world:fresh_ns()
   local heartbeat
@@ -23,7 +23,7 @@ end
 
 local opened = {}
 
---- A member on loopback; what it sees is noted as "kind name".
+--- A member on loopback; its events are noted as "kind name".
 local function open(name, options, on_event)
   local seen = {}
   local config = { node = name, bind = "127.0.0.1:0", profile = "local", cluster = "spec", generation = 5 }
@@ -209,7 +209,7 @@ describe("shoal.swim", function ()
     b:close()
     luv.run "nowait"
     taken:close()
-    -- Its streams are at its datagrams' port, where nobody else has that: other specs run beside this one.
+    -- Its streams use the port of its datagrams, if no other process has it: other specs run beside this one.
     local c = open("c", { stream_bytes = 0, seeds = { a:address() }, bind = "127.0.0.1:" .. real.free_port() })
     run_until(function () return c:counts().streams > 0 end)
     local ended

@@ -1,4 +1,4 @@
---- What nodes tell of their members: the journal and its cursors, the partition detector and its hook; in the simulator, and from the
+--- A node's reports of its members: the journal and its cursors, the partition detector and its hook; in the simulator, and from the
 --- command line on real processes.
 local cjson = require "cjson"
 local cluster = require "spec.support.cluster"
@@ -36,7 +36,7 @@ local function reader(c)
   return self
 end
 
---- The manager's own table of those that live, without itself; and the cursor of that moment.
+--- The manager's own table of living members, without itself; and the cursor of that moment.
 local function living(c)
   return c:on(c.managers[1], [[local out = {}
     for _, m in ipairs(node.swim:members()) do
@@ -209,7 +209,7 @@ describe("nodes watch their members:", function ()
     assert.same({}, manager_events(c, cursor, 10).events) -- All of them have gone.
     local _, err, code = manager_events(c, cursor, 0, 0)
     assert.equal("REFUSED", code)
-    assert.equal("most: at least 1 is wanted, not 0", err)
+    assert.equal("most: expected at least 1, found 0", err)
   end)
 end)
 

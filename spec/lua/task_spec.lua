@@ -63,11 +63,11 @@ describe("task", function ()
 
     it("refuses an unknown site by name, a thing that is no function, and use before start", function ()
       assert.has_error(function () scope:spawn("spce.task", {}, say) end, "spawn: no site is named spce.task")
-      assert.error_matches(function () scope:spawn("task.runn", {}, 3) end, "a function is wanted, not number")
+      assert.error_matches(function () scope:spawn("task.runn", {}, 3) end, "expected a function, found number")
       assert.error_matches(function () scope:spawn("future.untakn", {}, say) end, "did you mean future.untaken%?")
       task.reset()
       local orphan = task.scope "orphan"
-      assert.error_matches(function () orphan:spawn("spec.task", {}, say) end, "task.start%(world%) comes first")
+      assert.error_matches(function () orphan:spawn("spec.task", {}, say) end, "call task.start%(world%) first")
     end)
 
     it("in a closed scope is refused with CLOSED", function ()
@@ -125,7 +125,7 @@ describe("task", function ()
       spawn(function () task.sleep("1") end)
       world:turn()
       assert.equal(3, #incidents "spec.task")
-      assert.truthy(incidents()[1].message:find("milliseconds from 0 to 1e12 are wanted", 1, true))
+      assert.truthy(incidents()[1].message:find("expected milliseconds from 0 to 1e12", 1, true))
     end)
 
     it("outside of a task raises and says to spawn one", function ()
@@ -352,7 +352,7 @@ describe("task", function ()
         for _ = 1, rounds // 8 do
           for _ = 1, 8 do spawn(function () f:await(1) end) end
           world:turn()
-          debug.sethook(function () count = count + 1 end, "", 100) -- What runs outside of the tasks: the timer's wakings.
+          debug.sethook(function () count = count + 1 end, "", 100) -- Counts code outside of tasks: the timer's callbacks.
           world:run(1)
           debug.sethook()
         end

@@ -1,4 +1,4 @@
---- F72: real processes, a real disk, kill -9: what was acknowledged is there afterwards, at its index.
+--- F72: real processes, a real disk, kill -9: every acknowledged command is there afterwards, at its index.
 local folder = os.tmpname()
 os.remove(folder)
 

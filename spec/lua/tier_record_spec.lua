@@ -1,4 +1,4 @@
---- F72: a torn tail is cut, any other damage is told, with its offset.
+--- F72: a torn tail is cut off; any other damage is reported, with its offset.
 local record = require "shoal.tier.record"
 
 local HEADER = #record.LOG_HEADER
@@ -84,7 +84,7 @@ describe("tier record", function ()
   end)
 
   it("refuses another file, a record that is missing or twice", function ()
-    assert.equal("offset 0: this is no log of a tier", (select(2, read "")))
+    assert.equal("offset 0: this is not the log of a tier", (select(2, read "")))
     local gap = record.LOG_HEADER .. record.encode(1, 16, "c", "") .. record.encode(3, 16, "c", "")
     local size, err = read(gap)
     assert.is_nil(size)

@@ -1,4 +1,4 @@
---- A tier of one over a disk that the spec holds: what was acknowledged survives, what was not is never claimed.
+--- A tier of one over a disk that the spec controls: acknowledged commands survive, and others are never acknowledged.
 local disk = require "spec.support.disk"
 local errors = require "shoal.errors"
 local log = require "shoal.log"
@@ -11,7 +11,7 @@ local LOG, SNAPSHOT = "d/log", "d/snapshot"
 describe("tier", function ()
   local world, scope, opened
 
-  --- A state machine that keeps all it was told, and the tier over it.
+  --- A state machine that records all its commands, and the tier over it.
   local function machine(options)
     local self = { applied = {}, events = {}, restored = nil }
     local given = {
@@ -49,7 +49,7 @@ describe("tier", function ()
     return m
   end
 
-  --- Propose in a task; the result comes to stand in the returned table.
+  --- Propose in a task; the returned table gets the result.
   local function propose(m, command, timeout_ms)
     local result = {}
     scope:spawn("task.run", { task = "propose" }, function ()
@@ -133,7 +133,7 @@ describe("tier", function ()
     assert.is_nil(result.done)
     world:advance(1)
     assert.equal("UNKNOWN", result.code)
-    assert.equal("tier managers: not committed within 50 ms: it may yet apply", result.err)
+    assert.equal("tier managers: not committed within 50 ms: it may still apply", result.err)
     world:settle()
     assert.same({ "slow" }, commands(m))
     assert.same({}, told())
@@ -488,7 +488,7 @@ describe("tier", function ()
       local first, second = propose(m, "a"), propose(m, "b")
       world:last_log():complete("input/output error", "EIO")
       assert.same({ "UNKNOWN", "UNKNOWN" }, { first.code, second.code })
-      assert.truthy(first.err:find "it may yet apply", first.err)
+      assert.truthy(first.err:find "it may still apply", first.err)
       assert.same({}, m.applied)
       assert.same({ "lead 1", "lose 1" }, m.events)
       assert.same({ "tier.log" }, told())

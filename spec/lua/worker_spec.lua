@@ -170,7 +170,7 @@ describe("a worker's part", function ()
     s.children[1].progress { requests = 1 }
     s.children[2].progress { requests = 1 }
     s.world:run(100)
-    assert.same({ { "its leader knows nothing of it", 5000 } }, s.children[1].cancels)
+    assert.same({ { "its leader does not know it", 5000 } }, s.children[1].cancels)
     assert.same({ { "its leader does not count it any more", 5000 } }, s.children[2].cancels)
   end)
 end)

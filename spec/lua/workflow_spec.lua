@@ -1,4 +1,4 @@
---- A part's users in virtual time: which iterations run, when, and what is counted. The network is a table here.
+--- A part's users in virtual time: the iterations, their times, and the counts. The network is a table here.
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"
@@ -47,7 +47,7 @@ after_each(function ()
   log.reset()
 end)
 
---- Run a script to its end or for so long; state, reason, record, lines.
+--- Run a script to its end, or for a limit. Returns state, reason, record, lines.
 local function run(text, work, limit_ms)
   work.script = { path = "w.lua", bytes = text }
   work.env = work.env or { TARGET = "http://127.0.0.1:80" }
@@ -101,7 +101,7 @@ describe("an open loop", function ()
   end)
 
   it("counts the wait for a free user, from when the iteration was due", function ()
-    -- 100 a second for one user who needs 20 ms: the k-th is 10 ms * k late.
+    -- 100 a second for one user that needs 20 ms: the k-th is 10 ms * k late.
     local _, _, record = run("return function (vu) vu:sleep(20) end", { vus = 1, iterations = 10, rate = 100.0 })
     local h = assert(histogram.decode(record.timers.iteration))
     assert.equal(20000000, h:min())
@@ -284,7 +284,7 @@ describe("a part", function ()
     scope:close()
     world:run(1)
     assert.equal(0, scope:count())
-    assert.is_true(ended) -- And says that users ended early, to whoever still asks.
+    assert.is_true(ended) -- It still reports that users ended early.
   end)
 end)
 

@@ -1,4 +1,4 @@
--- The binding of the world over the real one, on luv's loop. What the world itself promises is proved in spec/c.
+-- The binding of the world over the real one, on luv's loop. spec/c tests the world itself.
 local door = require "shoal.core.door"
 local uv = require "luv"
 local world_module = require "shoal.core.world"
@@ -9,7 +9,7 @@ local function ignore() end
 
 --- Run the loop until it is empty, but not for ever; then nothing may be left open.
 local function run()
-  uv.update_time() -- The loop may have stood still for long, and the guard would fire at once.
+  uv.update_time() -- The loop's clock may be far behind, and the guard would fire at once.
   local guard = uv.new_timer()
   guard:start(5000, 0, function () error "the loop did not run dry within 5 s" end)
   guard:unref()

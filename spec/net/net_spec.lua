@@ -21,7 +21,7 @@ end
 
 local function echo(self, _, _, _, request, bytes) assert(self:reply(request, bytes)) end
 
---- Wait for what a callback is given.
+--- Wait for a callback's arguments.
 local function ask(peer, kind, lane, bytes, timeout_ms)
   local answer = task.future "answer"
   local ok, err, code = peer:call(kind, lane, bytes, timeout_ms, function (...) answer:set(...) end)

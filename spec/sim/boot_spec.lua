@@ -1,5 +1,5 @@
---- Scenario families (SCENARIOS.md) F01 to F04 through the unmodified roles in virtual time: who is there, who says so, and how old
---- what is known may be. Looked at as a person would: `shoal members`, `shoal status`, the REPL.
+--- Scenario families (SCENARIOS.md) F01 to F04 through the unmodified roles in virtual time: the members that nodes know, from which
+--- node, and how old that knowledge may be. Checked as a user would: `shoal members`, `shoal status`, the REPL.
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
 
@@ -14,7 +14,7 @@ local function names(c)
   return out
 end
 
---- Every node of each group sees the whole group alive, and nothing else; nobody was ever suspected or died.
+--- Every node of each group sees the whole group alive, and nothing else; no member was ever suspected or died.
 local function whole(c)
   for _, group in ipairs { c.gates, { table.unpack(c.managers) } } do
     if group == c.gates then assert.is_true(#group > 0) else table.move(c.workers, 1, #c.workers, #group + 1, group) end
@@ -54,7 +54,7 @@ describe("boot:", function ()
     local m = c.managers[1]
     for _, node in ipairs(c.managers) do c:hear(node) end
     c:on(m, "assert(node.swim:join { ... })", NOBODY)
-    local function tries(ms) -- What m sends that nobody can get.
+    local function tries(ms) -- Datagrams of m that no member can receive.
       local at = #c.s:log()
       c.s:trace(true)
       c:run(ms)
@@ -66,7 +66,7 @@ describe("boot:", function ()
     local first, later = tries(1000), tries(10000)
     assert.is_true((first["m-a1"] or 0) >= 3, "it was tried " .. (first["m-a1"] or 0)) -- After 0.1, 0.2, 0.4 s ...
     assert.is_true(later["m-a1"] >= 5 and later["m-a1"] <= 30, later["m-a1"] .. " tries in 10 s") -- ... and each second.
-    assert.same({ "m-a1" }, sorted.keys(later)) -- The others were never told of it.
+    assert.same({ "m-a1" }, sorted.keys(later)) -- The others never learned of it.
     for _, node in ipairs(c.managers) do
       for _, member in sorted(c:members(node)) do assert.not_equal(NOBODY, member.address) end
       assert.equal(4, counts(c, node).records)
@@ -123,7 +123,7 @@ describe("registration at gates:", function ()
     local function generation(gate) return c:on(gate, "return state.registry.managers['m-a1'].generation") end
     local before = generation(c.gates[1])
     c:crash(m)
-    c:crash(w) -- Nobody is left to say so.
+    c:crash(w) -- No node is left to report it.
     c:run(1000)
     assert.truthy(rows(c, c.gates[1], "worker")["w-a1"])
     c:restart(m)
@@ -261,7 +261,7 @@ describe("heartbeats:", function ()
     local function cores() return c:on(m, "return state.lead.executors:get('w-a1').cores") end
     c.s:link(w, m, { latency_ms = 3000 })
     says(2)
-    c:run(150) -- What tells it is under way, and will be for long.
+    c:run(150) -- The news is in flight, and will be for long.
     c.s:link(w, m, nil)
     says(6)
     assert.truthy(c:until_true(function () return cores() == 6 end, 1000))
@@ -293,7 +293,7 @@ describe("heartbeats:", function ()
     assert.equal("alive", state())
     c:run(1200) -- It is looked at each heartbeat_ms.
     assert.equal("silent", state())
-    assert.equal("silent", c:members(g)["w-a1"].state) -- Known from nobody else.
+    assert.equal("silent", c:members(g)["w-a1"].state) -- No other node reports it.
     assert.equal(1, c:counts(g, "gate.dc_silent").raised)
     assert.same({}, c:on(g, "return node.describe().executors"))
     local none, why = c:submit(c:job { load = { vus = 1, iterations = 1 } }, nil, 500)

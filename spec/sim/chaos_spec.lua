@@ -13,7 +13,7 @@ end
 
 local FAULTS_MS = 10000
 
---- The stream of chance of the spec itself: xorshift64*, from the seed.
+--- The spec's own random stream: xorshift64*, from the seed.
 local function chance(seed)
   local state = seed * 0x9E3779B97F4A7C15 | 1
   return function (n)

@@ -1,9 +1,9 @@
---- Scenario families (SCENARIOS.md) F10, F11, F12, F61 and F68 through the unmodified roles in virtual time: who died, who only seemed
---- to, what is kept of the dead, and how those that wait for them try again.
+--- Scenario families (SCENARIOS.md) F10, F11, F12, F61 and F68 through the unmodified roles in virtual time: true and false deaths, the
+--- state kept of dead members, and the retries of nodes that wait for them.
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
 
-local GARBAGE = "collectgarbage() collectgarbage()" -- Once more for what had a finalizer.
+local GARBAGE = "collectgarbage() collectgarbage()" -- Once more for objects with a finalizer.
 
 local function member(c, node, name)
   return c:on(node, [[ local m = node.swim:member(...)
@@ -26,7 +26,7 @@ local function ended(c, id, limit_ms)
   return c:final(id)
 end
 
---- Without the wrappers of transport peers, which are held weakly, and the node's bounded record of what happened.
+--- Without the wrappers of transport peers, which are held weakly, and the node's bounded journal.
 local function alive(paths)
   local out = {}
   for _, path in ipairs(paths) do
@@ -66,10 +66,10 @@ describe("a restarted node:", function ()
           c:restart(victim)
           c:run(300)
           before[c.managers[1]] = above(member(c, c.managers[1], victim.name), before[c.managers[1]])
-            and member(c, c.managers[1], victim.name) or before[c.managers[1]] -- Each life that was heard of is an old one then.
+            and member(c, c.managers[1], victim.name) or before[c.managers[1]] -- Each known life is an old one then.
         end
         if c:on(victim, "return node.swim:self().incarnation.generation") == before[c.managers[1]].generation then
-          c:crash(victim) -- That one was heard of already; the next must be above it, too.
+          c:crash(victim) -- That one is known already; the next must be above it, too.
           c:run(pause_ms)
           c:restart(victim)
         end
@@ -92,7 +92,7 @@ describe("a restarted node:", function ()
     end)
   end
 
-  --- What `victim` sends to `observer` in the last moments of its life is under way for so long.
+  --- Delay the last datagrams that `victim` sends to `observer` by this much.
   local function held(c, victim, observer, ms)
     c.s:link(victim, observer, { latency_ms = ms })
   end
@@ -125,7 +125,7 @@ describe("a restarted node:", function ()
     local c <close> = simcluster.new { managers = 1, workers = 2 }
     local m, w = c.managers[1], c.workers[1]
     for _, other in ipairs { m, c.workers[2] } do held(c, w, other, 6000) end
-    c.s:signal(w, "TERM") -- It leaves, and nobody hears so yet.
+    c.s:signal(w, "TERM") -- It leaves, and no member gets that yet.
     assert.truthy(c:until_true(function () return c.s:status(w) == "ended" end, 4000, 50))
     for _, other in ipairs { m, c.workers[2] } do c.s:link(w, other, nil) end
     assert.not_equal("left", member(c, m, "w-a1").state)
@@ -188,7 +188,7 @@ describe("the dead:", function ()
     assert.is_true(#sorted.keys(named(c, { "w-a2", w.address })) > 0, "it was forgotten at once")
     c:run(TOMBSTONE_MS - 6000)
     assert.equal("dead", member(c, m, "w-a2").state)
-    c:run(6000 + 3000 + 65000) -- And two sweeps of what the transport keeps.
+    c:run(6000 + 3000 + 65000) -- And two sweeps of the transport's peers.
     assert.same({}, named(c, { "w-a2", w.address }))
     for _, node in ipairs(c.managers) do
       assert.is_nil(c:members(node)["w-a2"])
@@ -274,7 +274,7 @@ describe("the dead:", function ()
 end)
 
 describe("no false death:", function ()
-  --- 3 managers, 20 workers and a job that uses all of them; `fault` is done while it runs.
+  --- 3 managers, 20 workers and a job that uses all of them; `fault` runs meanwhile.
   local function weather(options, fault)
     local c <close> = simcluster.new { seed = options.seed, managers = 3, workers = 20 }
     local observers = { c.managers[1], c.managers[2], c.workers[7], c.workers[20] }
@@ -364,7 +364,7 @@ describe("no false death:", function ()
     local why = c:on(m, [[ local why = node.swim:why "w-a1" return { held = why.member.held, ms = why.held_for_ms,
       text = require "shoal.swim".explain(why) }]])
     assert.is_true(why.held and why.ms > 20000 and why.ms <= 90000)
-    assert.is_truthy(why.text:find("held to be dead for coming and going", 1, true), why.text)
+    assert.is_truthy(why.text:find("held dead for flapping", 1, true), why.text)
     local _, said = c.s:log():gsub('"node":"m%-a1","event":"swim.held","member":"w%-a1"', "")
     assert.equal(1, said)
     assert.is_nil(c:ask(m, "look").lead.executors["w-a1"])

@@ -1,5 +1,5 @@
---- Effects follow apply: what a command brings about happens because it was applied, however its proposer's call went; and a finish always
---- ends. Each case is a fault that an earlier build had.
+--- Effects follow apply: the effects of a command run because it was applied, however its proposer's call returned; and a finish always
+--- ends. Each case is a fault of an earlier build.
 local simcluster = require "spec.support.simcluster"
 
 local USERS = simcluster.SHOP
@@ -140,7 +140,7 @@ describe("a tier that is slow or full:", function ()
       c:job { one = { work = "one 50", retries = 0 } })
     c:run(100) -- The placement is on its way to the disk.
     assert.is_true(c:on(m, "return state.lead.tier.queue_first == state.lead.tier.queue_last"))
-    c:on(m, "node.script.members = nil state.lead:gone('w-a1', 'it went')") -- Nobody finds it again.
+    c:on(m, "node.script.members = nil state.lead:gone('w-a1', 'it went')") -- Nothing finds it again.
     c.s:disk(m)
     assert.truthy(c:until_true(function () return c:on(c.client, "return node.spec_id") end, 5000, 10))
     local id = c:on(c.client, "return node.spec_id")

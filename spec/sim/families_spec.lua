@@ -60,7 +60,7 @@ describe("workers come and go:", function ()
   it("F04, F61: a worker that does not answer who asks it is asked again with growing waits, not in step", function ()
     local c <close> = simcluster.new { workers = 0 }
     local m = c.managers[1]
-    -- A member whose transport nobody serves: heard of, never to be asked.
+    -- A member without a transport: it is known, but no call to it succeeds.
     c:on(m, [[ node.script.members = nil state.lead:hear("w-a9", "10.0.9.9:7000", 4, 1) ]])
     c:run(20000)
     local asked, raised = c:incidents(m, "lead.ask"), c:counts(m, "lead.ask").raised
@@ -224,7 +224,7 @@ describe("intake and dispatch:", function ()
 
   it("F29: a silent manager: its part runs elsewhere; what it took meanwhile does not count and is ended when it is heard", function ()
     local c <close> = t3 { workers = 1 }
-    c:cut(c.gates[1], c.managers[1], true) -- It can speak and is not spoken to.
+    c:cut(c.gates[1], c.managers[1], true) -- It can send and does not receive.
     local id = submitted(c, c:job({ load = { vus = 2, iterations = 20 } }))
     c:run(25000)
     c:heal(c.gates[1], c.managers[1], true)
@@ -365,7 +365,7 @@ describe("dispatch and execution at workers:", function ()
     for _, w in ipairs(c.workers) do
       local last = 0
       for _, d in ipairs(c:on(w, "return node.spec_fences")) do
-        assert.is_true(d.ok, d.code) -- Nobody was asked who had no core.
+        assert.is_true(d.ok, d.code) -- No executor without a free core was called.
         assert.is_true(d.fence > last)
         last = d.fence
         assert.is_nil(all[d.fence])
@@ -433,7 +433,7 @@ describe("dispatch and execution at workers:", function ()
     c:rest()
   end)
 
-  --- 40 users, of whom `bad` ask a shop that always fails, in two datacenters under a gate.
+  --- 40 users, of which `bad` call a shop that always fails, in two datacenters under a gate.
   local function mixed(c, bad, more)
     local code = ([[return { vu = function (vu)
       vu.http:get(vu.iteration %% 20 < %d and "http://broken/x" or "http://shop/x")

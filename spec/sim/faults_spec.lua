@@ -245,7 +245,7 @@ describe("load control:", function ()
 end)
 
 describe("shutdown:", function ()
-  --- The last lines of a node that was told to stop: it said that it ended, in balance, and left nothing.
+  --- The last lines of a node that was stopped: it reported its end, in balance, and left nothing.
   local function gone(c, node)
     assert.truthy(c:until_true(function () return c.s:status(node) == "ended" end, 15000), node.name .. " did not stop")
     local _, code, children = c.s:status(node)

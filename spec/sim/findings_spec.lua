@@ -1,5 +1,5 @@
---- FAILURES 1.2, 1.3 with 2.2, and 1.4, each through the unmodified roles: the failure is injected, one incident tells it with
---- its ids, the loop goes on, and what rose falls again.
+--- FAILURES 1.2, 1.3 with 2.2, and 1.4, each through the unmodified roles: the failure is injected, one incident reports it with its
+--- ids, the loop goes on, and raised levels fall again.
 local ack = require "shoal.wire.ack"
 local messages = require "shoal.messages"
 local simcluster = require "spec.support.simcluster"
@@ -16,7 +16,7 @@ local function t2(options)
   return simcluster.new(options)
 end
 
---- A job whose one part runs for so long on the one worker.
+--- A job with one part that runs for this long on the one worker.
 local function long(c, ms)
   local id = assert(c:submit(c:job { load = { code = USERS, vus = 2, duration_ms = ms or 30000 } }))
   c:watch(id)
@@ -24,7 +24,7 @@ local function long(c, ms)
   return id
 end
 
---- Put code between a node's message and its handler: body, peer and `real` at hand; returns what it answers.
+--- Put code between a node's message and its handler; it has body, peer and `real`, and returns the answer.
 local function tap(c, node, message, code)
   c:on(node, ([[
     local handlers, message = node.rpc.handlers, ...
@@ -66,7 +66,7 @@ describe("finding 1.2, a worker's progress:", function ()
         { ids.job, ids.workflow, ids.part, ids.manager, ids.address, ids.attempt, ids.consecutive, ids.status, ids.backpressure,
           ids.put_back })
     end
-    -- What was refused came again: no number is missing but by a newer one, and none comes twice once it was taken.
+    -- Refused records were sent again: a number is missing only if a newer one replaced it, and none comes twice after it was taken.
     local seqs = c:on(m, "local out = {} for i, b in ipairs(node.spec_tap.seen) do out[i] = b.parts[1].seq end return out")
     assert.is_true(#seqs > 8)
     assert.equal(seqs[1], seqs[2])
@@ -114,7 +114,7 @@ describe("finding 1.2, a worker's progress:", function ()
     assert.equal(1, c:on(w, "return state.worker.reports:counts().results"))
     c:heal(w, m)
     local final = ended(c, id)
-    assert.equal(1, #final.result.attempts) -- The one result there was.
+    assert.equal(1, #final.result.attempts) -- The only result.
     c:rest { ms = 60000 } -- The answer to it may have been late, and then it is offered once more.
   end)
 
@@ -169,7 +169,7 @@ describe("finding 1.2, a worker's progress:", function ()
     assert.is_true(#at >= 2)
     for i = 2, #at do assert.is_true(at[i] - at[i - 1] >= 990000000, "asked again too soon") end
     assert.equal(id, c:on(other, "return node.spec_tap.seen[1].job"))
-    -- Now one says that the third leads: progress goes there.
+    -- Now one answers that the third leads: progress goes there.
     c:on(other, [[ local address = ... node.rpc.handlers["lead.who"] = function () return { node = "m-a3", address = address } end ]],
       third.address)
     assert.truthy(c:until_true(function () return c:on(third, "return #node.spec_tap.seen > 0") end, 10000))
@@ -218,7 +218,7 @@ describe("findings 1.3 and 2.2, progress acks:", function ()
     { ("x"):rep(5000), "too_large" },
   }
 
-  --- The manager answers each progress with what the spec puts in `node.spec_ack`.
+  --- The manager answers each progress with the spec's `node.spec_ack`.
   local function answering(c, m)
     c:on(m, [[
       local real = node.rpc.handlers["part.progress"]
@@ -376,7 +376,7 @@ describe("finding 1.4, the client's pushes:", function ()
         local id = long(c, 3000)
         local bytes = wrong[2](id)
         local before = c:counts(c.client, site).raised
-        -- At the moment of the answer the incident has been made: the count is read by what the client sends with.
+        -- When the answer is sent, the incident exists already: the client's send function reads the count.
         c:on(c.client, [[
           local site = ...
           local net = node.rpc.net
@@ -492,7 +492,7 @@ describe("the errors policy:", function ()
     c:run(500)
     incident, raised = last()
     assert.same({ "critical", 2 }, { incident.level, raised })
-    assert(c.s:write(w, path, "return { sites = ")) -- A mistake is told, and the last good one stays.
+    assert(c.s:write(w, path, "return { sites = ")) -- A mistake is reported, and the last good one stays.
     c:on(m, "node.spec_tap.refuse = true")
     c:run(500)
     incident, raised = last()

@@ -1,8 +1,8 @@
---- Members and the role that works with them: what a hook missed is made up for; and a node whose datagrams do not leave says so.
+--- Members and the role: an event that a hook missed does no lasting harm; and a node whose datagrams are not sent reports it.
 local simcluster = require "spec.support.simcluster"
 
 describe("members, simulated:", function ()
-  --- A worker comes back while the manager's hook on members is spoilt: `code` is the body of what stands before the real one.
+  --- A worker returns while the manager's member hook is broken: `code` is the body of a function that runs before the real hook.
   local function returns_with(code, without_members)
     local c = simcluster.new { workers = 2 }
     local m, w = c.managers[1], c.workers[2]

@@ -1,5 +1,5 @@
---- What goes wrong half way, between a leader and who works for it: nothing is left claimed, nothing waits for ever, fences never
---- go back. In virtual time, through the unmodified roles.
+--- Failures half-way between a leader and its executors: no core stays claimed, nothing waits for ever, and fences never go back. In
+--- virtual time, through the unmodified roles.
 local simcluster = require "spec.support.simcluster"
 
 local USERS = [[return { vu = function (vu) vu:sleep(100) end }]]
@@ -36,7 +36,7 @@ describe("rough edges:", function ()
     end
     local id = submitted(c, c:job { load = { code = USERS, vus = 1, duration_ms = 2000 } })
     c:run(500)
-    assert.equal("OVERLOADED", dispatch(10)) -- The older one is told to end.
+    assert.equal("OVERLOADED", dispatch(10)) -- The older one gets a cancel.
     c:run(3000)
     assert.same({}, c:on(w, "local n = {} for key in next, state.worker.runs do n[#n + 1] = key end return n"))
     assert.equal("STALE", dispatch(5))
@@ -74,7 +74,7 @@ describe("rough edges:", function ()
     local broken = submitted(c, c:job { load = { code = USERS, vus = 1, duration_ms = 4000 } })
     local sound = submitted(c, c:job { load = { code = USERS, vus = 1, duration_ms = 4000 } })
     c:run(500)
-    c.parted = true -- The broken one's attempt is nobody's until its worker hears so.
+    c.parted = true -- The broken leader's attempt is an orphan until its worker learns of it.
     c:on(m, [[ local lead, id = state.lead, ...
       lead.ledger.runs[id].spec = "\xc1"
       local fence = lead.fence
@@ -129,7 +129,7 @@ describe("rough edges:", function ()
     assert.truthy(c:until_true(function () return c:on(m, watchers, id) == 0 end, 60000, 500))
     local told = c:counts(m, "lead.push").raised
     c:run(20000)
-    assert.equal(told, c:counts(m, "lead.push").raised) -- Nobody is there, and nobody is pushed to.
+    assert.equal(told, c:counts(m, "lead.push").raised) -- There is no watcher, and no push.
   end)
 
   for _, gates in ipairs { 0, 1 } do
@@ -149,7 +149,7 @@ describe("rough edges:", function ()
         end
         c:watch(id)
         c:run(1500)
-        c.s:signal(c.client, "TERM") -- As a program that was told to detach: it stops, its connection goes.
+        c.s:signal(c.client, "TERM") -- Like a program that detaches: it stops, and its connection ends.
         c:run(3000)
         assert.equal(0, c:on(leader, watchers, id))
         assert.equal(0, c:counts(leader, "lead.push").raised)

@@ -1,4 +1,4 @@
---- Silence, judged by nodes that were away themselves, and by people who wait.
+--- Silence, judged by nodes that were stalled themselves, and by waiting clients.
 local simcluster = require "spec.support.simcluster"
 
 describe("silence, simulated:", function ()
@@ -53,7 +53,7 @@ describe("silence, simulated:", function ()
   end)
 
   describe("B9: whoever follows a job", function ()
-    --- Follow with callbacks that note what they hear; `limits` as client:follow takes them.
+    --- Follow with callbacks that note their events; `limits` as for client:follow.
     local function follow(c, id, limits)
       c:on(c.client, [[ local id, limits = ...
         local heard = { gone = {}, back = {} }
@@ -109,7 +109,7 @@ describe("silence, simulated:", function ()
     it("ends as OVERDUE 120 s after the job's own limit when a leader answers and the job does not end", function ()
       local c <close> = simcluster.new { workers = 1 }
       local id = assert(c:submit(c:job { x = { work = "x 400000" } }))
-      follow(c, id, { job_ms = 10000 }) -- What the follower was given, not what the job has.
+      follow(c, id, { job_ms = 10000 }) -- The follower's limit, not the job's.
       c:run(129000)
       assert.is_nil(heard(c).ended)
       c:run(3000)

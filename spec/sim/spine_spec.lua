@@ -2,7 +2,7 @@
 --- that dies in the middle. Every invariant of simcluster holds every 100 ms; a run is its seed.
 local spine = require "spec.support.spine"
 
--- Under the sanitizers a run costs five times as much; what they look for shows in a few.
+-- Under the sanitizers a run costs five times as much; a few seeds are enough for their checks.
 local SEEDS = (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 4 or 20
 
 local logs = {}
@@ -14,12 +14,12 @@ local function right(c, id, final)
   assert.equal(spine.REQUESTS, final.result.stats.requests)
   assert.same({}, final.result.stats.errors)
   assert.equal(1, c.ran.summary)
-  -- The graph's order, as the world outside saw it.
+  -- The graph's order, as the outside world saw it.
   local log = c.hit_log
   assert.is_true(log.warm.last_ms < log.browse.first_ms and log.warm.last_ms < log.buy.first_ms)
   assert.is_true(log.summary.first_ms > log.browse.last_ms and log.summary.first_ms > log.buy.last_ms)
   assert.is_true(log.browse.first_ms < log.buy.last_ms and log.buy.first_ms < log.browse.last_ms) -- side by side
-  -- What died is listed by name, apart, and every loss is an incident.
+  -- Lost attempts are listed by name, separately, and every loss is an incident.
   local lost = 0
   for _, a in ipairs(final.result.attempts) do
     if a.state == "lost" then

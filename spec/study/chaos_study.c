@@ -1,21 +1,21 @@
-/* Chaos: whatever befalls a cluster, its invariants hold at every event, and when the faults stop all agree again, with nobody's help.
+/* Chaos: under any faults a cluster's invariants hold at every event, and when the faults stop all members agree again without help.
  *
- * Each seed draws a size (3 .. 60), which kinds of fault there are, and what happens when. Half of the seeds run with the default values,
- * one in twenty with extreme ones. The invariants at each event are spec/c/swim_net.h's; at rest: who is up is alive in every view, with
- * its own incarnation, address and payload; who is gone is dead, has left or is forgotten; nothing is told any more, and an idle node
- * sends no more than its probes.
+ * Each seed draws a size (3 .. 60), the kinds of faults, and their times. Half of the seeds run with the default values, one in twenty
+ * with extreme ones. The invariants at each event are those of spec/c/swim_net.h. At rest, a node that is up is alive in every view, with
+ * its own incarnation, address and payload; a node that is gone is dead, has left or is forgotten; there is no more gossip, and an idle
+ * node sends no more than its probes.
  *
- * A seed that fails is run again by `scripts/study chaos --from=SEED --seeds=1 --verbose=1`, which prints its faults and events. Each seed
- * is a process of its own, so that one that fails an assertion is one that failed.
+ * `scripts/study chaos --from=SEED --seeds=1 --verbose=1` repeats a failed seed and prints its faults and events. Each seed is a process
+ * of its own, so that a failed assertion fails only that seed.
  *
- * Two nodes (the anchors) never leave for good and keep their addresses: a node that starts has them as its seeds. Without any such, a
- * cluster whose seed lists name only the dead could not find together, and nobody could blame it. */
+ * Two nodes (the anchors) never leave for good and keep their addresses: a node that starts has them as its seeds. Without them, seed
+ * lists could name only dead nodes, and then no cluster could reunite. */
 #include "../c/swim_net.h"
 #include "study.h"
 
 enum { ANCHORS = 2, SIZE_MAX_ = 60, REST_S = 15 };
 
-/* ---- what a seed draws ---- */
+/* ---- the draws of a seed ---- */
 
 #define FAULTS(X)                                                                                                   \
   X(LOSS) X(JITTER) X(CUT_ONE) X(CUT_BOTH) X(ISLAND) X(FLIP) X(PAUSE) X(CRASH) X(GONE) X(HALF) X(EVERYONE) X(SWAP) \
@@ -67,7 +67,7 @@ static void draw_config(struct chaos *c, uint64_t seed) {
   c->extreme = seed % 20 == 0;
   if (!c->extreme) return;
   config->datagram_max = SWIM_DATAGRAM_MIN, config->confirmations = 0, config->gossip_fanout = 1;
-  config->members_max = c->size + 6; /* So many names there are at most. */
+  config->members_max = c->size + 6; /* At most this many names. */
   config->indirect_probes = draw(c, 0, 1), config->ping_repeats = 0, config->health_max = one_in(c, 2) ? 0 : 8;
   config->buddy = draw(c, 0, 1), config->verify_deaths = draw(c, 0, 1), config->retransmit_multiplier = 1, config->suspicion_multiplier = 1, config->suspicion_max = 1;
   config->gossip_bytes_per_s = 300, config->tombstone_ms = draw(c, 5000, 60000);
@@ -98,7 +98,7 @@ static void add(struct chaos *c, uint32_t machine_of, uint32_t id) {
   if (machine_of < at) {
     struct node *old = &net->nodes[machine_of];
     n->machine = old->machine, n->address = old->address;
-    old->address.port = 1; /* Nobody's. */
+    old->address.port = 1; /* No node has it. */
   } else {
     n->address = address_of(at);
     struct shoal_address machine = n->address;
@@ -140,7 +140,7 @@ static void island(struct chaos *c) { /* Some are cut off from the others, both 
 
 static void mend_all(struct chaos *c) { sim_cut(c->net->sim, NULL, NULL, false); }
 
-/* What the network does to all; each new property of a link (struct sim_link) is drawn here, and ended in `calm`. */
+/* Faults of the whole network; each new property of a link (struct sim_link) is drawn here, and ended in `calm`. */
 static void weather(struct chaos *c, enum fault kind) {
   struct sim_link *link = &c->net->link;
   double share = (double)rng_below(&c->net->rng, 40) / 100;
@@ -154,7 +154,7 @@ static void weather(struct chaos *c, enum fault kind) {
   set_link(c->net);
 }
 
-/* What one sends to some others waits, and comes all at once: one by one, in another order. */
+/* A node's datagrams to some others wait, and arrive at once: one by one, in another order. */
 static void clog_some(struct chaos *c, uint32_t a) {
   bool on = one_in(c, 2);
   for (uint32_t i = 0; i < c->net->count; i++) {
@@ -224,7 +224,7 @@ static void one_fault(struct chaos *c, enum fault kind) {
   }
 }
 
-/* What goes on between the faults: who is down comes back, who flips flips, leavers go. */
+/* Changes between the faults: nodes that are down restart, flipping nodes flip, leavers leave. */
 static void go_on(struct chaos *c) {
   for (uint32_t i = 0; i < c->net->count; i++) {
     if (c->status[i] == UP && c->net->nodes[i].left_done) end_life(c, i, OVER);
@@ -240,7 +240,7 @@ static void stop_faults(struct chaos *c) {
   calm(c);
   for (uint32_t i = 0; i < c->net->count; i++) {
     if (c->status[i] == UP) pause_node(c->net, i, false);
-    if (c->twin[i]) end_life(c, i, OVER); /* Two with one name can never agree on who it is. */
+    if (c->twin[i]) end_life(c, i, OVER); /* Two nodes with one name can never agree on its owner. */
   }
   for (uint32_t i = 0; i < c->net->count; i++) {
     if (c->status[i] == UP && swim_is_leaving(c->net->nodes[i].swim)) end_life(c, i, OVER);
@@ -249,7 +249,7 @@ static void stop_faults(struct chaos *c) {
   log_line(c, "calm", 0, 0);
 }
 
-/* What `at` believes of `subject` is so; `shown`: and is shown so, which one that flapped is not yet (c/core/swim_flap.c). */
+/* Whether the view of `at` about `subject` is true; `shown`: and also shown, unlike that of a held member (c/core/swim_flap.c). */
 static bool right(const struct chaos *c, uint32_t at, uint32_t subject, bool shown) {
   const struct node *n = &c->net->nodes[subject];
   struct swim_member m, self;
@@ -285,7 +285,7 @@ static double until_rest(struct chaos *c, bool shown, uint64_t limit_ns) {
   return (double)(now_ns(c->net) - began_ns) / 1e9;
 }
 
-/* Nothing is to be told: two datagrams a probe, and now and then a try at somebody dead or a seed. */
+/* Without gossip: two datagrams a probe, and now and then a try at a dead member or a seed. */
 static void check_idle(struct chaos *c) {
   struct net *net = c->net;
   uint32_t up = 0;
@@ -344,7 +344,7 @@ static void one(const struct work *work, uint64_t seed, struct result *result) {
   }
   stop_faults(&c);
   result->rest_s = until_rest(&c, false, (c.extreme ? 600 : 120) * SECOND);
-  /* Who flapped is let go of at the latest three half-lives after its last trouble. */
+  /* A flapping member is released at the latest three half-lives after its last trouble. */
   if (c.net->config.flap_limit > 0) (void)until_rest(&c, true, 4 * c.net->config.flap_half_life_ms * MILLISECOND);
   run(c.net, 3 * (c.net->config.health_max + 1) * c.net->config.probe_interval_ms * MILLISECOND); /* The last probe of that time ends. */
   (void)until_rest(&c, true, 30 * SECOND);

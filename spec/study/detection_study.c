@@ -4,9 +4,9 @@
  * the mean is n/(n+1), n = N - 1. In each period it is found with probability 1 - (1 - 1/n)^n, so the number of periods is
  * geometric: a chi-square test at 10^-4 compares them.
  *
- * Until its first probe goes unanswered nobody acts on a crash, so a crash here is a mark alone: the member lives on, one cluster
- * serves for all of them, and no share f has to be corrected for. (A pause until that probe would not do: who resumes takes its
- * phase from its prober, and after some thousand crashes all phases are one.) */
+ * No member acts on a crash until the first probe goes unanswered, so a crash here is only a mark: the member lives on, one cluster
+ * serves for all crashes, and no correction for a share f is needed. (A pause until that probe would not work: a member that resumes
+ * takes its phase from its prober, and after some thousand crashes all phases are equal.) */
 #include "study.h"
 
 enum { BUCKETS = 6 };

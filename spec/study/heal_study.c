@@ -1,4 +1,4 @@
-/* A partition of an hour, then repair: how long until both sides are one, with nobody's help. */
+/* A partition of an hour, then repair: how long until both sides reunite, without help. */
 #include "study.h"
 
 static void cut(struct study_cluster *c, uint32_t side, bool on) {

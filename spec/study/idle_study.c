@@ -1,4 +1,4 @@
-/* What a cluster at rest costs: bytes and datagrams of each member, memory of each view, and the simulator's own speed. */
+/* The cost of a cluster at rest: bytes and datagrams of each member, memory of each view, and the simulator's own speed. */
 #include "study.h"
 
 static double first_bytes;

@@ -1,4 +1,4 @@
-/* A burst of joins through one seed: how long until all see all. */
+/* A burst of joins through one seed: how long until each member sees all. */
 #include "study.h"
 
 static double burst(uint64_t seed, uint32_t count, double limit_s) {

@@ -5,20 +5,20 @@
  * (A process that is stopped altogether accuses nobody: its probes have been answered before, and it sends none. The last row, full
  * with the machines paused, shows it.)
  *
- * A false positive is a DEAD event about a member that was never blocked (nobody crashes here); `healthy` are those at observers that
- * were not blocked either. Who was blocked for longer than the suspicion lasts is rightly called dead by all: those events are listed
- * (`blocked`) and are no false positives, as in the paper, whose figures could not be so small at healthy observers otherwise.
+ * A false positive is a DEAD event about a member that was never blocked (no member crashes here); `healthy` are those at observers that
+ * were not blocked either. A member blocked for longer than the suspicion lasts is rightly declared dead: those events are listed
+ * (`blocked`) and are no false positives, as in the paper, whose figures at healthy observers could not be so small otherwise.
  *
- * The published grid of timings is lost; ours stands below. The rows are the paper's: plain SWIM, each of the three parts alone, all
- * of it. Plain is SWIM as far as the configuration reaches: no repeated pings, no budget of gossip, and a death is believed when heard;
- * so are the single parts. Each row's latency is that of true crashes among the healthy,
- * from crash to the first DEAD event. */
+ * The published grid of timings is lost; ours is below. The rows are the paper's: plain SWIM, each of the three parts alone, all of it.
+ * Plain is SWIM as far as the configuration allows: no repeated pings, no budget of gossip, and a gossiped death is believed at once. The
+ * single parts are configured likewise. Each row's latency is that of true crashes of healthy members, from the crash to the first DEAD
+ * event. */
 #include "study.h"
 
 struct row {
   const char *name;
   uint32_t alpha, beta, health_max, buddy, ping_repeats, confirmations;
-  bool ours, stopped; /* Ours: what we add to the papers. Stopped: the whole machine is, timers too. */
+  bool ours, stopped; /* Ours: with our additions to the papers. Stopped: the whole machine stops, timers too. */
   double paper, paper_healthy, paper_latency; /* Of plain's; as shares. 0: none given. */
 };
 enum { PLAIN, PROBE, SUSPICION, BUDDY, FULL, FULL_4, FULL_2, FULL_STOPPED, ROWS };
@@ -209,7 +209,7 @@ int main(int argc, char **argv) {
   for (int row = 0; row < ROWS; row++) print_row(&work, row);
   if (options[5].value > 0) print_parts(&work);
   struct result plain = sum(&work, PLAIN, -1, -1, -1), full = sum(&work, FULL, -1, -1, -1), two = sum(&work, FULL_2, -1, -1, -1);
-  study_bar("lifeguard_plain_false_positives", (double)plain.false_positives, ">=", (double)runs); /* Else shares of it say nothing. */
+  study_bar("lifeguard_plain_false_positives", (double)plain.false_positives, ">=", (double)runs); /* Else shares of it mean nothing. */
   study_bar("lifeguard_full_percent", share(full.false_positives, plain.false_positives), "<=", 1);
   study_bar("lifeguard_full_at_healthy_percent", share(full.at_healthy, plain.at_healthy), "<=", 1);
   study_bar("lifeguard_alpha_2_percent", share(two.false_positives, plain.false_positives), "<=", 5);

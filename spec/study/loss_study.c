@@ -1,4 +1,4 @@
-/* False deaths where nobody died: uniform loss, a short blackout, jitter. */
+/* False deaths without any crash: uniform loss, a short blackout, jitter. */
 #include "study.h"
 
 struct tally {

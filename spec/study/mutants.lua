@@ -1,4 +1,4 @@
---- Plant a fault in membership, or take one of its rules away: something must fail.
+--- Plant a fault in the code, or remove one of its rules, and check that a spec fails.
 --
 -- `scripts/study mutants [--room=ROOM] [--only=WORD] [--list] [--keep]`; a room is c/ROOM or lua/shoal/ROOM. The rows stand in mutants/,
 -- a file a subject. Each mutant is a file of c/core, or of another room by its path, a text that stands there once, and what takes its
@@ -7,9 +7,9 @@
 -- of titles if one is given; so are those of c/host and c/lua, for which the copy is built whole. One that no longer applies, does not
 -- compile or survives is a failure: move it along with the code, or write the spec that is missing.
 --
--- What cannot be tested so is cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 counts the instructions that a member
--- spends on a crash at N = 1,000 and 10,000 instead, which valgrind must be there for, and takes ten minutes. With the logarithm
--- of N grow the time until a death and the copies of a rumour: less than twice as many. A scan makes them some ten times as many.
+-- Mutants cannot test cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 instead counts a member's instructions for a
+-- crash at N = 1,000 and 10,000; it needs valgrind and takes ten minutes. The time until a death and the copies of a rumour grow with the
+-- logarithm of N, so the instructions less than double. A scan would make them about ten times as many.
 
 local mutants = {}
 for _, subject in ipairs { "core", "net", "world", "host", "base", "member", "run", "job", "tier" } do
@@ -58,8 +58,8 @@ end
 
 local shop = must_run("mktemp -d"):gsub("%s+$", "")
 local flags = "gcc -std=gnu11 -O1 -D_GNU_SOURCE -w -I" .. shop .. "/c -c "
-local objects, built = {}, {} -- by source; programs whose own object is there
-local sound_ones = {} -- true, or what is wrong, by killer
+local objects, built = {}, {} -- by source; programs that have their own object
+local sound_ones = {} -- true, or the problem, by killer
 
 local function compile(source, object) return run(flags .. source .. " -o " .. object) end
 
@@ -148,7 +148,7 @@ local function try_program(m, source, mutated)
   return killed, ok and "survived" or "does not compile: " .. output
 end
 
---- How a mutant ends: the killer's name, or nil and why not.
+--- Run a mutant. Returns the killer's name, or nil and the reason.
 local function try(m)
   local of_lua = m.file:find "%.lua$"
   local source = of_lua and m.file or m.file:find "/" and "c/" .. m.file or "c/core/" .. m.file
@@ -167,14 +167,14 @@ local function try(m)
   for _, killer in ipairs(m.killers) do
     local command = "timeout 120 " .. link(killer[1], source, object) .. " " .. table.concat(killer, " ", 2)
     local held, said = run(command)
-    local ran = killer[1]:find "_study$" or #killer < 2 or said:find "ok " or not held -- A behaviour that is none kills nobody.
+    local ran = killer[1]:find "_study$" or #killer < 2 or said:find "ok " or not held -- A filter without a behaviour must not count as a kill.
     if not ran then return nil, killer[1] .. " has no " .. killer[2] end
     if not held then return table.concat(killer, " ") end
   end
   return nil, "survived"
 end
 
---- What stands unchanged must pass what is to kill.
+--- Check that the unchanged code passes the killers.
 local function sound(killers)
   for _, killer in ipairs(killers) do
     local key = table.concat(killer, " ")

@@ -1,18 +1,18 @@
 /* Rapid's cases (Suresh and others, USENIX ATC 2018, section 7): few members are faulty in ways that leave them half reachable. Are
  * exactly these removed, and for good?
  *
- * Of N members some at once: crash; flip-flop, reachable for 20 s and cut for 20 s, in what they hear or in what they say; or lose 80 %
- * of what they hear or say. What counts is what healthy observers see of faulty and of healthy members. `out`: the share of (healthy
- * observer, faulty member) where the member is dead at the end. `removals` and `returns`: DEAD and JOIN events at them, by such pair.
- * The decision about one that comes and goes is to hold it (c/core/swim_flap.c); before that it may return once, for whoever is cut off
- * once is no flapper: `after` are the returns after the decision, none if it holds. A crash decides itself. `harmed`: DEAD events about
- * healthy members. With --calm the fault ends after `seconds`, and all must be members again after that much more. */
+ * Of N members some at once: crash; flip-flop, reachable for 20 s and cut for 20 s, incoming or outgoing; or lose 80 % of their incoming
+ * or outgoing datagrams. The study counts the views that healthy observers have of faulty and of healthy members. `out`: the share of
+ * (healthy observer, faulty member) where the member is dead at the end. `removals` and `returns`: DEAD and JOIN events at them, by such
+ * pair. The decision about a flapping member is to hold it (c/core/swim_flap.c). Before that it may return once, for one cut is not
+ * flapping: `after` are the returns after the decision, none if it works. A crash needs no decision. `harmed`: DEAD events about healthy
+ * members. With --calm the fault ends after `seconds`, and all must be members again after that much more. */
 #include "study.h"
 
 struct fault {
   const char *name;
   enum { CRASH, FLIP, LOSSY } kind;
-  bool in, out; /* What it hears, or says. */
+  bool in, out; /* Its incoming, or outgoing datagrams. */
 };
 static const struct fault faults[] = {
     {"crash", CRASH, true, true},   {"flip_in", FLIP, true, false},   {"flip_out", FLIP, false, true}, {"flip_both", FLIP, true, true},
@@ -20,7 +20,7 @@ static const struct fault faults[] = {
 };
 enum { FAULTS = sizeof faults / sizeof *faults };
 
-struct view { /* What one healthy observer saw of one member. */
+struct view { /* One healthy observer's view of one member. */
   uint32_t removals, returns, after, suspicions;
   bool dead, decided;
 };
@@ -34,7 +34,7 @@ struct watch {
   uint64_t began_ns;
 };
 
-/* ---- what is seen ---- */
+/* ---- views ---- */
 
 static void on_event(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject) {
   struct watch *w = c->data;
@@ -54,7 +54,7 @@ static void on_event(struct study_cluster *c, uint32_t at, enum swim_event event
   v->decided |= decided;
 }
 
-/* ---- what befalls them: each new kind of fault of a link goes here ---- */
+/* ---- faults: each new kind of fault of a link goes here ---- */
 
 static void afflict(struct study_cluster *c, const struct fault *f, const struct watch *w, bool on) {
   struct sim_link lossy = c->link;

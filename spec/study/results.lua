@@ -1,8 +1,8 @@
---- Do results ever contradict? Seeds of work and faults (spec/support/agree.lua): stalls up to 8 s, kills, full tiers, slow and full disks,
---- cuts. At every look a job's status, its result and what its client was pushed agree; no claim of cores leaks; no part runs more often
---- than its retries allow.
+--- Check that results never contradict, over seeds of work and faults (spec/support/agree.lua): stalls up to 8 s, kills, full tiers, slow
+--- and full disks, cuts. At every check a job's status, its result and the events pushed to its client agree; no claim of cores leaks;
+--- no part runs more often than its retries allow.
 --
--- `scripts/study results [--seeds=1000] [--from=1]`. A seed that fails is printed with what was wrong; it runs alone with --from=N --seeds=1.
+-- `scripts/study results [--seeds=1000] [--from=1]`. A failed seed is printed with its problems; --from=N --seeds=1 runs it alone.
 dofile "spec/helper.lua"
 local agree = require "spec.support.agree"
 local errors = require "shoal.errors"

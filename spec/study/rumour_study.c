@@ -1,7 +1,7 @@
 /* A rumour (one member's new payload) in a large cluster: rounds of gossip until all have it, with and without loss. */
 #include "study.h"
 
-/* What loss had them suspect is news too, and would be measured with the next one. */
+/* Suspicions caused by loss are rumours too, and would be measured with the next one. */
 static bool quiet(const struct study_cluster *c) {
   for (uint32_t i = 0; i < c->count; i++)
     if (swim_counts(c->nodes[i].swim)->rumours > 0) return false;
@@ -23,7 +23,7 @@ static double spread(struct study_cluster *c, double loss, bool more) {
   while (missing > 0 && study_now(c) - began_ns < 60 * SECOND) {
     study_run(c, step_ns);
     for (uint32_t i = 0; i < count; i++) {
-      uint32_t slot = i == from ? SELF : from == 0 ? i : from; /* Where swim_preset has put it. */
+      uint32_t slot = i == from ? SELF : from == 0 ? i : from; /* The value of swim_preset. */
       if (!has[i] && c->nodes[i].swim->members[slot].payload_version >= version) has[i] = 1, missing--;
     }
   }

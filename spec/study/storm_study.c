@@ -1,4 +1,4 @@
-/* A tenth of the members dies at once: how long until all survivors agree, and what it costs each of them by the second. */
+/* A tenth of the members dies at once: how long until all survivors agree, and how many bytes each of them sends a second. */
 #include "study.h"
 
 struct windows {

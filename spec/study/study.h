@@ -1,6 +1,6 @@
-/* What the studies of membership share: fleets of core/swim on the simulated world without Lua states, options, tables and bars.
+/* Shared by the studies of membership: fleets of core/swim on the simulated world without Lua states, options, tables and bars.
  *
- * A study checks statistics, not invariants (spec/c/swim_net.h does those), so clusters of 10,000 run here. A run is its seed.
+ * A study checks statistics, not invariants (spec/c/swim_net.h does those), so clusters of 10,000 run here. The seed determines a run.
  * Every field of the configuration is an option too: --suspicion_max=4. */
 #ifndef STUDY_H
 #define STUDY_H
@@ -90,8 +90,8 @@ static inline void *study_share(size_t size) {
   return at;
 }
 
-/* work(data, task) for each task below `tasks`, by `jobs` processes; what it finds it leaves in memory of study_share. A run is its seed,
- * so the figures are the same for any number of jobs. */
+/* Run work(data, task) for each task below `tasks`, in `jobs` processes; it writes its results to memory of study_share. The seed
+ * determines a run, so the figures are the same for any number of jobs. */
 static inline void study_each(unsigned jobs, uint64_t tasks, void (*work)(void *data, uint64_t task), void *data) {
   uint64_t *next = study_share(sizeof *next), task;
   fflush(stdout);
@@ -178,7 +178,7 @@ static inline double study_resident_bytes(void) {
   return (double)pages * 4096;
 }
 
-/* ---- clusters: a fleet (c/drive/fleet.h), and what studies do to it ---- */
+/* ---- clusters: a fleet (c/drive/fleet.h), and operations on it ---- */
 
 struct study_withheld { /* A datagram of a member that neither reads nor sends. */
   struct study_withheld *next;
@@ -197,7 +197,7 @@ struct study_cluster {
   struct rng rng; /* The study's own draws. */
   struct sim_link link;
   struct study_line *lines; /* By member. */
-  bool held; /* The member of the event that on_event is told of is. */
+  bool held; /* In on_event: whether the event's member is held. */
   void (*on_send)(struct study_cluster *c, uint32_t from, uint32_t to, uint8_t type, size_t length);
   void (*on_event)(struct study_cluster *c, uint32_t at, enum swim_event event, uint32_t subject);
   void *data;
@@ -229,7 +229,7 @@ static inline bool study_withhold(struct fleet *f, const struct fleet_datagram *
   return true;
 }
 
-/* It reads nothing and sends nothing, though its timers run: until it lets go, when all of it comes, in order and late. */
+/* Block a member: it reads nothing and sends nothing, though its timers run. At the end all datagrams come, in order and late. */
 static inline void study_hold(struct study_cluster *c, uint32_t at, bool on) {
   struct study_line *line = &c->lines[at];
   if (line->on == on) return;
@@ -271,9 +271,9 @@ static inline struct study_cluster *study_open(uint64_t seed, uint32_t count, bo
   return c;
 }
 
-/* `count` nodes that know nobody. */
+/* `count` nodes that know no other. */
 static inline struct study_cluster *study_blank(uint64_t seed, uint32_t count) { return study_open(seed, count, false); }
-/* `count` nodes, all of whom know all: nobody had to join. */
+/* `count` nodes that all know each other, without a join. */
 static inline struct study_cluster *study_preset(uint64_t seed, uint32_t count) { return study_open(seed, count, true); }
 
 static inline void study_close(struct study_cluster *c) {
@@ -291,7 +291,7 @@ static inline void study_link(struct study_cluster *c, double loss) {
   sim_set_default_link(c->sim, &c->link);
 }
 
-/* All that are up agree on who is: themselves and nobody else. */
+/* All nodes that are up agree that exactly they are up. */
 static inline bool study_agree(const struct study_cluster *c) {
   uint32_t up = 0, digest = 0;
   bool first = true;
@@ -305,7 +305,7 @@ static inline bool study_agree(const struct study_cluster *c) {
   return true;
 }
 
-/* Run until all agree, looking each step_ns; how long it took, or limit_ns. */
+/* Run until all agree, checked each step_ns. Returns how long it took, or limit_ns. */
 static inline uint64_t study_until_agree(struct study_cluster *c, uint64_t step_ns, uint64_t limit_ns) {
   uint64_t began_ns = study_now(c);
   while (!study_agree(c) && study_now(c) - began_ns < limit_ns) study_run(c, step_ns);

@@ -1,6 +1,6 @@
---- agree: one seed of work and faults after which, and during which, a job's status, its result and the events that its client was pushed
---- say the same; no claim of cores leaks; no part is executed more often than allowed. spec/sim/results_spec.lua runs a few seeds,
---- `scripts/study results` a thousand.
+--- agree: run one seed of work and faults. At each instant a job's status, its result and the events pushed to its client must agree; no
+--- claim of cores may leak; no part may run more often than allowed. spec/sim/results_spec.lua runs a few seeds, `scripts/study
+--- results` a thousand.
 local json = require "cjson"
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
@@ -10,7 +10,7 @@ local agree = {}
 local FAULTS_MS = 15000
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 
---- The stream of chance of the run itself: xorshift64*, from the seed.
+--- The run's own random stream: xorshift64*, from the seed.
 local function chance(seed)
   local state = seed * 0x9E3779B97F4A7C15 | 1
   return function (n)
@@ -23,7 +23,7 @@ end
 
 local function wrong(c, format, ...) error(("at %.0f ms: "):format(c.s:now_ms()) .. format:format(...), 0) end
 
---- What every leader says of a job now, against what it said before and against itself.
+--- Compare every leader's answers about a job with each other and with its earlier answers.
 local function look(c, jobs)
   for _, node in ipairs(c.leaders) do
     local up = c:ask(node, "look")
@@ -63,7 +63,7 @@ local function look(c, jobs)
   end
 end
 
---- A fault for a while: returns what ends it.
+--- Begin a fault; returns the function that ends it.
 local function fault(c, random, node)
   local kind = random(6)
   if kind == 1 then
@@ -157,7 +157,7 @@ function agree.run(seed)
     end
   end
   for _, f in sorted(under_way) do f.undo() end
-  for _, node in ipairs(c.faulty) do -- A node that could not do its work on a full disk may have ended, or leads no more.
+  for _, node in ipairs(c.faulty) do -- After a full disk a node may have ended, or may no longer lead.
     local look_at = c.s:status(node) == "up" and node.role ~= "worker" and c:ask(node, "look")
     local leads = not look_at or not look_at.lead or c:on(node, "return state.lead.tier.state ~= 'lost'")
     if not leads then c:crash(node) end

@@ -1,7 +1,7 @@
---- Whoever means harm, for specs: a peer that greets as any role and then sends what no program of ours would.
+--- A malicious peer for specs: it greets as any role and then sends messages that none of our programs would send.
 ---
 ---     local evil = attacker.new { role = "client" }
----     local code = evil:ask(address, "part.result", body)     -- packed as it is, whatever the registry says
+---     local code = evil:ask(address, "part.result", body)     -- packed without a check against the registry
 ---     evil:raw(address, bytes)                                -- on a plain socket
 ---     evil:close()
 local cluster = require "spec.support.cluster"
@@ -25,7 +25,7 @@ function attacker.new(who)
   return self
 end
 
---- Ask with a body of bytes. "OK" and the answer, or the refusal's code and text.
+--- Call with a body of bytes. Returns "OK" and the reply, or the refusal's code and text.
 ---@param bytes string
 function attacker:ask_bytes(address, name, bytes, timeout_ms)
   local message = messages.get(name)
@@ -37,7 +37,7 @@ function attacker:ask_bytes(address, name, bytes, timeout_ms)
   return code, text
 end
 
---- A body as bytes, nothing of it checked; where the registry wants bytes, a string is written as bytes.
+--- A body as bytes, unchecked; a string is written as bytes where the registry declares bytes.
 function attacker.pack(message, body)
   local binary, out, count = {}, {}, 0
   for _, field in ipairs(message.fields) do binary[field[1]] = field[2]:find "^bytes" ~= nil end
@@ -45,17 +45,17 @@ function attacker.pack(message, body)
     count = count + 1
     out[count] = msgpack.pack(name)
       .. (binary[name] and type(value) == "string" and "\xc6" .. string.pack(">s4", value)
-        or msgpack.pack(value) or "\x81\xcb\x3f\xf8\0\0\0\0\0\0\2") -- What our packer refuses: a map with a fraction for a key.
+        or msgpack.pack(value) or "\x81\xcb\x3f\xf8\0\0\0\0\0\0\2") -- A map with a fraction as a key, which our packer refuses.
   end
   return "\xde" .. string.pack(">I2", count) .. table.concat(out)
 end
 
---- Ask with a table, packed as it is.
+--- Call with a table, packed unchecked.
 function attacker:ask(address, name, body, timeout_ms)
   return self:ask_bytes(address, name, attacker.pack(messages.get(name), body), timeout_ms)
 end
 
---- A plain connection that sends these bytes; the socket, which notes its end in `.over` and what it heard in `.heard`.
+--- Send these bytes over a plain connection. Returns the socket; `.over` is set at its end, `.heard` holds the received bytes.
 function attacker:raw(address, bytes)
   local host, port = address:match "^(.*):(%d+)$"
   local socket, mine = uv.new_tcp(), { heard = "" }
@@ -70,7 +70,7 @@ function attacker:raw(address, bytes)
     socket:read_start(function (why, more)
       if more then mine.heard = mine.heard .. more else mine.over = why or "end" end
     end)
-    if bytes ~= "" then socket:write(bytes, function () end) end -- It may be cut off half way, and that is heard above.
+    if bytes ~= "" then socket:write(bytes, function () end) end -- A connection cut off half-way is noticed above.
   end)
   return mine
 end
@@ -88,7 +88,7 @@ end
 
 local GOOD = { string = "x", integer = 1, number = 1.5, boolean = true, bytes = "x", any = "x" }
 
---- A body that the registry takes.
+--- A body that the registry accepts.
 function attacker.body(fields)
   local out = {}
   for _, field in ipairs(fields) do
@@ -110,7 +110,7 @@ local function nested(depth)
   return depth == 0 and 1 or { nested(depth - 1) }
 end
 
---- Bodies of a message that are wrong, or right in form and absurd: each field in turn.
+--- Bodies of a message that are malformed, or well-formed with absurd values: each field in turn.
 ---@return string[] packed
 function attacker.bodies(message)
   local list, good = {}, attacker.body(message.fields)

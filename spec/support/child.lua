@@ -1,4 +1,4 @@
---- What the specs of exec and runner share: attempts in real child processes, and a look at the process table.
+--- Shared by the specs of exec and runner: attempts in real child processes, and checks of the process table.
 local real = require "spec.support.real"
 local runner = require "shoal.runner"
 local task = require "shoal.task"
@@ -8,15 +8,15 @@ local child = {}
 
 child.PROGRAM = (os.getenv "SHOAL_BUILD" or "build/release") .. "/bin/shoal"
 
---- A sanitizer that this lua5.4 was preloaded with is nothing for the commands that are started here (the program brings its
---- own). Call it in `setup`; it returns what to call in `teardown`.
+--- Keep this lua5.4's preloaded sanitizer from the commands that are started here (the program links its own). Call it in `setup`; it
+--- returns the function to call in `teardown`.
 function child.without_preload()
   local preload = os.getenv "LD_PRELOAD"
   uv.os_unsetenv "LD_PRELOAD"
   return function () if preload then uv.os_setenv("LD_PRELOAD", preload) end end
 end
 
---- Is this process there? A zombie is not.
+--- Whether this process exists and is not a zombie.
 function child.alive(pid)
   local file = io.open("/proc/" .. pid .. "/stat")
   if not file then return false end
@@ -26,7 +26,7 @@ function child.alive(pid)
   return state ~= "Z" and state ~= "X"
 end
 
---- Does it go within 5 s?
+--- Whether it ends within 5 s.
 function child.gone(pid)
   local deadline = uv.hrtime() + 5000000000
   while child.alive(pid) do
@@ -62,7 +62,7 @@ function child.command(line, more)
   return work
 end
 
---- Start an attempt; gives the run and a future of its result, which comes once.
+--- Start an attempt. Returns the run and a future of its result.
 function child.start(world, scope, d, on_progress, argv)
   local future, count = task.future("result"), 0
   local run = assert(runner.start(world, scope, d, on_progress, function (result)
@@ -73,7 +73,7 @@ function child.start(world, scope, d, on_progress, argv)
   return run, future
 end
 
---- One attempt to its end.
+--- Run one attempt to its end.
 function child.attempt(d, on_progress, argv)
   return real.run(function (world, scope)
     local _, future = child.start(world, scope, d, on_progress, argv)

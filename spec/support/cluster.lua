@@ -1,13 +1,13 @@
---- Real processes for specs: start them, talk to them, kill them, and be sure that none is left.
+--- Real processes for specs: start them, talk to them, kill them, and check that none is left.
 ---
 ---     local c = cluster.new()
 ---     local up = c:up "return { datacenters = { a = { managers = { {} }, workers = { {} } } } }"
 ---     local r = c:shoal { "submit", c:file("job.lua", text), "--connect", up.connect }
 ---     assert.equal(0, r.code)
----     c:close()                     -- in after_each: kills what is left, and fails when that was not expected
+---     c:close()                     -- in after_each: kills leftover processes, and fails when there were unexpected ones
 ---
---- Every process gets a word of its own in its environment, which its children inherit: `c:left()` looks for it in /proc, so a
---- process that got away is found whoever its parent is now. Every wait has a deadline, so no spec hangs.
+--- Every process gets a marker in its environment, which its children inherit. `c:left()` looks for it in /proc, so it finds an escaped
+--- process whatever its parent is now. Every wait has a deadline, so no spec hangs.
 local cjson = require "cjson"
 local uv = require "luv"
 
@@ -19,7 +19,7 @@ Process.__index = Process
 
 cluster.build = os.getenv "SHOAL_BUILD" or "build/release"
 cluster.sanitized = (os.getenv "SHOAL_PRELOAD" or "") ~= ""
--- Sanitized programs on a busy machine with two cores are slow; a wait that passes is not made longer by this.
+-- Sanitized programs on a busy machine with two cores are slow. This does not lengthen a wait that succeeds.
 local PATIENCE = cluster.sanitized and 4 or 2
 local RUN_MS = 15000
 local KEPT = 200000
@@ -29,14 +29,14 @@ local shoal = (cluster.build:sub(1, 1) == "/" and "" or root .. "/") .. cluster.
 cluster.program, cluster.root = shoal, root
 local made = 0
 
---- Run the loop until fn() is true; raises when it is not in limit_ms.
+--- Run the loop until fn() is true; raises after limit_ms.
 ---@param what string | fun(): string  for the message
 ---@param fn fun(): any
 ---@param limit_ms? number
 function cluster.wait(what, fn, limit_ms)
   local late, result = false, fn()
   if result then return result end
-  uv.update_time() -- Its clock may stand where another file's specs left it, a minute ago.
+  uv.update_time() -- Its clock may be a minute old, from the specs of another file.
   local limit = uv.new_timer()
   limit:start(math.floor((limit_ms or RUN_MS) * PATIENCE), 0, function () late = true end)
   local tick = uv.new_timer() -- For conditions that no event announces.
@@ -54,7 +54,7 @@ function cluster.wait(what, fn, limit_ms)
   return result
 end
 
---- Let time pass, where the subject is that nothing happens, or a signal must meet something half way.
+--- Let time pass, for specs in which nothing must happen, or in which a signal must arrive half-way.
 function cluster.pause(ms)
   local over = false
   uv.update_time()
@@ -64,7 +64,7 @@ function cluster.pause(ms)
   timer:close()
 end
 
---- A port below those the system gives out, that nobody listens on now.
+--- A port below the ephemeral range on which no process listens now.
 function cluster.port()
   local first = 20000 + math.tointeger((uv.os_getpid() * 7 + made * 131) % 9000)
   for port = first, first + 2000 do
@@ -105,7 +105,7 @@ function cluster.read(path)
   return text
 end
 
---- Our environment with changes; LD_PRELOAD is for stock programs that load an instrumented module, and for them only.
+--- Our environment with changes. LD_PRELOAD is only for stock programs that load an instrumented module.
 local function environment(self, changes, preload)
   local out = {}
   for name, value in pairs(uv.os_environ()) do
@@ -119,7 +119,7 @@ local function environment(self, changes, preload)
   return out
 end
 
---- Start a program. argv[1] is found in PATH; options beside the words: env, cwd, stdin (bytes, then its end), preload.
+--- Start a program. argv[1] is looked up in PATH; argv also has options: env, cwd, stdin (bytes, then its end), preload.
 ---@return table process  { out =, err =, code =, signal =, pid = }
 function cluster:spawn(argv)
   local p = setmetatable({ out = "", err = "", cluster = self, words = table.concat(argv, " ") }, Process)
@@ -128,7 +128,7 @@ function cluster:spawn(argv)
   local open = 2
   p.handle, p.pid = uv.spawn(argv[1], {
     args = { table.unpack(argv, 2) }, stdio = { stdin, stdout, stderr }, cwd = argv.cwd,
-    env = environment(self, argv.env or {}, argv.preload), detached = true, -- A group of its own, as a terminal would give it.
+    env = environment(self, argv.env or {}, argv.preload), detached = true, -- A process group of its own, as in a terminal.
   }, function (code, signal)
     p.exited, p.exit_code, p.signal = true, code, signal
     if p.handle and not p.handle:is_closing() then p.handle:close() end
@@ -151,7 +151,7 @@ function cluster:spawn(argv)
   return p
 end
 
---- Write to its stdin; with `close` nothing follows.
+--- Write to its stdin; `close` ends the stdin.
 function Process:write(bytes, close)
   if bytes ~= "" then self.stdin:write(bytes) end
   if close then self.stdin:shutdown(function () if not self.stdin:is_closing() then self.stdin:close() end end) end
@@ -161,7 +161,7 @@ function Process:close_stdin()
   if not self.stdin:is_closing() then self.stdin:close() end
 end
 
---- Wait until a stream ("out" or "err") has said it; the captures.
+--- Wait until the pattern matches a stream ("out" or "err"). Returns the captures.
 function Process:wait_for(pattern, stream, limit_ms)
   stream = stream or "err"
   local function what() return ("%q on %s of: %s; it said:\n%s%s"):format(pattern, stream, self.words, self.out, self.err) end
@@ -172,7 +172,7 @@ function Process:wait_for(pattern, stream, limit_ms)
   return self[stream]:match(pattern)
 end
 
---- Wait for its end and the end of its pipes. A child of its that holds a pipe open is so found too.
+--- Wait for its end and the end of its pipes. This also finds a child that holds a pipe open.
 function Process:wait(limit_ms)
   local function what() return "the end of: " .. self.words .. "; it said:\n" .. self.out .. self.err end
   cluster.wait(what, function () return self.code end, limit_ms)
@@ -183,17 +183,17 @@ function Process:kill(signal)
   uv.kill(self.pid, signal or "sigkill")
 end
 
---- The program of this build, to its end.
+--- Run this build's program to its end.
 function cluster:shoal(argv) return self:start(argv):wait(argv.limit_ms) end
 
---- The program of this build, begun.
+--- Start this build's program.
 function cluster:start(argv)
   table.insert(argv, 1, shoal)
   if not argv.stdin and not argv.open_stdin then argv.stdin = "" end
   return self:spawn(argv)
 end
 
---- `shoal up` of a topology (its text), ready. The process, with .connect, .nodes by name { role, address, pid }, .data.
+--- Start `shoal up` of a topology (its text), until ready. Returns the process, with .connect, .nodes by name { role, address, pid }, .data.
 function cluster:up(text, options)
   options = options or {}
   made = made + 1
@@ -210,7 +210,7 @@ function cluster:up(text, options)
   return p
 end
 
---- One node from a shipped role (or a script's path), ready. The process, with .address.
+--- Start one node from a shipped role (or a script's path), until ready. Returns the process, with .address.
 function cluster:node(role, words)
   local script = role:find("/", 1, true) and role or "scripts/roles/" .. role .. ".lua"
   local argv = { "run", script, "--announce", "--until-eof", open_stdin = true }
@@ -220,14 +220,14 @@ function cluster:node(role, words)
   return p
 end
 
---- Ask a node for a Lua value through the REPL, as text.
+--- Evaluate a line on a node through the REPL. Returns the value as text.
 function cluster:eval(address, line)
   local r = self:shoal { "repl", "--connect", address, "--eval", line }
   assert(r.code == 0, r.err)
   return (r.out:gsub("\n$", ""))
 end
 
---- Processes that carry this cluster's word, whoever started them: { pid = command line }, without those that ended just now.
+--- Processes with this cluster's marker, whatever their parents: { pid = command line }, without those that have just ended.
 function cluster:left()
   local out, count, wanted = {}, 0, "SHOAL_SPEC_MARK=" .. self.mark
   local own = uv.os_getpid()
@@ -249,7 +249,7 @@ function cluster:left()
   return out, count
 end
 
---- Nothing of this cluster runs any more (soon: what was told to end may take a moment).
+--- Check that no process of this cluster runs, within a moment for processes that are ending.
 function cluster:assert_nothing_left(limit_ms)
   local words = function ()
     local lines = {}
@@ -266,8 +266,8 @@ function cluster:assert_nothing_left(limit_ms)
   end
 end
 
---- Kill what is left, close all, and remove the folder. Raises when a sanitizer of any process complained, or when any node wrote
---- an incident that lacks an id which its site promises.
+--- Kill leftover processes, close all handles, and remove the folder. Raises when a sanitizer of any process reported an error, or when
+--- any node wrote an incident without an id that its site requires.
 function cluster:close()
   for _ = 1, 50 do
     local left, count = self:left()

@@ -1,5 +1,5 @@
---- A world of files that a spec holds in its hands: syncs complete when told, fail when told, and a crash keeps only what was
---- synced (or as much more as the spec says). With a clock and timers, so that tasks run in it.
+--- A world of files that a spec controls: it decides when a sync completes or fails, and a crash keeps only the synced bytes (plus as
+--- many more as the spec chooses). It has a clock and timers, so that tasks run in it.
 local disk = {}
 disk.__index = disk
 
@@ -10,7 +10,7 @@ function disk.new(files)
   return setmetatable({ files = files or {}, directories = {}, later = {}, logs = {}, timers = {}, time_ns = 0, puts = 0 }, disk)
 end
 
--- Clock and chance: virtual, as far as tasks need them.
+-- Clock and randomness: virtual, as far as tasks need them.
 function disk:now_ns() return self.time_ns end
 function disk:fresh_ns() return self.time_ns end
 function disk:wall_ns() return self.time_ns end
@@ -61,13 +61,13 @@ function disk:rename(from, to)
   self.files[to], self.files[from] = self.files[from], nil
   return true
 end
---- Done when the spec says so: disk:put_all().
+--- A put that completes at disk:put_all().
 function disk:put_later(path, bytes, fn)
   if self.put_refused then return nil, "too many puts", "FULL" end
   self.later[#self.later + 1] = { path = path, bytes = bytes, fn = fn }
   return true
 end
---- What is being put is on disk now, or not; one that its end begins too.
+--- Complete or fail all pending puts, including those that a completion begins.
 function disk:put_all()
   while self.later[1] do
     local put = table.remove(self.later, 1)
@@ -108,7 +108,7 @@ function disk:log(path, on_synced)
   end
   function log.size() return #file.bytes end
   function log.close() log.closed, log.syncing = true, nil end
-  --- The sync under way ends. False: none did.
+  --- Complete the pending sync. False: there was none.
   function log.complete(_, err, code)
     local size = log.syncing
     if not size then return false end
@@ -125,7 +125,7 @@ end
 --- The newest log.
 function disk:last_log() return self.logs[#self.logs] end
 
---- Complete syncs and puts until none is under way.
+--- Complete syncs and puts until none is pending.
 function disk:settle()
   repeat
     local log, again = self:last_log(), false
@@ -134,11 +134,11 @@ function disk:settle()
       again = true
       self:put_all()
     end
-    self:advance(0) -- Tasks that gave way.
+    self:advance(0) -- Runs tasks that yielded.
   until not again and (self:last_log().closed or not self:last_log().syncing)
 end
 
---- What a crash leaves: what was synced, and `keep` bytes more of what was only written.
+--- The files after a crash: the synced bytes, and `keep` bytes more of the written ones.
 function disk:crash(keep)
   local left = {}
   for path, file in next, self.files do

@@ -1,8 +1,8 @@
 --- Children and pipes for a fake world (spec/support/fake_world.lua), driven by the spec.
 ---
 ---   local processes = fake_process.into(world)       world:spawn now makes fake children, in this list
----   p.options                                        what was spawned
----   p:say(1, bytes)  p:finish(1)  p:exit(0, 0)       what the child does; p.signals, p.written: what was done to it
+---   p.options                                        the options of the spawn
+---   p:say(1, bytes)  p:finish(1)  p:exit(0, 0)       actions of the child; p.signals, p.written: signals and bytes that it got
 ---   local ends = fake_process.stdio(world)           world:stdio(0), (1): ends[0].handlers, ends[1].bytes, .waiting = bytes not taken
 local fake_process = {}
 

@@ -1,8 +1,8 @@
---- A world of virtual time in plain Lua, for specs of the library: clocks, chance, timers, files in a table.
+--- A world of virtual time in plain Lua, for specs of the library: clocks, randomness, timers, files in a table.
 ---
 ---   local world = fake_world.new { seed = 1 }
 ---   world:run(500)       -- let 500 ms pass, firing timers in order
----   world:turn()         -- what is due now, and nothing else
+---   world:turn()         -- fire only the timers that are due now
 local fake_world = {}
 
 local World = {}
@@ -81,7 +81,7 @@ function World:run(ms)
   self.time_ns = until_ns
 end
 
---- What is due now, however often it comes again now.
+--- Fire all timers that are due now, including those that are set again for now.
 function World:turn() self:run(0) end
 
 --- When the next timer fires, in ms from now; nil when none is set.

@@ -1,7 +1,7 @@
---- Member events as swim gives them, made by hand, for specs of what stands on them.
+--- Hand-made member events in swim's form, for specs of the modules on top of them.
 ---
 ---   local event = member_events.new()          -- or new(function (name) return payload end)
----   watch:feed(event("join", "a"))             -- in the generation that a has, 1 unless told
+---   watch:feed(event("join", "a"))             -- in a's generation, default 1
 ---   watch:feed(event("join", "a", { generation = 2 }))
 local member_events = {}
 

@@ -1,7 +1,7 @@
---- A fake of shoal.core.net: nets that reach each other by address, each message delivered when the spec says so.
+--- A fake of shoal.core.net: nets that reach each other by address; the spec decides when each message is delivered.
 ---
 ---     local network = require("spec.support.network").install()   -- before shoal.rpc is required
----     network:run()                       -- deliver all that is on its way, answers too
+---     network:run()                       -- deliver all messages in flight, replies too
 ---     network.refuse_next = "CIRCUIT"     -- the next call or send is refused with that code
 local network = {}
 network.__index = network
@@ -101,7 +101,7 @@ function Peer:info()
 end
 function Peer:close() self.closed = true end
 
---- Take the place of shoal.core.net, and have shoal.rpc read anew.
+--- Replace shoal.core.net, and reload shoal.rpc.
 function network.install()
   local made = network.new()
   package.loaded["shoal.core.net"] = { open = function (...) return made:open(...) end }

@@ -1,4 +1,4 @@
---- A worker to be killed: runs one command, or one script, and waits. `shoal lua spec/support/orphan.lua command|script TEXT`
+--- A worker for a spec to kill: it runs one command, or one script, and waits. `shoal lua spec/support/orphan.lua command|script TEXT`
 local kind, text = ...
 local runner = require "shoal.runner"
 local task = require "shoal.task"

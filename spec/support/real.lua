@@ -1,6 +1,6 @@
---- Real sockets and real time, for specs whose subject they are: luv's loop, our world on it, and tasks.
+--- Real sockets and real time, for specs about them: luv's loop, our world on it, and tasks.
 ---
----   real.run(function (world, scope) ... end)       fn as a task; returns what it returned, after everything was closed
+---   real.run(function (world, scope) ... end)       fn as a task; returns its results after everything is closed
 local errors = require "shoal.errors"
 local log = require "shoal.log"
 local task = require "shoal.task"
@@ -11,7 +11,7 @@ local real = {}
 
 local LIMIT_MS = 20000
 
---- Run fn as a task on the real world and wait for it. Raises what it raised. Afterwards nothing of it may be open.
+--- Run fn as a task on the real world and wait for it. Raises its error. Raises too if it leaves a handle open.
 ---@param fn fun(world: table, scope: table): any
 ---@param limit_ms? integer
 function real.run(fn, limit_ms)
@@ -19,13 +19,13 @@ function real.run(fn, limit_ms)
   errors.reset()
   task.reset()
   task.start(world)
-  log.open(world, function () end) -- Incidents are looked at in errors.incidents(), not on the screen.
+  log.open(world, function () end) -- Specs read incidents from errors.incidents(), so do not print them.
   local before = world:telemetry().open_handles
   local scope = task.scope("spec")
   local main = scope:spawn("task.run", { task = "spec" }, fn, world, scope)
   local watchdog = uv.new_timer()
   local late = false
-  uv.update_time() -- Specs that waited without the loop left it behind, and the dog would bark at once.
+  uv.update_time() -- The loop's clock is behind after specs that wait without it, and the watchdog would fire at once.
   watchdog:start(limit_ms or LIMIT_MS, 0, function ()
     late = true
     uv.stop()
@@ -48,7 +48,7 @@ function real.run(fn, limit_ms)
   if results then return table.unpack(results, 1, results.n) end
 end
 
---- A port that nobody listens on, now.
+--- A port on which no process listens now.
 function real.free_port()
   local socket = uv.new_tcp()
   socket:bind("127.0.0.1", 0)

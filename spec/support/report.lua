@@ -1,5 +1,5 @@
---- The output of a spec run: a dot a spec, each failure whole, and the counts as "PASSED FAILED" in the file that SHOAL_TOTALS
---- names. A pending spec must say why (`pending("needs a second machine")`); without a reason it is a failure.
+--- The output of a spec run: a dot a spec, each failure in full, and the counts as "PASSED FAILED" in the file that SHOAL_TOTALS names.
+--- A pending spec must have a reason (`pending("needs a second machine")`); without one it is a failure.
 return function (options)
   local busted = require "busted"
   local handler = require "busted.outputHandlers.base"()
@@ -55,7 +55,7 @@ return function (options)
     for _, p in ipairs(pending) do io.write("pending: ", p.title, ": ", p.message, "\n") end
     for _, f in ipairs(failed) do io.write("\nFAILED: ", f.title, "\n", f.message, "\n") end
     io.write(("%d specs passed, %d failed, %d pending\n"):format(passed, #failed, #pending))
-    io.flush() -- A sanitizer that finds a leak ends the process without it.
+    io.flush() -- A sanitizer that finds a leak ends the process without a flush.
     local path = os.getenv("SHOAL_TOTALS")
     if path then
       local file = assert(io.open(path, "w"))

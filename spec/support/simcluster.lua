@@ -6,7 +6,7 @@
 ---     local final = c:follow(id)
 ---     c:rest()                        -- every table and task is back at its idle level
 ---
---- Time passes in c:run, c:follow and their like; between, every 100 ms, c:check() judges all nodes. A broken invariant raises.
+--- Time passes in c:run, c:follow and the like; meanwhile c:check() checks all nodes every 100 ms. A broken invariant raises.
 local job = require "shoal.job"
 local json = require "cjson"
 local sim = require "shoal.sim"
@@ -35,7 +35,7 @@ do
   file:close()
 end
 
---- The user that workflows have unless told: asks the shop, checks, rests as people do.
+--- The default user of workflows: it requests a page of the shop, checks the response, and sleeps.
 simcluster.SHOP = [[
 return { vu = function (vu)
   local r = vu.http:get("http://shop/x")
@@ -44,11 +44,11 @@ return { vu = function (vu)
 end }
 ]]
 
--- Making one -----------------------------------------------------------------------------------------------------------
+-- Setup ----------------------------------------------------------------------------------------------------------------
 
 --- `gates`, and for each of `dcs` (names) `managers` and `workers` a dc; without gates the client connects to the first manager.
---- `set`: config of every node, `set_worker` and such of one role. `join`: more seeds for managers and workers. `order`: nodes are
---- started one by one, 150 ms apart, "reversed" (workers and client first) or "shuffled" by the seed; else all at once.
+--- `set`: config of every node, `set_worker` and the like of one role. `join`: more seeds for managers and workers. `order`: start nodes
+--- one by one, 150 ms apart, "reversed" (workers and client first) or "shuffled" by the seed; else all at once.
 ---@param options { seed?: integer, loss?: number, latency_ms?: number, gates?: integer, dcs?: string[], managers?: integer,
 ---  workers?: integer|integer[], set?: table, set_worker?: table, set_manager?: table, set_gate?: table, warm_ms?: number,
 ---  join?: string[], order?: "reversed"|"shuffled" }
@@ -125,7 +125,7 @@ function Cluster:add(options)
   return node
 end
 
---- The world outside: a shop that counts who asks, and commands.
+--- The outside world: a shop that counts requests by part and attempt, and commands.
 function Cluster:outside()
   local s = self.s
   s:http("shop", function (request)
@@ -139,7 +139,7 @@ function Cluster:outside()
     self.hit_log[workflow], log.last_ms = log, s:now_ms()
     return { status = 200, body = "ok", delay_ms = self.delay_ms }
   end)
-  --- `work NAME MS`: takes so long, and is counted by name.
+  --- `work NAME MS`: takes MS, and is counted by name.
   s:command("work", function (argv)
     local name, ms = argv[2], tonumber(argv[3]) or 20
     self.ran[name] = (self.ran[name] or 0) + 1
@@ -149,7 +149,7 @@ function Cluster:outside()
   end)
 end
 
--- Looking in -----------------------------------------------------------------------------------------------------------
+-- Inspection -----------------------------------------------------------------------------------------------------------
 
 --- Call a function of the probe on a node; nil when the node is not up.
 function Cluster:ask(node, fn, ...)
@@ -162,18 +162,18 @@ function Cluster:ask(node, fn, ...)
   return self.s.core:call(name, "spec.probe", fn, ...)
 end
 
---- Run code on a node with `node`, `state` and `...` at hand. Raises when the code does.
+--- Run code on a node; it has `node`, `state` and `...`. Raises when the code does.
 function Cluster:on(node, code, ...)
   local results = table.pack(self.s:eval(node, "local node = require 'shoal.core.node'.running; local state = node.state; " .. code, ...))
   if results[1] == nil and results[3] == "FAILED" then error(results[2], 2) end
   return table.unpack(results, 1, results.n)
 end
 
---- What `shoal members` shows of a node: by name; a name that stands there twice raises.
+--- The rows of `shoal members` of a node, by name; raises if a name is listed twice.
 function Cluster:members(node)
   local out = {}
   local ask = [[ local peer, tries = node.rpc:peer(...), 0
-    repeat -- The connection may have been to a life that ended.
+    repeat -- The connection may have been to a process that ended.
       local reply, err = peer:call("node.members", {})
       tries = tries + 1
       if reply or tries == 3 then return reply, err end
@@ -187,7 +187,7 @@ function Cluster:members(node)
   return out
 end
 
---- Keep what membership tells a node from here on: "kind name" each, in `c:events(node)`.
+--- Record a node's member events from here on, as "kind name", for `c:events(node)`.
 function Cluster:hear(node)
   self:on(node, [[ local fire, heard = getmetatable(node.hooks).__index.fire, {}
     node.spec_events = heard
@@ -203,9 +203,9 @@ function Cluster:counts(node, site) return self:ask(node, "counts", site) end
 
 -- Jobs -----------------------------------------------------------------------------------------------------------------
 
---- A job's bytes. Workflows without script or command get the shop's user; `work = "NAME MS"` stands for that command.
+--- A job's bytes. A workflow without script or command gets the shop's user; `work = "NAME MS"` is short for that command.
 ---@param workflows table<string, table>
----@param more? table  fields of the job beside
+---@param more? table  further fields of the job
 function Cluster:job(workflows, more)
   local spec, files = { name = "job", workflows = {} }, { ["shop.lua"] = simcluster.SHOP }
   for key, value in sorted(more or {}) do spec[key] = value end
@@ -233,7 +233,7 @@ function Cluster:submit(spec, key, patience_ms)
   return id, err, code
 end
 
---- Begin to follow on the client; c:final(id) has the end when it came.
+--- Start to follow a job on the client; c:final(id) returns the final state once it has come.
 function Cluster:watch(id, limit_ms)
   self:on(self.client, [[
     local id, limit_ms = ...
@@ -252,7 +252,7 @@ function Cluster:final(id)
   return found.final or { state = "?", reason = found.err, code = found.code }
 end
 
---- Follow to the end, time passing. Raises when there is none within limit_ms.
+--- Follow a job to its end, while time passes. Raises if there is none within limit_ms.
 function Cluster:follow(id, limit_ms)
   limit_ms = limit_ms or 60000
   self:watch(id)
@@ -297,7 +297,7 @@ function Cluster:run(ms)
   end
 end
 
---- Let time pass until fn() is true; looked at every `every_ms`.
+--- Let time pass until fn() is true; it is called every `every_ms`.
 function Cluster:until_true(fn, limit_ms, every_ms)
   local until_ms = self.s:now_ms() + limit_ms
   while true do
@@ -308,7 +308,7 @@ function Cluster:until_true(fn, limit_ms, every_ms)
   end
 end
 
---- From here on an attempt that its leader gave up may run on where it cannot be reached.
+--- Cut a link. From here on an attempt that its leader gave up may still run where the leader cannot reach it.
 function Cluster:cut(...)
   self.parted = true
   self.s:cut(...)
@@ -327,7 +327,7 @@ function Cluster:restart(node)
   self.probed[node.name] = nil
   self.s:restart(node)
 end
---- Start again a node that ended.
+--- Restart a node that ended.
 function Cluster:start(node)
   self.probed[node.name] = nil
   self.s:start(node)
@@ -335,7 +335,7 @@ end
 
 -- Invariants -----------------------------------------------------------------------------------------------------------
 
-local USERS_MAX = 8 -- Of a part, in the specs that end one early.
+local USERS_MAX = 8 -- Of one part, in the specs that end one early.
 
 local function broken(self, format, ...)
   error(("at %.3f ms, seed %d: "):format(self.s:now_ms(), self.options.seed or 1) .. format:format(...), 0)
@@ -382,7 +382,7 @@ local function check_lead(self, look)
   self.last[look.name] = { parts = l.parts, states = l.states, fence = math.max(l.fence, last.fence) }
 end
 
---- What must hold at each instant, of every node that is up.
+--- Check the invariants of every node that is up, at this instant.
 function Cluster:check()
   self.checked_ms = self.s:now_ms()
   local live = {}
@@ -396,7 +396,7 @@ function Cluster:check()
   end
 end
 
---- What the client saw of a job: no gap, nothing goes back, the final state is the last word.
+--- Check the events that the client got of a job: no gap, no state goes back, and none follows the final state.
 function Cluster:check_pushes(id)
   local rank, ended, workflows, answer = 0, nil, {}, nil
   for _, p in ipairs(self:ask(self.client, "pushes", id)) do
@@ -427,7 +427,7 @@ function Cluster:check_pushes(id)
   end
 end
 
---- What the shop saw of an attempt: its own requests, or those of the parts into which a datacenter cut it.
+--- The shop's count for an attempt: its own requests, or those of the parts into which a datacenter split it.
 local function seen_of(hits, a)
   local own, within = hits[("%s %d"):format(a.part, a.attempt)], 0
   if own then return own end
@@ -439,9 +439,9 @@ local function seen_of(hits, a)
   return within
 end
 
---- The shop's word against ours: each attempt that ended counted exactly what was asked; a lost one at least its last progress,
---- and outside the merged numbers. One that was ended from outside may have had one request of each user under way, which the
---- shop saw and nobody waited for.
+--- Compare the shop's counts with ours. An attempt that ended must have the shop's count exactly. For a lost one the shop must have at
+--- least its last progress, and the merged numbers must exclude it. A cancelled attempt may have had one request of each user in
+--- flight, which the shop counted and no user awaited.
 function Cluster:check_counts(id, final)
   local result, sum, lost = final.result, 0, 0
   local cut_short = final.state == "timed_out" or final.state == "cancelled"
@@ -454,7 +454,7 @@ function Cluster:check_counts(id, final)
     if a.state == "lost" then
       if asked < said then broken(self, "%s: %s was lost with %d requests told, the shop saw %d", id, key, said, asked) end
       lost = lost + said
-    elseif a.state == "cancelled" then -- What was under way when it was stopped is no result.
+    elseif a.state == "cancelled" then -- Requests in flight at the cancel are in no result.
       if asked < said or asked > said + IN_FLIGHT then broken(self, "%s: %s told %d requests, the shop saw %d", id, key, said, asked) end
       sum = sum + said
     elseif a.state ~= "refused" then
@@ -472,8 +472,8 @@ function Cluster:check_counts(id, final)
   if (result.totals.lost or 0) ~= lost then broken(self, "%s: %d lost, listed are %d", id, result.totals.lost or 0, lost) end
 end
 
---- After all work: everything is back where it was before it. Lets the retention pass first.
----@param options? { except?: table<string, boolean>, ms?: number }  nodes not looked at
+--- After all work, check that every table and task is back at its idle level. Lets the retention time pass first.
+---@param options? { except?: table<string, boolean>, ms?: number }  except: nodes that are not checked
 function Cluster:rest(options)
   options = options or {}
   local set = self.options.set or {}
@@ -503,7 +503,7 @@ function Cluster:rest(options)
   end
 end
 
---- The end; raises when any node wrote an incident that lacks an id which its site promises.
+--- End the simulation; raises when any node wrote an incident without an id that its site requires.
 function Cluster:close(already)
   local missing = not already and self.s:log():match '[^\n]*"missing":[^\n]*'
   self.s:close()

@@ -1,5 +1,5 @@
---- simprobe: looks into a simulated node for simcluster's checks. Its source runs there, as the module "spec.probe": it gives
---- plain copies, changes nothing, and takes no time.
+--- simprobe: inspects a simulated node for simcluster's checks. Its source runs there, as the module "spec.probe": it returns plain
+--- copies, changes nothing, and takes no time.
 local core = require "shoal.core.node"
 local errors = require "shoal.errors"
 local sorted = require "shoal.sorted"
@@ -7,7 +7,7 @@ local task = require "shoal.task"
 
 local probe = {}
 
---- Other nodes' or the library's business: what the transport counts, and what was logged.
+--- Tables that do not belong to the role: the transport's counts, and the log.
 local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true }
 
 local function worker_of(w)
@@ -25,7 +25,7 @@ local function lead_of(l)
     out.states[("%s #%d"):format(run.run, run.index)] = run.state
   end
   for _, run in sorted(l.ledger.runs) do
-    local key = ("%s #%d"):format(run.run, run.index) -- A higher tier's part may come back as another run.
+    local key = ("%s #%d"):format(run.run, run.index) -- A higher tier's part may return as another run.
     out.states[key] = run.state
     for _, part in sorted(run.parts or {}) do
       if part.state == "dispatched" then sums[part.executor] = (sums[part.executor] or 0) + part.cores end
@@ -41,7 +41,7 @@ local function lead_of(l)
   return out
 end
 
---- What must hold at each instant is judged from this.
+--- The state from which simcluster checks the invariants.
 function probe.look()
   local node = core.running
   if not node then return nil end
@@ -53,7 +53,7 @@ function probe.look()
   }
 end
 
---- Every table and string of the node's that names one of these jobs, as paths.
+--- The paths of all tables and strings in the node that name one of these jobs.
 function probe.named(jobs)
   local found, seen = {}, {}
   local function names(text)
@@ -83,7 +83,7 @@ function probe.named(jobs)
   return found
 end
 
---- What lives, but for the transport's handlers that wait for the next request.
+--- Counts of live objects, without the transport's handlers that wait for the next request.
 function probe.tasks()
   return task.root():count() - #core.running.rpc.idle
 end
@@ -114,7 +114,7 @@ end
 
 -- A client that records ------------------------------------------------------------------------------------------------
 
---- Every push this client gets is kept, as it came: what it took is what a person would see.
+--- Record every push that this client gets, in order.
 function probe.record()
   local node = core.running
   if node.spec_record then return end

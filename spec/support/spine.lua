@@ -29,7 +29,7 @@ function spine.run(options)
   local id = assert(c:submit(spec))
   c.started_ms = c.s:now_ms()
   c:watch(id)
-  -- Seed by seed another worker, once half of the browsing has been asked.
+  -- Each seed kills another worker, once half of the browsing requests have been sent.
   local victim, crashed = c.workers[options.seed % #c.workers + 1], false
   local function half()
     local asked = 0

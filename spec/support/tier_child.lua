@@ -1,5 +1,5 @@
---- A process that opens a tier in a folder and proposes until it is killed: `tier_child.lua FOLDER write RUN AFTER_MS`, or says
---- what it finds there: `tier_child.lua FOLDER read`. Each line it prints is one acknowledged (or replayed) command.
+--- A process that opens a tier in a folder and proposes until it is killed: `tier_child.lua FOLDER write RUN AFTER_MS`, or prints the
+--- replayed commands: `tier_child.lua FOLDER read`. Each line that it prints is one acknowledged (or replayed) command.
 local folder, mode, run, after_ms = arg[1], arg[2], arg[3], tonumber(arg[4])
 dofile "spec/helper.lua"
 local uv = require "luv"
@@ -45,7 +45,7 @@ if mode == "read" then
   os.exit(0)
 end
 
---- Several at once, so that a kill finds appended, synced and acknowledged ones in every state.
+--- Several writers at once, so that a kill hits appended, synced and acknowledged commands.
 for writer = 1, 8 do
   scope:spawn("task.run", { task = "writer" }, function ()
     while not opened:leads() do task.sleep(1) end

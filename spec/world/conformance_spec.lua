@@ -16,7 +16,7 @@ local function run(world)
     end
   end
   pipe:close()
-  cases.rest = table.concat(notes, "\n") -- What came after the last case: why it ended early, such as a sanitizer's report.
+  cases.rest = table.concat(notes, "\n") -- The output after the last case: the reason for an early end, such as a sanitizer's report.
   return cases
 end
 
@@ -24,7 +24,7 @@ for _, world in ipairs { "uv", "sim" } do
   describe("world.h over " .. world, function ()
     local cases = run(world)
     for _, case in ipairs(cases) do
-      -- A case that this world cannot have is no case of it: it is not registered, so nothing is pending.
+      -- A case that this world skips is not registered, so nothing is pending.
       if case.verdict ~= "skip" then
         it(case.title, function () assert.equal("ok", case.verdict, case.notes) end)
       end

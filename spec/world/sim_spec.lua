@@ -14,7 +14,7 @@ describe("the simulated world", function ()
       it(title, function () assert.equal("ok", verdict, seen) end)
       notes = {}
     elseif verdict == "status" then
-      local rest = table.concat(notes, "\n") -- What came after the last case, such as a sanitizer's report.
+      local rest = table.concat(notes, "\n") -- The output after the last case, such as a sanitizer's report.
       it("ran to its end", function ()
         assert.equal("0", title, rest)
         assert.is_true(#cases > 30)

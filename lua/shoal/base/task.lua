@@ -1,6 +1,6 @@
---- Tasks: code that waits, written top to bottom. A task is a coroutine that belongs to a scope and has a site; it ends
---- with its scope, and its error goes to its site. Nothing is orphaned, and nothing runs before the call that starts it
---- has returned: spawned tasks and woken waiters run after the current event, in the order in which they became ready.
+--- Tasks: waiting code, written top to bottom. A task is a coroutine that belongs to a scope and has a site: it ends with its scope, and
+--- its error goes to its site. No task is orphaned. No task runs before the call that starts it has returned: spawned tasks and woken
+--- waiters run after the current event, in the order in which they became ready.
 ---
 ---   local scope = task.scope "worker"
 ---   scope:spawn("task.run", { task = "greet" }, function ()
@@ -25,8 +25,8 @@ local resume = errors.resume
 local task = {}
 
 local NS_PER_MS = 1000000
-local TURN_MAX = 10000     -- Resumes in one turn; then the world has its turn, so that tasks cannot starve it.
-local JITTER = 0.2         -- Of a loop's backoff: +-20 %, so that many loops do not retry in step.
+local TURN_MAX = 10000     -- Resumes in one turn; then the world runs, so that tasks cannot starve it.
+local JITTER = 0.2         -- Jitter of a loop's backoff: +-20 %, so that many loops do not retry in step.
 local NEVER = math.maxinteger
 
 ---@class shoal.Task
@@ -40,13 +40,13 @@ Scope.__name = "shoal.scope"
 
 -- The scheduler's state, in locals for speed; all of it is set by task.reset().
 local world, timer
-local ready, ready_head, ready_tail        -- A queue of tasks (and of continuations) that can run now.
-local later, later_count                   -- Tasks that gave way until the next turn.
+local ready, ready_head, ready_tail        -- The queue of tasks and continuations that can run now.
+local later, later_count                   -- Tasks that yielded until the next turn.
 local sleepers                             -- A heap.
 local sleep_seq, task_seq, scope_seq
-local current                              -- The task that runs.
-local turning                              -- A turn is going on: what becomes ready runs in it.
-local armed_ns                             -- When the timer will fire at the latest.
+local current                              -- The running task.
+local turning                              -- A turn is in progress: newly ready tasks run in it.
+local armed_ns                             -- The timer fires no later than this.
 local root
 local collected, collected_count           -- Failed futures that the collector found.
 
@@ -54,7 +54,7 @@ local collected, collected_count           -- Failed futures that the collector 
 
 local function arm(at_ns)
   if at_ns >= armed_ns then return end
-  if not timer then error("task: task.start(world) comes first", 3) end
+  if not timer then error("task: call task.start(world) first", 3) end
   armed_ns = at_ns
   timer:start_at(at_ns)
 end
@@ -113,7 +113,7 @@ local function resumed(t, outcome, ...)
     if t.cancelling then
       t.cancelling = nil
       t:cancel()
-    elseif not t.parked then -- It yielded by itself: nobody would ever resume it.
+    elseif not t.parked then -- It called coroutine.yield itself: nothing would ever resume it.
       errors.report(t.site, t.ids, "coroutine.yield in a task: use task.yield(), task.sleep() or a future")
       t.failed_as = "it yielded outside of task's own waits"
       errors.close(t.site, t.ids, t.co)
@@ -191,7 +191,7 @@ local function on_timer()
     local first = sleepers[1]
     if not first or first.due_ns > now_ns then break end
     heap.remove(sleepers, first)
-    leave(first) -- At once: what it waited for may still come in this very turn.
+    leave(first) -- Now, because the awaited event may still come in this turn.
     first.timed_out = true
     ready_tail = ready_tail + 1
     ready[ready_tail] = first
@@ -214,7 +214,7 @@ end
 
 -- ---- waiting ----
 
---- The task that is running, or a mistake of the caller's.
+--- The running task; outside of one, raise in the caller.
 local function waiting_task(what, level)
   local t = current
   if not t or running() ~= t.co then
@@ -229,7 +229,7 @@ end
 
 local function check_ms(what, ms, level)
   if type(ms) ~= "number" or not (ms >= 0 and ms <= 1e12) then
-    error(what .. ": milliseconds from 0 to 1e12 are wanted, not " .. tostring(ms), level + 1)
+    error(what .. ": expected milliseconds from 0 to 1e12, found " .. tostring(ms), level + 1)
   end
 end
 
@@ -274,7 +274,7 @@ local function wake_first(what)
   make_ready(t)
 end
 
---- Let at least this long pass.
+--- Wait at least this long.
 ---@param ms number  fractions allowed
 function task.sleep(ms)
   check_ms("task.sleep", ms, 2)
@@ -285,7 +285,7 @@ function task.sleep(ms)
   t.timed_out = nil
 end
 
---- Give way: everything else that is ready, and the world, come first.
+--- Yield: all other ready tasks, and the world, run first.
 function task.yield()
   local t = waiting_task("task.yield", 2)
   later_count = later_count + 1
@@ -294,10 +294,10 @@ function task.yield()
   yield()
 end
 
---- This node's monotonic clock in milliseconds, with its fraction.
+--- This node's monotonic clock in milliseconds, with a fraction.
 function task.now_ms() return world:now_ns() / NS_PER_MS end
 
---- The task that runs, or nil.
+--- The running task, or nil.
 ---@return shoal.Task?
 function task.current() return current end
 
@@ -325,7 +325,7 @@ function Task:join(timeout_ms)
   return nil, self.failed_as, "FAILED"
 end
 
---- End it: its to-be-closed variables run, nothing else does. A task that cancels itself ends at its next wait.
+--- Cancel the task: only its to-be-closed variables still run. A task that cancels itself ends at its next wait.
 ---@return boolean cancelled  false: it had ended already
 function Task:cancel()
   if self.state then return false end
@@ -338,8 +338,8 @@ function Task:cancel()
   if self.due_at then heap.remove(sleepers, self) end
   local channel = self.woken_by
   self.woken_by = nil
-  settle(self, "cancelled") -- First, so that what its closing code does finds it ended.
-  if channel and channel.count > 0 then wake_first(channel) end -- Its turn goes to the next one.
+  settle(self, "cancelled") -- First, so that its closing code finds it ended.
+  if channel and channel.count > 0 then wake_first(channel) end -- Wake the next waiter in its place.
   errors.close(self.site, self.ids, co)
   return true
 end
@@ -366,7 +366,7 @@ local function new_scope(name, parent)
   return scope
 end
 
---- A scope: what is spawned in it ends with it. Without a parent it ends with the node (task.stop). It is to-be-closed:
+--- A scope: tasks that are spawned in it end with it. Without a parent it ends with the node (task.stop). It is to-be-closed:
 --- `local scope <close> = task.scope "probe"`.
 ---@param name string  for people
 ---@param parent? shoal.Scope
@@ -399,12 +399,12 @@ end
 ---@return string? err
 ---@return string? code  "CLOSED"
 function Scope:spawn(site, ids, fn, ...)
-  if type(fn) ~= "function" then error("spawn: a function is wanted, not " .. type(fn), 2) end
+  if type(fn) ~= "function" then error("spawn: expected a function, found " .. type(fn), 2) end
   if not errors.is_site(site) then
     local near = errors.nearest(tostring(site))
     error("spawn: no site is named " .. tostring(site) .. (near and ", did you mean " .. near .. "?" or ""), 2)
   end
-  if not timer then error("spawn: task.start(world) comes first", 2) end
+  if not timer then error("spawn: call task.start(world) first", 2) end
   if self.closed then return nil, "the scope " .. self.name .. " is closed", "CLOSED" end
   local arguments
   if select("#", ...) > 0 then arguments = pack(...) end
@@ -436,7 +436,7 @@ local function loop_body(loop)
     if ok then
       loop.failures, loop.told = 0, 0
     else
-      if loop.told <= loop.failures then -- The incident could not ask: it was told by the last resort.
+      if loop.told <= loop.failures then -- The incident could not call `tell`: the last resort reported it.
         loop.told = loop.failures + 1
         loop.next_delay_ms = backoff_of(loop.range, loop.told)
       end
@@ -447,9 +447,9 @@ local function loop_body(loop)
   end
 end
 
---- Run fn(cycle) again and again, `interval_ms` after its last end. It never dies: a failure is an incident at `site`
---- (with cycle, consecutive and next_delay_ms among its ids), then a backoff that doubles from first to max, +-20 %;
---- one success ends it.
+--- Run fn(cycle) repeatedly, `interval_ms` after its last end. The loop never ends by itself: a failure is an incident at `site`
+--- (with cycle, consecutive and next_delay_ms among its ids), then a backoff that doubles from first to max, +-20 %; one success
+--- resets it.
 ---@param options { interval_ms: number | (fun(): number), backoff_ms?: { first: number, max: number }, first_ms?: number }
 ---  first_ms: wait before the first run
 ---@return shoal.Task?
@@ -465,7 +465,7 @@ function Scope:loop(site, ids, options, fn)
   if options.first_ms then check_ms("loop: first_ms", options.first_ms, 2) end
   local loop = { site = site, fn = fn, interval_ms = interval_ms, cycle = 0, failures = 0, told = 0,
     first_ms = options.first_ms, range = { first = first, max = max } }
-  --- The ids of a failure, which is also when the next delay is drawn.
+  --- The ids of a failure. This also draws the next delay.
   function loop.tell()
     loop.told = loop.failures + 1
     loop.next_delay_ms = backoff_of(loop.range, loop.told)
@@ -483,7 +483,7 @@ function Scope:loop(site, ids, options, fn)
   return self:spawn(site, loop.tell, loop_body, loop)
 end
 
---- How many tasks live in it and in the scopes below it.
+--- How many tasks live in this scope and its child scopes.
 ---@return integer
 function Scope:count()
   local n = self.tasks
@@ -493,8 +493,8 @@ end
 
 local report_untaken
 
---- End all its tasks and the scopes below it, the youngest first. Twice is harmless. From a task of the scope: that one
---- ends at its next wait, or when it returns.
+--- End all its tasks and child scopes, the youngest first. Idempotent. A task of the scope that calls this ends at its next wait, or
+--- when it returns.
 function Scope:close()
   if self.closed then return end
   self.closed = true
@@ -520,7 +520,7 @@ end
 Scope.__close = Scope.close
 function Scope:__tostring() return "scope " .. self.name .. " (" .. self:count() .. " tasks)" end
 
--- ---- what is built on this: futures, channels ----
+-- ---- futures and channels ----
 
 local inner = {
   current = function () return current end,
@@ -531,7 +531,7 @@ local inner = {
   make_ready = make_ready,
   check_ms = check_ms,
   now_ns = function () return world:now_ns() end,
-  --- A callback from the world brings news: what becomes ready in fn runs at once, unless a turn is going on.
+  --- For a callback from the world: run fn, then run the tasks that it made ready, unless a turn is in progress.
   turn_with = function (fn, ...)
     if turning or not timer then return fn(...) end
     turning = true
@@ -559,8 +559,8 @@ function report_collected()
   for _, sentinel in ipairs(list) do futures.report(sentinel, sentinel.scope_name) end
 end
 
---- A value that comes later, once: see task/future.lua. It belongs to the scope of the task that makes it, or to the one
---- given: a failure that nobody took by that scope's end is an incident.
+--- A value that arrives later, once: see task/future.lua. It belongs to the scope of the task that creates it, or to the given scope. A
+--- failure that is not taken by the end of that scope is an incident.
 ---@param label string
 ---@param scope? shoal.Scope
 ---@return shoal.Future
@@ -573,7 +573,7 @@ function task.channel(capacity) return channel_of(capacity) end
 
 -- ---- beginning and end ----
 
---- Give tasks their world. Once per state.
+--- Give tasks their world. Once per Lua state.
 function task.start(given)
   if timer then error("task.start: it was started already (task.stop ends it)", 2) end
   world = given
@@ -581,13 +581,13 @@ function task.start(given)
   if ready_head < ready_tail then arm(0) end
 end
 
----@return boolean  whether tasks have their world
+---@return boolean  whether tasks have a world
 function task.started() return timer ~= nil end
 
---- The scope above all scopes that have no other parent.
+--- The root scope, the parent of each scope without another.
 function task.root() return root end
 
---- How much lives now: for checks that work leaves nothing behind.
+--- Counts of live objects, for checks that nothing is left behind.
 ---@return { tasks: integer, sleepers: integer, ready: integer, scopes: integer }
 function task.counts()
   return { tasks = root:count(), sleepers = sleepers.count, ready = ready_tail - ready_head + later_count,
@@ -602,7 +602,7 @@ local function clear()
   root = new_scope("root")
 end
 
---- End every task and give the timer back. Failed futures that nobody took are reported.
+--- End every task and release the timer. Failed futures that were not taken are reported.
 function task.stop()
   if not timer then return end
   root:close()
@@ -611,7 +611,7 @@ function task.stop()
   clear()
 end
 
---- For specs: as if just loaded.
+--- For specs: reset the module to its state after loading.
 function task.reset()
   if timer then task.stop() end
   world = nil

@@ -1,17 +1,17 @@
---- asking: what a leader answers to people: one job, all jobs, the events of one.
+--- asking: a leader's answers to people: one job, all jobs, the events of one job.
 local feed = require "shoal.job.feed"
 local ledger = require "shoal.job.ledger"
 local log = require "shoal.base.log"
 local outcome = require "shoal.job.outcome"
 local task = require "shoal.base.task"
 
-local REPLAY_FROM = 1 << 19 -- A replayed answer has numbers above all that a live feed of this leadership has given.
-local AGAIN_MS = 1000       -- When to try again after a refusal for room.
-local LIST_MAX = 2000       -- Jobs in one answer, the newest.
+local REPLAY_FROM = 1 << 19 -- A replayed answer gets event numbers above every number of this leadership's live feeds.
+local AGAIN_MS = 1000       -- A refusal for lack of room tells the client to retry after this.
+local LIST_MAX = 2000       -- One answer lists at most so many jobs, the newest.
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
-  --- One job as people ask for it; nil when there is none here.
+  --- One job as `shoal status` shows it; nil when this tier has none of that id.
   function lead:get(key)
     local entry, run = self.ledger:run(key), self.runs[key]
     if not entry then return nil end
@@ -30,7 +30,7 @@ return function (lead)
     return out
   end
 
-  --- Jobs of this tier, at most LIST_MAX, the newest.
+  --- The newest jobs of this tier, at most LIST_MAX.
   function lead:list()
     local all, out, ended = self.ledger:list(), {}, self.ledger.ended
     for i = #ended, math.max(1, #ended - LIST_MAX), -1 do all[#all + 1] = self.ledger:ended_run(ended[i]) end
@@ -42,7 +42,7 @@ return function (lead)
     return out
   end
 
-  --- The feed of a run, live or ended a moment ago; else one with the stored answer alone.
+  --- The feed of a run that is live or has just ended; else a new feed that holds only the stored answer.
   local function feed_of(self, entry)
     local run = self.runs[entry.run]
     if run then return run.feed end
@@ -60,7 +60,7 @@ return function (lead)
     return replay.feed
   end
 
-  --- Events of a job for `peer`, pushed from a number on. A job that ended before has its answer replayed.
+  --- Push a job's events to `peer`, from a number on. If the job has ended, replay its answer.
   function lead:watch(key, peer, from)
     local entry = self.ledger:run(key)
     if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
@@ -79,7 +79,7 @@ return function (lead)
     if run and run.feed:leave(peer) then log.info("lead.watcher_left", { job = run.job, watcher = peer:name() }) end
   end
 
-  --- This peer follows the job no longer. One that never did, or a job that is gone: then there is nothing to do.
+  --- Stop pushing a job to this peer. Does nothing for a peer that is not watching, or a job that is gone.
   function lead:unwatch(key, peer) self:stop_watching(self.runs[key], peer) end
 
   --- Events by poll.

@@ -1,19 +1,19 @@
---- attempts: what a leader does about the attempts that the ledger says are dispatched. Each is one object with one owner, this file.
+--- attempts: the dispatched attempts of a leader. Each is one object, and this file alone changes it.
 ---
----   sending --taken, or heard of--> running --the run is cancelled--> cancelling --.
+---   sending -taken, or reported--> running --the run is cancelled--> cancelling --.
 ---      |                               |                                           |
----      '-------------------------------+-------------------------------------------+--> doomed: it is lost, which must become durable
----   unheard: found in the ledger at the start of a leadership; its executor has as long as a running one to report it
+---      '-------------------------------+-------------------------------------------+--> doomed: lost; the loss must become durable
+---   unheard: found in the ledger when a leadership begins; its executor has silent_ms to report it, as for a running attempt
 ---
---- An attempt is over when the ledger says so, and only then: an event (a death, a refusal, silence) dooms it, and the reconcile step
---- proposes the loss until it is applied. That step, one task, compares what this leader believes with what is there:
+--- Only the ledger ends an attempt. An event (a death, a refusal, silence) dooms it, and the reconcile step proposes the loss until
+--- it is applied. The reconcile step is one task that compares this leader's attempts with the executors' reports:
 ---
----   - executors that are gone, or were never heard of within a grace: their attempts are doomed
----   - attempts without a word for silent_ms: doomed, and cancelled where they may run on
----   - doomed attempts: proposed as lost, all with one command
----   - cancels: sent until they are answered
+---   - it dooms the attempts of executors that are gone, or that did not report within a grace period
+---   - it dooms attempts without progress for silent_ms, and cancels them in case they still run
+---   - it proposes all doomed attempts as lost, with one command
+---   - it sends each cancel until the executor answers
 ---
---- A step that comes late excuses the silence that its own lateness made.
+--- A step that runs late extends every silence deadline by its own delay.
 local ack = require "shoal.wire.ack"
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
@@ -30,9 +30,9 @@ local TRIES_MAX = 5
 local CALL_MS = 3000
 local LIMIT_SLACK_MS = 1000
 local CANCEL_DEADLINE_MS = 30000
-local CANCEL_MS = 5000      -- How long an executor may take to end a cancelled attempt before it kills it.
+local CANCEL_MS = 5000      -- An executor kills a cancelled attempt that has not ended after this.
 local LOST_MAX = 256        -- Losses in one command.
-local RETRY_MS = 250        -- After a loss that could not be made durable.
+local RETRY_MS = 250        -- Retry delay after a loss could not be made durable.
 
 local STATES = machine.define {
   name = "attempt", first = "sending",
@@ -53,7 +53,7 @@ function attempts.open(lead, scope)
   return self
 end
 
---- An executor is down: its attempts are doomed now.
+--- An executor is down: doom its attempts at the next step, which runs now.
 function attempts:gone()
   self.someone_gone = true
   self:wake()
@@ -90,7 +90,7 @@ local function add(self, run, entry, part, state)
   return a
 end
 
---- It is over, says the ledger: nothing of it is kept here. A newer one may have its place already.
+--- The ledger ended this attempt: forget it. A newer attempt of the same part may already be here.
 function attempts:over(key, part, fence)
   local of_run = self.of[key]
   local a = of_run and of_run[part]
@@ -109,9 +109,9 @@ end
 
 -- Losing ---------------------------------------------------------------------------------------------------------------
 
---- This attempt will bring no result: it is lost as soon as that is durable.
+--- This attempt will bring no result: it counts as lost once the loss is durable.
 ---@param state "lost"|"refused"
----@param still_there boolean  it may run there: it is cancelled as well
+---@param still_there boolean  it may still run there, so it is cancelled as well
 function attempts:doom(a, state, reason, still_there)
   if not is_live(self, a) then return end
   move(a, "doomed")
@@ -120,7 +120,7 @@ function attempts:doom(a, state, reason, still_there)
   self:wake()
 end
 
---- As the ledger takes a loss.
+--- The entry for this attempt in a `lost` command.
 function attempts:loss(a)
   local lead = self.lead
   local run, entry = lead.runs[a.run], lead.ledger.runs[a.run]
@@ -131,7 +131,7 @@ function attempts:loss(a)
   }
 end
 
---- Propose what is doomed. False: some of it has to be tried again.
+--- Propose the doomed attempts as lost. False: some must be tried again.
 local function bury(self)
   local list, where = {}, nil
   for a in next, self.doomed do list[#list + 1] = a end -- order-free: sorted below
@@ -166,7 +166,7 @@ local FINAL_REFUSAL = { FULL = true, STALE = true, MALFORMED = true, REFUSED = t
 
 local function body_of(self, run, a, part)
   local share, node = part.share, self.lead.node
-  if not self.lead.options.claims then -- The tier below may use what is left of the executions, this one counted.
+  if not self.lead.options.claims then -- The tier below may use the remaining executions, this one included.
     share = {}
     for key, value in next, part.share do share[key] = value end
     share.retries = math.max(0, part.retries - part.executions)
@@ -175,18 +175,18 @@ local function body_of(self, run, a, part)
   return {
     job = run.job, workflow = part.workflow, part = part.part, attempt = a.attempt, fence = a.fence, leader = node.address,
     leader_name = node.name, payload = run:payload(part.workflow), share = job.pack(share),
-    timeout_ms = limit_ms and math.ceil(math.max(0, limit_ms)) + LIMIT_SLACK_MS or 0, -- Ours acts first, theirs when we are gone.
+    timeout_ms = limit_ms and math.ceil(math.max(0, limit_ms)) + LIMIT_SLACK_MS or 0, -- Our limit fires first; theirs is a backstop.
   }
 end
 
---- Send one attempt until it is taken, refused, or no longer counts. The same fence and bytes each time: the executor answers
---- the second as it answered the first.
+--- Send one attempt until its executor takes or refuses it, or it no longer counts. Each try has the same fence and bytes, so the
+--- executor gives a repeated dispatch the same answer.
 local function send(self, run, a)
   local lead = self.lead
   local part = lead.ledger.runs[a.run].parts[a.part]
   local body = body_of(self, run, a, part)
   local wait = backoff.new(lead.node.world, { base_ms = 200, cap_ms = 3000 })
-  local err, code, unsure -- unsure: a try may have been heard, and its answer lost.
+  local err, code, unsure -- unsure: a try may have arrived and its answer been lost.
   for try = 1, TRIES_MAX do
     local executor = lead.executors:get(a.executor)
     local reply
@@ -198,7 +198,7 @@ local function send(self, run, a)
     if not is_live(self, a) then return end
     if reply then
       a.seen_ms = task.now_ms()
-      if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for this.
+      if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for the dispatch to be answered.
       return
     end
     errors.report("lead.dispatch", {
@@ -216,7 +216,7 @@ local function send(self, run, a)
   self:doom(a, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(a.executor, err), not never_ran)
 end
 
---- The ledger says that a part is dispatched: send it.
+--- The ledger has dispatched a part: send it.
 function attempts:begin(run, entry, part)
   local a = add(self, run, entry, part, "sending")
   a.sender = run.scope:spawn("lead.dispatch", {
@@ -227,12 +227,12 @@ function attempts:begin(run, entry, part)
   end)
 end
 
---- Found dispatched at the start of a leadership.
+--- Adopt an attempt that was already dispatched when this leadership began.
 function attempts:find(run, entry, part)
   add(self, run, entry, part, "unheard")
 end
 
--- What executors say ---------------------------------------------------------------------------------------------------
+-- Reports of executors -------------------------------------------------------------------------------------------------
 
 --- Progress of one attempt; the newest wins. False: the attempt does not count.
 ---@param item { fence: integer, seq: integer, stats: table<string, integer> }
@@ -245,7 +245,7 @@ function attempts:hear(key, item)
   return true
 end
 
---- An executor says what it runs: adopt what counts, doom what it does not have, end there what no longer counts.
+--- An executor lists its parts: adopt the attempts that count, doom those it does not have, cancel there those that no longer count.
 ---@param executor table
 ---@param parts { job: string, part: string, fence: integer }[]
 function attempts:reconcile(executor, parts)
@@ -292,14 +292,14 @@ local function cancel(self, of, what, executor, address, reason)
   self:wake()
 end
 
---- An attempt of a run that is ending. Its own result settles it, or its executor's death, or the deadline.
+--- Cancel an attempt of a run that is ending. Its result settles it, or its executor's death, or the deadline.
 function attempts:cancel(a, reason)
   if not is_live(self, a) or a.state == "cancelling" then return end
   move(a, "cancelling")
   cancel(self, a, a, a.executor, nil, reason)
 end
 
---- An attempt that does not count here, and may run there.
+--- Cancel an attempt that does not count here but may still run on its executor.
 ---@param what { job: string, part: string, fence: integer }
 function attempts:cancel_stray(what, executor, address, reason)
   cancel(self, nil, what, executor, address, reason)
@@ -338,7 +338,7 @@ local function call_cancel(self, c, address)
   end)
 end
 
---- Drive the cancels on. Returns when the next one is due.
+--- Send each cancel that is due. Returns when the next one is due.
 local function drive_cancels(self, now)
   local next_ms = math.huge
   for id, c in sorted(self.cancels) do
@@ -350,7 +350,7 @@ local function drive_cancels(self, now)
       self.cancels[id] = nil
       if c.of then self:doom(c.of, "lost", "no answer to the cancel", false) end
     elseif c.of and c.of.sender and now < c.begun_ms + CALL_MS then
-      next_ms = math.min(next_ms, c.begun_ms + CALL_MS) -- Behind the dispatch that is under way, which it must not overtake.
+      next_ms = math.min(next_ms, c.begun_ms + CALL_MS) -- Its dispatch is still in flight, and the cancel must not overtake it.
     elseif not c.answered and not c.busy and address then
       if now >= c.due_ms then call_cancel(self, c, address) else next_ms = math.min(next_ms, c.due_ms) end
     end
@@ -361,7 +361,7 @@ end
 
 -- The reconcile step ---------------------------------------------------------------------------------------------------
 
---- Attempts on executors that are gone, or that were not heard of since the leadership began.
+--- Doom attempts on executors that are gone, or that have not reported since this leadership began.
 local function look_at_executors(self, now)
   local lead = self.lead
   for name in sorted(lead.ledger.executors) do
@@ -400,7 +400,7 @@ local function look_at_silence(self, now)
   end
 end
 
---- This step came late: so long nobody could be heard. All that judges silence here begins that much later.
+--- This step ran late, and no report could be read meanwhile: move every silence deadline by the delay.
 local function excuse(self, now)
   local late_ms = now - self.looked_ms - 2 * LOOK_MS
   self.looked_ms = now
@@ -411,7 +411,7 @@ local function excuse(self, now)
   for name, since_ms in sorted(self.absent) do self.absent[name] = math.min(now, since_ms + late_ms) end
 end
 
---- All of it once in LOOK_MS; between, only what was asked for.
+--- A full step every LOOK_MS; between two of them, only the work that was requested.
 local function step(self)
   local now = task.now_ms()
   if now - self.looked_ms >= LOOK_MS then

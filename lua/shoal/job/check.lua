@@ -1,7 +1,7 @@
 --- job.check: is this table a job, and what is its canonical form? All problems at once, each with its place.
 ---
---- The same rules run where a file is submitted and again where a leader takes it, for a leader trusts nobody. They differ in
---- one thing only: a file names scripts by path, to be read and put in; a leader wants their bytes and reads nothing.
+--- The client applies these rules to a file, and the leader applies them again to each submission, for it trusts no client. They
+--- differ in one thing: a file names scripts by path, and the client reads them; a leader takes their bytes and reads no file.
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 
@@ -15,15 +15,15 @@ local DURATION_MS_MAX = 7 * 24 * 3600 * 1000
 local CORES_MAX, PARTS_MAX, RETRIES_MAX = 1024, 10000, 100
 local TEXT_MAX = 64 * 1024
 
-check.TIMEOUT_MS = 3600000 -- A job that says nothing gets an hour: long for a load test, and yet it ends.
-check.RETRIES = 2 -- A worker may die twice under one part; a workflow that must not run twice says retries = 0.
+check.TIMEOUT_MS = 3600000 -- The default, one hour: long for a load test, and still an end.
+check.RETRIES = 2 -- A part survives two deaths of its worker. A workflow that must not run twice sets retries = 0.
 
 local JOB_FIELDS = { "datacenters", "env", "name", "timeout_ms", "workflows" }
 local SCRIPT_FIELDS = {
   "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "script", "timeout_ms", "vus",
 }
 local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
-local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- Of a workflow that has not said yet which it is.
+local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- For a workflow of which it is not yet known which kind it is.
 local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
 local NONE, OTHER_KIND = {}, { script = true, command = true }
 
@@ -34,7 +34,7 @@ for _, list in ipairs { JOB_FIELDS, SCRIPT_FIELDS, COMMAND_FIELDS, EITHER_FIELDS
   for _, name in ipairs(list) do sets[list][name] = true end
 end
 
---- What was found, for people, short.
+--- A value as an error message shows it, shortened.
 local function show(value)
   if type(value) == "string" then
     if #value > 40 then value = value:sub(1, 37) .. "..." end
@@ -57,7 +57,7 @@ Checker.__index = Checker
 
 function Checker:problem(at, text)
   local line, place = nil, at
-  while not line and place do -- The nearest place outward that has a line.
+  while not line and place do -- Go outward to the nearest enclosing place that has a line.
     line = self.lines[place]
     place = place:match("^(.*)%.[^.]*$")
   end
@@ -86,7 +86,7 @@ function Checker:integer(at, value, min, max, default)
   if value == nil then return default end
   local whole = type(value) == "number" and math.tointeger(value)
   if not whole then
-    self:problem(at, ("%s is no whole number; expected %d to %d"):format(show(value), min, max))
+    self:problem(at, ("%s is not a whole number; expected %d to %d"):format(show(value), min, max))
   elseif whole < min or whole > max then
     self:problem(at, ("%d is %s %d"):format(whole, whole < min and "below" or "above", whole < min and min or max))
   else
@@ -112,7 +112,7 @@ function Checker:list(at, value, max, what)
     return nil
   end
   local count = 0
-  for key in next, value do -- order-free: a count, and one message whichever key is met
+  for key in next, value do -- order-free: a count, and the same message for any bad key
     count = count + 1
     if math.type(key) ~= "integer" or key < 1 then
       self:problem(at, ("has the key %s; expected a plain list of %s"):format(show(key), what))
@@ -144,7 +144,7 @@ function Checker:env(at, value, base)
     count = count + 1
     local place = at .. "." .. tostring(k)
     if type(k) ~= "string" or not k:find("^[%a_][%w_]*$") then
-      self:problem(at, ("%s is no name of a variable"):format(show(k)))
+      self:problem(at, ("%s is not a variable name"):format(show(k)))
     elseif type(v) ~= "string" and type(v) ~= "number" and type(v) ~= "boolean" then
       self:problem(place, ("found %s; expected text"):format(show(v)))
     elseif type(v) == "string" and (#v > TEXT_MAX or v:find("\0", 1, true)) then
@@ -197,7 +197,7 @@ function Checker:script(at, value)
     self:problem(at, ("%s has %d bytes; at most %d"):format(path, #bytes, SCRIPT_BYTES_MAX))
     return nil
   end
-  local chunk, err = load(bytes, "@" .. path, "t", {}) -- Compiled only, never run here.
+  local chunk, err = load(bytes, "@" .. path, "t", {}) -- Compiled, never run, here.
   if not chunk then
     self:problem(at, "syntax: " .. err)
     return nil
@@ -230,9 +230,9 @@ function Checker:load(at, w, out)
   out.duration_ms = self:integer(at .. ".duration_ms", w.duration_ms, 1, DURATION_MS_MAX)
   out.iterations = self:integer(at .. ".iterations", w.iterations, 1, ITERATIONS_MAX)
   if w.duration_ms ~= nil and w.iterations ~= nil then
-    self:problem(at .. ".duration_ms", "stands beside iterations; expected one of them: until when, or how many")
+    self:problem(at .. ".duration_ms", "is given together with iterations; expected one of them")
   elseif w.duration_ms == nil and w.iterations == nil then
-    out.iterations = out.vus -- Each user once.
+    out.iterations = out.vus -- Default: each user runs once.
   elseif out.iterations and out.iterations < out.vus then
     self:problem(at .. ".iterations", ("%d for %d vus; each user needs at least one"):format(out.iterations, out.vus))
   end
@@ -304,7 +304,7 @@ function Checker:workflow(name, w, shared_env)
   return out
 end
 
---- Every name in `after` exists, and no workflow waits for itself by any way around. Every round is printed once.
+--- Check that every name in `after` exists and that the graph has no cycle. Each cycle is reported once.
 function Checker:graph(workflows, names)
   for _, name in ipairs(names) do
     for _, other in ipairs(workflows[name].after) do
@@ -370,7 +370,7 @@ end
 ---@class JobCheckOptions
 ---@field name? string  the file's, put before each problem
 ---@field lines? table<string, integer>  where keys stand
----@field read? fun(path: string): string?, string?  gives a script; without it scripts must carry their bytes
+---@field read? fun(path: string): string?, string?  reads a script; without it, scripts must carry their bytes
 ---@field share? boolean  a dispatched share: `phase` and `stride` are known
 
 --- Check a job and give its canonical form: only known keys, defaults put in, scripts as bytes, `after` sorted.

@@ -21,10 +21,10 @@ client.__index = client
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 local CALL_MS = 5000
 local QUIET_MS = 2000 -- After so long without a push, ask for the watch again, wherever a leader answers.
-local WATCH_MS = 2500 -- How long an answer to that may take.
-local READY_MS = 10000 -- A gate that has just started hears of its datacenters in that time.
-local GONE_MS = 5000  -- No leader answered for so long: the follower hears of it.
--- When a follower gives up, after the job's own limit: while no leader answers; and while one does but the job does not end.
+local WATCH_MS = 2500 -- The timeout of that request.
+local READY_MS = 10000 -- A gate that has just started learns of its datacenters within this time.
+local GONE_MS = 5000  -- After so long without an answer from any leader, call the follower's `gone`.
+-- How long after the job's own limit a follower gives up: when no leader answers, and when one answers but the job has not ended.
 local GONE_SLACK_MS, OVERDUE_SLACK_MS = 15000, 120000
 
 local PUSHES = {
@@ -51,7 +51,7 @@ end
 
 -- Pushes ---------------------------------------------------------------------------------------------------------------
 
---- The follower's own function about its leader, when it gave one.
+--- Call the follower's `gone` or `back`, if it gave one.
 local function call_back(j, kind, address, ...)
   local fn = j.callbacks[kind]
   if not fn then return end
@@ -59,7 +59,7 @@ local function call_back(j, kind, address, ...)
   errors.call(kind == "gone" and "client.callback.gone" or "client.callback.back", ids, fn, address, ...)
 end
 
---- A leader was heard of this job: a push of it, or an answer.
+--- A leader of this job pushed or answered.
 local function answered(self, j)
   j.answered_ms = task.now_ms()
   if not j.gone then return end
@@ -67,7 +67,7 @@ local function answered(self, j)
   call_back(j, "back", self.addresses[self.at])
 end
 
---- Take an event into the job's state; false when it was seen before, or is nobody's.
+--- Apply an event to the job's state. False: a duplicate, or no one follows the job.
 local function take(self, kind, body)
   local j = self.jobs[body.job]
   if not j or body.seq <= j.seq then return false end
@@ -95,7 +95,7 @@ local function glimpse(bytes)
     math.type(map.seq) == "integer" and map.seq or "?"
 end
 
---- The one way of a push, whatever its kind. Returns the answer's bytes.
+--- Handle a push of any kind. Returns the answer's bytes.
 function client:push(name, push, bytes, peer)
   local body, err, code = messages.decode(name, bytes)
   if not body then
@@ -110,7 +110,7 @@ end
 
 local BY_KIND = { status = "job.status", stats = "job.stats", result = "job.result" }
 
---- Several events in one message, each handled as if it had come alone.
+--- Several events in one message; each is handled as if it had come alone.
 function client:push_all(bytes, peer)
   local body, err, code = messages.decode("job.push", bytes)
   if not body then
@@ -129,7 +129,7 @@ function client:push_all(bytes, peer)
   return answer
 end
 
---- One event: the state, and then the user's code. Returns the answer's bytes.
+--- Handle one event: first the state, then the user's code. Returns the answer's bytes.
 ---@param bytes integer  of the message that it came with
 function client:event(name, push, body, peer, bytes)
   if type(body.body) ~= "table" then
@@ -171,8 +171,8 @@ function client:call(name, body, timeout_ms)
   return nil, err, code
 end
 
---- Submit a job; tries again with the same key, which never makes two: while nobody answers for patience_ms, and while a leader
---- says that it is not ready for READY_MS at least.
+--- Submit a job. Retries use the same idempotency key, so they create one job. They go on for patience_ms while no leader answers,
+--- and for at least READY_MS while a leader answers that it is not ready.
 ---@param spec string   job.encode's bytes
 ---@param key string    the idempotency key
 ---@param patience_ms? number
@@ -185,7 +185,7 @@ function client:submit(spec, key, patience_ms)
     local reply, err, code = self:call("job.submit", { key = key, spec = spec })
     if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
     if not AGAIN[code] then return nil, err, code end
-    if code ~= "CIRCUIT" then first_err, first_code = err, code end -- A circuit that opened says less than what opened it.
+    if code ~= "CIRCUIT" then first_err, first_code = err, code end -- Prefer the error that opened the circuit to CIRCUIT itself.
     local patience = patience_ms or READY_MS
     if code == "NOT_READY" then patience = math.max(patience, READY_MS) end
     if task.now_ms() - began_ms >= patience then return nil, first_err or err, first_code or code end
@@ -208,7 +208,7 @@ local function unanswered(j, address, err, code)
   call_back(j, "gone", address, silent_ms, err, code)
 end
 
---- Why to stop following, if there is a reason: the caller's limit, or the job's own and a while.
+--- The reason to stop following, if there is one: the caller's limit, or the job's own limit plus slack.
 ---@return string? err, string? code
 local function given_up(j, limits)
   local ran_ms = task.now_ms() - j.began_ms
@@ -223,7 +223,7 @@ local function given_up(j, limits)
 end
 
 --- Ask a leader to push the events behind the last one. False: try again.
----@return string|false|nil address, string? err, string? code  nil: nobody knows the job
+---@return string|false|nil address, string? err, string? code  nil: no leader knows the job
 local function watch(self, id, j)
   local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, WATCH_MS)
   if reply then
@@ -237,9 +237,9 @@ local function watch(self, id, j)
 end
 
 --- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too; `gone(address, silent_ms, err,
---- code)` is called once when no leader has answered for 5 s, `back(address)` when one does again. Following is tried again until
---- then; it ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit when no leader answers, with
---- "OVERDUE" 120 s after it.
+--- code)` is called once when no leader has answered for 5 s, `back(address)` when one answers again. The client keeps retrying. It
+--- ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit if no leader answers, and with
+--- "OVERDUE" 120 s after the limit if one does.
 ---@param id string
 ---@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table), gone?: fun(address: string,
 ---  silent_ms: number, err: string, code: string), back?: fun(address: string) }
@@ -253,7 +253,7 @@ function client:follow(id, callbacks, limits)
   self.jobs[id] = j
   local watching -- The address of the leader that pushes to us.
   local free <close> = setmetatable({}, { __close = function ()
-    if self.jobs[id] ~= j then return end -- Somebody here follows it anew.
+    if self.jobs[id] ~= j then return end -- Another call here follows the job now.
     self.jobs[id] = nil
     if watching and not j.done:state() then unwatch(self, id, watching) end
   end })

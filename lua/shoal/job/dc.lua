@@ -1,4 +1,4 @@
---- dc: datacenters as a gate sees them, by what their managers register. A first, plain form of the federated monitor.
+--- dc: a gate's view of the datacenters, built from their managers' registrations. A simple form of the federated monitor.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
@@ -38,8 +38,8 @@ end
 
 local REACHABLE = { up = true, half_open = true, closed = true }
 
---- Register with every gate each heartbeat: one loop a gate, so that a silent gate delays no other. A gate that does not
---- answer is asked less often, and at once when its connection comes up or its circuit lets a call through.
+--- Register with every gate at each heartbeat, in one loop a gate, so that a silent gate delays no other. A gate that does not
+--- answer gets fewer heartbeats, and one at once when its connection comes up or its circuit becomes half-open.
 ---@param node table
 ---@param lead table
 function dc.heart(node, lead)
@@ -49,7 +49,7 @@ function dc.heart(node, lead)
     local gate = {
       address = address, seq = 0, wake = task.channel(1),
       wait = backoff.new(node.world, { base_ms = 2 * interval_ms, cap_ms = 3 * interval_ms }),
-      pause_ms = nil, -- While the gate does not answer: drawn, so that managers do not come back in step.
+      pause_ms = nil, -- Backoff while the gate does not answer, with jitter so that managers do not return in step.
     }
     self.gates[address] = gate
     self.scope:loop("manager.heart", { gate = address, dc = node.dc }, {
@@ -90,7 +90,7 @@ registry.__index = registry
 
 local PAST_MAX = 8 -- Earlier lives of a manager, whose heartbeats may still be under way.
 
---- `policy.admits(dc, manager)` says whether a datacenter that is not known yet may come in; without it each may.
+--- `policy.admits(dc, manager)` decides whether an unknown datacenter may register; without it, every one may.
 ---@param node table
 ---@param lead table
 ---@param policy table
@@ -105,11 +105,11 @@ function dc.registry(node, lead, policy)
   return self
 end
 
---- For how long a manager has not been heard, without the time in which this gate could not hear.
+--- How long a manager has been silent, not counting time in which this gate itself was stalled.
 function registry:silent_ms(m) return self.silence:since(m.heard_ms, task.now_ms()) end
 
---- Give up the managers that have been silent for dc_silent_ms; forget those silent for dc_forget_ms. A look that comes late
---- gives up none: heartbeats that were sent meanwhile wait in our sockets, which are read after the timers.
+--- Declare managers gone after dc_silent_ms of silence, and forget them after dc_forget_ms. A look that runs late declares none
+--- gone: the heartbeats sent meanwhile wait in our sockets, which are read after the timers.
 function registry:look()
   local config = self.node.config
   if self.silence:look(task.now_ms()) then log.warning("gate.late", { what = "looking for silent datacenters" }) end
@@ -125,7 +125,7 @@ function registry:look()
   end
 end
 
---- Forget a manager, and its datacenter with the last manager there.
+--- Forget a manager, and its datacenter if it was the last manager there.
 function registry:forget(m, why)
   local d = self.dcs[m.dc]
   self.managers[m.name] = nil
@@ -166,7 +166,7 @@ local function admission(admitted, why)
   return false, "neither true nor false, with a reason: " .. tostring(admitted)
 end
 
---- A manager's heartbeat. Ages are this gate's own: the manager's clock is never compared.
+--- Take a manager's heartbeat. Its age is measured by this gate's clock; the manager's clock is never compared.
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
   local m = self.managers[body.node]
@@ -185,14 +185,14 @@ function registry:register(body)
   self.managers[m.name] = m
   local d = self.dcs[m.dc] or { gone = true, members = {} }
   self.dcs[m.dc] = d
-  if d.gone or d.leader == m.name then -- A datacenter has one leader at a time, as long as the one we know speaks.
+  if d.gone or d.leader == m.name then -- A datacenter has one leader at a time: another manager replaces it only once it is gone.
     d.leader, d.gone, d.members = m.name, false, body.members
     self.lead:hear(m.dc, m.address, body.cores, m.generation)
   end
   return { gate = self.node.name, fence = self.lead.fence }
 end
 
---- Managers and workers the gate knows of, as rows for `shoal members`. Of workers it knows what their leader last said.
+--- The managers and workers that the gate knows, as rows for `shoal members`. Workers are as in their manager's last heartbeat.
 function registry:members()
   local out = {}
   for name, m in sorted(self.managers) do

@@ -1,7 +1,7 @@
---- driver: what is volatile of one run, and the task that moves it on. Woken by facts, it looks at the ledger, does what is due, and
---- waits. It holds the run's key, never the ledger's tables.
+--- driver: the volatile state of one run, and the task that advances it. Facts wake the task; it reads the ledger, does the work that
+--- is due, and waits. It holds the run's key, never the ledger's tables.
 ---
---- A finish always ends: a driver that failed FAILURES_MAX times in a row ends its run as failed, with what can be told.
+--- A finish always ends: a driver that failed FAILURES_MAX times in a row ends its run as failed, with the numbers it can give.
 local errors = require "shoal.base.errors"
 local feed = require "shoal.job.feed"
 local job = require "shoal.job.spec"
@@ -16,12 +16,12 @@ local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
 local BACKOFF_MS = { 100, 5000 }
 local FAILURES_MAX = 8
 local SMALL_PARTS = 8
-local GOING_ON = { NOT_LEADER = true, UNKNOWN = true, FULL = true, CLOSED = true } -- Of the tier: the driver's turn comes again.
+local GOING_ON = { NOT_LEADER = true, UNKNOWN = true, FULL = true, CLOSED = true } -- Codes of the tier after which the driver runs again.
 
 ---@param lead table
 ---@param entry table  the ledger's
----@param again boolean  it was begun under an earlier leadership
----@param spec? table  of the entry, when somebody has read it already
+---@param again boolean  the run began under an earlier leadership
+---@param spec? table  the entry's spec, if it is decoded already
 function driver.start(lead, entry, again, spec)
   local err
   if not spec then spec, err = job.decode(entry.spec) end
@@ -42,19 +42,19 @@ function driver:entry()
   return entry and entry.index == self.index and entry or nil
 end
 
---- Since the run was created, by the tier's clock: a new leader goes on where the one before was.
+--- Time since the run was created, by the tier's clock, so that it continues under a new leader.
 function driver:elapsed_ms()
   local entry = self:entry()
   return entry and math.max(0, self.lead:clock_ms() - entry.started_ms) or 0
 end
 
---- What is left of the run's time; nil without a limit.
+--- Time left until the run's limit; nil without a limit.
 function driver:left_ms()
   local entry = self:entry()
   return entry and entry.limit_ms and entry.limit_ms - self:elapsed_ms() or nil
 end
 
---- A workflow of the job as policies see it: they can read it, and not change it.
+--- A workflow of the job, as a copy for policies, so that they cannot change ours.
 function driver:view(workflow)
   local view = self.views[workflow]
   if not view then
@@ -64,7 +64,7 @@ function driver:view(workflow)
   return view
 end
 
---- The bytes that each attempt of this workflow gets.
+--- The payload bytes, the same for each attempt of this workflow.
 function driver:payload(workflow)
   local bytes = self.payloads[workflow]
   if not bytes then
@@ -74,13 +74,13 @@ function driver:payload(workflow)
   return bytes
 end
 
---- Look at once: a state may have changed.
+--- Make the driver look now: a state may have changed.
 function driver:wake()
   self.due = true
   self.wake_up:push(true) -- dropped: full means awake
 end
 
---- A part's numbers changed: told when the time has come.
+--- A part's numbers changed: push them at the next interval.
 function driver:stats_changed(part)
   self.changed[part] = true
   if not self.has_changed then
@@ -104,7 +104,7 @@ function driver:work()
     failures = ok and 0 or failures + 1
     if failures >= FAILURES_MAX then return self.lead:give_up(self.key, incident.message) end
     if not ok then
-      self.due = true -- What failed is tried again, until it is given up.
+      self.due = true -- Try the failed step again, up to FAILURES_MAX times.
       task.sleep(math.min(BACKOFF_MS[2], BACKOFF_MS[1] * 2 ^ (failures - 1)))
     elseif not self.over then
       local _, err, code = self.wake_up:pop(self:wait_ms())
@@ -113,7 +113,7 @@ function driver:work()
   end
 end
 
---- Do all that is due for this run now.
+--- Do everything that is due for this run now.
 function driver:advance()
   local entry, now = self:entry(), task.now_ms()
   if not entry then
@@ -132,7 +132,7 @@ function driver:advance()
   if self.has_changed and now - self.stats_ms >= self.lead.node.config.push_ms then self:tell_stats(entry) end
 end
 
---- Name the state of each workflow, and have cut what can be. True when none is open.
+--- Compute each workflow's state, and ask placing to split those that are ready. True when none is open.
 function driver:look(entry)
   local states, open = {}, false
   for _, name in ipairs(self.order) do
@@ -152,13 +152,13 @@ function driver:look(entry)
   return not open
 end
 
---- Nobody can run this workflow now: say so, once.
+--- No executor can run this workflow now: push "queued", once.
 function driver:queued(name)
   local entry = self:entry()
   if entry and self.told[name] ~= "queued" then self:tell_workflow(entry, name, "queued") end
 end
 
--- What clients hear ----------------------------------------------------------------------------------------------------
+-- Events to clients ----------------------------------------------------------------------------------------------------
 
 function driver:tell_workflow(entry, name, state)
   if self.told[name] == state then return end
@@ -189,8 +189,8 @@ end
 
 -- The end --------------------------------------------------------------------------------------------------------------
 
---- The answer that goes with the command by which the last part of a small run ends: it saves that run a sync. Nil where it is not so
---- simple; then the driver finishes.
+--- The result of a small run, to travel in the command that ends its last part; this saves a separate finish and its sync. Nil when the
+--- run needs more than that: then the driver finishes it.
 ---@param command table  "ended"
 ---@return table? finish
 function driver:finish_with(entry, command)
@@ -210,7 +210,7 @@ function driver:finish_with(entry, command)
   return { state = state, reason = reason, result = bytes, workflows = 1 }
 end
 
---- Compute the answer, make it durable, and propose the end. What becomes of it, the fact tells (lead:close_run).
+--- Compute the result, make it durable, and propose the finish. The fact run_finished then leads to lead:close_run.
 function driver:finish(entry)
   if self.has_changed then self:tell_stats(entry) end
   local lead = self.lead
@@ -220,7 +220,7 @@ function driver:finish(entry)
     dc = lead.node.dc, elapsed_ms = self:elapsed_ms(), live = lead.attempts:of_run(self.key), pause = #self.order > 1 and task.yield or nil,
   }
   local kept, err, code = lead.results:keep(entry, bytes)
-  if not kept then -- A full disk, say: the end must not wait for room. What fits the log is told.
+  if not kept then -- The disk may be full: the end must not wait for space, so store a short result in the log.
     errors.report("lead.results", { path = lead.results.directory }, err, code)
     kept = { result = outcome.small(entry, state, reason, lead.node.name, self:elapsed_ms(), "its result could not be stored: " .. err) }
   end
@@ -229,7 +229,7 @@ function driver:finish(entry)
     kind = "finish", run = self.key, state = state, reason = reason, result = kept.result, file = kept.file,
   }
   if facts then
-    if facts.stale then self.due = true end -- A part was opened again, or the run has ended: the next look tells.
+    if facts.stale then self.due = true end -- A part was reopened, or the run has ended: look again.
     return
   end
   if kept.file then lead.results:remove(kept.file.name) end

@@ -1,10 +1,10 @@
---- ending: a run has its final state: clients get it, or the higher tier does; then it is kept for its time, and forgotten.
+--- ending: after a run's final state. Clients or the higher tier get the result; it is kept for the retention time, then forgotten.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
 local outcome = require "shoal.job.outcome"
 local task = require "shoal.base.task"
 
-local FORGET_MS = 200           -- Runs that a higher tier has taken are forgotten together.
+local FORGET_MS = 200           -- Runs whose results a higher tier accepted within this time are forgotten in one command.
 local FORGET_MOST = 500
 local EXPIRE_MOST = 500         -- Runs that one command forgets.
 local MOVE_MOST = 2000          -- Results that one command moves to a file.
@@ -14,7 +14,7 @@ local FEED_BYTES_MAX = 4 << 20  -- ... and the bytes of their results.
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
-  --- The run has its final state: tell it, as it was stored, and let go of what was volatile.
+  --- The run has its final state: push the stored result, and drop the volatile state.
   function lead:close_run(entry)
     local run = self.runs[entry.run]
     self.placing:forget(entry.run)
@@ -32,7 +32,7 @@ return function (lead)
     if entry.upstream then self:hand_over(entry) end
   end
 
-  --- The answer as people get it; also where it cannot be read any more.
+  --- The result as people get it; a short one if the stored one cannot be read.
   function lead:answer_of(entry)
     local bytes, err = self.results:read(entry)
     local result
@@ -42,7 +42,7 @@ return function (lead)
 
   function lead:tell_end(run, entry)
     local at_ms, answer = math.max(0, entry.ended_ms - entry.started_ms), self:answer_of(entry)
-    for _, w in ipairs(answer.workflows or {}) do -- Where the run ended with its last part, nothing has told this yet.
+    for _, w in ipairs(answer.workflows or {}) do -- Push final workflow states that the end overtook.
       if run.told[w.workflow] ~= w.state then
         local state = entry.state == "timed_out" and "cancelling" or "running"
         run.feed:push("status", { state = state, workflow = w.workflow, workflow_state = w.state, at_ms = at_ms })
@@ -66,7 +66,7 @@ return function (lead)
     end
   end
 
-  --- Clients that were slow ask again, and get the answer from what is stored.
+  --- Drop a feed. Clients that have not read it all ask again, and get the stored result.
   function lead:drop_feed(key)
     for i, run in ipairs(self.old_feeds) do
       if run.key == key then
@@ -77,7 +77,7 @@ return function (lead)
     end
   end
 
-  --- The higher tier gets the result until it has accepted it; then nothing of the run is kept here.
+  --- Send the result to the higher tier until it accepts it; then forget the run.
   function lead:hand_over(entry)
     local up, index = entry.upstream, entry.index
     local bytes, err = self.results:read(entry)
@@ -92,8 +92,8 @@ return function (lead)
     }, function () self:forget(entry.run, index) end)
   end
 
-  --- The same part's next attempt may be here already, so the run is named by its index too. Nobody waits for it, so it goes with others
-  --- soon: a sync for each would cost more than the run did.
+  --- Forget a run. The same part's next attempt may already be here, so the run is named by its index too. Nothing waits for this, so
+  --- runs are forgotten in batches: a sync for each would cost more than the run did.
   function lead:forget(key, index)
     if not self.term or self.fence == 0 then return end
     local list = self.forgetting
@@ -108,7 +108,7 @@ return function (lead)
         if facts then
           self.forgetting = table.move(self.forgetting, #runs + 1, #self.forgetting, 1, {})
         elseif code == "NOT_LEADER" then
-          return -- The next leader hands it over again.
+          return -- The next leader sends it again.
         else
           errors.report("lead.forget", { job = runs[1].run }, err, code)
           task.sleep(wait:next())
@@ -142,11 +142,11 @@ return function (lead)
     if not moved then errors.report("lead.results", { path = self.results.directory }, err, code) end
   end
 
-  --- Let go of what was kept for long enough, and of results for which there is no room.
+  --- Forget runs past their retention, and remove results beyond retention_bytes.
   function lead:keep_house()
     local clock_ms = self:clock_ms()
     local oldest, run
-    for _, key in ipairs(self.ledger.ended) do -- The first that does not wait for a higher tier.
+    for _, key in ipairs(self.ledger.ended) do -- The oldest run that does not wait for a higher tier.
       oldest = key
       if not self.ledger.handing[key] then break end
     end

@@ -1,8 +1,8 @@
---- executors: who can run parts for a leader, as far as it knows. For a manager they are workers, for a gate datacenters.
+--- executors: the nodes that can run parts for a leader: workers for a manager, datacenters for a gate.
 ---
 ---   known --- lead answered ---> up --- death, silence ---> down --- heard again ---> known
 ---
---- How many cores are taken is not counted here: the ledger knows which attempts an executor has.
+--- Used cores are not counted here: the ledger derives them from the attempts of each executor.
 local machine = require "shoal.base.machine"
 local sorted = require "shoal.base.sorted"
 
@@ -11,12 +11,12 @@ executors.__index = executors
 
 ---@class Executor
 ---@field name string      the worker's or the datacenter's name
----@field address string   where its messages go
+---@field address string   its messages go there
 ---@field state "known"|"up"|"down"
 ---@field cores integer    offered
----@field epoch integer    grows with each return, move and new life, so that an answer of an earlier one does not count
----@field generation? integer  of its life
----@field why? string      it is down
+---@field epoch integer    grows at each return, move and new generation, so that an answer from before it does not count
+---@field generation? integer  of its process
+---@field why? string      the reason that it is down
 
 local STATES = machine.define {
   name = "executor", first = "known", moves = { known = { "up", "down" }, up = { "known", "down" }, down = { "known" } },
@@ -30,8 +30,8 @@ local function move(e, to)
   if e.state ~= to then assert(STATES:move(e, to, e.name)) end
 end
 
---- Heard of: a member joined, a heartbeat came. Returns the executor and whether it has to be asked (again).
----@param generation integer  of its life; another one is another life, whose answers alone count
+--- A member joined or a heartbeat came. Returns the executor, and whether `lead` must be sent to it (again).
+---@param generation integer  of its process; after a change, only answers of the new generation count
 ---@return Executor, boolean
 function executors:hear(name, address, cores, generation)
   local e = self.byname[name]
@@ -50,12 +50,12 @@ function executors:hear(name, address, cores, generation)
   return e, e.state == "known"
 end
 
---- It answered who leads.
+--- It answered `lead`.
 function executors:up(e)
   if self.byname[e.name] == e and e.state == "known" then move(e, "up") end
 end
 
---- Gone. It stays until the leader has settled each of its parts; `remove` follows then.
+--- Mark it down. The entry stays until the leader has settled each of its parts; then `remove` follows.
 ---@return Executor?
 function executors:down(name, why)
   local e = self.byname[name]
@@ -65,7 +65,7 @@ function executors:down(name, why)
   return e
 end
 
---- A new leadership asks everybody anew.
+--- A new leadership sends `lead` to every executor again.
 function executors:ask_again()
   for _, e in sorted(self.byname) do
     if e.state == "up" then
@@ -78,13 +78,13 @@ end
 ---@return Executor?
 function executors:get(name) return self.byname[name] end
 
---- Nothing of an executor that is down is kept once no part of ours is there.
+--- Remove an executor that is down and has no part of ours.
 function executors:remove(name)
   local e = self.byname[name]
   if e and e.state == "down" then self.byname[name] = nil end
 end
 
---- Those up, by name: plain copies for a placement policy.
+--- The executors that are up, sorted by name: plain copies for a placement policy.
 ---@param load fun(name: string): integer  cores taken
 function executors:list(load)
   local out = {}
@@ -96,7 +96,7 @@ function executors:list(load)
   return out
 end
 
---- All, for people.
+--- All executors, for display.
 function executors:all(load)
   local out = {}
   for _, e in sorted(self.byname) do

@@ -1,10 +1,9 @@
---- feed: everything a client sees of one job, as one sequence of events: pushed, polled, or replayed from a number.
+--- feed: all events of one job in one sequence. A client gets them by push, by poll, or replayed from a number.
 ---
---- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so that a client that comes back after the leader was
---- restarted asks from a number below all the new ones, and gets what it has not seen. The feed keeps its last KEPT_MAX
---- events; who asks for older ones is told from where it
---- can have them ("truncated from n"), never given a gap in silence. A watcher is pushed one message at a time, the next
---- when it has answered, so a slow one waits for itself only; small events that wait for it travel together.
+--- Numbers rise by one. Those of a leadership begin at its fence * 2^20, so a client that reconnects after a restart of the leader
+--- asks from a number below all the new ones, and gets every event it has not seen. The feed keeps its last KEPT_MAX events. A
+--- client that asks for older ones gets "truncated from n", with the first number that is kept; a gap is never silent. Each
+--- watcher has at most one message in flight, so a slow watcher delays only itself; small events that wait are sent together.
 local errors = require "shoal.base.errors"
 local task = require "shoal.base.task"
 
@@ -12,16 +11,16 @@ local feed = {}
 feed.__index = feed
 
 local KEPT_MAX = 512
-local STATS_KEPT = 4 -- Events with numbers that are kept whole: newer ones say all that older ones said.
+local STATS_KEPT = 4 -- Stats events that keep their body: a newer one contains all that an older one did.
 local PUSH_TIMEOUT_MS = 5000
 local TOGETHER_MAX = 16 -- Events in one message.
-local TRIES_MAX = 5 -- Then the watcher is let go, aloud; it asks again when it is back.
+local TRIES_MAX = 5 -- Then the watch ends with an incident; the client asks again when it is back.
 local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.result" }
 
 ---@param job string
 ---@param scope table    the job's; watchers end with it
 ---@param fence integer  of the leadership that gives the numbers
----@param again boolean? the job began under an earlier leadership: its first events are gone
+---@param again boolean? the job began under an earlier leadership, so its first events are gone
 ---@param watching? { count: integer }  counts the watchers of all feeds of a leader
 function feed.new(job, scope, fence, again, watching)
   local base = fence << 20
@@ -31,12 +30,12 @@ function feed.new(job, scope, fence, again, watching)
   }, feed)
 end
 
---- Events of a job whose feed was let go continue behind this number.
+--- Continue the numbering of a feed that was dropped, after this number.
 function feed:go_on(last)
   self.first, self.last = last + 1, last
 end
 
---- Numbers travel often: all but the newest few events of them are emptied, and keep their place in the sequence.
+--- Stats events are frequent: empty all but the newest STATS_KEPT of them, which keep their numbers in the sequence.
 local function thin(self, event)
   local whole = self.whole
   whole[#whole + 1] = event
@@ -45,7 +44,7 @@ local function thin(self, event)
   old.body = { at_ms = old.body.at_ms, parts = {}, thinned = true }
 end
 
---- Where the events that are kept begin, when that is not where `from` is and something between is gone.
+--- The first number that is kept, if events between `from` and it are gone; else nil.
 local function truncated(self, from)
   if from >= self.first or self.first == self.origin then return nil end
   return self.first
@@ -53,7 +52,7 @@ end
 
 ---@param kind "status"|"stats"|"result"
 ---@param body table
----@param small? boolean  a result that is known to be small: it may travel with others
+---@param small? boolean  a result that is known to be small, so it may be sent together with others
 function feed:push(kind, body, small)
   self.last = self.last + 1
   local event = { seq = self.last, kind = kind, body = body, alone = kind ~= "status" and not small }
@@ -63,10 +62,10 @@ function feed:push(kind, body, small)
     self.events[self.first] = nil
     self.first = self.first + 1
   end
-  for _, w in ipairs(self.watchers) do w.wake:push(true) end -- A full channel is awake already.
+  for _, w in ipairs(self.watchers) do w.wake:push(true) end -- dropped: full means awake
 end
 
---- Events from `from`, at most `max`; and the first that is still kept when `from` is older.
+--- Events from `from` on, at most `max`; and the first number that is kept, if `from` is older.
 ---@return table[] events, integer? truncated_from
 function feed:since(from, max)
   local start, out = math.max(from, self.first), {}
@@ -87,7 +86,7 @@ local function forget(self, watcher)
   end
 end
 
---- What goes to a watcher next: one event, or several small ones that wait. Returns the message, its body, and the last number in it.
+--- The next message to a watcher: one event, or several small ones. Returns its name, its body, and the last number in it.
 local function next_message(self, watcher)
   local event = self.events[watcher.next]
   local last = event.seq
@@ -103,7 +102,7 @@ local function next_message(self, watcher)
   return "job.push", { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, events = events }, last
 end
 
---- Push what is next. Returns the last number that was taken, or nil: the watcher does not answer.
+--- Push the next message. Returns the last number that the watcher took, or nil if it does not answer.
 local function send(self, watcher)
   local name, body, last = next_message(self, watcher)
   local event = { seq = body.seq }
@@ -115,7 +114,7 @@ local function send(self, watcher)
     end
     errors.report("lead.push", { job = self.job, sequence = event.seq, watcher = watcher.name, attempt = try },
       err or ("the client answered " .. tostring(reply)), code or "REFUSED")
-    if reply == "error" then return last end -- It was read and refused; again would be refused again.
+    if reply == "error" then return last end -- The client read it and refused it, and would refuse it again.
     task.sleep(math.min(250 * 2 ^ (try - 1), 2000))
   end
   return nil
@@ -136,7 +135,7 @@ local function run(self, watcher)
   end
 end
 
---- Push all events from `from` on to this peer. A second watch of one peer replaces the first.
+--- Push all events from `from` on to this peer. A second watch by the same peer replaces the first.
 function feed:watch(peer, from)
   local name = peer:name()
   self:leave(peer)
@@ -149,7 +148,7 @@ function feed:watch(peer, from)
   end)
 end
 
---- This peer's connection has ended: nobody is there to push to. It asks again when it is back.
+--- This peer's connection has ended: stop its watch. It asks again when it is back.
 ---@return boolean found
 function feed:leave(peer)
   for _, w in ipairs(self.watchers) do
@@ -162,14 +161,14 @@ function feed:leave(peer)
   return false
 end
 
---- Nothing of it is kept: its scope ends.
+--- Drop the feed: end its scope.
 function feed:drop()
   self.watching.count = self.watching.count - #self.watchers
   self.watchers = {}
   self.scope:close()
 end
 
---- No event will follow; watchers end when they have had the last.
+--- No more events follow; each watcher ends after the last one.
 function feed:close()
   self.closed = true
   for _, w in ipairs(self.watchers) do w.wake:push(true) end

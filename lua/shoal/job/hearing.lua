@@ -1,4 +1,4 @@
---- hearing: what executors say to a leader: progress, results, that they are there; and that they are gone.
+--- hearing: a leader's handlers for its executors: progress, results, their arrival, and their loss.
 local attempts = require "shoal.job.attempts"
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
@@ -21,8 +21,8 @@ return function (lead)
     end
   end
 
-  --- Progress of attempts: newest per attempt wins. Answers the ack, which names those that this node does not know, and those
-  --- that count no more.
+  --- Progress of attempts; the newest of each wins. Returns the ack, which lists the attempts that this node does not know and those
+  --- that no longer count.
   function lead:progress(body)
     if self.fence == 0 then return self:not_leading() end
     local unknown, stop, now = {}, {}, task.now_ms()
@@ -42,7 +42,8 @@ return function (lead)
     return attempts.ack(self, self.progress_level, unknown, stop)
   end
 
-  --- A part's result. Answered only when it is durable; one that no longer counts is answered too, so that it is dropped there.
+  --- A part's result. The answer is sent only once the result is durable. A result that no longer counts is answered too, so that the
+  --- executor drops it.
   function lead:result(body)
     if self.fence == 0 then return self:not_leading() end
     local key, entry = self:find_run(body)
@@ -59,7 +60,7 @@ return function (lead)
     local free <close> = setmetatable({}, { __close = function () tally.judged(body.result, nil) end })
     tally.judged(body.result, readable)
     if body.state == "lost" or body.state == "cancelled" and entry.state == "running" then
-      -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed by its own word.
+      -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed.
       command = { kind = "lost", parts = { {
         run = key, part = body.part, fence = body.fence, state = "lost", reason = body.reason or "", progress = body.stats,
         retry = self:again(run, part, "lost"),
@@ -69,7 +70,7 @@ return function (lead)
         kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
         progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed"),
       }
-      if run then -- Where no answer can be made of it now, the driver has its own tries.
+      if run then -- If no result can be computed here, the driver retries.
         local ok, finish = errors.call("lead.run", { job = run.job }, run.finish_with, run, entry, command)
         command.finish = ok and finish or nil
       end
@@ -79,15 +80,14 @@ return function (lead)
     return { accepted = true, stale = facts.stale or false }
   end
 
-  --- Heard of an executor: ask it what it runs, adopt what counts, end what does not; then it is up.
+  --- An executor appeared: send it `lead`, adopt the attempts that count, cancel those that do not; then it is up.
   function lead:hear(name, address, cores, generation)
     local e, ask = self.executors:hear(name, address, cores, generation)
     if ask then self:ask(e) end
     return e
   end
 
-  --- Tell an executor who leads, and hear what it runs; up when it answered. As long as it is not down somebody hears it, so it is
-  --- asked for as long.
+  --- Send `lead` to an executor; its answer lists the parts that it runs, and makes it up. Retry until it answers or is down.
   local function ask(self, e)
     local wait = backoff.new(self.node.world, { base_ms = 100, cap_ms = 5000 })
     while self.fence > 0 and e.state == "known" do
@@ -104,7 +104,7 @@ return function (lead)
         return
       end
       if not reply then errors.report("lead.ask", { executor = e.name, address = e.address }, err, code) end
-      if e.epoch == epoch then task.sleep(wait:next()) end -- An answer of an earlier life: ask the new one now.
+      if e.epoch == epoch then task.sleep(wait:next()) end -- The answer came from a past epoch: ask the new one now.
     end
   end
 
@@ -117,13 +117,13 @@ return function (lead)
     end)
   end
 
-  --- An executor is dead, left or silent: the reconcile step loses each of its attempts, for as long as that takes.
+  --- An executor is dead, left or silent: the reconcile step proposes the loss of its attempts until each loss is applied.
   function lead:gone(name, reason)
     if not self.executors:down(name, reason) then return end
     if self.attempts then self.attempts:gone() else self.executors:remove(name) end
   end
 
-  --- The level that acks carry: how full this second was of progress, against what a leader takes. It falls by itself.
+  --- The backpressure level of acks: this second's progress against the leader's limit. It falls when the progress does.
   function lead:measure()
     local fill = self.progress_seen / self.node.config.progress_per_s
     self.progress_seen = 0

@@ -1,4 +1,4 @@
---- intake: what a leader answers to clients, the same on a gate and on a manager.
+--- intake: a leader's answers to clients, the same on a gate and on a manager.
 local sorted = require "shoal.base.sorted"
 
 local intake = {}

@@ -1,17 +1,16 @@
 --- lead: one leader of jobs, for a gate and a manager alike.
 ---
---- A gate is a leader whose executors are datacenters, a manager one whose executors are workers; the messages are the same on
---- both hops. What must not be lost stands in the ledger (ledger.lua), fed by the tier. What may be lost stands in objects that a
---- leadership makes and its end takes down: drivers of runs (driver.lua), placing (placing.lua), attempts (attempts.lua). The leader's
---- other methods stand by subject: taking.lua (jobs come in, are cancelled), hearing.lua (what executors say), ending.lua (results),
---- asking.lua (what people ask).
+--- A gate's executors are datacenters, a manager's are workers; the messages are the same on both hops. Durable state is in the
+--- ledger (ledger.lua), fed by the tier. Volatile state is in objects that each leadership creates and its end destroys: drivers of
+--- runs (driver.lua), placing (placing.lua), attempts (attempts.lua). The leader's other methods are grouped by subject: taking.lua
+--- (submit, cancel), hearing.lua (reports of executors), ending.lua (results), asking.lua (queries).
 ---
---- Effects follow apply: whatever a command brings about happens because it was applied (`effects` below), whoever proposed it and
---- whatever became of that call. A proposer learns the facts of its own command, or why it was refused; UNKNOWN means that it may
---- yet apply, and then the facts come all the same.
+--- Effects follow apply: the effects of a command (`effects` below) run when it is applied, whichever call proposed it and however
+--- that call returned. A proposer gets the facts of its own command, or the reason for a refusal. UNKNOWN means that the command may
+--- still apply; if it does, its effects run all the same.
 ---
---- The tier's clock: milliseconds that never go back over leaderships. A leadership reads the wall clock once and counts on with
---- its monotonic one; commands carry it, so that time limits and retention go on under a new leader.
+--- The tier's clock counts milliseconds and never goes back, not even over leaderships. A leadership reads the wall clock once and
+--- then adds monotonic time. Commands carry this clock, so that time limits and retention continue under a new leader.
 local attempts = require "shoal.job.attempts"
 local errors = require "shoal.base.errors"
 local executors = require "shoal.job.executors"
@@ -47,13 +46,13 @@ lead.limits = {
 ---@field keys fun(body: table): string[]  the keys of runs that a message may be about
 ---@field placement table  scripts/policies/placement.lua's half for this role: `accepts`, `split` and `choose`
 ---@field retry table      scripts/policies/retry.lua
----@field claims boolean whether parts take cores of an executor (a datacenter queues by itself)
+---@field claims boolean whether parts hold cores of an executor (false: a datacenter queues by itself)
 ---@field reports? table   shoal.reports: where progress and results of dispatched runs go
----@field silent_ms integer  a part without a word for this long is lost
----@field retention_ms integer  how long a finished job can be asked for
+---@field silent_ms integer  a part without progress for this long is lost
+---@field retention_ms integer  how long a finished job is kept
 ---@field retention_bytes? integer  how many bytes of results are kept
 
---- Open the leader: replay the tier's log, and take up what was under way. Waits; call it in a task.
+--- Open the leader: replay the tier's log, and resume the runs in it. Waits; call it in a task.
 ---@param node table
 ---@param options LeadOptions
 ---@return table? lead, string? err, string? code
@@ -96,14 +95,14 @@ end
 ---@return integer
 function lead:clock_ms() return self.base_ms + math.floor(task.now_ms() - self.led_ms) end
 
---- This node leads, under a fence above that of every leadership before: take up what was under way.
+--- This node leads now, with a fence above that of every earlier leadership: resume the live runs.
 function lead:on_lead(index)
   self.fence, self.led_ms = index, task.now_ms()
   self.base_ms = math.max(self.ledger.clock_ms, self.node.world:wall_ns() // 1000000)
   self.term = task.scope("term", self.scope)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
   self.executors:ask_again()
-  for _, entry in ipairs(self.ledger:list()) do -- Each by itself: one that cannot be taken up again must not keep the others.
+  for _, entry in ipairs(self.ledger:list()) do -- Each by itself: a run that cannot be resumed must not block the others.
     local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
     if not ok then self:give_up(entry.run, "it could not be taken up again: " .. incident.message) end
   end
@@ -118,7 +117,7 @@ function lead:on_lead(index)
   for _, e in sorted(self.executors.byname) do self:ask(e) end
 end
 
---- Another leads now, or nobody: all that is volatile goes. The ledger stays; executors work on for the next leader.
+--- This node no longer leads: destroy the volatile state. The ledger stays; executors keep working for the next leader.
 function lead:on_lose()
   self.fence = 0
   self.term:close()
@@ -128,9 +127,9 @@ end
 
 --- Put a command through the tier.
 ---@param command table
----@return table? facts  what it brought about (`stale`: nothing; `answer`: for its proposer)
+---@return table? facts  the facts of applying it (`stale`: it changed nothing; `answer`: for its proposer)
 ---@return string? err
----@return string? code  "UNKNOWN": it may yet apply
+---@return string? code  "UNKNOWN": it may still apply
 function lead:propose(command)
   if self.fence == 0 then return self:not_leading() end
   command.at_ms = self:clock_ms()
@@ -144,18 +143,18 @@ function lead:not_leading()
   return nil, ("%s does not lead %s%s"):format(self.node.name, self.options.tier, why and ": " .. why or " (yet)"), "NOT_LEADER"
 end
 
---- Has it only just begun to lead? Then executors that are missing may not have had the time to say that they are there.
+--- Whether this leadership has just begun, so that executors may not have had time to register.
 function lead:young()
   return task.now_ms() - self.led_ms < YOUNG_HEARTBEATS * self.node.config.heartbeat_ms
 end
 
---- How long an executor that has parts may stay unheard of after a leadership began: it is judged as any silent one, and before
---- that it may wait for its next try to connect.
+--- How long after the start of a leadership an executor with parts may stay silent: the usual silence limit, plus the time until its
+--- next try to connect.
 function lead:grace_ms() return REDIAL_MS + self.node.config.dc_silent_ms + 2 * self.node.config.heartbeat_ms end
 
 local function is_boolean(answer) return type(answer) == "boolean", ("a %s; expected true or false"):format(type(answer)) end
 
---- May this attempt be made again, says the policy? The ledger has its own limit.
+--- Ask the retry policy whether this part may run again. The ledger has its own limit.
 ---@param how "lost"|"failed"|"refused"
 ---@return boolean
 function lead:again(run, part, how)
@@ -167,7 +166,7 @@ function lead:again(run, part, how)
   }, run:view(part.workflow), how, self.options.tier)
 end
 
--- Effects of what was applied ------------------------------------------------------------------------------------------
+-- Effects of applied commands ------------------------------------------------------------------------------------------
 
 local effects = {}
 
@@ -198,12 +197,12 @@ function effects.part_unplaced(self, fact)
   if self.runs[fact.run] and part and part.state == "pending" then self.placing:again(fact.run, part) end
 end
 
---- An attempt is over: its cores are free, its part ready again, or its workflow a step nearer to its end.
+--- An attempt is over: its cores are free, and its part is ready again or ended.
 local function attempt_over(self, fact)
   local run, entry = self.runs[fact.run], self.ledger.runs[fact.run]
   self.attempts:over(fact.run, fact.part, fact.fence)
   self.placing:wake()
-  if not run or not entry then return end -- Ended with this very command.
+  if not run or not entry then return end -- This command ended the run too.
   run:stats_changed(fact.part)
   local part = entry.parts[fact.part]
   if fact.again then
@@ -261,12 +260,12 @@ function lead:act(facts)
   end
 end
 
---- Those that are up, with what is free: plain copies.
+--- The executors that are up, with their free cores: plain copies.
 function lead:up_executors()
   return self.executors:list(function (name) return self.ledger:load(name) end)
 end
 
---- All executors, for people.
+--- All executors, for display.
 function lead:all_executors()
   return self.executors:all(function (name) return self.ledger:load(name) end)
 end

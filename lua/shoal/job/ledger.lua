@@ -1,7 +1,7 @@
---- ledger: what a tier must not forget about its jobs, as a pure state machine fed by the tier's log.
+--- ledger: the durable state of a tier's jobs, as a pure state machine fed by the tier's log.
 ---
---- A *run* is what one tier leads: a whole job that a client submitted, or one workflow's share that a higher tier
---- dispatched. Its key is the job's id, and behind a "|" the part of the higher tier ("checkout-7|warm/a").
+--- One tier leads a *run*: a whole job that a client submitted, or one workflow's share that a higher tier dispatched. Its key is the
+--- job's id; for a share, "|" and the higher tier's part follow ("checkout-7|warm/a").
 ---
 ---              create              cancel                    finish
 ---   (nothing) -------->  running ----------->  cancelling  ------------>  completed | failed | cancelled | timed_out
@@ -12,14 +12,14 @@
 ---                      ^                      |
 ---                      +-------- lost --------+        each dispatch has a new attempt and a greater fence
 ---
---- Commands are small tables, packed. Time enters as `at_ms`, the clock of the leader that proposed (tier clock, see lead.lua),
---- chance as `salt`. `apply` returns *facts*: what the command brought about, in order. The leader acts on facts, whoever proposed
---- the command and whatever became of the proposer's call. A command that no longer applies (a second create of one key, an end of
---- an older attempt) changes nothing and says `stale`.
+--- Commands are small packed tables. Time enters as `at_ms`, the tier's clock at the proposing leader (see lead.lua), randomness as
+--- `salt`. `apply` returns *facts*: the changes that the command made, in order. The leader acts on facts, whichever call proposed the
+--- command and however it returned. A command that no longer applies (a second create of one key, an end of an older attempt) changes
+--- nothing and returns `stale`.
 ---
---- What can be derived is derived here, from the same transitions: how many cores each executor's attempts hold (`load`), which
---- parts it has (`on`), the open parts and merged numbers of each workflow (`work`). An ended part leaves its numbers there
---- and keeps nothing else, so that a job of 10,000 parts stays small. An ended run is one string of bytes (past.lua).
+--- The same transitions maintain all derived state: the cores that each executor's attempts hold (`load`), the parts it has (`on`),
+--- the open parts and merged numbers of each workflow (`work`). An ended part adds its numbers there and keeps nothing else, so that
+--- a job of 10,000 parts stays small. An ended run is one string of bytes (past.lua).
 local machine = require "shoal.base.machine"
 local msgpack = require "shoal.core.msgpack"
 local past = require "shoal.job.past"
@@ -32,7 +32,7 @@ ledger.__index = ledger
 
 ledger.FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 
-local REFUSALS_MAX = 100 -- Of one part in a row of attempts; whatever a policy says.
+local REFUSALS_MAX = 100 -- Refusals in a row of one part; a policy cannot raise it.
 
 local RUN = machine.define {
   name = "run", first = "running",
@@ -60,14 +60,14 @@ function ledger.new()
 end
 
 ---@param command table  with `kind`
----@return string bytes  what `apply` takes
+---@return string bytes  for `apply`
 function ledger.encode(command)
   return msgpack.pack(command)
 end
 
--- What is derived ------------------------------------------------------------------------------------------------------
+-- Derived state --------------------------------------------------------------------------------------------------------
 
---- A run has its key, and is found by its job where it is a share of one.
+--- Index a run: by its submission's key, and by its job when it is a share of one.
 local function index_run(self, run)
   if run.key ~= "" then self.keys[run.key] = run.run end
   if run.run == run.job then return end
@@ -87,7 +87,7 @@ local function unindex_run(self, run)
   if not next(of_job) then self.jobs[run.job] = nil end
 end
 
---- A live run is counted, with the bytes that a snapshot holds for it.
+--- Count a live run, and the bytes of its spec, which a snapshot contains.
 local function count_live(self, run, sign)
   self.live, self.live_bytes = self.live + sign, self.live_bytes + sign * #run.spec
 end
@@ -123,7 +123,7 @@ local function remove(self, run)
   return release_result(self, run)
 end
 
---- The attempt's cores are its executor's from here on.
+--- Add the attempt's cores to its executor's load.
 local function hold(self, run, part)
   local e = self.executors[part.executor]
   if not e then
@@ -142,7 +142,7 @@ local function let_off(self, run, part)
   if e.count == 0 then self.executors[part.executor] = nil end
 end
 
---- How many cores of this executor attempts of ours hold.
+--- How many cores of this executor our attempts hold.
 ---@param executor string
 ---@return integer
 function ledger:load(executor)
@@ -150,7 +150,7 @@ function ledger:load(executor)
   return e and e.cores or 0
 end
 
---- The parts that are dispatched to this executor, in one order.
+--- The parts that are dispatched to this executor, sorted.
 ---@param executor string
 ---@return { run: string, part: string }[]
 function ledger:on(executor)
@@ -167,7 +167,7 @@ end
 
 -- Changing -------------------------------------------------------------------------------------------------------------
 
---- The run, about to be changed: a snapshot under way takes it as it was.
+--- Get a run in order to change it: a snapshot in progress saves its old state first.
 local function changing(self, key)
   local run = self.runs[key]
   if run and self.saving then self.saving:before_change(run) end
@@ -185,8 +185,8 @@ local apply = {}
 
 local place_all
 
---- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, place? }: a job without an id gets one from this index. `place`: its
---- first parts are placed with it, as the command `place` does ("" stands for this run).
+--- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, place? }: a job without an id gets one from this index. `place`
+--- places the run's first parts in the same step, as the command `place` does ("" is this run).
 function apply.create(self, index, c)
   if c.job == "" then
     c.job = ("%s-%d-%s"):format(c.name, index, c.salt)
@@ -245,8 +245,8 @@ local function place(self, facts, index, c, key)
 end
 
 --- place{ splits = { { run, workflow, retries, parts = { { part, share, cores } } } }, places = { { run, part, executor, capacity? } } }:
---- workflows are cut and parts get executors, each by itself. The index is the fence of each attempt. `capacity` is how many cores
---- the executor offers: the attempt that would exceed it is not placed.
+--- split workflows and give parts to executors, each by itself. The index is the fence of each attempt. `capacity` is the executor's
+--- number of cores: an attempt that would exceed it is not placed.
 function apply.place(self, index, c)
   local facts = {}
   place_all(self, facts, index, c)
@@ -258,7 +258,7 @@ function place_all(self, facts, index, c, this)
   for _, each in ipairs(c.places or {}) do place(self, facts, index, each, this or each.run) end
 end
 
---- An attempt is over: what it did is counted, its cores are free.
+--- An attempt is over: add its numbers, free its cores.
 local function close_attempt(self, run, part, state, reason, progress, within)
   let_off(self, run, part)
   local work = run.work[part.workflow]
@@ -283,7 +283,7 @@ local function end_part(run, part, state, reason)
   part.reason, part.history, part.share, part.cores, part.n, part.refusals = reason ~= "" and reason or nil, nil, nil, nil, nil, nil
 end
 
---- May the part be executed once more? A policy can say no to it, never yes beyond this.
+--- Whether the part may run once more. A policy can forbid a retry, but cannot allow one beyond this limit.
 local function may_again(run, part, state)
   if run.state ~= "running" then return false end
   if state == "refused" then return part.refusals < REFUSALS_MAX end
@@ -307,8 +307,8 @@ local function lose(self, facts, c)
   }
 end
 
---- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there? } } }: attempts are over without a result: "lost",
---- or "refused" when they never ran. `retry` true asks for another one. `still_there`: it may run on, and has to be cancelled.
+--- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there? } } }: attempts ended without a result: "lost", or
+--- "refused" when they never ran. `retry` true requests another attempt. `still_there`: it may still run, and must be cancelled.
 function apply.lost(self, _, c)
   local facts = {}
   for _, each in ipairs(c.parts) do lose(self, facts, each) end
@@ -317,8 +317,8 @@ end
 
 local finish
 
---- ended{ run, part, fence, state, reason?, result?, progress?, retry?, finish? }: the executor's own word. `finish` { state, reason?,
---- result, workflows }: when nothing is open after it and all `workflows` of the run were cut, the run has its answer with it.
+--- ended{ run, part, fence, state, reason?, result?, progress?, retry?, finish? }: the executor reported a result. `finish` { state,
+--- reason?, result, workflows } finishes the run in the same step, if no part is open after it and all `workflows` were split.
 function apply.ended(self, index, c)
   local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
@@ -342,7 +342,7 @@ function apply.ended(self, index, c)
   return facts
 end
 
---- cancel{ run, reason, state }: stop; `state` is the final state to reach (cancelled or timed_out). Parts that wait will not run.
+--- cancel{ run, reason, state }: stop the run; `state` is its final state (cancelled or timed_out). Pending parts will not run.
 function apply.cancel(self, _, c)
   local run = changing(self, c.run)
   local ended = not run and self:ended_run(c.run)
@@ -361,15 +361,15 @@ function apply.cancel(self, _, c)
   return { answer = { state = run.state }, { kind = "run_cancelling", run = c.run, reason = c.reason } }
 end
 
---- finish{ run, state, reason?, result? | file? { name, bytes, crc }, gave_up? }: the run has its answer. Refused as long as a part is
---- open, for its numbers would be missing; a leader that gives up says so.
+--- finish{ run, state, reason?, result? | file? { name, bytes, crc }, gave_up? }: the run gets its final state and result. It is stale
+--- while a part is open, for that part's numbers would be missing, unless the leader gives the run up (`gave_up`).
 function apply.finish(self, index, c)
   local facts, run = {}, changing(self, c.run)
   if not run or not finish(self, facts, run, c, index) then return { stale = true } end
   return facts
 end
 
---- False: it does not apply.
+--- False: the command does not apply.
 function finish(self, facts, run, c, index)
   if not c.gave_up then
     for _, work in next, run.work do -- order-free: any open part refuses
@@ -384,13 +384,13 @@ function finish(self, facts, run, c, index)
   run.reason, run.result, run.file, run.ended_ms = c.reason, c.result, c.file, self.clock_ms
   run.bytes = c.result and #c.result or c.file and c.file.bytes or 0
   self.runs[run.run] = nil
-  keep(self, run) -- The answer, and nothing of the work.
+  keep(self, run) -- The result, not the work.
   self.ended[#self.ended + 1] = run.run
   facts[#facts + 1] = { kind = "run_finished", run = run.run, state = c.state, index = index }
   return true
 end
 
---- forget{ runs = { { run, index } } }: the higher tier has their answers; keep nothing.
+--- forget{ runs = { { run, index } } }: remove runs whose results the higher tier has.
 function apply.forget(self, _, c)
   local facts = {}
   for _, each in ipairs(c.runs) do
@@ -404,8 +404,8 @@ function apply.forget(self, _, c)
   return facts
 end
 
---- expire{ before_ms, most }: runs that ended before this instant of the tier's clock are forgotten, the oldest `most` of them, but for
---- those that a higher tier has not taken.
+--- expire{ before_ms, most }: remove runs that ended before this instant of the tier's clock, the oldest `most` of them. Runs whose
+--- result a higher tier has not accepted stay.
 function apply.expire(self, _, c)
   local facts, kept, last = {}, {}, 0
   for i, key in ipairs(self.ended) do
@@ -423,7 +423,7 @@ function apply.expire(self, _, c)
   return facts
 end
 
---- drop{ runs = { key, ... } }: results go, to make room; that the run ended, and how, is kept.
+--- drop{ runs = { key, ... } }: drop results to make room; the run and its final state stay.
 function apply.drop(self, _, c)
   local facts = {}
   for _, key in ipairs(c.runs) do
@@ -456,7 +456,7 @@ end
 --- The tier's `apply`. Raises on bytes that are no command of ours: the log is then not this program's.
 ---@param index integer
 ---@param bytes string
----@return table facts  in order; `stale`: nothing changed; `answer`: for the proposer
+---@return table facts  in order; `stale`: it changed nothing; `answer`: for the proposer
 function ledger:apply(index, bytes)
   local c, err = msgpack.unpack(bytes)
   if type(c) ~= "table" then error(("ledger: entry %d: %s"):format(index, err or "no command")) end
@@ -466,7 +466,7 @@ function ledger:apply(index, bytes)
   return fn(self, index, c)
 end
 
--- Asking ---------------------------------------------------------------------------------------------------------------
+-- Queries --------------------------------------------------------------------------------------------------------------
 
 --- An ended run, unpacked: a copy.
 ---@param key string
@@ -476,19 +476,19 @@ function ledger:ended_run(key)
   return bytes and past.unpack(bytes)
 end
 
---- A run, live (the ledger's own table: look, and change nothing) or ended (a copy).
+--- A run: live (the ledger's own table, to read only) or ended (a copy).
 ---@param key string
 ---@return table?
 function ledger:run(key) return self.runs[key] or self:ended_run(key) end
 
---- The run that a submission's key made, while it is remembered.
+--- The run that a submission's idempotency key created, while it is kept.
 ---@return table?
 function ledger:of_key(key)
   local run = self.keys[key]
   return run and self:run(run)
 end
 
---- The keys of the runs of this job, in one order.
+--- The keys of the runs of this job, sorted.
 ---@return string[]
 function ledger:of_job(job)
   if self.runs[job] or self.past[job] then return { job } end
@@ -496,7 +496,7 @@ function ledger:of_job(job)
   return of_job and sorted.keys(of_job) or {}
 end
 
---- Live runs in the order in which they were created.
+--- Live runs in order of creation.
 ---@return table[]
 function ledger:list()
   local out = {}
@@ -505,7 +505,7 @@ function ledger:list()
   return out
 end
 
---- What the run would be after this command: a copy, for its proposer. Only what such a command reads is copied.
+--- The run as it would be after this command: a copy, for its proposer. Only the fields that such a command reads are copied.
 ---@param command table  of the kind "ended"
 ---@return table run
 function ledger:preview(command)
@@ -531,7 +531,7 @@ end
 
 -- Snapshots ------------------------------------------------------------------------------------------------------------
 
---- A snapshot of this instant, given in pieces while commands go on: call the function until it gives nil.
+--- A snapshot of this instant, in pieces, while commands go on: call the returned function until it returns nil.
 ---@return fun(): string?
 function ledger:snapshot()
   self.saving = saving.new(self)

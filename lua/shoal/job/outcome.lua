@@ -1,8 +1,8 @@
---- outcome: what a run amounts to, computed from its entry in the ledger and from the progress of live attempts. Pure, but for
---- reading this node's incidents.
+--- outcome: the state and result of a run, computed from its ledger entry and the progress of live attempts. Pure, except that it
+--- reads this node's incidents.
 ---
---- A result has a budget of bytes: what is stored fits one message. What does not fit is left out by rule, detail first, and the
---- result says so (`cut`).
+--- A result has a budget of bytes, so that a stored result fits one message. A larger one is cut by rule, detail first, and its field
+--- `cut` says so.
 local errors = require "shoal.base.errors"
 local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.base.sorted"
@@ -14,15 +14,15 @@ local outcome = {}
 --- Workflow states that are not final.
 outcome.OPEN = { waiting = true, ready = true, queued = true, running = true }
 
-outcome.RESULT_MAX = 2 << 20 -- A message has at most 3 MiB, and a push or an answer has more in it than a result.
-local COMPACT_MAX = 8192      -- Of records: beyond it, summing them up at each reading would cost more than it saves.
+outcome.RESULT_MAX = 2 << 20 -- A message has at most 3 MiB, and holds more than the result.
+local COMPACT_MAX = 8192      -- Bytes of records: beyond it, summarizing them at each read costs more than it saves.
 local PARTS_MAX = 256        -- Parts named in one event or answer.
 local INCIDENTS_MAX = 100
 local REASON_MAX = 2000
 
 function outcome.encode(result) return msgpack.pack(result) end
 
---- A stored result, as people read it. A small one holds the records themselves: they are less than their summaries.
+--- A stored result, as people read it. A small one holds the records themselves, which are smaller than their summaries.
 ---@param bytes string
 ---@return table? result, string? err, string? code
 function outcome.decode(bytes)
@@ -39,7 +39,7 @@ function outcome.decode(bytes)
   return result
 end
 
---- Does what a policy cut make up the whole? Requested users and iterations are all placed, and none twice.
+--- Check that a policy's shares add up to the workflow: every requested user and iteration exactly once.
 ---@return true? ok, string? why
 function outcome.adds_up(workflow, shares)
   for _, field in ipairs { "vus", "iterations", "parts" } do
@@ -53,7 +53,7 @@ end
 
 local SHARES_MAX = 10000
 
---- Is what a policy cut a list of shares that makes up the workflow?
+--- Check that a policy's answer is a list of shares that add up to the workflow.
 ---@return true? ok, string? why
 function outcome.shares(workflow, shares)
   if type(shares) ~= "table" then return nil, "expected a list of shares, found a " .. type(shares) end
@@ -70,8 +70,8 @@ function outcome.shares(workflow, shares)
   return outcome.adds_up(workflow, shares)
 end
 
---- Why nobody takes a workflow now, for people.
----@param executors { state: string, cores: integer }[]  all that the leader knows
+--- The reason that no executor takes a workflow now, for display.
+---@param executors { state: string, cores: integer }[]  every executor that the leader knows
 function outcome.why_queued(workflow, executors)
   local wanted, up, largest = workflow.cores or 1, 0, 0
   for _, e in ipairs(executors) do
@@ -86,8 +86,8 @@ end
 
 -- States ---------------------------------------------------------------------------------------------------------------
 
---- Why a workflow whose parts all completed has failed all the same, or nil. Only where its parts are all of it: a datacenter
---- that leads a share does not know how the others fare.
+--- The reason that a workflow failed although all its parts completed, or nil. Only the leader of the whole workflow can decide this:
+--- a datacenter that leads a share does not know the other shares.
 local function too_many_failed(entry, workflow, name)
   local work = entry.work[name]
   if entry.upstream or not workflow.max_failed_share or not work then return nil end
@@ -96,7 +96,7 @@ local function too_many_failed(entry, workflow, name)
     100 * work.errors / math.max(work.requests, 1), 100 * workflow.max_failed_share)
 end
 
---- `states` holds those of the workflows before it in the graph's order.
+--- `states` holds the states of the workflows before it in the graph's order.
 function outcome.workflow_state(entry, workflow, name, states)
   local work = entry.work[name]
   if not work then
@@ -113,7 +113,7 @@ function outcome.workflow_state(entry, workflow, name, states)
   return too_many_failed(entry, workflow, name) and "failed" or "completed"
 end
 
---- The job's final state and reason, by rule: one asked for (cancelled, timed_out) wins; else any failure fails it.
+--- The job's final state and reason: a requested one (cancelled, timed_out) wins; else any failed workflow fails the job.
 function outcome.run_state(entry, spec, order, states)
   if entry.state == "cancelling" then return entry.ends_as, entry.reason end
   for _, name in ipairs(order) do
@@ -131,7 +131,7 @@ end
 
 --- The run's counts so far, as one summary for the tier above.
 ---@param entry table
----@param live table<string, table>  attempts under way, by part
+---@param live table<string, table>  live attempts, by part
 function outcome.totals(entry, live)
   local sum, executions = {}, 0
   for _, work in next, entry.work do -- order-free: integer sums
@@ -147,7 +147,7 @@ function outcome.totals(entry, live)
   return sum
 end
 
---- Counts by part, for people who watch: the live ones and those that changed, at most PARTS_MAX; `more` says how many are not named.
+--- Counts by part, for clients that watch: live parts and changed parts, at most PARTS_MAX; `more` is how many are left out.
 ---@param entry table
 ---@param live table<string, table>
 ---@param changed table<string, boolean>
@@ -180,13 +180,13 @@ local function record_of(work)
   return work and work.detail and work.detail:record() or stats.accumulator():record()
 end
 
---- A record was judged before it became durable, and merging keeps what was judged: this cannot refuse.
+--- Records are checked before they become durable, and merging keeps them valid, so this cannot fail.
 local function summary(record) return assert(stats.summary(record)) end
 
---- The numbers of a run of which nothing can be told.
+--- The numbers of a run about which nothing is known.
 function outcome.nothing() return summary(record_of(nil)) end
 
---- One workflow's answer.
+--- One workflow's result.
 function outcome.workflow(entry, name, state)
   return { workflow = name, state = state, stats = summary(record_of(entry.work[name])) }
 end
@@ -238,7 +238,7 @@ local function attempts_of(entry, dc)
   return out
 end
 
---- The answer with the records of its workflows, as long as that is small.
+--- The result with the records of its workflows; nil when that is too large.
 local function compact(entry, order, states, head)
   local result = {}
   for key, value in next, head do result[key] = value end
@@ -286,7 +286,7 @@ local function build(o, head, records, whole, share, room)
   return outcome.encode(result)
 end
 
---- The whole run's answer as bytes, within the budget.
+--- The whole run's result as bytes, within the budget.
 ---@param o { entry: table, order: string[], states: table<string, string>, state: string, reason: string?, node: string,
 ---  dc: string, elapsed_ms: number, live: table, pause: fun()? }  `pause` is called between workflows: it may wait, for a large answer
 ---  takes seconds
@@ -325,7 +325,7 @@ function outcome.result(o)
   return bytes
 end
 
---- The answer of a run of which no more can be told.
+--- The result of a run that has no other: its state, and the reason that there are no numbers.
 ---@return string bytes
 function outcome.small(entry, state, reason, node, elapsed_ms, why)
   return outcome.encode {

@@ -1,4 +1,4 @@
---- past: an ended run as one string. Many are kept, and a table of each would be ten times as large.
+--- past: an ended run packed into one string. A leader keeps many, and a table for each would be ten times as large.
 local msgpack = require "shoal.core.msgpack"
 
 local past = {}

@@ -1,9 +1,9 @@
---- placing: which part goes where, and when. One task of a leader cuts workflows into parts and gives parts to executors, in rounds:
---- all that is ready is placed with one command, and the next round waits until that is applied. So no two decisions use the same
---- free cores, and a round costs what it places.
+--- placing: one task of a leader splits workflows into parts and gives parts to executors, in rounds. One command places all ready
+--- parts, and the next round waits until it is applied. So no two decisions use the same free cores, and the cost of a round is
+--- proportional to the parts that it places.
 ---
---- A workflow is *wanted* until it is cut. A part is *fresh* until its first attempt, then it is one that comes *again*. A refused
---- part is held for a while that doubles, for a refusal costs nothing but time.
+--- A workflow is *wanted* until it is split. A part is *fresh* until its first attempt; after that it is placed *again*. A refused
+--- part waits for a backoff that doubles.
 local errors = require "shoal.base.errors"
 local outcome = require "shoal.job.outcome"
 local sorted = require "shoal.base.sorted"
@@ -12,14 +12,14 @@ local task = require "shoal.base.task"
 local placing = {}
 placing.__index = placing
 
-local LOOK_MS = 1000      -- Executors may have changed without a word.
-local HOLD_MS = { 100, 5000 } -- From a refusal of a part to its next offer, and the longest.
-local NO_MAX = 256        -- Parts in one round for which the policy has nobody; the next round begins behind them.
+local LOOK_MS = 1000      -- Executors may change without an event.
+local HOLD_MS = { 100, 5000 } -- Backoff after a refusal: the first, and the longest.
+local NO_MAX = 256        -- A round ends after so many parts without an executor; the next begins behind them.
 local BATCH_MAX = 512     -- Placements in one command.
 local SPLIT_MAX = 5000    -- Parts that one command cuts, or those of one workflow: a command has a limit of bytes.
-local SPLIT_TRIES = 10    -- A policy's mistake may be edited away meanwhile; then the run fails.
+local SPLIT_TRIES = 10    -- An operator may fix the policy between tries; after the last, the run fails.
 local RETRY_MS = { 200, 5000 }
-local FAILED = {} -- What stands for an answer that a policy did not give.
+local FAILED = {} -- Marks a policy call that failed.
 
 ---@param lead table
 function placing.open(lead, scope)
@@ -30,10 +30,10 @@ function placing.open(lead, scope)
   return self
 end
 
---- Something changed: look again.
+--- Something changed: run a round.
 function placing:wake() self.wake_up:push(true) end -- dropped: full means awake
 
---- The queue of one run, at the end of the order where it is new.
+--- The queue of one run; a new one goes to the end of the order.
 local function queue_of(self, key)
   local q = self.of[key]
   if not q then
@@ -44,7 +44,7 @@ local function queue_of(self, key)
   return q
 end
 
---- A workflow's turn has come: cut it.
+--- A workflow is ready: split it.
 function placing:want(key, workflow)
   local q = queue_of(self, key)
   for _, name in ipairs(q.wanted) do
@@ -54,7 +54,7 @@ function placing:want(key, workflow)
   self:wake()
 end
 
---- A part to be placed again; after a hold when it was refused.
+--- Place a part again; after a backoff if it was refused.
 function placing:again(key, part)
   local hold_ms = 0
   if part.refusals > 0 then hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end
@@ -71,7 +71,7 @@ function placing:again(key, part)
   end)
 end
 
---- Nothing of this run is placed any more.
+--- Stop placing this run.
 function placing:forget(key)
   local q = self.of[key]
   if not q then return end
@@ -91,7 +91,7 @@ local function entry_of(self, key)
   if run and entry and entry.state == "running" then return run, entry end
 end
 
---- Ask the policy how to cut; the shares, or nil to wait. A wrong answer is an incident, and after some the run's end.
+--- Ask the policy for the split; returns the shares, or nil to wait. A wrong answer is an incident, and SPLIT_TRIES of them end the run.
 local function shares_of(self, round, q, run, workflow_name)
   local lead, workflow = self.lead, run.spec.workflows[workflow_name]
   if run.again and lead:young() then return nil end -- After a restart, wait for executors to register so that the split uses all of them.
@@ -113,7 +113,7 @@ local function shares_of(self, round, q, run, workflow_name)
   return nil
 end
 
---- Ask the policy who takes this part now; an executor of the round with room for it, or nil.
+--- Ask the policy for this part's executor; returns one of the round's with room for it, or nil.
 local function choice_of(self, round, run, workflow, view)
   local lead = self.lead
   local home = view.share.executor
@@ -127,7 +127,7 @@ local function choice_of(self, round, run, workflow, view)
     fallback = FAILED,
   }, view, run:view(workflow), round.copy(), run.spec_view)
   if name == FAILED then
-    round.failed = true -- The part waits: where it may run is the operator's rule, and a guess could break it.
+    round.failed = true -- The part waits: the operator's rule decides where it may run, and a guess could break it.
     return nil
   end
   if name == nil then return nil end
@@ -136,7 +136,7 @@ local function choice_of(self, round, run, workflow, view)
   return executor
 end
 
---- What a policy sees of a part.
+--- A part as a policy sees it.
 local function view_of(part)
   return { part = part.part, workflow = part.workflow, share = part.share, cores = part.cores, history = part.history, attempt = part.attempt }
 end
@@ -155,7 +155,7 @@ local function full(round)
   return round.free <= 0
 end
 
---- Cut what is wanted; parts that fit at once get their executors in the same command.
+--- Split the wanted workflows; parts that fit now get their executors in the same command.
 local function cut(self, round, q, run, entry)
   local left, lead = {}, self.lead
   for _, name in ipairs(q.wanted) do
@@ -172,7 +172,7 @@ local function cut(self, round, q, run, entry)
         parts[i] = { part = part_name, share = share, cores = cores }
         local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
         local executor = placed and not full(round) and choice_of(self, round, run, name, view)
-        if executor then put(round, q.run, view, executor) else placed = false end -- Those left are fresh once the split is applied.
+        if executor then put(round, q.run, view, executor) else placed = false end -- The other parts are fresh once the split is applied.
       end
       round.parts = round.parts + #parts
       round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts }
@@ -181,7 +181,7 @@ local function cut(self, round, q, run, entry)
   q.wanted = left
 end
 
---- Parts that come again, each by itself: their histories differ.
+--- Place parts again, each by itself, for their histories differ.
 local function place_again(self, round, q, run, entry)
   local left = {}
   for i, name in ipairs(q.again) do
@@ -203,7 +203,7 @@ local function place_again(self, round, q, run, entry)
   q.again = left
 end
 
---- Fresh parts in their order. Where there is nobody for one of a workflow, there is nobody for its other fresh parts either.
+--- Place fresh parts in order. If one has no executor, the other fresh parts of its workflow have none either.
 local function place_fresh(self, round, q, run, entry)
   local left = {}
   for _, batch in ipairs(q.fresh) do
@@ -232,7 +232,7 @@ local function begin_round(self)
     claims = lead.options.claims, dirty = true, free = 0, parts = 0,
   }
   for _, e in ipairs(round.list) do round.byname[e.name], round.free = e, round.free + e.free end
-  --- A policy gets a copy of the executors, for what it does to it must not be ours.
+  --- A policy gets a copy of the executors, so that it cannot change ours.
   local copy
   function round.copy()
     if round.dirty then
@@ -244,9 +244,8 @@ local function begin_round(self)
   return round
 end
 
---- The first parts of a run that is about to be created, for the command that creates it; nil where others wait before them, or nobody
---- can take one now.
----@param entry table  what is known of the run: `job`, `upstream`
+--- Place the first parts of a run in the command that creates it; nil when other runs wait before it, or no executor has room now.
+---@param entry table  the run as far as it is known: `job`, `upstream`
 ---@param spec table
 ---@return { splits: table[], places: table[] }?
 function placing:plan(entry, spec)
@@ -269,7 +268,7 @@ function placing:plan(entry, spec)
   return { splits = round.splits, places = round.places }
 end
 
---- One round. True: there may be more to place at once.
+--- One round. True: run another now.
 local function place(self)
   local round, lead = begin_round(self), self.lead
   local count = #self.queue
@@ -280,7 +279,7 @@ local function place(self)
       place_again(self, round, q, run, entry)
       place_fresh(self, round, q, run, entry)
       cut(self, round, q, run, entry)
-    elseif run and not q.waits then -- Its turn has not come: say so, once.
+    elseif run and not q.waits then -- It waits behind others: push "queued", once.
       q.waits = true
       for _, name in ipairs(q.wanted) do run:queued(name) end
     end
@@ -288,7 +287,7 @@ local function place(self)
     q.no = round.no
   end
   local kept, behind = {}, {}
-  for _, q in ipairs(self.queue) do -- Runs for which there was nobody in a round that ended early go behind the others.
+  for _, q in ipairs(self.queue) do -- After a round that ended early, runs without an executor go behind the others.
     if q.over then
       self.of[q.run] = nil
     elseif round.no >= NO_MAX and (q.no or 0) > 0 and #behind < count // 2 then
@@ -306,13 +305,13 @@ local function place(self)
       for _, each in ipairs(round.splits) do lead:give_up(each.run, each.workflow .. " could not be cut: " .. err) end
       return false, true
     end
-    if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end -- Of an unknown one the facts will tell.
+    if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end -- If it is UNKNOWN and applies, its facts settle it.
     return false, true
   end
   return true
 end
 
---- The command was refused: what it held is ready as before.
+--- The command was refused: its workflows and parts are ready as before.
 function placing:put_back(round)
   local created = {}
   for _, each in ipairs(round.splits) do
@@ -328,7 +327,7 @@ function placing:put_back(round)
   end
 end
 
---- A workflow was cut: its parts that got no executor with it are fresh. `except` are those that come again by themselves.
+--- A workflow was split: its parts that got no executor are fresh. `except` lists parts that are placed again on their own.
 ---@param key string
 ---@param workflow string
 ---@param except table<string, boolean>

@@ -1,8 +1,8 @@
---- results: the results of ended runs, in files of their own beside the tier's log. The ledger names them, with size and checksum.
+--- results: the results of ended runs, in files beside the tier's log. The ledger holds each file's name, size and checksum.
 ---
 --- A small result travels in the command that ends its run: a file would cost two more syncs. A larger one is a file that is durable
---- before the command is proposed, so that no committed end lacks its result. A file that no run names (its command was never
---- committed) goes when a leadership begins; one whose run is forgotten goes with it.
+--- before the command is proposed, so that every committed end has its result. A new leadership removes files that no run names (their
+--- command was never committed). A forgotten run's file is removed with it.
 local crc32c = require("shoal.core.crc").crc32c
 local errors = require "shoal.base.errors"
 local task = require "shoal.base.task"
@@ -89,7 +89,7 @@ function results:remove(name)
   if not ok and code ~= "ENOENT" then errors.report("lead.results", { path = path_of(self, name) }, err, code) end
 end
 
---- Remove what no run of the ledger names.
+--- Remove the files that no run of the ledger names.
 ---@param named table<string, boolean>
 function results:sweep(named)
   local names, err, code = self.world:list(self.directory)

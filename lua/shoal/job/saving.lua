@@ -1,14 +1,14 @@
---- saving: a snapshot of the ledger as it stands at one instant, packed piece by piece while commands go on. A run or part that is about
---- to change is packed first, so that what is written is that instant, and no turn of the loop is long.
+--- saving: a snapshot of the ledger at one instant, packed piece by piece while commands go on, so that no turn of the loop is long. A
+--- run or part that is about to change is packed first, so that the snapshot is of that instant.
 ---
 ---     u32 length | head: { clock_ms, ended }
----     then in any order, each behind its u32 length:
----       a live run         a map, its parts left out (`run` is its key)
+---     then in any order, each after its u32 length:
+---       a live run         a map without its parts (`run` is its key)
 ---       parts of a run     { of = key, parts = { part, ... } }, after their run
 ---       an ended run       a list (past.lua)
 ---
---- Equal states give equal bytes: runs come in the order of their index, parts in that of their split, ended runs in that of their end,
---- where nothing changed meanwhile; maps are packed sorted.
+--- Equal states give equal bytes if nothing changed meanwhile: runs are in order of their index, parts in order of their split, ended
+--- runs in order of their end, and maps are packed sorted.
 local msgpack = require "shoal.core.msgpack"
 local past = require "shoal.job.past"
 local sorted = require "shoal.base.sorted"
@@ -35,7 +35,7 @@ end
 ---@param ledger table
 function saving.new(ledger)
   local rows, count, seen = {}, 0, {}
-  for _, key in ipairs(ledger.ended) do -- Each ended run is in it, one that came back twice; sorting them all would take long.
+  for _, key in ipairs(ledger.ended) do -- Holds each ended run, a forgotten and repeated one twice; sorting them all would take too long.
     if ledger.past[key] and not seen[key] then
       count, seen[key] = count + 1, true
       rows[count] = ledger.past[key]
@@ -47,7 +47,7 @@ function saving.new(ledger)
   }, saving)
 end
 
---- A run that was created after the instant is no part of the snapshot.
+--- Leave out a run that was created after the instant.
 function saving:skip(run) self.known[run] = { names = {}, done = {}, at = 1 } end
 
 --- Pack a run as it is; its parts follow.
@@ -60,15 +60,15 @@ end
 
 local function early(self) return function (piece) self.early[#self.early + 1] = piece end end
 
---- This run changes now: pack it as it is, unless it is packed already.
+--- This run is about to change: pack it first, unless it is packed already.
 function saving:before_change(run)
   if not self.known[run] then begin(self, run, early(self)) end
 end
 
---- A part that was made after the instant is no part of the snapshot.
+--- Leave out a part that was created after the instant.
 function saving:new_part(run, name) self.known[run].done[name] = true end
 
---- This part of a run changes now, after `before_change` of the run.
+--- This part of a run is about to change. Call it after `before_change` of the run.
 function saving:before_part(run, part)
   local k = self.known[run]
   if k.done[part.part] then return end
@@ -76,7 +76,7 @@ function saving:before_part(run, part)
   self.early[#self.early + 1] = pack { of = run.run, parts = { part } }
 end
 
---- The next parts of a run. True: all were given.
+--- The next parts of a run. True: these were the last.
 local function parts_of(self, run, put)
   local k, list, count = self.known[run], {}, 0
   while k.at <= #k.names and count < PARTS_A_STEP do
@@ -91,7 +91,7 @@ local function parts_of(self, run, put)
   return k.at > #k.names
 end
 
---- The next piece of bytes; nil when all was given, which `ended` hears first.
+--- The next piece of bytes; nil after the last, when `ended` has been called.
 ---@param ended fun()
 ---@return string?
 function saving:next(ended)
@@ -123,7 +123,7 @@ function saving:next(ended)
 end
 
 ---@param bytes string
----@return table head, table[] runs, table[] ended  raises on what is no snapshot
+---@return table head, table[] runs, table[] ended  raises if the bytes are no snapshot
 function saving.read(bytes)
   local head, runs, ended, at, by_key = nil, {}, {}, 1, {}
   while at <= #bytes do

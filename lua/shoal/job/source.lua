@@ -1,15 +1,15 @@
---- job.source: read a job file, Lua or JSON, as plain data, and know on which line each of its keys stands.
+--- job.source: read a job file, Lua or JSON, as plain data, and find the line of each of its keys.
 ---
---- A Lua job file runs in an environment of its own that has no way out (no io, os, require, load), and no more than
---- INSTRUCTIONS_MAX steps; what it returns is data. Lines come from reading the text once more, token by token: a table knows
---- nothing of where it was written. A key that the file computes has no line, and then the file's name alone is given.
+--- A Lua job file runs in a sandbox (no io, os, require, load), for at most INSTRUCTIONS_MAX steps, and returns data. A table does not
+--- know its lines, so a second pass over the text finds them, token by token. A computed key has no line; problems with it name only
+--- the file.
 local cjson = require "cjson"
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
 
 local source = {}
 
-local INSTRUCTIONS_MAX = 20000000 -- About a second; a job file is data, and this one is lost in a loop.
+local INSTRUCTIONS_MAX = 20000000 -- About a second; a job file that takes longer is in an endless loop.
 local FILE_BYTES_MAX = 1024 * 1024
 
 local function copy(library, names)
@@ -18,7 +18,7 @@ local function copy(library, names)
   return out
 end
 
---- What a Lua job file may use.
+--- The environment of a Lua job file.
 local function sandbox(getenv)
   return {
     string = copy(string, "byte char find format gmatch gsub len lower match rep reverse sub upper"),
@@ -91,12 +91,12 @@ local function tokens(text)
   end
 end
 
---- Where each key stands: `lines["workflows.warm.script"] = 7`. Elements of lists have no entry of their own.
+--- The line of each key: `lines["workflows.warm.script"] = 7`. Elements of lists have no entry.
 ---@param text string
 ---@return table<string, integer>
 function source.lines(text)
   local lines, stack, path = {}, {}, nil
-  local pending, pending_line -- A name or string that a `=` or `:` may make a key.
+  local pending, pending_line -- A name or string that is a key if `=` or `:` follows.
   local key
   for kind, value, line in tokens(text) do
     if kind == "other" and value == "{" then
@@ -131,14 +131,14 @@ end
 local OPENS = { ["function"] = true, ["do"] = true, ["if"] = true, ["repeat"] = true }
 local CLOSES = { ["end"] = true, ["until"] = true }
 
---- What kind of thing a Lua file gives, told from its text: "table" or "function" when its last statement returns one that
---- stands there or that a variable of the file holds, "other" for any other value (what a call gave, a number), nil when it
---- returns nothing. Whoever returns nothing is a program: it is run for what it does.
+--- The kind of value that a Lua file returns, found from its text: "table" or "function" when its last statement returns a literal one
+--- or a variable of the file that holds one; "other" for any other value (a call's result, a number); nil when it returns nothing. A
+--- file that returns nothing is a program.
 ---@param text string
 ---@return "table"|"function"|"other"|nil
 function source.gives(text)
   local depth, before, last, name = 0, nil, nil, nil
-  local holds, returned = {}, nil -- Variables of the file's own level; the two words behind its `return`.
+  local holds, returned = {}, nil -- Top-level variables; the two words after the top-level `return`.
   for kind, value in tokens(text) do
     local word = kind == "name" and value
     if depth == 0 and before == "function" and word then holds[word] = "function" end
@@ -164,7 +164,7 @@ end
 local function load_lua(bytes, name, getenv)
   local chunk, err = load(bytes, "@" .. name, "t", sandbox(getenv))
   if not chunk then return nil, err end
-  local hooked = not debug.gethook() -- The simulator may have its own; that one then bounds us.
+  local hooked = not debug.gethook() -- The simulator may have a hook of its own, which then bounds the file.
   local function bounded()
     if hooked then
       debug.sethook(function ()
@@ -182,7 +182,7 @@ end
 
 local function without_nulls(value)
   if type(value) ~= "table" then return value end
-  for k, v in next, value do -- order-free: each entry for itself
+  for k, v in next, value do -- order-free: each entry by itself
     if v == cjson.null then value[k] = nil else without_nulls(v) end
   end
   return value

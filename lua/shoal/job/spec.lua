@@ -13,16 +13,16 @@
 ---       },
 ---     }
 ---
---- A workflow is a script (users `vus`, and `iterations` in all or a `duration_ms`; with `rate` iterations begin so many times a
---- second whatever the answers take) or a command (a line for `sh -c`, or a list; run `parts` times, once unless told). Both take
---- `after`, `cores` (that one part occupies), `parts` (how many to cut it into), `retries`, `timeout_ms`, `env`.
+--- A workflow is a script or a command. A script has users (`vus`), and `iterations` in all or a `duration_ms`; with `rate`, that many
+--- iterations begin each second, however long the answers take. A command is a line for `sh -c`, or a list, and runs `parts` times
+--- (default 1). Both take `after`, `cores` (that one part occupies), `parts` (how many to split it into), `retries`, `timeout_ms`, `env`.
 ---
---- A job measures, so requests that fail are a result and not yet a failure: it completes, and its report says how many and why.
---- A script with `max_failed_share` (from 0 to below 1) fails when more of its requests than that have failed, in all datacenters
---- together; what comes after it is then skipped.
+--- A job measures, so failed requests do not fail it: it completes, and its result says how many failed and why. A script with
+--- `max_failed_share` (from 0 to below 1) fails when a greater share of its requests failed, over all datacenters; the workflows after
+--- it are then skipped.
 ---
---- The *canonical spec* is what every node works with: known keys only, defaults put in, scripts as { path, bytes }, so that equal
---- jobs are equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
+--- Every node works with the *canonical spec*: known keys only, defaults filled in, scripts as { path, bytes }, so that equal jobs are
+--- equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
 local check = require "shoal.job.check"
 local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.base.sorted"
@@ -41,7 +41,7 @@ local job = {}
 ---@field max_failed_share? number  scripts: the workflow fails when a greater share of its requests has failed
 ---@field phase? integer        shares: this part begins the iterations phase, phase + stride, ... of the whole
 ---@field stride? integer
----@field parts? integer        commands: how many times it runs; scripts: how many parts are wanted
+---@field parts? integer        commands: how many times it runs; scripts: into how many parts to split it
 ---@field cores integer
 ---@field retries integer
 ---@field timeout_ms? integer
@@ -62,7 +62,7 @@ end
 ---@param bytes string
 ---@param name string  the file's, for messages
 ---@param read fun(path: string): string?, string?  gives a script's bytes; relative paths are the job file's neighbours
----@param getenv? fun(name: string): string?  what the file's `getenv` asks
+---@param getenv? fun(name: string): string?  the file's `getenv` calls it
 ---@return JobSpec? spec, string? err, string? code
 function job.parse(bytes, name, read, getenv)
   local data, lines = source.read(bytes, name, getenv)
@@ -93,7 +93,7 @@ function job.encode(spec)
   return msgpack.pack(spec)
 end
 
---- A spec from bytes that somebody sent: read and checked whole, as if it were a file.
+--- A spec from received bytes: decoded, and checked whole like a file.
 ---@param bytes string
 ---@return JobSpec? spec, string? err, string? code
 function job.decode(bytes)
@@ -104,7 +104,7 @@ function job.decode(bytes)
   return spec
 end
 
---- Names so that each comes after all it waits for; by name where that leaves a choice.
+--- The workflows' names in topological order, ties by name.
 ---@param spec JobSpec
 ---@return string[] names
 function job.order(spec)
@@ -121,20 +121,20 @@ end
 
 -- Shares ---------------------------------------------------------------------------------------------------------------
 
---- Into how many parts a workflow (or share) can be cut at most.
+--- The greatest number of parts into which a workflow (or share) can be split.
 ---@param workflow table
 ---@return integer
 function job.divisible(workflow)
   return workflow.command and workflow.parts or workflow.vus
 end
 
---- The i-th of n nearly equal pieces of a total, i from 0; earlier ones are greater by at most one; all together the total.
+--- The i-th of n nearly equal pieces of a total, i from 0; earlier ones are greater by at most one, and they add up to the total.
 local function piece(total, i, n)
   return total // n + (i < total % n and 1 or 0)
 end
 
---- Cut a workflow, or a share of one, into n parts that add up to it exactly. Fewer than n come back when there is less to cut
---- (see `divisible`): never one without work.
+--- Split a workflow, or a share of one, into n parts that add up to it exactly. It returns fewer than n when there is less work (see
+--- `divisible`), so that no part is empty.
 ---@param workflow table
 ---@param n integer
 ---@return table[] shares  scripts: { vus, iterations?, duration_ms?, rate?, phase, stride }; commands: { parts }
@@ -165,20 +165,20 @@ function job.with_share(workflow, share)
   for k, v in next, workflow do out[k] = v end
   out.parts = workflow.command and share.parts or nil
   for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride" } do out[k] = share[k] end
-  out.retries = share.retries or out.retries -- A tier below may use what executions are left.
+  out.retries = share.retries or out.retries -- A tier below may use only the remaining executions.
   return out
 end
 
 -- Dispatch -------------------------------------------------------------------------------------------------------------
 
---- A share's bytes.
+--- A share as bytes.
 ---@param share table
 ---@return string bytes
 function job.pack(share)
   return msgpack.pack(share)
 end
 
---- The bytes a dispatch carries beside its share: all that an executor needs of one workflow. A retry sends the same bytes.
+--- The bytes that a dispatch carries besides its share: everything an executor needs of one workflow. A retry sends the same bytes.
 ---@param spec JobSpec
 ---@param name string  the workflow's
 ---@return string payload
@@ -192,8 +192,7 @@ local function unreadable(what, err)
   return nil, ("the dispatch's %s is unreadable: %s"):format(what, tostring(err)), "MALFORMED"
 end
 
---- What a dispatch message asks for, as a spec of that one workflow with the share's amounts: it waits for nothing, and its
---- time limit is the dispatch's.
+--- The spec in a dispatch message: the one workflow with the share's amounts, without `after`, and with the dispatch's time limit.
 ---@param dispatch { workflow: string, payload: string, share: string, timeout_ms: integer }  timeout_ms 0: none
 ---@return JobSpec? spec, string? err, string? code
 function job.of_dispatch(dispatch)

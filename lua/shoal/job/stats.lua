@@ -1,25 +1,25 @@
---- stats: what parts measured, and how it is put together. Pure functions. Merging does not depend on the order of the records, so
---- workers, managers and gates may merge in any order and get the same.
+--- stats: the measurements of parts, and how they are merged. Pure functions. The result of merging does not depend on the order of the
+--- records, so workers, managers and gates may merge in any order.
 ---
---- A *record* is what travels, all fields optional:
+--- Measurements travel as *records*, in which each field is optional:
 ---     { counts   = { requests =, ok =, errors =, iterations =, bytes_in =, ... },  summed
 ---       errors   = { timeout = 3, refused = 1 },                                   summed, by kind
 ---       requests = { ["GET /cart"] = { ok =, failed = } },                         summed, by request name
 ---       checks   = { ["status 200"] = { passed =, failed = } },                    summed
----       counters = { bought = 12 },                                                summed; the script's own
+---       counters = { bought = 12 },                                                summed; of the script's own names
 ---       latency  = { ["GET /cart"] = bytes },        histograms of nanoseconds (shoal.core.histogram), merged; of requests
----       timers   = { iteration = bytes },            the same; of whole iterations, and what scripts time themselves
+---       timers   = { iteration = bytes },            the same; of whole iterations, and of the script's own timers
 ---       commands = { { run =, status =, signal =, head =, tail =, bytes =, elapsed_ms = } },     gathered, sorted by `run`
 ---       elapsed_ms =,                                the greatest: parts run side by side
----       cut      = { output_bytes =, names =, histograms =, commands = } }          summed: what was left out; absent when nothing was
+---       cut      = { output_bytes =, names =, histograms =, commands = } }          summed: amounts left out; absent when none
 ---
 --- Every map has at most NAMES_MAX names and "(other)". Quantiles are read from the merged histogram, never averaged.
 ---
 ---     stats.recorder()               where a part records                              stats/recorder.lua
----     stats.check(record)            from wherever: is it one?                         stats/check.lua
----     stats.readable(bytes)          from wherever: is it a part's result? All of it
+---     stats.check(record)            whether an untrusted table is a record            stats/check.lua
+---     stats.readable(bytes)          whether untrusted bytes are a part's result
 ---     stats.accumulator()            adds records up                                   stats/merge.lua
----     stats.fit(record, max_bytes)   cuts by rule, and says what                       stats/fit.lua
+---     stats.fit(record, max_bytes)   cuts by rule, and counts what it cut              stats/fit.lua
 ---     stats.pack(inner)              a part's result, at most PART_MAX bytes
 ---     stats.summary(record)          as people read it
 local check = require "shoal.job.stats.check"
@@ -48,7 +48,7 @@ end
 
 local COUNTS_MAX = 32 -- Ours have seven.
 
---- Counts as progress and results carry them beside a record: at most COUNTS_MAX of them, those whose names sort first.
+--- The counts that progress and results carry beside a record: at most COUNTS_MAX, those whose names sort first.
 ---@param counts table<string, integer>
 ---@return table<string, integer>
 function stats.small(counts)
@@ -63,7 +63,7 @@ function stats.small(counts)
   return out
 end
 
---- Merge records into one. One that is malformed is a refusal of it all, not a hole in the sum.
+--- Merge records into one. One malformed record makes the whole merge fail, so that no sum has a gap.
 ---@param records table[]
 ---@return table? record, string? err, string? code
 function stats.merge(records)

@@ -1,4 +1,4 @@
---- taking: a leader's jobs come in (from clients, or as shares from a higher tier), are cancelled, and are given up.
+--- taking: a leader accepts jobs (from clients, or as shares from a higher tier), cancels them, and gives them up.
 local backoff = require "shoal.base.backoff"
 local driver = require "shoal.job.driver"
 local errors = require "shoal.base.errors"
@@ -8,11 +8,11 @@ local outcome = require "shoal.job.outcome"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
-local AGAIN_MS = 1000 -- When to try again after a refusal for room.
+local AGAIN_MS = 1000 -- A refusal for lack of room tells the client to retry after this.
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
-  --- Is there room for one more run? Then nothing; else why not.
+  --- Nil if there is room for one more run; else the reason that there is none.
   local function no_room(self, bytes)
     local limits = self.limits
     if #self.ledger.ended >= limits.ended then
@@ -25,7 +25,7 @@ return function (lead)
     end
   end
 
-  --- A client's job. Answers { job, duplicate }, or a refusal.
+  --- Submit a client's job. Returns { job, duplicate }, or a refusal.
   function lead:submit(body)
     if self.fence == 0 then return self:not_leading() end
     local spec, problems, class = job.decode(body.spec)
@@ -45,16 +45,16 @@ return function (lead)
     return { job = facts.answer.run, duplicate = facts.answer.duplicate }
   end
 
-  --- Create a run; its first parts are placed with the same command where nobody waits before them.
+  --- Create a run. If no other run waits before it, the same command places its first parts.
   function lead:create(command, spec)
     command.place = self.placing:plan(command, spec)
-    self.decoded[command.spec] = spec -- Its driver need not read it again.
+    self.decoded[command.spec] = spec -- So that its driver need not decode it again.
     local facts, err, code = self:propose(command)
     self.decoded[command.spec] = nil
     return facts, err, code
   end
 
-  --- A higher tier's dispatch of one workflow's share: a run of one workflow. The same dispatch again gives the same answer.
+  --- Take a higher tier's dispatch of one workflow's share, as a run of one workflow. A repeated dispatch gets the same answer.
   function lead:take(body)
     if self.fence == 0 then return self:not_leading() end
     local key = body.job .. "|" .. body.part
@@ -68,7 +68,7 @@ return function (lead)
         local _, err, code = self:cancel(key, "a newer attempt was dispatched")
         return nil, "an earlier attempt of this part is still being ended here" .. (err and ": " .. err or ""), code or "OVERLOADED"
       end
-      -- It has ended, and the higher tier has given it up: its result counts nowhere any more.
+      -- It has ended, and the higher tier has given it up, so its result no longer counts.
       local gone, err, code = self:propose { kind = "forget", runs = { { run = key, index = known.index } } }
       if not gone then return nil, err, code end
     end
@@ -87,13 +87,13 @@ return function (lead)
   end
 
   ---@param entry table
-  ---@param again boolean  it was begun under an earlier leadership
+  ---@param again boolean  the run began under an earlier leadership
   function lead:start(entry, again)
     if self.runs[entry.run] then return end
     local run = driver.start(self, entry, again, self.decoded[entry.spec])
     self.runs[entry.run] = run
     for name in sorted(entry.split) do run.wanted[name] = true end
-    if not again then return end -- What was placed with it has facts of its own.
+    if not again then return end -- Parts placed in the same command have facts of their own.
     for name, names in sorted(entry.split) do
       for _, part_name in ipairs(names) do
         local part = entry.parts[part_name]
@@ -112,9 +112,9 @@ return function (lead)
     end
   end
 
-  --- Begin to end a run before its work is done. Idempotent.
+  --- Stop a run before its work is done. Idempotent.
   ---@param state "cancelled"|"timed_out"
-  ---@return string? state  the run's now
+  ---@return string? state  the run's state now
   function lead:stop_run(key, reason, state)
     local facts, err, code = self:propose { kind = "cancel", run = key, reason = reason, state = state }
     if not facts then return nil, err, code end
@@ -123,7 +123,7 @@ return function (lead)
     return entry and entry.state or "unknown"
   end
 
-  --- A client's or a higher tier's cancel. Answers the state now; a job that has ended keeps its answer.
+  --- Cancel a run for a client or a higher tier. Returns its state now; a job that has ended keeps its result.
   function lead:cancel(key, reason)
     local entry = self.ledger:run(key)
     if not entry then return nil, "no job " .. key .. " here", "NOT_FOUND" end
@@ -133,17 +133,17 @@ return function (lead)
     return { state = state }
   end
 
-  --- A higher tier ends one attempt that it dispatched here.
+  --- A higher tier cancels one attempt that it dispatched here.
   function lead:end_part(body)
     local key = body.job .. "|" .. body.part
     local entry = self.ledger:run(key)
     if not entry or entry.upstream.fence > body.fence then return { state = "unknown" } end
     local done, err, code = self:cancel(key, body.reason)
     if not done then return nil, err, code end
-    return { state = "cancelling" } -- Its result follows, also when it had ended just before.
+    return { state = "cancelling" } -- Its result follows, even if it had just ended.
   end
 
-  --- The higher tier does not know this attempt of ours, or it counts no more: end it.
+  --- The higher tier does not know this attempt of ours, or no longer counts it: stop it.
   ---@param record { job: string, part: string, fence: integer }
   function lead:drop(record, reason)
     self.scope:spawn("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
@@ -152,7 +152,7 @@ return function (lead)
     end)
   end
 
-  --- The higher tier's parts that this node has, for its reconciling.
+  --- The higher tier's parts on this node, for that tier's reconcile step.
   function lead:upstream_parts()
     local parts = {}
     local all = self.ledger:list()
@@ -174,7 +174,7 @@ return function (lead)
     return { node = "", address = "" }
   end
 
-  --- A run that nobody can drive ends all the same, as failed.
+  --- End a run that cannot be driven, as failed.
   function lead:give_up(key, reason)
     self.term:spawn("lead.run", { job = key }, function ()
       local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 5000 })

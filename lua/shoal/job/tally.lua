@@ -1,15 +1,15 @@
---- tally: what the parts of a workflow come to, added up as they end. Pure, and a part of the ledger's state: the numbers of an ended
---- part are here and nowhere else.
+--- tally: the sums over the parts of a workflow, updated as each part ends. Pure, and part of the ledger's state: it alone holds the
+--- numbers of ended parts.
 ---
---- Numbers of one attempt are *counts*: a flat table of whole numbers (requests, ok, errors, iterations, ...), which add up; only
---- `executions` (how often one piece of the work has been executed at most) is the greatest. Detail (histograms, checks, outputs)
---- is merged by an accumulator of stats.lua. Merged detail comes from attempts that ended by their own word; an attempt that was
---- lost is listed with its last progress, and counted in `lost`.
+--- The numbers of one attempt are *counts*: a flat table of integers (requests, ok, errors, iterations, ...). They are summed, except
+--- `executions` (the most times that one piece of the work was executed), of which the greatest is kept. An accumulator of stats.lua
+--- merges the detail (histograms, checks, outputs) of attempts that reported a result. A lost attempt is listed with its last
+--- progress, and counted in `lost`.
 local stats = require "shoal.job.stats"
 
 local tally = {}
 
-local ATTEMPTS_MAX = 500 -- Rows of attempts that completed, and as many of others; how many more there were is counted.
+local ATTEMPTS_MAX = 500 -- Rows of completed attempts, and as many of others; the rest is only counted.
 local INCIDENTS_MAX = 100
 
 ---@class Tally
@@ -49,12 +49,12 @@ end
 
 local judged = {}
 
---- Keep what a leader has judged for the time in which its command is under way: `read` then need not read it again.
+--- Cache a result that the leader has checked while its command is in flight, so that `read` need not decode it again.
 ---@param bytes string
----@param inner table?  nil: no longer
+---@param inner table?  nil: drop it
 function tally.judged(bytes, inner) judged[bytes] = inner end
 
---- A part's result, read: never nil, for what is in the log was judged before.
+--- A part's decoded result; never nil, for a result is checked before it enters the log.
 ---@param bytes? string
 ---@return { stats?: table, incidents?: table[], attempts?: table[] }
 function tally.read(bytes)
@@ -62,7 +62,7 @@ function tally.read(bytes)
   return judged[bytes] or stats.readable(bytes) or {}
 end
 
---- List one attempt that is over. An executor that is a tier itself lists the attempts `within`; then those are the truth.
+--- List one attempt that is over. An executor that is a tier reports its own attempts (`within`); then those are listed instead.
 ---@param run table
 ---@param work Tally
 ---@param row table
@@ -83,7 +83,7 @@ function tally.attempt(run, work, row, within)
   end
 end
 
---- Keep what went wrong below, each incident once: parts of one node bring the same ones.
+--- Keep the incidents of parts, each once, for parts of one node report the same ones.
 ---@param run table
 ---@param incidents? table[]
 function tally.incidents(run, incidents)
@@ -96,10 +96,10 @@ function tally.incidents(run, incidents)
   end
 end
 
---- Merge the detail of an attempt that ended by its own word.
+--- Merge the detail of an attempt that reported a result.
 ---@param work Tally
 ---@param record? table
----@param completed table|false|nil  its counts, when it completed
+---@param completed table|false|nil  its counts, if it completed
 function tally.measured(work, record, completed)
   if completed then
     work.requests, work.errors = work.requests + (completed.requests or 0), work.errors + (completed.errors or 0)
@@ -123,7 +123,7 @@ function tally.ended(work, part, state, reason)
   end
 end
 
---- A copy that can be changed.
+--- A copy that may be changed.
 function tally.copy(work)
   local copy = {}
   for key, value in next, work do copy[key] = value end
@@ -132,7 +132,7 @@ function tally.copy(work)
   return copy
 end
 
---- For a snapshot: the same without live objects.
+--- The same without live objects, for a snapshot.
 function tally.packed(work)
   local copy = {}
   for key, value in next, work do copy[key] = value end

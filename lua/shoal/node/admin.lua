@@ -47,7 +47,7 @@ local function events_handler(node)
     return node.journal:wait(cursor, math.min(wait_ms, WAIT_MS))
   end
   return function (body)
-    if body.most < 1 then return nil, ("most: at least 1 is wanted, not %d"):format(body.most), "REFUSED" end
+    if body.most < 1 then return nil, ("most: expected at least 1, found %d"):format(body.most), "REFUSED" end
     if body.wait_ms > 0 then
       local ready, err, code = wait(body.cursor, body.wait_ms)
       if not ready and code ~= "TIMEOUT" then return nil, err, code end

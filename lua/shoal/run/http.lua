@@ -8,9 +8,9 @@
 ---       return { status = 200, headers = { ["Content-Type"] = "text/plain" }, body = "hello", delay_ms = 5 }
 ---     end))
 ---
---- A response is a response: 404 and 500 come back as such, and redirects are not followed (a load test means the request it
---- makes). What is no response is `nil, message, code`; `http.kind(code)` sorts codes into few words for statistics.
---- https:// is refused for now, by name (UNSUPPORTED).
+--- Every response is a result: 404 and 500 are returned as such, and redirects are not followed, for a load test measures the request
+--- that it makes. Without a response the call returns `nil, message, code`; `http.kind(code)` maps codes to a few words for
+--- statistics. https:// is refused for now (UNSUPPORTED).
 local client = require "shoal.run.http.client"
 local server = require "shoal.run.http.server"
 
@@ -23,8 +23,8 @@ local KINDS = {
   EADDRNOTAVAIL = "ports", EADDRINUSE = "ports", UNSUPPORTED = "unsupported",
 }
 
---- What kind of error a code is, in a word: refused, timeout, reset, dns, malformed, unreachable, descriptors (this machine has
---- no more), ports (the same), unsupported, other.
+--- The kind of an error code, as one word: refused, timeout, reset, dns, malformed, unreachable, descriptors (this machine has none
+--- left), ports (the same), unsupported, other.
 ---@param code string
 ---@return string kind
 function http.kind(code)

@@ -67,7 +67,7 @@ function worker.open(node, options)
   end
   local data = node.config.data
   self.reports = reports.open(node, {
-    owner = "worker", interval_ms = options.flush_ms, others = options.others, unknown = end_attempt "its leader knows nothing of it",
+    owner = "worker", interval_ms = options.flush_ms, others = options.others, unknown = end_attempt "its leader does not know it",
     stop = end_attempt "its leader does not count it any more", folder = data and data ~= "" and data .. "/results-waiting" or nil,
     restored = function (record) return self:restored(record) end,
   })

@@ -2,26 +2,26 @@
 ---
 ---     -- workflows/buy.lua
 ---     return {
----       setup = function (ctx) return { token = ctx.http:get("/login").body } end,       -- once a part; vu.data is what it returns
+---       setup = function (ctx) return { token = ctx.http:get("/login").body } end,       -- once a part; its result is vu.data
 ---       vu = function (vu)                                                               -- one iteration of one user
 ---         local r = vu.http:post("/buy", { body = "item=1" })
 ---         if vu:check("status 200", r and r.status == 200) then vu:count("bought") end
 ---         vu:sleep(50)
 ---       end,
 ---       teardown = function (ctx) end,
----       base_url = "http://...",        -- of urls that begin with "/"; the environment's TARGET when left out
+---       base_url = "http://...",        -- for urls that begin with "/"; default: the environment's TARGET
 ---       request_timeout_ms = 30000,
 ---     }
 ---
 --- A script may also return just the function `vu`.
 ---
----   closed loop:  each user takes the next iteration as soon as it is done with the one before
----   open loop:    iteration k of the whole begins at start + k / rate, whatever the answers take. A user that is late takes it
----                 when it is free, and the wait counts: latencies run from the intended start. More users, less wait.
+---   closed loop:  each user takes the next iteration as soon as it has finished one
+---   open loop:    iteration k of the whole begins at start + k / rate, however long the answers take. A user that is late takes it
+---                 when it is free, and the wait counts: latencies run from the intended start. More users mean less wait.
 ---
---- Iterations are shared exactly: each number is taken by one user of one part. An error in a user's function is one incident and
---- one error of kind "script"; the user goes on with the next iteration after a short pause that doubles while errors follow
---- each other. A part whose every iteration failed so has failed.
+--- Each iteration number is taken by exactly one user of one part. An error in a user's function is one incident and one error of kind
+--- "script"; the user continues with the next iteration after a short backoff that doubles at each consecutive error. If every
+--- iteration of a part failed this way, the part has failed.
 local environment = require "shoal.run.workflow.environment"
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
@@ -31,9 +31,9 @@ local vu = require "shoal.run.workflow.vu"
 local workflow = {}
 
 local NS_PER_MS = 1000000
-local BACKOFF_MS, BACKOFF_MAX_MS = 10, 1000 -- After an error: enough not to spin, too little to matter to the load.
+local BACKOFF_MS, BACKOFF_MAX_MS = 10, 1000 -- After an error: long enough not to spin, short enough not to change the load.
 local CHECK_INSTRUCTIONS = 20000000 -- About a second.
-local BUSY_NS = 5 * NS_PER_MS -- A user that computes for so long gives way to the others, cancel among them.
+local BUSY_NS = 5 * NS_PER_MS -- A user that computes this long yields to the others, and to a cancel.
 
 ---@class WorkflowOptions
 ---@field world table
@@ -83,11 +83,11 @@ local function open_script(part, script)
   return read_users(script.path, value)
 end
 
---- Is this text a workflow's script? Its top level runs, as it would for a part that has `env`, and no further than
---- CHECK_INSTRUCTIONS. Nothing is sent: what a script can do begins with its users.
+--- Check that this text is a workflow's script. Its top level runs as for a part with `env`, for at most CHECK_INSTRUCTIONS. It sends
+--- nothing, for only users can send.
 ---@param bytes string
 ---@param path string
----@param env table<string, string>  what the script sees as `env`
+---@param env table<string, string>  the script's `env`
 ---@return true? ok, string? err
 function workflow.check(bytes, path, env)
   local part = { env = env, ids = function () return { path = path } end, log = function () end }
@@ -109,7 +109,7 @@ end
 
 -- Iterations -----------------------------------------------------------------------------------------------------------
 
---- The number of the next iteration of this part (from 0), and when it is due; nil when there is none.
+--- The number of the next iteration of this part (from 0), and its due time; nil when there is none.
 local function next_iteration(part)
   local work, k = part.work, part.taken
   if work.iterations and k >= work.iterations then return nil end
@@ -124,7 +124,7 @@ local function next_iteration(part)
   return k, due_ns
 end
 
---- One user: iterations until there is none.
+--- One user: run iterations until there are none left.
 local function run_user(part, id)
   local world, recorder = part.world, part.recorder
   local user, client = vu.new(part, id)
@@ -146,7 +146,7 @@ local function run_user(part, id)
     recorder:time("iteration", fresh_ns - (due_ns or began_ns))
     if ok then
       part.succeeded, backoff_ms = true, BACKOFF_MS
-      if world:now_ns() == now_ns then -- It waited for nothing: others, and time, must have their turn.
+      if world:now_ns() == now_ns then -- It did not wait: let other tasks and the clock advance.
         if part.simulated then task.sleep(1) elseif fresh_ns - now_ns > BUSY_NS then task.yield() end
       end
     else
@@ -158,7 +158,7 @@ local function run_user(part, id)
   end
 end
 
---- A step outside of the users: setup or teardown.
+--- A step that belongs to no user: setup or teardown.
 local function run_step(part, step, ...)
   local fn = part.script[step]
   if not fn then return true end
@@ -209,7 +209,7 @@ function workflow.run(options)
   local broken
   for _, user in ipairs(users) do
     local ended, problem = user:join()
-    if not ended then broken = broken or problem end -- Outside of its iterations: our own fault, an incident already.
+    if not ended then broken = broken or problem end -- It failed outside of an iteration: a bug of ours, already an incident.
   end
   local down, problem = run_step(part, "teardown")
   if broken then return "failed", "a user ended early: " .. broken end

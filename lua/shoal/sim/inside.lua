@@ -7,7 +7,7 @@ local inside = {}
 
 local answers, last, scope = {}, 0, nil
 
---- Begin to run code as a task; `take` has its answer.
+--- Start code as a task; `take` returns its result.
 ---@return integer? id, string? err, string? code
 function inside.begin(host, code, ...)
   local chunk, err = load(code, "=eval", "t")
@@ -23,7 +23,7 @@ function inside.begin(host, code, ...)
   return id
 end
 
---- false while it runs; else true, ran?, results or the error's text.
+--- false while it runs; else true, whether it succeeded, and its results or the error's text.
 function inside.take(id)
   local answer = answers[id]
   if not answer then return false end

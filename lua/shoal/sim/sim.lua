@@ -1,5 +1,5 @@
 --- sim: a cluster in one process: simulated machines that run the unmodified scripts, one virtual clock, one seeded network.
---- A run is its seed: done twice, its log is the same to the byte.
+--- A run is determined by its seed: run twice, its log is the same to the byte.
 ---
 ---   local s = sim.new { seed = 7, latency_ms = 1, loss = 0.02 }
 ---   local gate = s:node { role = "gate" }
@@ -8,8 +8,8 @@
 ---   s:crash(gate) ; s:run(1000) ; s:restart(gate)
 ---   print(s:log()) ; s:close()
 ---
---- Time passes only in run, run_until, eval and task. Times are milliseconds of the simulation. A node is named by its name
---- or by what `node` returned. Values cross between here and a node only as copies.
+--- Time passes only in run, run_until, eval and task. Times are milliseconds of the simulation. A node is given by its name or by the
+--- value that `node` returned. Values cross between this state and a node only as copies.
 
 local core = require "shoal.core.sim"
 local sorted = require "shoal.base.sorted"
@@ -18,9 +18,9 @@ local sim = {}
 
 local NS_PER_MS = 1000000
 local EVAL_LIMIT_MS = 60000
-local EVERY_MS = 10        -- Between two looks of run_until.
-local PORT = 7000          -- Where a role listens when it is not told.
-local HOME = "/shoal"      -- What the node's own disk has of the installation: scripts/.
+local EVERY_MS = 10        -- Between two checks of run_until.
+local PORT = 7000          -- The default port of a role.
+local HOME = "/shoal"      -- The installation on the node's own disk: scripts/.
 local CODE = HOME .. "/program.lua"
 
 ---@class Sim
@@ -32,13 +32,13 @@ Sim.__name = "shoal.Sim"
 ---@field name string
 ---@field role? string
 ---@field ip string
----@field address string  "ip:port" where a role listens
+---@field address string  "ip:port" of a role's listener
 
 local function name_of(node) return type(node) == "table" and node.name or node end
 
 local function ns_of(ms) return math.floor((ms or 0) * NS_PER_MS + 0.5) end
 
---- What a link can do: times in ms here, in ns below.
+--- The options of a link: times in ms here, in ns in the core.
 local LINK_OPTIONS = {
   latency_ms = "latency_ns", jitter_ms = "jitter_ns", reorder_ms = "reorder_ns",
   loss = "loss", corrupt = "corrupt", duplicate = "duplicate", reorder = "reorder",
@@ -69,9 +69,9 @@ local function check_options(what, options, known)
 end
 
 --- A simulation without nodes.
----@param options? { seed?: integer, trace?: boolean, home?: string }  and what the default link does, as `sim:link` takes it:
----  latency_ms: default 0.2; jitter_ms: default 0.05; trace: every event of the network in the log; home: the folder with lua/
----  and scripts/ that the nodes run
+---@param options? { seed?: integer, trace?: boolean, home?: string }  and the options of the default link, as in `sim:link`:
+---  latency_ms: default 0.2; jitter_ms: default 0.05; trace: log every event of the network; home: the folder with the lua/ and
+---  scripts/ that the nodes run
 ---@return Sim
 function sim.new(options)
   options = options or {}
@@ -90,7 +90,7 @@ local function fault(self, format, ...) self.core:note("fault", format:format(..
 
 -- ---- machines ----
 
---- A machine without a program: its world, for code of this state (HTTP hosts, clients of a spec).
+--- A machine without a program. Returns its world, for code of this state (HTTP hosts, clients of a spec).
 ---@param name string
 ---@param address? string  an IP; default: the next of 10.0.0.0/16
 ---@return table world, string ip
@@ -115,7 +115,7 @@ end
 local LISTS = { join = "--join", gates = "--gates", connect = "--connect" }
 local PLAIN = { name = true, dc = true, bind = true }
 
---- The words of `shoal run` for a role.
+--- The command line of `shoal run` for a role.
 local function words_of(options, node)
   local config = options.config or {}
   local words = { "run", options.script or ("%s/scripts/roles/%s.lua"):format(HOME, options.role), "--name", node.name }
@@ -138,9 +138,9 @@ end
 --- A machine that runs shoal: `shoal run` of a role script, or any entry module with its arguments.
 ---@param options { name?: string, role?: string, script?: string, dc?: string, address?: string, config?: table, args?: string[],
 ---  entry?: string, argv?: string[], code?: string, files?: table<string, string>, start?: boolean }
----  code: a program as text, run with `args` as `shoal lua` does; script: a path on the node's disk, where /shoal/scripts
----  is a copy of ours; files: what its disk holds besides; config: as
----  `shoal run` takes, lists may hold nodes; start = false: add it, and start it with `s:start(node)`
+---  code: a program as text, run with `args` as by `shoal lua`; script: a path on the node's disk, where /shoal/scripts is a copy of
+---  ours; files: further files on its disk; config: as for `shoal run`, and lists may hold nodes; start = false: add the node only,
+---  and start it later with `s:start(node)`
 ---@return SimNode
 function Sim:node(options)
   check_options("sim:node", options, NODE_OPTIONS)
@@ -172,14 +172,14 @@ function Sim:node(options)
   return node
 end
 
---- Start the program of a node that has none running.
+--- Start the program of a node that is not running.
 function Sim:start(node)
   node = self.nodes[name_of(node)]
   assert(self.core:start(node.name, node.entry, node.argv))
   return node
 end
 
---- A client: a node of that role that knows where to connect.
+--- A client: a node of that role, configured with the addresses to connect to.
 function Sim:client(options)
   options.role = options.role or "client"
   return self:node(options)
@@ -188,7 +188,7 @@ end
 ---@return "up"|"ended"|"down" state, integer? exit_code, integer children, integer? open_handles
 function Sim:status(node) return self.core:status(name_of(node)) end
 
---- Files of the node's disk.
+--- Read a file of the node's disk.
 function Sim:read(node, path) return assert(self.core:world(name_of(node))):read_file(path) end
 function Sim:write(node, path, bytes)
   local world = assert(self.core:world(name_of(node)))
@@ -202,8 +202,8 @@ end
 
 -- ---- the outside ----
 
---- An HTTP host that nodes reach by its name. The handler gets { method, target, path, query, headers, body, peer } and
---- returns { status, headers, body, delay_ms }, runs in this state, and does not wait.
+--- An HTTP host that nodes reach by its name. The handler gets { method, target, path, query, headers, body, peer } and returns
+--- { status, headers, body, delay_ms }. It runs in this state and must not wait.
 ---@param host string
 ---@param handler fun(request: table): table
 ---@param options? { address?: string, port?: integer }
@@ -214,11 +214,11 @@ function Sim:http(host, handler, options)
   return assert(require("shoal.run.http").server(world, ("%s:%d"):format(ip, options.port or 80), handler))
 end
 
---- What a command line does when a node runs it: fn(argv, stdin) -> output?, status?, duration_ms?. For `sh -c LINE` the name
---- is the line's first word. A command without one cannot be started (ENOENT).
+--- Define a command that nodes can run: fn(argv, stdin) -> output?, status?, duration_ms?. For `sh -c LINE` the name is the line's
+--- first word. An undefined command cannot be started (ENOENT).
 function Sim:command(name, fn) self.core:command(name, fn) end
 
---- Run fn as a task of this state, on a machine of its own named "outside", until it ends. Returns what it returned.
+--- Run fn as a task of this state, on a machine of its own named "outside", until it ends. Returns its results.
 ---@param fn function
 ---@param limit_ms? number
 function Sim:task(fn, limit_ms)
@@ -245,7 +245,7 @@ end
 ---@return number ms  true time since the start; no node sees it
 function Sim:now_ms() return self.core:now_ns() / NS_PER_MS end
 
---- How many events were run so far: each is one callback into one node.
+--- How many events have run so far; each is one callback into one node.
 ---@return integer
 function Sim:events() return self.core:events() end
 
@@ -257,14 +257,14 @@ local function settle(self)
   end
 end
 
---- Run fn once no event is being handled: what a host's handler or a command does to the cluster itself (crash, restart).
+--- Run fn once no event is being handled, so that a host's handler or a command can act on the cluster itself (crash, restart).
 function Sim:later(fn)
   if not self.core:stepping() then return fn() end
   self.later_queue[#self.later_queue + 1] = fn
   self.core:interrupt()
 end
 
---- Run fn at this time of the simulation, between two events. In the past: before the next event.
+--- Run fn at this time of the simulation, between two events; if the time is past, before the next event.
 function Sim:at(ms, fn)
   self.sequence = self.sequence + 1
   local entry = { at_ns = ns_of(ms), sequence = self.sequence, fn = fn }
@@ -290,7 +290,7 @@ local function advance(self, until_ns)
   end
 end
 
---- One event; false when there is none left.
+--- Run one event; false when there is none left.
 function Sim:step()
   settle(self)
   local first, next_ns = self.timed[1], self.core:next_ns()
@@ -307,11 +307,11 @@ end
 ---@param ms number
 function Sim:run(ms) advance(self, self.core:now_ns() + ns_of(ms)) end
 
---- Let time pass until fn() is true: looked at every `every_ms` (default 10; 0: after every event).
+--- Let time pass until fn() is true. It is called every `every_ms` (default 10; 0: after every event).
 ---@param fn fun(): any
 ---@param limit_ms number
 ---@param every_ms? number
----@return any result, string? err, string? code  what fn returned, or nil, "...", "TIMEOUT"
+---@return any result, string? err, string? code  fn's result, or nil, "...", "TIMEOUT"
 function Sim:run_until(fn, limit_ms, every_ms)
   local limit_ns = self.core:now_ns() + ns_of(limit_ms)
   every_ms = every_ms or EVERY_MS
@@ -334,7 +334,7 @@ function Sim:run_until(fn, limit_ms, every_ms)
   end
 end
 
--- ---- looking into a node ----
+-- ---- code in a node ----
 
 --- Run Lua code on a node, as a task there: it may wait, and then time passes here. `...` reaches the code as `...`.
 ---@param node SimNode|string
@@ -352,14 +352,14 @@ function Sim:eval(node, code, ...)
       return nil, ("%s: the code still waits after %d ms"):format(name, EVAL_LIMIT_MS), "TIMEOUT"
     end
   end
-  if not answer[1] then return nil, answer[2], answer[3] end -- The node went away meanwhile.
+  if not answer[1] then return nil, answer[2], answer[3] end -- The node ended meanwhile.
   if not answer[2] then return nil, answer[3], "FAILED" end
   return table.unpack(answer, 3, answer.n)
 end
 
 -- ---- faults ----
 
---- The machine stops dead.
+--- The machine crashes: it stops at once.
 function Sim:crash(node)
   local name = name_of(node)
   fault(self, "crash %s", name)
@@ -367,7 +367,7 @@ function Sim:crash(node)
   self.hosts[name] = nil
 end
 
---- Up again: an empty process with its old disk, the same program and arguments.
+--- Restart it: a new process with the old disk, the same program and arguments.
 function Sim:restart(node)
   local name = name_of(node)
   fault(self, "restart %s", name)
@@ -375,13 +375,13 @@ function Sim:restart(node)
   if self.nodes[name] then self:start(name) end
 end
 
---- As a signal to the process: "TERM", "INT" or "HUP".
+--- Send a signal to the process: "TERM", "INT" or "HUP".
 function Sim:signal(node, signal)
   fault(self, "signal %s %s", name_of(node), signal)
   self.core:signal(name_of(node), signal)
 end
 
---- Its timers and input wait until it is resumed; then all come, late.
+--- Pause the machine: timers and input wait until it is resumed, and then arrive late.
 function Sim:pause(node)
   fault(self, "pause %s", name_of(node))
   self.core:pause(name_of(node), true)
@@ -391,8 +391,8 @@ function Sim:resume(node)
   self.core:pause(name_of(node), false)
 end
 
---- Its first process does not run for `ms`: as under SIGSTOP and SIGCONT, or in a call that blocks. Then what came due meanwhile comes
---- at once, timers first. Its children and its kernel go on, unlike under `pause`, which stops the machine.
+--- Stall its first process for `ms`, as by SIGSTOP and SIGCONT, or in a blocking call. Then all events that became due arrive at once,
+--- timers first. Its children and its kernel keep running, unlike under `pause`, which stops the machine.
 ---@param node SimNode|string
 ---@param ms number
 function Sim:stall(node, ms)
@@ -402,11 +402,11 @@ end
 
 local DISK_OPTIONS = { full = true, fail = true, fail_sync = true, sync_ms = true }
 
---- What is wrong with its disk from now on, over restarts too; what is not named is well, so `sim:disk(node)` mends it.
+--- Set the faults of its disk from now on, over restarts too. Faults that are not named end, so `sim:disk(node)` ends all.
 ---@param node SimNode|string
 ---@param faults? { full?: boolean, fail?: string, fail_sync?: string, sync_ms?: number }
----  full: what needs room fails with ENOSPC; fail: each use fails with this code ("EIO"); fail_sync: syncs and puts fail with it, while
----  reads and appends go well; sync_ms: each sync takes so long, and put_durable stalls the process for it
+---  full: operations that need space fail with ENOSPC; fail: each operation fails with this code ("EIO"); fail_sync: only syncs and
+---  puts fail, with this code; sync_ms: each sync takes this long, and put_durable stalls the process for it
 function Sim:disk(node, faults)
   faults = faults or {}
   check_options("sim:disk", faults, DISK_OPTIONS)
@@ -419,7 +419,7 @@ end
 
 local function text(node) return name_of(node) or "*" end
 
---- Nothing flows from a to b (nor back, unless `one_way`). nil is any node.
+--- Cut the link from a to b (and back, unless `one_way`). nil is any node.
 function Sim:cut(a, b, one_way)
   fault(self, "cut %s %s%s", text(a), text(b), one_way and " one way" or "")
   self.core:cut(name_of(a), name_of(b), true)
@@ -431,8 +431,8 @@ function Sim:heal(a, b, one_way)
   if not one_way then self.core:cut(name_of(b), name_of(a), false) end
 end
 
---- What flows from a to b (and back, unless `one_way`) waits on the wire, bounded, and comes at once, in order, when it is
---- unclogged. nil is any node.
+--- Clog the link from a to b (and back, unless `one_way`): traffic waits on the wire, up to a bound, and arrives at once, in order, at
+--- unclog. nil is any node.
 function Sim:clog(a, b, one_way)
   fault(self, "clog %s %s%s", text(a), text(b), one_way and " one way" or "")
   self.core:clog(name_of(a), name_of(b), true)
@@ -444,7 +444,7 @@ function Sim:unclog(a, b, one_way)
   if not one_way then self.core:clog(name_of(b), name_of(a), false) end
 end
 
---- What else a link does, after latency, jitter and loss, for the log.
+--- The options of a link besides latency, jitter and loss, for the log.
 local function more_of(link)
   local out = {}
   for name in sorted(LINK_OPTIONS) do
@@ -455,12 +455,12 @@ local function more_of(link)
   return table.concat(out)
 end
 
---- The link from a to b (nil: any node); nil restores the default. Without a and b: the default itself.
+--- Set the link from a to b (nil: any node); a nil link restores the default. Without a and b: set the default.
 ---@param link? { latency_ms?: number, jitter_ms?: number, loss?: number, corrupt?: number, duplicate?: number, reorder?: number,
 ---  reorder_ms?: number, bytes_per_s?: integer, queue_bytes?: integer, size_max?: integer }
----  latency_ms: one way; jitter_ms: mean of what is added. Of datagrams, as shares 0..1: loss, corrupt (1 to 3 bits flip), duplicate,
----  reorder (held back by up to reorder_ms more, default 10). bytes_per_s: what the wire takes, queue_bytes (default 64 KiB) of
----  datagrams may wait for it or for the end of a clog; size_max: larger datagrams are gone. 0 is off.
+---  latency_ms: one way; jitter_ms: mean of the added delay. Shares 0..1 of datagrams: loss, corrupt (1 to 3 bits flip), duplicate,
+---  reorder (delayed by up to reorder_ms more, default 10). bytes_per_s: the rate of the wire; queue_bytes (default 64 KiB) of
+---  datagrams may wait for it or for the end of a clog; size_max: larger datagrams are dropped. 0 is off.
 function Sim:link(a, b, link)
   if link then check_options("sim:link", link, LINK_OPTIONS) end
   fault(self, "link %s %s %s", text(a), text(b),
@@ -468,19 +468,19 @@ function Sim:link(a, b, link)
   self.core:link(name_of(a), name_of(b), link and link_of(link))
 end
 
---- Its monotonic clock runs fast by so many millionths (slow below 0), -200 to 200, from now on.
+--- Its monotonic clock runs fast by this many ppm (slow below 0), -200 to 200, from now on.
 function Sim:drift(node, ppm)
   fault(self, "drift %s %s", name_of(node), tostring(ppm))
   self.core:drift(name_of(node), ppm)
 end
 
---- Its wall clock jumps by so many milliseconds, forwards or back.
+--- Its wall clock jumps by this many milliseconds, forwards or back.
 function Sim:step_wall(node, ms)
   fault(self, "step_wall %s %s", name_of(node), tostring(ms))
   self.core:step_wall(name_of(node), ns_of(ms))
 end
 
---- It takes at most so many datagrams a second; `queue` (default 64) may wait, the rest is gone. Without a number: as they come.
+--- It receives at most this many datagrams a second; `queue` (default 64) may wait, the rest is dropped. Without a number: no limit.
 ---@param node SimNode|string
 ---@param per_s? integer
 ---@param queue? integer
@@ -489,15 +489,15 @@ function Sim:slow(node, per_s, queue)
   self.core:slow(name_of(node), per_s or 0, queue or 0)
 end
 
---- Another address for a machine that is down; one that is down and has it gets this one's. The programs of both are told the new
---- one when they start again, where we wrote their words; what others were told of them stays as it was.
+--- Change the address of a machine that is down; a machine that is down and has that address gets this one's. If we wrote their command
+--- lines, both programs start with the new addresses. Other nodes keep the addresses that they were given.
 ---@param node SimNode|string
 ---@param ip string
 function Sim:readdress(node, ip)
   local name = name_of(node)
   fault(self, "readdress %s %s", name, ip)
   local ok, err = self.core:readdress(name, ip .. ":0")
-  if not ok then error("sim:readdress: " .. err, 2) end -- It is up, or another that is up has it, or it is no address.
+  if not ok then error("sim:readdress: " .. err, 2) end -- It is up, or another machine that is up has the address, or it is not an address.
   local old = self.ips[name]
   for other, theirs in sorted(self.ips) do
     local now = other == name and ip or theirs == ip and old or theirs
@@ -510,24 +510,24 @@ function Sim:readdress(node, ip)
   end
 end
 
---- What befell the datagrams so far: sent, delivered, lost, cut, too_large, overflowed, corrupted, duplicated, reordered, throttled,
---- clogged, clog_dropped, slowed, slow_dropped (world/sim.h).
+--- Counts of datagrams by their fate so far: sent, delivered, lost, cut, too_large, overflowed, corrupted, duplicated, reordered,
+--- throttled, clogged, clog_dropped, slowed, slow_dropped (world/sim.h).
 ---@return table<string, integer>
 function Sim:counts() return self.core:counts() end
 
 -- ---- the record ----
 
---- All that was logged, as "MS NODE LINE" lines: the same bytes for the same seed, scripts and calls.
+--- The whole log, as "MS NODE LINE" lines: the same bytes for the same seed, scripts and calls.
 ---@return string
 function Sim:log() return self.core:log() end
 
---- A line of one's own.
+--- Add a line to the log.
 function Sim:note(format, ...) self.core:note("note", format:format(...)) end
 
---- Every event of the network in the log, or no longer.
+--- Switch the logging of every network event on or off.
 function Sim:trace(on) self.core:trace(on and true or false) end
 
---- End it all. Idempotent.
+--- End the simulation. Idempotent.
 function Sim:close()
   if self.closed then return end
   self.closed = true

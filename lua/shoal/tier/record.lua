@@ -6,18 +6,18 @@
 ---     record:   u32 length | u32 crc of body | u64 index | u64 durable | u32 crc of the 24 bytes before | body
 ---     body:     1 byte kind ("c" a command, "l" a leadership begins) | the command
 ---
---- Indexes rise by one from record to record. `durable` is how much of the file was known to be on disk when the record was
---- written: it lets a reader tell a torn tail, which nobody was promised, from damage to what was acknowledged.
+--- Indexes rise by one from record to record. `durable` is the number of bytes of the file that were known to be on disk when the
+--- record was written. With it a reader distinguishes a torn tail, which was never acknowledged, from damage to acknowledged records.
 ---
---- The snapshot is "shoal snapshot 2" | u64 index | u64 length | u32 crc of the state and then of those 16 bytes | state: in this
---- order, so that the state can be summed up piece by piece before its length is known.
+--- The snapshot is "shoal snapshot 2" | u64 index | u64 length | u32 crc of the state and then of those 16 bytes | state. The crc covers
+--- the state first, so that it can be computed piece by piece before the length is known.
 local crc32c = require("shoal.core.crc").crc32c
 
 local record = {}
 
 local HEAD = "<I4I4I8I8"
 local HEAD_BYTES = 28
-local SECTOR = 512 -- What a disk writes whole: a torn write shows as such a piece of zeros, or as an early end.
+local SECTOR = 512 -- A disk writes a sector whole: a torn write leaves a sector of zeros, or an early end.
 local SNAPSHOT_HEAD = "<I8I8"
 local SNAPSHOT_BYTES = 36
 
@@ -51,9 +51,9 @@ end
 
 --- The first sound record after this offset whose index can follow `index`, and where it starts.
 local function find_later(bytes, offset, index)
-  local highest = index > 0 and index + #bytes // HEAD_BYTES + 1 or math.maxinteger -- None before it: it may be any.
+  local highest = index > 0 and index + #bytes // HEAD_BYTES + 1 or math.maxinteger -- Without a record before it, any index may follow.
   for at = offset + 1, #bytes - HEAD_BYTES do
-    local candidate = string.unpack("<i8", bytes, at + 9) -- The index first: it rules out nearly all.
+    local candidate = string.unpack("<i8", bytes, at + 9) -- Check the index first: it rules out nearly all candidates.
     if candidate > index and candidate <= highest then
       local found = read(bytes, at)
       if found then return found, at end
@@ -62,7 +62,7 @@ local function find_later(bytes, offset, index)
   return nil, #bytes
 end
 
---- Does a whole sector's worth of these bytes hold only zeros? Pieces are cut at the file's sectors; small ends do not count.
+--- Whether one of the file's sectors in this range holds only zeros; partial sectors at the ends do not count.
 local function has_zero_piece(bytes, first, stop)
   local at = first
   while at < stop do
@@ -74,7 +74,7 @@ local function has_zero_piece(bytes, first, stop)
   return false
 end
 
---- What a bad record at `offset` is: true for a torn tail, or nil and the reason why it is damage.
+--- Classify a bad record at `offset`: true for a torn tail, or nil and the reason that it is damage.
 local function torn(bytes, offset, index, problem)
   local later, at = find_later(bytes, offset, index)
   if later and later.durable > offset then
@@ -89,12 +89,12 @@ end
 --- Read a log. `each(record)` is called in order for every sound record; a torn tail is left out.
 ---@param bytes string
 ---@param each fun(record: table): true?, string?, string?  stops the reading with its nil, err, code
----@return integer? size   how much of the file is sound
+---@return integer? size   the number of sound bytes of the file
 ---@return string? err     where and why it cannot be read
 ---@return string? code    "MALFORMED", or what `each` gave
 function record.read_log(bytes, each)
   if bytes:sub(1, #record.LOG_HEADER) ~= record.LOG_HEADER then
-    return nil, "offset 0: this is no log of a tier", "MALFORMED"
+    return nil, "offset 0: this is not the log of a tier", "MALFORMED"
   end
   local offset, index = #record.LOG_HEADER, 0
   while offset < #bytes do
@@ -114,7 +114,7 @@ function record.read_log(bytes, each)
   return offset
 end
 
---- What comes before the state.
+--- The bytes before the state.
 ---@param index integer
 ---@param length integer  of the state
 ---@param crc integer  of the state, as `record.sum` gives it
@@ -124,7 +124,7 @@ function record.snapshot_head(index, length, crc)
   return record.SNAPSHOT_HEADER .. head .. string.pack("<I4", crc32c(head, crc))
 end
 
---- The checksum so far, and one more piece.
+--- Continue the checksum over one more piece.
 ---@param piece string
 ---@param crc? integer
 ---@return integer
@@ -141,7 +141,7 @@ end
 ---@return integer? index, string state_or_err, string? code
 function record.read_snapshot(bytes)
   if #bytes < SNAPSHOT_BYTES or bytes:sub(1, 16) ~= record.SNAPSHOT_HEADER then
-    return nil, "offset 0: this is no snapshot of a tier as this program writes it", "MALFORMED"
+    return nil, "offset 0: this is not a snapshot of a tier in the format of this program", "MALFORMED"
   end
   local index, length = string.unpack(SNAPSHOT_HEAD, bytes, 17)
   local state = bytes:sub(SNAPSHOT_BYTES + 1)

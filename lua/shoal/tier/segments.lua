@@ -1,4 +1,4 @@
---- segments: the files of a tier of one: its log, and how a log that grew is cut without a long turn of the loop.
+--- segments: the files of a tier of one: its log and snapshot, and the rotation of a long log without a long turn of the loop.
 ---
 ---     DIR/snapshot   the state at one index
 ---     DIR/log.old    records up to a snapshot that is being written (only while it is)
@@ -7,10 +7,10 @@
 ---
 ---              log long enough                  log.next is durable            the state is packed and durable
 ---     RESTING -----------------> PREPARING --------------------------> SAVING ---------------------------------> RESTING
----                                   |  failed: again after as much more      |  failed: again after RETRY_MS; log.old stays
+---                                   |  failed: again at rotate_bytes more    |  failed: again after RETRY_MS; log.old stays
 ---
---- A crash at any point leaves files whose records follow each other: open() replays log.old, log, log.next in this order, each
---- record once, and brings the folder back to one snapshot and one log.
+--- A crash at any point leaves files with consecutive records: open() replays log.old, log, log.next in this order, each record once,
+--- and restores the folder to one snapshot and one log.
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
 local machine = require "shoal.base.machine"
@@ -44,18 +44,18 @@ local function move(self, to) assert(STATES:move(self, to, self.tier.name)) end
 
 -- Opening --------------------------------------------------------------------------------------------------------------
 
---- Read a file of records, if it is there. Returns how much of it is sound and how long it is.
+--- Replay a file of records, if it exists. Returns its sound bytes and its length.
 local function replay(self, path)
   local bytes, err, code = self.world:read_file(path)
   if not bytes then
     if code == "ENOENT" then return 0, 0 end
     return nil, err, code
   end
-  if bytes == "" then return 0, 0 end -- Made, and nothing written before the crash.
+  if bytes == "" then return 0, 0 end -- Created, but not written before the crash.
   local size
   size, err, code = record.read_log(bytes, self.hands.replay)
   if not size then return nil, ("%s: %s"):format(path, err), code end
-  if size < #bytes then -- A torn tail: a crash came while it was written.
+  if size < #bytes then -- A torn tail: the node crashed during the write.
     log.warning("tier.cut", { tier = self.tier.name, path = path, bytes = #bytes - size })
   end
   return size, #bytes
@@ -75,7 +75,7 @@ local function restore(self)
   return true
 end
 
---- All of a state at once: at open, where nobody waits yet.
+--- The whole state at once: at open, before anything waits for the loop.
 local function state_of(self)
   local ok, state = errors.run("tier.snapshot", self.hands.ids(), nil, self.tier.options.snapshot)
   if not ok then return nil, tostring(state.message), "FAILED" end
@@ -91,7 +91,7 @@ local function unlink(self, path)
   return nil, err, code
 end
 
---- A rotation that a crash cut short is ended: the state becomes the snapshot, and an empty log follows it.
+--- Complete a rotation that a crash interrupted: write the state as the snapshot, followed by an empty log.
 local function end_rotation(self)
   local state, err, code = state_of(self)
   if not state then return nil, err, code end
@@ -107,9 +107,9 @@ local function open_log(self, size)
   local tier, opened = self.tier, nil
   local err, code
   opened, err, code = self.world:log(self.log, function (synced, why, word)
-    if tier.log ~= opened then return end -- Of a file that another has followed.
+    if tier.log ~= opened then return end -- The callback is of a file that has been replaced.
     self.hands.on_synced(synced, why, word)
-    task.flush() -- Tasks that waited for these run now, not a turn later.
+    task.flush() -- Run the tasks that waited for this sync now, not in the next turn.
   end)
   if not opened then return nil, err, code end
   tier.log = opened
@@ -158,11 +158,11 @@ end
 
 local function failed(self, err, code) errors.report("tier.snapshot", self.hands.ids(), err, code) end
 
---- The log is long: begin to cut it. While that is under way it does nothing.
+--- The log is long: begin a rotation. Does nothing while one is in progress.
 function segments:rotate()
   if self.state ~= "resting" then return end
   local tier = self.tier
-  tier.rotate_at = tier.size + tier.options.rotate_bytes -- Should this fail, it is tried again that much later.
+  tier.rotate_at = tier.size + tier.options.rotate_bytes -- If this fails, the next try comes after rotate_bytes more.
   if self.stuck then return end -- log.old still waits for its snapshot.
   local ok, err, code = self.world:put_later(self.next, record.LOG_HEADER, function (done, why, word)
     if self.closed then return end
@@ -177,7 +177,7 @@ function segments:rotate()
   move(self, "preparing")
 end
 
---- What is appended and not yet synced goes into the new file too: nobody was told of it.
+--- Append the records that are not yet synced to the new file too: none of them has been acknowledged.
 local function append_again(self)
   local tier = self.tier
   for i = tier.queue_first, tier.queue_last do
@@ -195,7 +195,7 @@ local function append_again(self)
   return true
 end
 
---- The new log takes over, between two syncs. A failure half way leaves no log to write to: this node leads no more.
+--- Switch to the new log, between two syncs. After a failure half-way there is no log to write to, so this node stops leading.
 local function swap(self)
   local tier = self.tier
   tier.log:close()
@@ -211,7 +211,7 @@ local function swap(self)
   return append_again(self)
 end
 
---- The state in pieces, a turn of the loop between them.
+--- Write the state in pieces, one a turn of the loop.
 local function pack(self)
   local ok, state = errors.run("tier.snapshot", self.hands.ids(), nil, self.tier.options.snapshot)
   if not ok then return nil end -- It has been reported.
@@ -242,7 +242,7 @@ local function pack(self)
   return table.concat(pieces)
 end
 
---- Write a snapshot; true when it is durable and log.old has gone.
+--- Write a snapshot; true when it is durable and log.old is removed.
 local function save(self)
   local bytes = pack(self)
   if not bytes then return false end
@@ -259,7 +259,7 @@ local function save(self)
   return true
 end
 
---- Between two syncs: go on with a rotation that waited for that.
+--- Between two syncs: continue a rotation that waited for this point.
 function segments:turn()
   local tier = self.tier
   if self.state ~= "prepared" or tier.syncing or tier.state == "lost" or tier.state == "closed" then return end

@@ -1,27 +1,27 @@
---- tier: what must not be lost, agreed upon and kept. Its users propose commands; committed ones reach `apply` on every
---- member, in rising order of their index.
+--- tier: a replicated log of commands. Its users propose commands; each committed one reaches `apply` on every member, in rising order
+--- of its index.
 ---
 ---     local index, err, code = tier:propose(command, 5000)   -- in a task; waits until it is committed and applied here
 ---
---- This is a tier of one: a log on this node's own disk. A command is committed when the log is synced, and only then
---- applied and acknowledged. Proposals that come while a sync runs share the next one. A group of several (Raft) takes
---- this file's place later; its users see no difference, so they rely on nothing more than this:
+--- This is a tier of one: a log on this node's own disk. A command is committed when the log is synced, and only then applied and
+--- acknowledged. Proposals that arrive during a sync share the next one. A Raft group will replace this file; users must rely only on
+--- the following, which holds for both:
 ---
 ---   - `apply(index, command)` gets rising, not consecutive, indexes; it has no clock, cannot wait, and must not propose.
----     If it raises, members would part ways: critical incident, and this node stops leading.
+---     If it raises, the members' states would diverge: it is a critical incident, and this node stops leading.
 ---   - An index is a fence: strictly rising over commands, leaderships and restarts.
----   - NOT_LEADER, FULL: it was not taken. UNKNOWN: it may yet apply, or have applied; ask by a key of your own.
----   - Restart: `restore(bytes)` with the newest snapshot, then `apply` for what followed, then `on_lead(index)`.
+---   - NOT_LEADER, FULL: the command was not taken. UNKNOWN: it may still apply, or have applied; give commands a key to find out.
+---   - Restart: `restore(bytes)` with the newest snapshot, then `apply` for each later command, then `on_lead(index)`.
 ---
 ---        open             the sync of its leadership record            sync failed, apply raised
 ---   ---------> REPLAYED ----------------------------------> LEADING ---------------------------> LOST
 ---      (or refused: damage)              close: from any state, CLOSED
 ---
---- What `apply` returns is given to the command's proposer, as the second result of `propose`.
+--- `propose` returns to the command's proposer, as its second result, the value that `apply` returned.
 ---
---- A log longer than rotate_bytes goes on in a new file while a snapshot of the state is written off the loop, piece by piece;
---- then the old file goes (tier/segments.lua). The tail that a crash tore is cut at open, with a warning: nobody was promised it.
---- Any other damage refuses to open, naming file and offset.
+--- When the log exceeds rotate_bytes, it continues in a new file while a snapshot of the state is written piece by piece; then the old
+--- file is removed (tier/segments.lua). Open cuts off a torn tail with a warning, for none of it was acknowledged. Any other damage
+--- makes open fail, with file and offset.
 local errors = require "shoal.base.errors"
 local record = require "shoal.tier.record"
 local schema = require "shoal.base.schema"
@@ -54,17 +54,17 @@ local function ids(self, index) return { tier = self.name, index = index or self
 
 -- Losing --------------------------------------------------------------------------------------------------------------
 
---- Everybody who waits hears that nobody knows.
+--- Fail every waiting proposal with UNKNOWN.
 local function release(self, why)
   local queue, first, last = self.queue, self.queue_first, self.queue_last
   self.queue, self.queue_first, self.queue_last, self.queue_bytes = {}, 1, 0, 0
   for i = first, last do
     local entry = queue[i]
-    if entry.future then entry.future:fail(("tier %s: %s: it may yet apply"):format(self.name, why), "UNKNOWN") end
+    if entry.future then entry.future:fail(("tier %s: %s: it may still apply"):format(self.name, why), "UNKNOWN") end
   end
 end
 
---- Stop leading for good: what this node would say from now on could be false. The incident has been made.
+--- Stop leading for good: this node's answers could be wrong from now on. The caller has reported the incident.
 local function lose(self, why)
   if self.state == "lost" or self.state == "closed" then return end
   local led = self.state == "leading"
@@ -75,7 +75,7 @@ end
 
 -- Committing ----------------------------------------------------------------------------------------------------------
 
---- Put one more record behind the log and its sync under way. `future` (may be nil) gets its index once it is applied.
+--- Append one record to the log and start a sync. `future` (may be nil) gets its index once it is applied.
 local function append(self, kind, command, future)
   local index = self.index + 1
   local bytes = record.encode(index, self.durable, kind, command)
@@ -89,7 +89,7 @@ local function append(self, kind, command, future)
 end
 
 local function sync(self)
-  if self.syncing then return true end -- The next one begins when this ends.
+  if self.syncing then return true end -- The next sync begins when this one ends.
   local ok, err, code = self.log:sync()
   if not ok then
     errors.report("tier.log", ids(self, self.index), err, code)
@@ -100,7 +100,7 @@ local function sync(self)
   return true
 end
 
---- One committed entry takes effect. False: it could not, and this node leads no more.
+--- Apply one committed entry. False: that failed, and this node no longer leads.
 local function commit(self, entry)
   if entry.kind == record.COMMAND then
     self.applying = true
@@ -132,7 +132,7 @@ end
 local function on_synced(self, size, err, code)
   if self.state == "closed" or self.state == "lost" then return end
   self.syncing = false
-  if not size then -- What is on disk is unknown, and asking again would not tell: the kernel may have dropped it.
+  if not size then -- The state on disk is unknown, and a second fsync would not show it: the kernel may have dropped the pages.
     errors.report("tier.log", ids(self, self.index), err, code)
     return lose(self, "the log could not be synced: " .. tostring(err))
   end
@@ -150,12 +150,12 @@ end
 
 -- For its users --------------------------------------------------------------------------------------------------------
 
---- Have a command committed and applied here. Waits; in a task.
+--- Commit a command and apply it here. Waits; call it in a task.
 ---@param command string  bytes; callers encode
 ---@param timeout_ms number
 ---@return integer? index
----@return any err  what `apply` returned; or why not
----@return string? code  "NOT_LEADER", "FULL", "TOO_LARGE": not taken; "UNKNOWN": it may yet apply; or the disk's
+---@return any err  the value that `apply` returned; or the error's message
+---@return string? code  "NOT_LEADER", "FULL", "TOO_LARGE": not taken; "UNKNOWN": it may still apply; or the disk's
 ---@return string? leader  with NOT_LEADER, when it is known
 function Tier:propose(command, timeout_ms)
   if self.applying then error("tier: apply must not propose", 2) end
@@ -184,13 +184,13 @@ function Tier:propose(command, timeout_ms)
     errors.report("tier.log", ids(self, self.index), err, code)
     return nil, err, code
   end
-  sync(self) -- If that fails it has told, and failed the future.
+  sync(self) -- On failure it has reported, and failed the future.
   local committed
   committed, err, code = future:await(timeout_ms)
   if committed then return committed.index, committed.answer end
   if code ~= "TIMEOUT" then return nil, err, code end
-  future:drop "its proposer was told UNKNOWN"
-  return nil, ("tier %s: not committed within %g ms: it may yet apply"):format(self.name, timeout_ms), "UNKNOWN"
+  future:drop "its proposer got UNKNOWN"
+  return nil, ("tier %s: not committed within %g ms: it may still apply"):format(self.name, timeout_ms), "UNKNOWN"
 end
 
 --- Whether this node leads the tier now.
@@ -201,7 +201,7 @@ function Tier:leads() return self.state == "leading" end
 ---@return string?
 function Tier:leader() return self.state == "leading" and self.node.name or nil end
 
---- Let go of the log. Who waits hears UNKNOWN. on_lose is not called: its owner knows. Idempotent.
+--- Close the log. Waiting proposals fail with UNKNOWN. on_lose is not called, for the owner closes the tier itself. Idempotent.
 function Tier:close()
   if self.state == "closed" then return end
   self.state, self.why = "closed", "the tier is closed"
@@ -212,7 +212,7 @@ end
 
 -- Opening --------------------------------------------------------------------------------------------------------------
 
---- Apply one record of the log, when the snapshot does not hold it already.
+--- Apply one record of the log, unless the snapshot contains it.
 local function replay(self, found)
   if found.index <= self.applied then return true end
   if found.index ~= self.applied + 1 then
@@ -237,7 +237,7 @@ local function restore(self, index, state)
   return true
 end
 
---- Open it: restore, replay, and ask for leadership, which `on_lead(index)` then tells; until then propose says NOT_LEADER.
+--- Open the tier: restore, replay, and seek leadership. `on_lead(index)` announces it; until then propose returns NOT_LEADER.
 ---@param node { world: table, name: string }
 ---@param options table  see `tier.config`
 ---@return Tier? tier
@@ -260,7 +260,7 @@ function tier.open(node, options)
     ids = function (index) return ids(self, index) end,
   })
   local ok, err, code = self.segments:open()
-  -- A record of its own for each leadership: so its index is new after every restart, and a fence.
+  -- Each leadership begins with a record of its own, so its index is new after every restart and serves as a fence.
   if ok then ok, err, code = append(self, record.LEADS, node.name or "", nil) end
   if not ok then
     self:close()

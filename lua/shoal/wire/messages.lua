@@ -1,8 +1,8 @@
---- The one registry of messages: what may be sent, by whom, to whom, on which lane, and what a body holds.
+--- The one registry of messages: for each its senders, its receivers, its lane and the fields of its body.
 ---
 --- Definitions are plain data, a file a family: shoal/messages/job.lua, part.lua, node.lua. Fields are { name, type } in the
 --- order they have on the wire; the types' grammar is that of shoal.core.msgpack ("string", "integer?", "array:PartReport",
---- "enum:a|b", ...). A node runs `messages.check` before it starts, so that nothing is sent which nobody receives.
+--- "enum:a|b", ...). A node runs `messages.check` before it starts, so that every message that is sent has a receiver.
 local msgpack = require "shoal.core.msgpack"
 local schema = require "shoal.base.schema"
 
@@ -10,11 +10,11 @@ local messages = {}
 
 ---@class Message
 ---@field name string     "part.dispatch"
----@field id integer      its type on the wire, 0..65535; never used again for another
+---@field id integer      its type on the wire, 0..65535; never reused
 ---@field lane "control"|"dispatch"|"data"|"telemetry"
 ---@field from string[]   roles that may send it
 ---@field to string[]     roles that must handle it
----@field asked_by? string[]  it comes only to who sent one of these: only such a role must handle it
+---@field asked_by? string[]  it goes only to senders of these messages, so only their roles must handle it
 ---@field fields table
 ---@field reply? table|"bytes"  absent: one way
 ---@field timeout_ms integer
@@ -46,7 +46,7 @@ end)
 
 local by_name, by_id, types = {}, {}, {}
 
---- Declare a message. A mistake raises: it is this program's.
+--- Declare a message. A mistake raises, for it is a bug of this program.
 ---@param message table  see Message
 function messages.define(message)
   local checked, err = definition(message)
@@ -55,7 +55,7 @@ function messages.define(message)
   if by_id[checked.id] then
     error(("messages: %s has the id %d of %s"):format(checked.name, checked.id, by_id[checked.id].name), 2)
   end
-  checked.may_send = {} -- As `from`, for who asks at every message.
+  checked.may_send = {} -- `from` as a set, for the check of each message.
   for _, one in ipairs(checked.from) do checked.may_send[one] = true end
   by_name[checked.name], by_id[checked.id] = checked, checked
 end
@@ -182,10 +182,10 @@ local function any_of(list, wanted)
   return false
 end
 
---- Before a node starts: does it handle all that is addressed to its roles, and send only what they may?
+--- Before a node starts: check that it handles every message to its roles, and sends only messages that they may send.
 ---@param roles string|string[]  one role, or all of a node that holds several
----@param handled string[]       names it has handlers for
----@param sent string[]          names it sends
+---@param handled string[]       names of messages with a handler
+---@param sent string[]          names of messages that it sends
 ---@return true? ok
 ---@return string? problems      every one, "; " between
 ---@return string? code          "CONFIG"
@@ -225,7 +225,7 @@ function messages.check(roles, handled, sent)
   return true
 end
 
---- Forget all, or (the usual) go back to the project's own families. For specs.
+--- For specs: restore the project's own families, or with `empty` remove all.
 ---@param empty? boolean
 function messages.reset(empty)
   by_name, by_id, types = {}, {}, {}

@@ -1,9 +1,9 @@
-// The driver and a worker of BullMQ for `scripts/bench jobs`: as its documentation shows them, one process each.
+// The driver and a worker of BullMQ for `scripts/bench jobs`, as in its documentation, in a process each.
 //
-//   node bullmq.js work PORT SLOTS COMMAND [ARGUMENT...]   so many jobs at a time; spawns the command for each
+//   node bullmq.js work PORT SLOTS COMMAND [ARGUMENT...]   SLOTS jobs at a time; spawns the command for each
 //   node bullmq.js drive PORT                              lines "run COUNT OUTSTANDING" on stdin; "done NS" answers each
 //
-// A worker says "ready" when it is connected. The command's stdout and stderr are pipes, read to their end.
+// A worker prints "ready" when it is connected. The command's stdout and stderr are pipes, read to their end.
 "use strict";
 const { spawn } = require("node:child_process");
 const readline = require("node:readline");

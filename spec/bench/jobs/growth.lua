@@ -1,4 +1,4 @@
---- The section "growth" of `scripts/bench jobs`: costs that must stay flat as parts and kept jobs become more.
+--- The section "growth" of `scripts/bench jobs`: costs that must stay flat as the numbers of parts and of kept jobs grow.
 ---
 --- Parts: the manager's CPU for one more part of a job, in jobs of 10 to 10,000 parts on 16 cores. The job itself has a cost too.
 --- A job of 10 parts spreads it over 10 and a job of 10,000 over 10,000, so CPU / parts would fall as parts grow and could hide a
@@ -11,17 +11,17 @@ local errors = require "shoal.errors"
 local pieces = require "spec.bench.jobs.pieces"
 local systems = require "spec.bench.jobs.systems"
 
-local PARTS_EACH = 2000 -- At least, for a figure.
+local PARTS_EACH = 2000 -- At least this many, for a figure.
 local REST_MS = 1500
 
---- CPU of one piece for so many jobs.
+--- The CPU of one piece while fn runs.
 local function cpu_ns(self, piece, fn)
   local before = pieces.cpu { piece }
   fn(self)
   return pieces.cpu({ piece })[1].own - before[1].own
 end
 
---- The manager's CPU for a job of so many parts.
+--- The manager's CPU for a job with this many parts.
 local function job_ns(self, parts, wanted)
   local count = math.max(1, wanted // parts)
   local flight = math.max(1, 64 // parts)
@@ -34,7 +34,7 @@ local function parts_of(options, report)
   report.line("# growth: CPU at the manager, one job after the other on 16 cores")
   report.line("%8s %8s %16s %20s", "parts", "jobs", "CPU us a part", "us one more part")
   local marginal = {}
-  for _, size in ipairs(sizes) do -- A new cluster for each size: no size pays for the jobs of another.
+  for _, size in ipairs(sizes) do -- A new cluster for each size, so that jobs of another size do not count.
     local ok = errors.call("cli.bench", { command = "bench jobs" }, report.with_cluster, function (c)
       local self = systems.shoal(c, {})
       systems.warm(self, 64)

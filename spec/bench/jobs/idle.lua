@@ -1,6 +1,6 @@
 --- The section "idle" of `scripts/bench jobs`: a worker at rest beside its membership alone, in one group.
 ---
---- Each row is a process that has one thing more than the row above it; the difference is the cost of that thing:
+--- Each row is a process with one feature more than the row above it; the difference is the cost of that feature:
 ---   member     stock lua5.4 that only runs shoal.swim
 ---   node       a node of role worker that does nothing: the transport, the log, the loops of every node
 ---   no flush   a worker that flushes its reports once a minute
@@ -10,7 +10,7 @@ local pieces = require "spec.bench.jobs.pieces"
 local systems = require "spec.bench.jobs.systems"
 
 local EACH = 3
-local SETTLE_MS = 8000 -- Until no member has news.
+local SETTLE_MS = 8000 -- Until no member has gossip.
 local REST_MS = 30000
 
 return function (options, report)

@@ -15,7 +15,7 @@ pieces.helper = KEEPER
 
 local function read(path)
   local file = io.open(path)
-  local text = file and file:read "a" -- Gone meanwhile: no text.
+  local text = file and file:read "a" -- The process may have ended: no text.
   if file then file:close() end
   return text
 end
@@ -32,7 +32,7 @@ function pieces.start(c, name, argv)
   return { name = name, process = process, keeper = process.pid }
 end
 
---- Wait until it says a word on stdout.
+--- Wait until its stdout matches the pattern.
 function pieces.expect(piece, pattern, limit_ms) return piece.process:wait_for(pattern, "out", limit_ms) end
 
 --- Send a line, and wait for the answer.

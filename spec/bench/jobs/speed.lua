@@ -1,4 +1,4 @@
---- The section "speed" of `scripts/bench jobs`: jobs a second and CPU a job, side by side with others.
+--- The section "speed" of `scripts/bench jobs`: jobs a second and CPU a job, beside other systems.
 local pieces = require "spec.bench.jobs.pieces"
 local systems = require "spec.bench.jobs.systems"
 

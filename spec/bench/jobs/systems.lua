@@ -10,7 +10,7 @@ local systems = {}
 local WORKERS, SLOTS = 4, 4
 local READY_MS = 30000
 local RUN_MS = 600000
-local SETTLE_MS = 1000 -- Joins are news for a while.
+local SETTLE_MS = 1000 -- Joins are gossiped for a while.
 
 local function path_of(build) return build:sub(1, 1) == "/" and build or cluster.root .. "/" .. build end
 
@@ -29,7 +29,7 @@ function systems.node(c, home, options)
   return piece
 end
 
---- A gate, a manager and workers, once the gate knows them all.
+--- Start a gate, a manager and workers, and wait until the gate knows them all.
 ---@param options { home: string?, cores: integer?, workers: integer?, set: string[]? }
 ---@return table  { pieces =, gate =, manager =, workers = }
 function systems.nodes(c, options)
@@ -110,7 +110,7 @@ function systems.bullmq(c, options)
   return self
 end
 
---- Run jobs to their ends, so many at a time.
+--- Run `count` jobs to their ends, `flight` at a time.
 ---@return number seconds
 function systems.run(self, count, flight, parts)
   local line = ("run %d %d"):format(count, flight)
@@ -118,7 +118,7 @@ function systems.run(self, count, flight, parts)
   return pieces.ask(self.driver, line, "done (%d+)", RUN_MS) / 1e9
 end
 
---- Let it come to rest after its start: some jobs, and a while.
+--- Warm it up after its start: run some jobs, and wait.
 function systems.warm(self, count)
   systems.run(self, count, 64)
   cluster.pause(SETTLE_MS)

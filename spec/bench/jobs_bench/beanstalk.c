@@ -109,7 +109,7 @@ static void put(const struct link *link, int number) {
   say(link, "put 0 0 60 %d\r\n%s\r\n", length, body);
 }
 
-/* Keep so many jobs outstanding until so many have ended. Two connections: a put is under way while a result is deleted. */
+/* Keep the given number of jobs outstanding until all have ended. Two connections: one puts while the other deletes a result. */
 static void run(const struct link *to, const struct link *from, int count, int flight) {
   char body[LINE_MAX_BYTES], text[LINE_MAX_BYTES];
   int put_count = 0;

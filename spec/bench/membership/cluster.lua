@@ -2,16 +2,16 @@
 ---
 ---   cluster.lua --program=WORDS --form=one|each --n=16 --interval=1000 --timeout=500 --kills=20 --idle=20000 --settle=8000 --port=20000
 ---
---- The members are one process, or one each; what they speak is told in spec/bench/membership_bench.c. This says on stdout
----   together                               all know all
----   ready                                  and the news of that has died down
+--- The members are in one process, or one process each; spec/bench/membership_bench.c describes their protocol. This prints on stdout
+---   together                               each member knows all
+---   ready                                  and the gossip of that has ended
 ---   idle CPU_NS PACKETS BYTES NS           of all members together, between "go" on stdin and NS later; of the loopback device
 ---   memory ABOVE_EMPTY_RSS PSS             bytes a member
 ---   kill SUSPECT_MS DEAD_MS AGREE_MS       from the kill to the first suspicion, the first death, the last member's
 ---   false SUSPICIONS DEATHS                of members that lived
----   anew TEXT                              it did not come to agree, and was begun anew; such a kill's times are inf
----   fail TEXT                              and ends
---- and ends with the end of its stdin, as its members do with theirs.
+---   anew TEXT                              it did not agree, and was restarted; the times of such a kill are inf
+---   fail TEXT                              the last line
+--- and ends at the end of its stdin, as its members do.
 local errors = require "shoal.errors"
 local node = require "shoal.core.node"
 local task = require "shoal.task"
@@ -36,13 +36,13 @@ end
 
 local hosts, host_of, up = {}, {}, {}           -- Members by index.
 local known, known_count, false_suspicions, false_deaths = {}, {}, 0, 0
-local holds = {}                                -- What members said they hold, when asked.
-local kill                                      -- The one under way.
+local holds = {}                                -- The members' tables, as they report them.
+local kill                                      -- The kill in progress.
 local waiter
-local news_ms = 0                               -- When somebody last changed its mind.
+local news_ms = 0                               -- The time of the last change of any member's view.
 local go = task.future("go", nil)
 
--- Our clock has another epoch than theirs, by this much less than the quickest of their words took.
+-- The offset of our clock to theirs: the least over all lines, which includes the least delay of a line.
 local ahead_ns = math.huge
 
 local function see(ns, at, what, about)
@@ -57,7 +57,7 @@ local function see(ns, at, what, about)
     if kill and kill.victim == at then kill.at_ns = ns end
     return
   end
-  if at == about or not up[at] then return end -- Some tell of themselves; some after they were killed.
+  if at == about or not up[at] then return end -- Some report about themselves; some after they were killed.
   news_ms = task.now_ms()
   local of = known[at]
   if what == "join" or what == "alive" then
@@ -107,12 +107,12 @@ local function spawn()
   end })
   host.pid = host.process:pid()
   host.stdin = host.process:stream(0)
-  host.stdin:attach { on_end = function () end } -- Its exit is heard.
+  host.stdin:attach { on_end = function () end } -- Its exit is handled elsewhere.
   host.process:stream(1):attach { on_read = function (_, bytes) hear(host, bytes) end, on_end = function () end }
   return host
 end
 
---- True once held() is; false after so long.
+--- True once held() is true; false after limit_ms.
 local function wait(held, limit_ms)
   local ends_ms = task.now_ms() + limit_ms
   while not held() do
@@ -132,7 +132,7 @@ local function agreed()
   return true
 end
 
---- Members that live, drawn; `but` is not among them.
+--- Random living members, without `but`.
 local function seeds(count, but)
   local words = {}
   for _ = 1, count do
@@ -142,7 +142,7 @@ local function seeds(count, but)
   return table.concat(words, " ")
 end
 
---- Until all know all: true, or false and who does not. Whoever is lonely is told again whom to join.
+--- Wait until each member knows all: true, or false and the members that do not. A lonely member gets its seeds again.
 local function converge()
   local began_ms = task.now_ms()
   while not wait(agreed, 10000 + 5 * PERIOD_MS) do
@@ -170,7 +170,7 @@ local function start(at, friends)
   host_of[at].stdin:write(("start %d %s\n"):format(at, friends))
 end
 
--- ---- what the kernel counted ----
+-- ---- the kernel's counts ----
 
 local function text_of(path)
   local file = must(io.open(path))
@@ -179,7 +179,7 @@ local function text_of(path)
   return text
 end
 
---- Ns on a core of all threads of all members' processes.
+--- CPU ns of all threads of all members' processes.
 local function cpu_ns()
   local sum = 0
   for _, host in ipairs(hosts) do
@@ -190,7 +190,7 @@ local function cpu_ns()
   return sum
 end
 
---- What the loopback device sent: IP bytes, packets.
+--- The loopback device's sent IP bytes and packets.
 local function traffic()
   local fields = {}
   for word in text_of("/proc/self/net/dev"):match("lo:([^\n]*)"):gmatch "%d+" do fields[#fields + 1] = tonumber(word) end
@@ -219,7 +219,7 @@ local function rest(empty_rss)
   tell("memory", (rss - empty_rss) // N, pss // N)
 end
 
---- True when all know it, else false and how many do.
+--- Kill a member. True when all others know, else false and how many do.
 local function put_to_death(victim)
   kill = { victim = victim, heard = 0 }
   up[victim] = nil
@@ -249,7 +249,7 @@ local function bring_back(victim)
   return ok, why
 end
 
---- Processes, members, agreement. Returns what the processes had resident before their first members.
+--- Start processes and members, and wait for agreement. Returns the processes' resident bytes before their first members.
 local function begin()
   for i = 1, options.form == "one" and 1 or N do hosts[i] = spawn() end
   for at = 0, N - 1 do host_of[at] = hosts[options.form == "one" and 1 or at + 1] end
@@ -262,7 +262,7 @@ local function begin()
   for at = 0, N - 1 do
     start(at, at > 0 and options.join ~= "none" and "0" or "")
     if at == 0 then wait(function () return up[0] end, LIMIT_MS) end
-    task.sleep(PERIOD_MS / N) -- Some keep the phase they began with: started at once, they would wake up at once for ever.
+    task.sleep(PERIOD_MS / N) -- Some systems keep their initial phase: started together, they would wake up together for ever.
   end
   if options.join ~= "none" then
     local ok, why = converge()
@@ -275,16 +275,16 @@ local function begin_anew(why)
   tell("anew", why)
   for _, host in ipairs(hosts) do
     host.killed, host.forgotten = true, true
-    local _ = host.process:kill "KILL" -- dropped: it may be the one that was killed
+    local _ = host.process:kill "KILL" -- dropped: it may be the killed one
   end
   kill, up, known, known_count = nil, {}, {}, {}
   task.sleep(500)
   begin()
 end
 
---- Lose one member and have it back.
+--- Lose one member and restart it.
 local function lose_one()
-  local ok, why = converge() -- Lest one was suspected falsely meanwhile.
+  local ok, why = converge() -- A member may have been suspected falsely meanwhile.
   if not ok then return begin_anew(why) end
   local victim = world:random(N) - 1
   ok, why = put_to_death(victim)

@@ -1,5 +1,5 @@
-// The members of Debian's memberlist (golang-github-hashicorp-memberlist-dev, what serf and consul are built on) for
-// `scripts/bench membership`. It speaks as spec/bench/membership_bench.c says.
+// The members of Debian's memberlist (golang-github-hashicorp-memberlist-dev, the base of serf and consul) for
+// `scripts/bench membership`. It follows the protocol of spec/bench/membership_bench.c.
 //
 // DefaultLANConfig as shipped. With another interval every duration of it is scaled alike. It has no event for a suspicion: the
 // line that it logs at that moment is read instead.
@@ -44,7 +44,7 @@ func say(at string, what string, about string) {
 
 type observer struct {
 	index string
-	gone  atomic.Bool // Its timers outlive a Shutdown: what they think is not what the next life of its name thinks.
+	gone  atomic.Bool // Its timers outlive a Shutdown: their view is not that of the next member of the same name.
 }
 
 func (o *observer) say(what string, about string) {
@@ -105,7 +105,7 @@ func join(m member, seeds []string) {
 		names = append(names, fmt.Sprintf("127.0.0.1:%d", *port+i))
 	}
 	if len(names) > 0 {
-		m.list.Join(names) // The bench looks whether it knows the others, and tells it again.
+		m.list.Join(names) // The bench checks whether it knows the others, and otherwise sends join again.
 	}
 }
 

@@ -1,5 +1,6 @@
 --- The members of Debian's tarantool (its module `swim`) for `scripts/bench membership`; run by tarantool, not by shoal. It
---- speaks as spec/bench/membership_bench.c says. Its defaults but for the two durations: its own default is to wait 30 s for an ack.
+--- follows the protocol of spec/bench/membership_bench.c. It keeps the defaults except for the two durations: by default it waits 30 s
+--- for an ack.
 local swim = require "swim"
 local clock = require "clock"
 local ffi = require "ffi"

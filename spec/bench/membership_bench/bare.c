@@ -1,6 +1,6 @@
-/* The floor of what a member costs: a libuv loop that sends one datagram a period to another, and answers one with one. No
- * table, no checksum, no deadline; the sizes are those of our PING and ACK with nothing to tell. Each member has its socket and
- * its timer; who is sent to goes in a shuffled order, as in SWIM. */
+/* The floor of a member's cost: a libuv loop that sends one datagram a period to another member, and answers one with one. No
+ * table, no checksum, no deadline; the sizes are those of our PING and ACK without gossip. Each member has its socket and its
+ * timer; targets come in a shuffled order, as in SWIM. */
 #include "membership_bench.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-/* What the two kinds of members of membership_bench share. */
+/* Shared by the two kinds of members of membership_bench. */
 #ifndef MEMBERSHIP_BENCH_H
 #define MEMBERSHIP_BENCH_H
 
@@ -29,7 +29,7 @@ struct bench_kind {
   const char *name;
   void (*open)(void); /* May be NULL. */
   void (*start)(uint32_t index);
-  void (*join)(uint32_t index, uint32_t seed); /* NULL: nobody joins. */
+  void (*join)(uint32_t index, uint32_t seed); /* NULL: no member joins. */
   void (*kill)(uint32_t index);
   void (*table)(uint32_t index); /* NULL: it has none. */
 };

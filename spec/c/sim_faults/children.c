@@ -163,7 +163,7 @@ static void killed_child(void) {
   SAME(parent[0].exited, 1);
   SAME(parent[0].signal, SIGKILL);
   SAME(from_kid.ended, 1);
-  SAME(put(&to_kid, 0, 10), 0); /* Nobody reads it now. */
+  SAME(put(&to_kid, 0, 10), 0); /* It has no reader now. */
   pass(S);
   SAME(to_kid.end_status, -ECONNRESET);
   SAME(world_process_kill(process, SIGKILL), -ESRCH);
@@ -182,7 +182,7 @@ static void killed_group(void) {
   SAME(kids[1].killed, SIGTERM);
   SAME(kids[2].killed, 0); /* An orphan now. */
   SAME(parent[0].signal, SIGTERM);
-  SAME(parent[1].exited + parent[2].exited, 0); /* Who would have heard is gone. */
+  SAME(parent[1].exited + parent[2].exited, 0); /* The handle that would get the event is gone. */
   SAME(world_process_kill(leader, SIGTERM), -ESRCH);
 }
 

@@ -113,7 +113,7 @@ static void address_to_another(void) {
   box_open(&z, c);
   sim_node_crash(a);
   SAME(sim_node_readdress(a, &fresh), 0);
-  send_number(&z, "10.0.0.1:7000", 1); /* Nobody's. */
+  send_number(&z, "10.0.0.1:7000", 1); /* No machine has it. */
   pass(S);
   sim_node_restart(a);
   sim_node_crash(b);
@@ -126,10 +126,10 @@ static void address_to_another(void) {
   SAME(y.heard[0], 2);
   sim_node_crash(b);
   SAME(sim_node_readdress(b, &six), 0);
-  CHECK(add("d", "10.0.0.2:0") != NULL); /* What is free can be given. */
+  CHECK(add("d", "10.0.0.2:0") != NULL); /* A free address can be assigned. */
 }
 
-/* Streams to a machine whose address has gone elsewhere: the next holder resets them; nobody answers for a free one. */
+/* Streams to a machine whose address moved: the new holder resets them; a free address does not answer. */
 static void streams_go_with_the_address(void) {
   struct shoal_address second = at("10.0.0.2:0"), fresh = at("10.0.0.9:0");
   pair(); /* a to b. */

@@ -1,4 +1,4 @@
-/* harness: what the cases of sim_faults share: three nodes a, b, c, 10 ms apart, sockets and streams that remember. */
+/* harness: shared by the cases of sim_faults: three nodes a, b, c, 10 ms apart, and sockets and streams that record events. */
 #ifndef SIM_FAULTS_HARNESS_H
 #define SIM_FAULTS_HARNESS_H
 
@@ -49,7 +49,7 @@ extern const struct world_udp_events box_events;
 void box_open(struct box *box, struct sim_node *n);
 void send_number(struct box *box, const char *to, uint64_t number);
 
-/* An end of a stream: counts what it is told, and checks the bytes against put()'s pattern. */
+/* An end of a stream: counts its events, and checks the bytes against put()'s pattern. */
 struct end {
   struct world_stream *stream;
   int opened, status, ended, end_status, drained;

@@ -1,6 +1,6 @@
 #include "harness.h"
 
-/* ---- what a link, a clog and a slow consumer do to datagrams ---- */
+/* ---- effects of links, clogs and slow receivers on datagrams ---- */
 
 static struct box x, y;
 
@@ -224,7 +224,7 @@ static void slow_consumer(void) {
   SAME(y.count, 24);
   sim_node_slow(b, 0, 0);
   pass(0);
-  SAME(y.count, 31); /* What waited comes now. */
+  SAME(y.count, 31); /* The waiting datagrams arrive now. */
   CHECK(in_order());
   sim_node_slow(b, 1, 0);
   send_many(60, 160);

@@ -32,7 +32,7 @@ static void stale_streams(void) {
   pair();
   sim_node_crash(b);
   pass(60 * S);
-  SAME(near_end.ended, 0); /* It writes nothing and hears nothing. */
+  SAME(near_end.ended, 0); /* It writes nothing and gets no event. */
   sim_node_restart(b);
   pass(60 * S);
   SAME(near_end.ended, 0);
@@ -87,7 +87,7 @@ static void crash_while_busy(void) {
   send_number(&x, "10.0.0.2:7000", 99);
   pass(S);
   SAME(y.count, 1);
-  SAME(y.heard[0], 99); /* What was held for the one before is gone with it. */
+  SAME(y.heard[0], 99); /* Events held for the previous process are gone with it. */
 }
 
 /* ---- pause ---- */

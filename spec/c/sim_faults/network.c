@@ -136,7 +136,7 @@ static void heal_keeps_order(void) {
 static void long_cut_resets(void) {
   pair();
   uint64_t began_ns = sim_now_ns(sim);
-  sim_cut(sim, b, a, true); /* One way is enough, and nobody writes. */
+  sim_cut(sim, b, a, true); /* One way is enough, and neither end writes. */
   pass(15 * S - 1);
   SAME(near_end.ended + far_end.ended, 0);
   pass(1);

@@ -1,6 +1,6 @@
 #include "harness.h"
 
-/* Processes that stand, and disks that are full, fail or are slow. */
+/* Stalled processes, and disks that are full, fail or are slow. */
 
 /* ---- stalls ---- */
 
@@ -9,7 +9,7 @@ struct tick {
   uint64_t at_ns;
   int count, order;
 };
-static int orders; /* Counts what came, of any kind. */
+static int orders; /* Counts events of any kind. */
 static void on_tick(void *data) {
   struct tick *tick = data;
   tick->at_ns = sim_now_ns(sim);
@@ -58,7 +58,7 @@ static void stalled_comes_late(void) {
   SAME(early.count + late.count + ear.count, 0);
   SAME(far_end.received, 0);
   pass(1);
-  SAME(early.order, 1); /* Timers first, by when they were due; then what there is to read. */
+  SAME(early.order, 1); /* Timers first, by their due times; then reads. */
   SAME(late.order, 2);
   SAME(ear.first_order, 3);
   SAME(ear.count, 2);
@@ -122,7 +122,7 @@ static void crash_in_a_stall(void) {
   SAME(put(&near_end, 0, 100), 0);
   pass(S);
   sim_node_crash(b);
-  sim_node_stall(b, S); /* Nobody is there. */
+  sim_node_stall(b, S); /* No process runs. */
   sim_node_restart(b);
   listen_for(&heir, b);
   memset(&tick, 0, sizeof tick);
@@ -164,7 +164,7 @@ static void children_go_on(void) {
   SAME(kid.at_ns, began_ns + 100 * MS);
   sim_process_exit(kid_process, 0, 0, 0);
   pass(S);
-  SAME(ended.at_ns, began_ns + S); /* The parent hears of it once it runs. */
+  SAME(ended.at_ns, began_ns + S); /* The parent gets the event once it runs. */
 }
 
 /* ---- disks ---- */
@@ -216,7 +216,7 @@ static void full_disk(void) {
   SAME(world_make_directory(w, "folder"), -ENOSPC);
   SAME(world_log_open(w, "log2", &(struct world_log_events){0}, NULL, &none), -ENOSPC);
   SAME(world_lock(w, "lock2", NULL, NULL, &holder, &lock), -ENOSPC);
-  SAME(world_lock(w, "lock", NULL, NULL, &holder, &lock), 0); /* What is there needs no room. */
+  SAME(world_lock(w, "lock", NULL, NULL, &holder, &lock), 0); /* Existing bytes need no room. */
   SAME(world_log_sync(log), 0);
   pass(S);
   SAME(put.status, -ENOSPC);
@@ -277,7 +277,7 @@ static void failing_sync(void) {
   SAME(world_put_durable(w, "file", "new", 3), -EIO);
   CHECK(file_is("old"));
   disk((struct sim_disk_faults){0});
-  SAME(world_log_append(log, "e", 1), -EIO); /* What is on the disk is not known any more. */
+  SAME(world_log_append(log, "e", 1), -EIO); /* The content of the disk is unknown from here on. */
   SAME(world_log_truncate(log, 0), -EIO);
   SAME(world_log_sync(log), 0);
   pass(S);

@@ -147,7 +147,7 @@ static void to_nobody(void) {
 static void after_close(void) {
   struct socket a = {0};
   open_socket(&a);
-  SAME(send_bytes(&a, &a, 10), 0); /* On its way, never to be heard of. */
+  SAME(send_bytes(&a, &a, 10), 0); /* In flight; no event may follow. */
   CALL(world_udp_close(a.udp));
   a.shut = true;
   SAME(send_bytes(&a, &a, 10), ERR_CLOSED);

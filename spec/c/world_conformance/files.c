@@ -152,7 +152,7 @@ static void put_later_fails(void) {
   SAME(a.status, -ENOENT);
   CHECK(b.status < 0);
   SAME(world_list(W, "put.d", on_name, names), 0);
-  SAME(strcmp(names, "full "), 0); /* Nothing is left of what failed. */
+  SAME(strcmp(names, "full "), 0); /* The failed one leaves nothing. */
   char name[5000];
   memset(name, 'n', sizeof name);
   name[sizeof name - 1] = '\0';
@@ -325,7 +325,7 @@ static void log_cut_under_a_sync(void) {
   SAME(ASK(world_log_truncate(l.log, 4)), 0);
   SAME(ASK(world_log_append(l.log, "abcdef", 6)), 0);
   UNTIL(l.synced);
-  SAME(l.size, 4); /* It says nothing of what was written since. */
+  SAME(l.size, 4); /* It does not cover later writes. */
   close_log(&l);
 }
 
@@ -376,7 +376,7 @@ static void log_refused(void) {
   CHECK(!l);
 }
 
-/* What is written to a log that has left its place is lost to whoever opens it next. */
+/* Bytes written to a log that has been moved are lost to the next process that opens it. */
 static void log_gone(const char *path, int (*how)(const char *path)) {
   struct log l = {0};
   SAME(world_make_directory(W, "logs/in"), 0);
@@ -386,7 +386,7 @@ static void log_gone(const char *path, int (*how)(const char *path)) {
   UNTIL(l.synced == 1);
   SAME(l.status, 0);
   SAME(how(path), 0);
-  SAME(ASK(world_log_append(l.log, "y", 1)), 0); /* Nobody has looked yet. */
+  SAME(ASK(world_log_append(l.log, "y", 1)), 0); /* No check has run yet. */
   SAME(ASK(world_log_sync(l.log)), 0);
   UNTIL(l.synced == 2);
   SAME(l.status, ERR_GONE);

@@ -1,4 +1,4 @@
-/* harness: what the cases of the world's conformance suite share. A case sees a world only through world.h; the driver
+/* harness: shared by the cases of the world's conformance suite. A case sees a world only through world.h; the driver
  * in world_conformance.c gives it a fresh one, turns it, and afterwards checks that everything is closed. */
 #ifndef WORLD_CONFORMANCE_HARNESS_H
 #define WORLD_CONFORMANCE_HARNESS_H
@@ -11,7 +11,7 @@
 
 #define MS ((uint64_t)1000000)
 
-/* What a case needs beyond the seam; a world without it skips the case, by name. */
+/* A case's needs beyond the seam; a world without them skips the case, by name. */
 enum { NEEDS_NOTHING = 0, NEEDS_PROCESSES = 1, NEEDS_REAL_TIME = 2, NEEDS_SIMULATION = 4 };
 
 struct test_case {
@@ -31,7 +31,7 @@ extern int calls;                      /* > 0 while a call of the world is being
 void failed(const char *file, int line, const char *what, long long got);
 bool turn(uint64_t *spent_ms);         /* One turn of the world. False when too long was waited. */
 void settle(unsigned ms);              /* Let this much time of the world pass. */
-int child_main(int argc, char **argv); /* What this program does as a child of stdio cases. */
+int child_main(int argc, char **argv); /* This program's main as a child of stdio cases. */
 
 #define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition, 0))
 #define SAME(got, want)                                                                     \
@@ -49,7 +49,7 @@ int child_main(int argc, char **argv); /* What this program does as a child of s
         break;                                                                              \
       }                                                                                     \
   } while (0)
-/* Make a call of the world: nobody may be called back within. */
+/* Make a call of the world: no callback may run within it. */
 #define CALL(call) (calls++, (call), (void)calls--)
 #define ASK(call)                                                                           \
   __extension__({                                                                           \
@@ -91,7 +91,7 @@ void pair_listen(struct pair *p);
 void pair_connect(struct pair *p);
 /* Listen, connect, and wait until both ends are there. */
 void pair_open(struct pair *p);
-/* Close whatever is open and wait for it. */
+/* Close all open things and wait for it. */
 void pair_close(struct pair *p);
 
 #endif

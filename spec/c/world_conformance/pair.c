@@ -80,7 +80,7 @@ static void on_connection(void *data, struct world_stream *stream) {
   p->accepted++;
   p->far.stream = stream;
   if (p->close_accepted) {
-    CALL(world_stream_close(stream)); /* Nobody is attached: nobody hears of it. */
+    CALL(world_stream_close(stream)); /* No handler is attached: there is no event. */
     p->far.stream = NULL;
   } else if (!p->leave_unattached) {
     CALL(world_stream_attach(stream, &END_EVENTS, &p->far));

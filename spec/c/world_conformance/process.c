@@ -159,7 +159,7 @@ static void stdin_closed_by_child(void) {
     settle(1);
   }
   CHECK(rc == -EPIPE || rc == -ECONNRESET);
-  UNTIL(c.in.ended); /* Nobody reads there: the failed write tells. */
+  UNTIL(c.in.ended); /* There is no reader: the write fails. */
   SAME(c.in.end_status, rc);
   close_child(&c);
 }
@@ -232,7 +232,7 @@ static void closed_with_the_world(void) {
 static void ends_before_on_closed(void) {
   struct child c = {0};
   SAME(run(&c, "exit 0", (struct world_spawn){0}), 0);
-  usleep(100000); /* It has ended, and nobody was told. */
+  usleep(100000); /* It has ended, without an event. */
   CALL(world_process_close(c.process));
   UNTIL(c.closed);
   settle(20);
@@ -264,7 +264,7 @@ static void has_default_signals(void) {
   struct child c = {0};
   signal(SIGPIPE, SIG_IGN);
   signal(SIGUSR1, SIG_IGN);
-  SAME(run(&c, "trap 'exit 3' USR1; kill -USR1 $$; exit 4", (struct world_spawn){0}), 0); /* sh cannot trap what is ignored at its start. */
+  SAME(run(&c, "trap 'exit 3' USR1; kill -USR1 $$; exit 4", (struct world_spawn){0}), 0); /* sh cannot trap a signal ignored at its start. */
   UNTIL(c.exited);
   SAME(c.status, 3);
   signal(SIGUSR1, SIG_DFL);
@@ -282,7 +282,7 @@ static void leader_keeps_its_id(void) {
   SAME(run(&c, "exit 0", (struct world_spawn){.group = true}), 0);
   int pid = world_process_pid(c.process);
   UNTIL(c.exited);
-  SAME(state_of(pid), 'Z'); /* So no other process can have its id, and a kill of the group reaches nobody else. */
+  SAME(state_of(pid), 'Z'); /* So no other process can have its id, and a kill of the group reaches no other process. */
   SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
   CALL(world_process_close(c.process));
   SAME(state_of(pid), 0);
@@ -290,7 +290,7 @@ static void leader_keeps_its_id(void) {
   SAME(run(&other, "exit 0", (struct world_spawn){0}), 0);
   int plain = world_process_pid(other.process);
   UNTIL(other.exited);
-  SAME(state_of(plain), 0); /* Of one without a group nobody needs the id. */
+  SAME(state_of(plain), 0); /* Without a group, its id is not needed. */
   close_child(&c);
   close_child(&other);
 }

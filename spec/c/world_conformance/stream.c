@@ -116,7 +116,7 @@ static void queued_and_drained(void) {
   SAME(write_pattern(&p.near, 0, HUGE_BYTES), 0);
   size_t queued = world_stream_queued(p.near.stream);
   CHECK(queued > 0 && queued < HUGE_BYTES);
-  SAME(write_pattern(&p.near, HUGE_BYTES, 1000), 0); /* Behind what waits. */
+  SAME(write_pattern(&p.near, HUGE_BYTES, 1000), 0); /* After the queued bytes. */
   SAME(world_stream_queued(p.near.stream), queued + 1000);
   settle(20);
   SAME(p.far.received, 0);

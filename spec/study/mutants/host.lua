@@ -1,4 +1,4 @@
---- Mutants of the watchdog, of what runs now, of stopping and of the simulator's face: rows as in ../mutants.lua.
+--- Mutants of the watchdog, the record of what runs, stopping, and the simulator's Lua face: rows as in ../mutants.lua.
 local function watch(title) return { "spec/cluster/watch_spec.lua", title } end
 
 return {

@@ -41,7 +41,7 @@ end
 function asking.ask(self, record, fn, options, ...)
   local rests_ns = fn ~= nil and self.rests[fn]
   if not (rests_ns and self.means.clocks() < rests_ns) then
-    local results = { false, "a function is wanted, not " .. type(fn) }
+    local results = { false, "expected a function, found " .. type(fn) }
     if type(fn) == "function" then
       local ok, value = self.means.protected(ask, self, options, fn, ...)
       results = ok and value or { false, value }

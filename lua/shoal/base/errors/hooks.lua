@@ -61,7 +61,7 @@ function Hooks:wire(name, fn, label)
     error("hooks: no hook is named " .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
       .. "; there are: " .. table.concat(names_of(self), ", "), 2)
   end
-  if type(fn) ~= "function" then error("hooks: " .. name .. ": a function is wanted, not " .. type(fn), 2) end
+  if type(fn) ~= "function" then error("hooks: " .. name .. ": expected a function, found " .. type(fn), 2) end
   local info = debug.getinfo(fn, "uS")
   local arity = declared.hook.args and #declared.hook.args or declared.hook.arity
   if not info.isvararg and info.nparams ~= arity then

@@ -260,7 +260,7 @@ local function check(name, subject, pat)
   if type(subject) == "number" then subject = tostring(subject) end
   if type(pat) == "number" then pat = tostring(pat) end
   if type(subject) ~= "string" or type(pat) ~= "string" then
-    error(name .. ": a string and a pattern are wanted, not " .. type(subject) .. " and " .. type(pat), 3)
+    error(name .. ": expected a string and a pattern, found " .. type(subject) .. " and " .. type(pat), 3)
   end
   return subject, pat
 end
@@ -357,7 +357,7 @@ function pattern.gsub(room)
     if type(with) == "number" then with = tostring(with) end
     local kind = type(with)
     if kind ~= "string" and kind ~= "function" and kind ~= "table" then
-      error("gsub: a string, function or table is wanted as the replacement, not " .. kind, 2)
+      error("gsub: expected a string, function or table as the replacement, found " .. kind, 2)
     end
     local anchored = byte(pat, 1) == CARET
     local m, s, p, last = new(subject, pat), 1, anchored and 2 or 1, nil

@@ -1,5 +1,5 @@
---- A channel: a bounded queue between tasks, first in first out. Pushing never waits: a full channel says FULL, and the
---- pusher decides. Several may wait to pop; they are served in the order in which they came.
+--- A channel: a bounded FIFO queue between tasks. A push never waits: on a full channel it returns FULL, and the caller decides. Several
+--- tasks may wait to pop; they are served in order of arrival.
 
 local channel = {}
 
@@ -10,7 +10,7 @@ Channel.__name = "shoal.channel"
 
 local inner
 
---- Put a value in; FULL when it holds its capacity.
+--- Append a value; FULL when the channel holds its capacity.
 ---@return true? ok
 ---@return string? err
 ---@return string? code "FULL", "CLOSED"
@@ -53,7 +53,7 @@ function Channel:pop(timeout_ms)
   return value
 end
 
---- End it: waiting tasks wake, and get CLOSED once it is empty. Twice is harmless.
+--- Close the channel: waiting tasks wake, and get CLOSED once it is empty. Idempotent.
 function Channel:close()
   if self.closed then return end
   self.closed = true
@@ -68,7 +68,7 @@ function channel.new(means)
   inner = means
   return function (capacity)
     if math.type(capacity) ~= "integer" or capacity < 1 then
-      error("task.channel: a capacity of at least 1 is wanted, not " .. tostring(capacity), 3)
+      error("task.channel: expected a capacity of at least 1, found " .. tostring(capacity), 3)
     end
     return setmetatable({ capacity = capacity, head = 0, count = 0 }, Channel)
   end

@@ -1,13 +1,13 @@
---- A future: a value, or a failure, that comes later and once. The first set or fail wins.
+--- A future: a value, or a failure, that arrives later, once. The first set or fail wins.
 ---
 ---   local f = task.future "reply of m1"
----   f:set(body)  |  f:fail("m1 did not answer", "TIMEOUT")       by whoever makes it come
+---   f:set(body)  |  f:fail("m1 did not answer", "TIMEOUT")       by the code that completes it
 ---   local body, err, code = f:await(5000)                         in a task; or
 ---   f:take(function (body, err, code) ... end)                    a continuation; or
 ---   f:drop "an answer would change nothing"                       on purpose
 ---
---- A failure that nobody took by the end of its scope, or that the collector finds, is an incident at future.untaken:
---- the result of a send must be taken.
+--- A failure that is not taken by the end of its scope, or that the collector finds, is an incident at future.untaken: the result of a
+--- send must be taken.
 
 local errors = require "shoal.base.errors"
 
@@ -21,8 +21,8 @@ Future.__name = "shoal.future"
 local inner
 local sentinel_seq = 0
 
---- Stands for a failed future until somebody takes it. Only these are seen by the collector, so that the others cost
---- nothing. A finalizer runs anywhere: it only leaves a note.
+--- Represents a failed future until it is taken. Only sentinels have a finalizer, so that other futures cost nothing. A finalizer may
+--- run anywhere, so it only leaves a note.
 local Sentinel = {
   __gc = function (self)
     if not self.taken then inner.collect(self) end
@@ -58,7 +58,7 @@ local function taken(self)
   end
 end
 
---- The failed futures of a scope that nobody took, in the order in which they failed.
+--- The failed futures of a scope that were not taken, in the order in which they failed.
 function future.untaken(scope)
   local list = {}
   for sentinel in next, scope.untaken do -- order-free: sorted below
@@ -69,7 +69,7 @@ function future.untaken(scope)
   return list
 end
 
---- One incident for a failure that nobody took.
+--- Report one failure that was not taken, as an incident.
 function future.report(sentinel, scope_name)
   if sentinel.taken then return end
   sentinel.taken = true
@@ -97,7 +97,7 @@ local function complete(self, done, n)
   return true
 end
 
---- It came. -> false when it had come or failed before.
+--- Set the value. -> false if the future was already set or failed.
 ---@param ... any
 ---@return boolean first
 function Future:set(...)
@@ -111,7 +111,7 @@ function Future:set(...)
   return complete(self, "set", n)
 end
 
---- It will not come.
+--- Fail the future.
 ---@param err any
 ---@param code? string
 ---@return boolean first
@@ -125,22 +125,22 @@ local function settle(self, value, err, code)
   if value ~= nil then self:set(value) else self:fail(err, code) end
 end
 
---- As set(value), or fail(err, code) when value is nil; and whoever waits runs before this returns, if no turn is going
---- on. For callbacks from the world: it saves a turn of the loop.
+--- As set(value), or fail(err, code) when value is nil; and the waiting tasks run before this returns, unless a turn is in progress.
+--- For callbacks from the world: it saves a turn of the loop.
 function Future:settle(value, err, code)
   inner.turn_with(settle, self, value, err, code)
 end
 
---- Wait for it.
+--- Wait for the value.
 ---@param timeout_ms? number
----@return any ... what was set; or nil, the message and the code; "TIMEOUT" when it did not come in time
+---@return any ... the set values; or nil, the message and the code; "TIMEOUT" when nothing came in time
 function Future:await(timeout_ms)
   self.is_taken = true
   if not self.done then
     if timeout_ms then inner.check_ms("await", timeout_ms, 2) end
     local t = inner.waiting_task("await", 2)
     if not inner.wait(t, self, timeout_ms) and not self.done then
-      self.is_taken = false -- A failure that comes later must still be taken.
+      self.is_taken = false -- A later failure must still be taken.
       return nil, self.label .. ": nothing came within " .. timeout_ms .. " ms", "TIMEOUT"
     end
   elseif self.sentinel then
@@ -151,12 +151,12 @@ function Future:await(timeout_ms)
   return table.unpack(self, 1, n)
 end
 
---- Have fn called with what comes, as await would return it: after the current event, to its end, isolated.
+--- Call fn with the result, as await would return it: after the current event, to its end, isolated from other code.
 ---@param fn function
----@param site? string  of its failure; "task.take" unless told
+---@param site? string  of its failure; default "task.take"
 ---@param ids? table
 function Future:take(fn, site, ids)
-  if type(fn) ~= "function" then error("take: a function is wanted, not " .. type(fn), 2) end
+  if type(fn) ~= "function" then error("take: expected a function, found " .. type(fn), 2) end
   if self.taker or self.continue then error("take: " .. self.label .. " was taken already", 2) end
   taken(self)
   self.taker, self.take_site, self.take_ids = fn, site, ids
@@ -166,7 +166,7 @@ function Future:take(fn, site, ids)
   end
 end
 
---- Nobody needs it, and that is meant.
+--- Drop the result on purpose; `why` documents the reason.
 ---@param why string
 function Future:drop(why)
   if type(why) ~= "string" or why == "" then error("drop: say why", 2) end
@@ -174,16 +174,16 @@ function Future:drop(why)
   taken(self)
 end
 
---- "set", "failed", or nil while it may still come.
+--- "set", "failed", or nil while it is pending.
 function Future:state() return self.done or nil end
 
 function Future:__tostring() return "future " .. self.label .. " (" .. (self.done or "pending") .. ")" end
 
---- For shoal.task: its means in, the maker out.
+--- For shoal.task: takes the scheduler's functions, returns the constructor.
 function future.new(means)
   inner = means
   return function (label, scope)
-    -- All fields at once, so that the table is sized once: a future is made for every call.
+    -- All fields at once, so that the table is sized once: every call creates a future.
     return setmetatable({ nil, nil, nil, label = label or "?", scope = scope, done = false, n = 0, waiter = false,
       is_taken = false }, Future)
   end

@@ -1,5 +1,5 @@
---- Sleepers, the earliest first, and among equals who came first. The sleepers are the tasks themselves (a task waits
---- for one thing at a time), so that sleeping allocates nothing: fields due_ns, due_seq, due_at (place in the heap).
+--- A heap of sleepers, the earliest deadline first, equal ones in order of arrival. The sleepers are the tasks themselves (a task waits
+--- for one thing at a time), so that sleeping allocates nothing: fields due_ns, due_seq, due_at (index in the heap).
 
 local heap = {}
 
@@ -40,14 +40,14 @@ local function down(h, at, item, count)
   item.due_at = at
 end
 
----@param h table  an array; h.count is how many
+---@param h table  an array; h.count is its length
 function heap.push(h, item)
   local count = h.count + 1
   h.count = count
   up(h, count, item)
 end
 
---- Take out an item that is in the heap.
+--- Remove an item that is in the heap.
 function heap.remove(h, item)
   local at, count = item.due_at, h.count
   local last = h[count]

@@ -1,20 +1,20 @@
---- stats.check: is this table, from wherever, a record; are these bytes, from wherever, a part's result? Everything is judged, so
---- that nothing that reads a judged one can fail. Fields that a record does not have are no fault, and nobody reads them.
+--- stats.check: check that an untrusted table is a record, or that untrusted bytes are a part's result. The check is complete, so that
+--- code that reads a checked one cannot fail. Unknown fields are allowed and ignored.
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
 local names = require "shoal.job.stats.names"
 
 local check = {}
 
-check.COUNT_MAX = 1 << 53 -- Of a count: exact in every reader's numbers, and a thousand of them add up without wrapping.
-check.RUN_BYTES_MAX = 400 -- Of a command's `run`, which is the part's name and a number.
+check.COUNT_MAX = 1 << 53 -- Of a count: exact as a double, and a thousand of them add up without wrapping.
+check.RUN_BYTES_MAX = 400 -- Of a command's `run`: the part's name and a number.
 check.INCIDENTS_MAX = 100
 check.ATTEMPTS_MAX = 10000
 check.CUT_MAX = 16
 check.RESULT_MAX = 2 * 1024 * 1024 -- A part's packed result: a datacenter's is a whole run's.
 
 local function wrong(what)
-  return nil, "stats: " .. what .. " is not as a record has it", "MALFORMED"
+  return nil, "stats: " .. what .. " is not valid in a record", "MALFORMED"
 end
 
 local function is_integer(v) return math.type(v) == "integer" end
@@ -66,7 +66,7 @@ local function is_cut(v)
   return true
 end
 
---- Does this have a record's shape, its histograms included?
+--- Check a record's shape, its histograms included.
 ---@param record any
 ---@return true? ok, string? err, string? code "MALFORMED"
 function check.record(record)
@@ -139,8 +139,8 @@ local function list_of(list, max, of)
   return out
 end
 
---- Read a part's packed result, all of it. The returned table has the known fields only: `stats` (a record, {} if it was absent),
---- `incidents` (a list), `attempts` (a list, or nil: the executor is no tier), `cut` (what was left out of the result, or nil).
+--- Read and check a part's whole packed result. The returned table has the known fields only: `stats` (a record, {} if it was absent),
+--- `incidents` (a list), `attempts` (a list, or nil: the executor is no tier), `cut` (amounts left out of the result, or nil).
 ---@param bytes any
 ---@return { stats: table, incidents: table[], attempts: table[]?, cut: table? }? inner
 ---@return string? err, string? code "MALFORMED"

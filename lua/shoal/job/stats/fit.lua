@@ -1,12 +1,12 @@
---- stats.fit: cut a record, or a part's whole result, to a number of bytes, by rule, and say what was left out.
+--- stats.fit: cut a record, or a part's whole result, to a number of bytes, by rule, and count what is left out.
 ---
 --- In this order, until it fits:
 ---   1. commands' output, evenly, to a quarter of the bytes
 ---   2. names: in each map the 100, 50, 25, 12, 6 heaviest stay (most requests, values, ...; then by name), the others join "(other)"
 ---   3. histograms
 ---   4. commands, to 100, 10, none (failed ones stay longest), without output
----   5. all names; the counts are what is left
---- `cut` counts what went: output_bytes, names, histograms, commands; of a result also incidents and attempts.
+---   5. all names; only the counts remain
+--- `cut` counts the removed output_bytes, names, histograms and commands; in a result also incidents and attempts.
 local check = require "shoal.job.stats.check"
 local histogram = require "shoal.core.histogram"
 local merge = require "shoal.job.stats.merge"
@@ -17,11 +17,11 @@ local sorted = require "shoal.base.sorted"
 local fit = {}
 
 fit.PART_MAX = 1024 * 1024 -- A part's packed result, cut at its source.
-fit.LEAST = 16 * 1024      -- Any record can be cut to so much.
+fit.LEAST = 16 * 1024      -- Any record can be cut to this.
 
-local TEXT_MAX = 1000      -- Of an incident's message in a result that is cut.
-local COUNTS_MAX = 32      -- In a record that has counts alone: ours have seven.
-local ROW_BYTES, CHECK_BYTES, SUMMARY_BYTES = 256, 16, 512 -- By how much more room a summary takes than its record: see `bytes`.
+local TEXT_MAX = 1000      -- Bytes of an incident's message in a result that is cut.
+local COUNTS_MAX = 32      -- In a record of counts alone; ours have seven.
+local ROW_BYTES, CHECK_BYTES, SUMMARY_BYTES = 256, 16, 512 -- How much larger a summary is than its record: see `bytes`.
 
 local function copied(map)
   local out = {}
@@ -75,7 +75,7 @@ end
 
 -- The steps: each changes `out`, a shallow copy, and none of its tables ----------------------------------------------------
 
---- Commands' output, evenly, so that all of it has at most so many bytes.
+--- Cut the commands' output evenly, to max_bytes in all.
 local function cut_output(out, max_bytes)
   local runs, total, left = out.commands or {}, 0, 0
   for _, run in ipairs(runs) do total = total + merge.output_of(run) end
@@ -106,7 +106,7 @@ local WEIGHED = {
   { "timers", weight_of_histogram },
 }
 
---- The names of a map from the heaviest on.
+--- The names of a map, the heaviest first.
 local function by_weight(map, weigh)
   local list, weights = {}, {}
   for name, entry in sorted(map) do
@@ -122,7 +122,7 @@ local function by_weight(map, weigh)
   return list
 end
 
---- Keep these names of a map apart; all others join OTHER. Returns how many did.
+--- Keep these names of a map; merge all others into OTHER. Returns how many were merged.
 local function keep_names(out, field, kept)
   local join, map, moved = merge.joins[field], {}, 0
   for name, entry in sorted(out[field] or {}) do
@@ -182,8 +182,8 @@ for _, max in ipairs { 100, 10, 0 } do
 end
 STEPS[#STEPS + 1] = function (out) cut_names(out, 0) end
 
---- The record, cut so that neither it, packed, nor its summary has more than max_bytes. One that fits is returned as it is.
----@param record table       one that `stats.check` found good
+--- The record, cut so that both its packed form and its summary have at most max_bytes. A record that fits is returned unchanged.
+---@param record table       one that passed `stats.check`
 ---@param max_bytes integer  at least LEAST
 ---@return table record
 function fit.record(record, max_bytes)
@@ -234,7 +234,7 @@ end
 
 local function short_text(text, max) return #text <= max and text or text:sub(1, max - 3) .. "..." end
 
---- Incidents with what a result has of them.
+--- Incidents, with the fields that a result holds.
 local function told(incidents)
   local out = {}
   for i, incident in ipairs(incidents) do
@@ -244,9 +244,9 @@ local function told(incidents)
   return out
 end
 
---- A part's result as bytes, at most max_bytes of them, which `stats.readable` takes. Incidents have at most an eighth, attempts at most
---- a half of the bytes, numbers have the rest.
----@param inner { stats: table?, incidents: table[]?, attempts: table[]? }  good as `stats.readable` has it, but for the lists' lengths
+--- A part's result as at most max_bytes, which `stats.readable` accepts. Incidents get at most an eighth of the bytes, attempts at most
+--- half, numbers the rest.
+---@param inner { stats: table?, incidents: table[]?, attempts: table[]? }  valid as for `stats.readable`, except for the lists' lengths
 ---@param max_bytes? integer  PART_MAX without; at least 4 * LEAST
 ---@return string bytes
 function fit.pack(inner, max_bytes)

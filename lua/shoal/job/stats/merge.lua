@@ -1,12 +1,12 @@
---- stats.merge: an accumulator of records. Its content depends on the records added, never on their order: sums
---- saturate at COUNT_MAX (counters, which may be negative, wrap), maps keep the names that sort first, commands have a total order.
+--- stats.merge: an accumulator of records. Its content depends on the added records, never on their order: sums saturate at COUNT_MAX
+--- (counters, which may be negative, wrap), maps keep the names that sort first, commands have a total order.
 ---
 ---   names      the NAMES_MAX that sort first in each map; the others are "(other)" (stats/names.lua)
----   commands   the COMMANDS_MAX first: failed ones, then by `run`, status, signal and the rest; how many were left out is `cut.commands`
----   output     once all that was added is more than OUTPUT_MAX bytes, each command keeps OUTPUT_MAX / (2 * commands) bytes of its
----              beginning and of its end; the rest is counted in `cut.output_bytes`
+---   commands   the COMMANDS_MAX first: failed ones, then by `run`, status, signal and the rest; `cut.commands` counts the others
+---   output     once the added output exceeds OUTPUT_MAX bytes, each command keeps OUTPUT_MAX / (2 * commands) bytes of its
+---              beginning and of its end; `cut.output_bytes` counts the rest
 ---
---- Merging merged records (a gate does) gives the same as merging all at once, but for output that was cut before.
+--- Merging merged records (as a gate does) gives the same as merging all at once, except for output that was cut before.
 local check = require "shoal.job.stats.check"
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
@@ -21,11 +21,11 @@ local COUNT_MAX = check.COUNT_MAX
 local MAPS = { "counts", "errors", "counters", "requests", "checks", "latency", "timers" }
 
 ---@class Accumulator
----@field commands table[]      at most 2 * COMMANDS_MAX of them; sorted and cut when there are more, and by `record`
+---@field commands table[]      at most 2 * COMMANDS_MAX; sorted and cut when there are more, and by `record`
 ---@field commands_added integer
----@field output_added integer  bytes of output that all commands brought
+---@field output_added integer  bytes of output of all added commands
 ---@field output_held integer
----@field cut Names  what the added records left out
+---@field cut Names  amounts that the added records left out
 local Accumulator = {}
 Accumulator.__index = Accumulator
 
@@ -44,8 +44,8 @@ local function plus_checks(into, entry)
   return { passed = plus(into and into.passed, entry.passed or 0), failed = plus(into and into.failed, entry.failed or 0) }
 end
 
---- Histograms are held encoded: a part's names are often its own, and an encoded one is a tenth of the other. Of one that more than
---- COUNT_MAX values came to, what would be too much is left out.
+--- Histograms are kept encoded, at a tenth of the size, for many names occur in one part only. A histogram takes no value beyond
+--- COUNT_MAX.
 local function plus_histogram(into, bytes)
   if not into then return bytes end
   local sum, more = assert(histogram.decode(into)), assert(histogram.decode(bytes))
@@ -74,7 +74,7 @@ end
 
 local function failed(run) return (run.status or 0) ~= 0 or (run.signal or 0) ~= 0 end
 
---- A total order of what can differ: failed ones first, so that they are kept.
+--- A total order of commands: failed ones first, so that they are kept.
 local function before(a, b)
   local a_failed, b_failed = failed(a), failed(b)
   if a_failed ~= b_failed then return a_failed end
@@ -88,7 +88,7 @@ local function before(a, b)
   return (a.tail or "") < (b.tail or "")
 end
 
---- As people read them.
+--- The order for display.
 local function by_run(a, b)
   if a.run ~= b.run then return a.run < b.run end
   return before(a, b)
@@ -105,11 +105,11 @@ function merge.with_output(run, each)
   }
 end
 
---- Bytes of its beginning, and as many of its end, that each of so many commands keeps when all of them keep max_bytes.
+--- How many bytes of its beginning, and of its end, each command keeps when `count` of them keep max_bytes in all.
 function merge.share(max_bytes, count) return max_bytes // (2 * math.max(count, 1)) end
 
---- Leave out what no later command can bring back. The bounds only grow tighter, so cutting early loses nothing that cutting at the
---- end would keep: whether output is cut depends on all that was added, and how much each command keeps on how many are kept.
+--- Cut early. The bounds only get tighter, so an early cut loses nothing that a cut at the end would keep: whether output is cut depends
+--- on the total added, and the bytes that each command keeps depend on the number of commands kept.
 local function tighten(self)
   if #self.commands > merge.COMMANDS_MAX then
     table.sort(self.commands, before)
@@ -131,7 +131,7 @@ local function add_command(self, run)
   if #self.commands >= 2 * merge.COMMANDS_MAX or self.output_held > 2 * merge.OUTPUT_MAX then tighten(self) end
 end
 
---- So many commands of a list: failed ones first.
+--- The first `max` commands of a list, failed ones first.
 ---@return table[]
 function merge.first_commands(list, max)
   local ordered = table.move(list, 1, #list, 1, {})
@@ -143,7 +143,7 @@ end
 
 -- Adding and reading ---------------------------------------------------------------------------------------------------
 
---- Add a record that `stats.check` found good. Cannot fail.
+--- Add a record that passed `stats.check`. Cannot fail.
 ---@param record table
 function Accumulator:add(record)
   for _, field in ipairs(MAPS) do
@@ -167,7 +167,7 @@ local function cut_of(self)
   return next(cut) and cut or nil
 end
 
---- All that was added, as one record of its own. It has `cut` when something was left out.
+--- The sum as one new record. It has `cut` when something was left out.
 ---@return table record
 function Accumulator:record()
   tighten(self)
@@ -181,7 +181,7 @@ function Accumulator:record()
   return out
 end
 
---- For a snapshot: `merge.of_bytes` continues from it. The same additions are the same bytes.
+--- The accumulator as bytes for a snapshot; `merge.of_bytes` continues from them. The same additions give the same bytes.
 ---@return string bytes
 function Accumulator:bytes()
   local record = self:record()

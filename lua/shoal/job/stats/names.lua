@@ -1,10 +1,10 @@
---- stats.names: maps by name that stay small whatever scripts call things.
+--- stats.names: maps by name that stay small whatever names scripts use.
 ---
---- A map keeps the NAMES_MAX names that sort first. All others are one entry, OTHER, which does not count towards the limit. A
---- name that a smaller one pushes out takes its numbers to OTHER, and none of the same name that come later is kept apart. So a map's
---- content depends on the names and numbers alone, never on their order nor on how they were grouped: the NAMES_MAX that
---- sort first of a union are among the NAMES_MAX that sort first of each of its parts. A name that is kept therefore has the
---- numbers of all parts that used it. The name of our own timer, "iteration", is always kept, beside the others.
+--- A map keeps the NAMES_MAX names that sort first. All others share one entry, OTHER, which does not count towards the limit. When a
+--- smaller name evicts a larger one, the larger one's numbers move to OTHER, and its later numbers go there too. So a map's content
+--- depends only on the names and numbers, not on their order or grouping: the NAMES_MAX first names of a union are among the NAMES_MAX
+--- first names of each of its parts. A kept name therefore has the numbers of all parts that used it. Our own timer "iteration" is
+--- always kept, in addition.
 local crc = require "shoal.core.crc"
 
 local names = {}
@@ -13,10 +13,10 @@ names.NAMES_MAX = 200
 names.NAME_BYTES_MAX = 200
 names.OTHER = "(other)"
 
---- Names that are always kept, and do not count.
+--- Names that are always kept and do not count towards the limit.
 names.FIXED = { [names.OTHER] = true, iteration = true }
 
---- A name as records have it: a longer one is cut, and a digest of all of it keeps it apart from others that begin like it.
+--- A name as records hold it: a long one is cut, and a digest of the whole distinguishes it from others with the same beginning.
 ---@param name string  any bytes
 ---@return string
 function names.short(name)
@@ -26,8 +26,8 @@ function names.short(name)
 end
 
 ---@class Names
----@field map table<string, any>  the entries, OTHER among them; for reading
----@field count integer           names that are kept, without FIXED ones
+---@field map table<string, any>  the entries, including OTHER; for reading
+---@field count integer           kept names, without FIXED ones
 ---@field last? string            the greatest of them
 local Names = {}
 Names.__index = Names
@@ -48,7 +48,7 @@ local function greatest(map)
   return last
 end
 
---- The name under which this one is kept now: itself, or OTHER. The caller puts an entry there if there is none.
+--- The key for this name now: the name itself, or OTHER. The caller adds an entry there if there is none.
 ---@param name string
 ---@return string
 function Names:at(name)
@@ -62,13 +62,13 @@ function Names:at(name)
   local out = self.last
   if not out or name > out then return names.OTHER end
   map[names.OTHER] = self.join(map[names.OTHER], map[out])
-  map[out], map[name] = nil, false -- `false` holds the place of the new name while the greatest is looked for.
+  map[out], map[name] = nil, false -- `false` is a placeholder for the new name during the search for the greatest.
   self.last = greatest(map)
   map[name] = nil
   return name
 end
 
---- Add an entry to what is kept under its name.
+--- Merge an entry into the one of its name.
 ---@param name string
 ---@param entry any
 function Names:add(name, entry)

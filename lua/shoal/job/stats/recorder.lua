@@ -1,4 +1,4 @@
---- stats.recorder: where one part records what happens. Its names are bounded here, where a script gives them (stats/names.lua).
+--- stats.recorder: the measurements of one running part. Names are bounded here, where the script gives them (stats/names.lua).
 local histogram = require "shoal.core.histogram"
 local names = require "shoal.job.stats.names"
 
@@ -49,7 +49,7 @@ function recorder.new()
   }, Recorder)
 end
 
---- The entry of a name, made if need be.
+--- The entry of a name, created if missing.
 local function entry_of(bounded, name, fresh)
   local at = bounded:at(names.short(name))
   local entry = bounded.map[at]
@@ -63,7 +63,7 @@ end
 local function new_request() return { ok = 0, failed = 0, histogram = histogram.new() } end
 local function new_check() return { passed = 0, failed = 0 } end
 
---- How long something else took.
+--- Record a duration under a timer's name.
 ---@param name string
 ---@param ns integer
 function Recorder:time(name, ns)
@@ -71,7 +71,7 @@ function Recorder:time(name, ns)
   h:record(ns > 0 and ns or 0)
 end
 
---- One request ended. `kind` is what went wrong, or nil.
+--- Record one request. `kind` is the kind of error, or nil.
 ---@param name string
 ---@param latency_ns integer
 ---@param kind? string
@@ -90,7 +90,7 @@ function Recorder:request(name, latency_ns, kind, bytes_in)
   entry.histogram:record(latency_ns > 0 and latency_ns or 0)
 end
 
---- A failure that is no request's: a script's error.
+--- Record a failure outside a request: a script's error.
 ---@param kind string
 function Recorder:failure(kind)
   self.errors:add(names.short(kind), 1)
@@ -123,7 +123,7 @@ local function copied(map)
   return out
 end
 
---- The numbers so far, as a record. `light` has the counts alone: progress travels often.
+--- The numbers so far, as a record. `light`: only the counts, for progress, which is frequent.
 ---@param elapsed_ms integer
 ---@param light? boolean
 ---@return table record

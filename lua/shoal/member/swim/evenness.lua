@@ -1,19 +1,18 @@
---- evenness: do losses follow the borders of groups, as when a link is cut, or do they fall anywhere, as in a storm?
+--- evenness: decide whether losses follow the borders of groups, as when a link is cut, or fall anywhere, as in a storm.
 ---
---- Of N members in G groups L are lost. If each had been as likely to be lost as any other, group g of n members would have lost
---- about n L/N, and X2 = (N - 1)/N * sum over groups of (lost - n p)^2 / (n p (1 - p)), p = L/N, would be G - 1 in the mean
---- (Pearson's test of homogeneity, for draws without putting back). It is a partition when X2 is more than three of its standard
---- deviations above that, X2 > G - 1 + 3 sqrt(2 (G - 1)), or when exactly whole groups are lost, one of them with at least two
---- members, or when only one group has losses: in a small cluster, or early, that is all there is to see, and no X2 reaches so far.
---- Else it is a storm.
+--- L of N members in G groups are lost. If each is equally likely to be lost, a group of n members loses about n L/N, and
+--- X2 = (N - 1)/N * sum over groups of (lost - n p)^2 / (n p (1 - p)), p = L/N, has the mean G - 1 (Pearson's test of homogeneity,
+--- for draws without replacement). It is a partition in three cases. X2 is more than three standard deviations above its mean:
+--- X2 > G - 1 + 3 sqrt(2 (G - 1)). Or the lost members are exactly whole groups, one of them with at least two members. Or only one
+--- group has losses: in a small cluster, or early, there is no more evidence, and X2 cannot get that large. Else it is a storm.
 ---
---- Where groups tell nothing it is called a partition, for that is the careful answer (who evicts on a storm keeps still on a
---- partition): fewer than two groups, or all members lost.
+--- Without evidence from groups (fewer than two groups, or all members lost) the answer is a partition. That is the cautious answer,
+--- for a user may evict members in a storm but waits in a partition.
 local sorted = require "shoal.base.sorted"
 
 local evenness = {}
 
----@param groups table<string, { lost: integer, of: integer }>  those without a member do not count
+---@param groups table<string, { lost: integer, of: integer }>  empty groups do not count
 ---@return "partition"|"storm"
 function evenness.judge(groups)
   local count, hit, lost, all, whole, large = 0, 0, 0, 0, true, false

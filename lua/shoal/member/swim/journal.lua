@@ -1,26 +1,26 @@
---- swim.journal: the last member events, numbered, for readers of any pace. A reader keeps a cursor, a plain integer that can be
---- stored; whatever happened meanwhile, reading on from it is gapless, or says that it is not and begins anew from a snapshot.
+--- swim.journal: the last member events, numbered, for readers of any speed. A reader keeps a cursor, a plain integer that it may
+--- store. A later read from the cursor has no gap; if events are missing, it returns an error and a snapshot to start over from.
 ---
 ---     local journal = assert(swim.journal(world, { kept = 1024 }))
 ---     local s = swim.open(world, config, function (event) journal:feed(event) end)
 ---
 ---     local events, err, code, snapshot = journal:read(cursor, 100)
----     if not events then                       -- "TRUNCATED": too slow; "EPOCH": a cursor of an earlier life of this node
+---     if not events then                       -- "TRUNCATED": too slow; "EPOCH": a cursor from before this node's restart
 ---       mine = {}
 ---       for _, member in ipairs(snapshot.members) do mine[member.name] = member end
----       cursor = snapshot.cursor               -- reading on from here misses nothing
+---       cursor = snapshot.cursor               -- a read from here misses nothing
 ---     else
 ---       cursor = err                           -- events[i] = { sequence, cursor, at_ns, kind, member }
 ---     end
 ---
---- The snapshot is the journal's own fold of all events so far: after it come exactly the events that are not in it, whereas
---- `swim:members()` may already know what no event has told. It holds the living (alive, suspect); who is not in it is gone.
---- We ourselves are in neither, for no event tells of us.
+--- The snapshot is the journal's own fold of all events so far, so exactly the later events are not in it; `swim:members()` may be
+--- ahead of the events. It holds the living members (alive, suspect); a member that is not in it is gone. Neither the snapshot nor the
+--- events contain this node itself.
 ---
---- A cursor is epoch << 36 | sequence, above 0. The epoch is drawn anew at each start, 27 bits: a cursor of another life is taken for
---- one of this life once in 134 million. 2^36 events last for two years at a thousand a second; then feeding raises.
+--- A cursor is epoch << 36 | sequence, above 0. Each start draws a new epoch of 27 bits: one old cursor in 134 million passes for a
+--- current one. 2^36 events last two years at a thousand a second; then `feed` raises.
 ---
---- Memory: `kept` events with the members they tell of, and one record for each living member.
+--- Memory: `kept` events with their members, and one record for each living member.
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 
@@ -33,23 +33,23 @@ local MOST = 256
 
 journal.config = schema.record {
   kept = schema.integer { default = 1024, min = 1, max = 1000000, doc = "events that can still be read" },
-  epoch = schema.optional(schema.integer { min = 1, max = EPOCH_MAX, doc = "for who has no world to draw one" }),
-  members = schema.optional(schema.any { doc = "the living when it opens, such as swim:members(); none unless told" }),
+  epoch = schema.optional(schema.integer { min = 1, max = EPOCH_MAX, doc = "required without a world, which else draws it" }),
+  members = schema.optional(schema.any { doc = "the living members at open, such as swim:members(); default: none" }),
 }
 
 ---@class SwimRecord
 ---@field sequence integer  1, 2, 3, ... without a gap
----@field cursor integer    the one behind it: who reads from there gets what came after
----@field at_ns integer     the world's time, or what `feed` was given
+---@field cursor integer    the cursor after it: a read from there gets the later events
+---@field at_ns integer     the world's time, or the time given to `feed`
 ---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
----@field member SwimMember as it was then; a copy
----@field told string?     of `user`, as the event had it
+---@field member SwimMember at that time; a copy
+---@field told string?     of `user`, as in the event
 ---@field number integer?
 
 ---@class SwimSnapshot
 ---@field members SwimMember[]  the living, by name
----@field cursor integer  reading on from here is gapless
----@field lost integer    events between the given cursor and the oldest that is kept; 0 with "EPOCH": nobody knows
+---@field cursor integer  a read from here has no gap
+---@field lost integer    missed events between the given cursor and the oldest kept one; 0 with "EPOCH": unknown
 
 ---@class SwimJournal
 local Journal = {}
@@ -83,7 +83,7 @@ end
 
 local GONE = { dead = true, left = true }
 
---- Take an event in; readers that wait are woken after the current event.
+--- Append an event. Waiting readers wake after the current event of the loop.
 ---@param event SwimEvent
 ---@param now_ns? integer  default: the world's time; 0 without a world
 ---@return integer sequence
@@ -108,11 +108,11 @@ end
 
 local function cursor_at(self, sequence) return self.epoch << SEQUENCE_BITS | sequence end
 
---- The cursor behind the newest event: who reads from here gets what comes.
+--- The cursor after the newest event: a read from here gets later events.
 ---@return integer
 function Journal:cursor() return cursor_at(self, self.sequence) end
 
---- All as of now, and where to read on.
+--- The living members now, and the cursor to read on from.
 ---@return SwimSnapshot
 function Journal:snapshot()
   local members = {}
@@ -122,11 +122,11 @@ end
 
 local function whole(what, value)
   local integer = math.tointeger(value)
-  if not integer then error(("swim.journal: %s: an integer is wanted, not %s"):format(what, tostring(value)), 3) end
+  if not integer then error(("swim.journal: %s: expected an integer, found %s"):format(what, tostring(value)), 3) end
   return integer
 end
 
---- A cursor's sequence; nil when it is none of this life's. 0 is the beginning of this life.
+--- A cursor's sequence; nil if it is of another epoch. 0 is the beginning of this epoch.
 local function sequence_of(self, cursor)
   if cursor == 0 then return 0 end
   local sequence = cursor & SEQUENCE_MAX
@@ -134,16 +134,16 @@ local function sequence_of(self, cursor)
   return sequence
 end
 
---- The events behind a cursor, oldest first; none is an empty list. `next_cursor` is the one to go on with.
----@param cursor integer  of an earlier answer, stored or not; 0: from the beginning of this journal
+--- The events after a cursor, oldest first; an empty list if there are none. Read on from `next_cursor`.
+---@param cursor integer  from an earlier answer, stored or not; 0: from the beginning of this journal
 ---@param most? integer   events at most; 256
 ---@return SwimRecord[]? events      not to be changed
 ---@return integer|string next_cursor  or the message
----@return string? code  "TRUNCATED": events behind it are no longer kept; "EPOCH": it is of an earlier life, or none of ours
----@return SwimSnapshot? snapshot  with either code: what to go on from
+---@return string? code  "TRUNCATED": events after it are no longer kept; "EPOCH": it is from before a restart, or not ours
+---@return SwimSnapshot? snapshot  with either code: the state to start over from
 function Journal:read(cursor, most)
   most = whole("most", most or MOST)
-  if most < 1 then error("swim.journal: most: at least 1 is wanted, not " .. most, 2) end
+  if most < 1 then error("swim.journal: most: expected at least 1, found " .. most, 2) end
   local from = sequence_of(self, whole("cursor", cursor))
   if not from then
     return nil, ("the cursor %d is not of this life of the journal"):format(cursor), "EPOCH", self:snapshot()
@@ -159,7 +159,7 @@ function Journal:read(cursor, most)
   return events, cursor_at(self, last)
 end
 
---- In a task: wait until `read` has more to say to this cursor than an empty list.
+--- In a task: wait until `read` of this cursor would return more than an empty list.
 ---@param cursor integer
 ---@param timeout_ms? number
 ---@return true? ready
@@ -168,14 +168,14 @@ end
 function Journal:wait(cursor, timeout_ms)
   if sequence_of(self, whole("cursor", cursor)) ~= self.sequence then return true end
   if self.closed then return nil, "the journal is closed", "CLOSED" end
-  self.news = self.news or require("shoal.base.task").future "journal" -- Only who waits needs tasks.
+  self.news = self.news or require("shoal.base.task").future "journal" -- Only a waiting reader needs tasks.
   local ok, err, code = self.news:await(timeout_ms)
   if not ok then return nil, err, code end
   if self.closed then return nil, "the journal is closed", "CLOSED" end
   return true
 end
 
---- Who waits is told; what is kept can still be read. More than once without harm.
+--- Close: waiting readers wake; kept events can still be read. Idempotent.
 function Journal:close()
   if self.closed then return end
   self.closed = true

@@ -1,4 +1,4 @@
---- swim.partition: one event when many members are lost at about the same time, with an estimate of who, and one when they are back.
+--- swim.partition: one event when many members are lost at about the same time, with an estimate of which, and one when they return.
 ---
 ---     local watch = assert(swim.partition(world, { share = 0.25, group_of = function (member) return dc_of(member.payload) end },
 ---       function (event) print(event.kind, event.cause, #event.lost) end))
@@ -6,21 +6,21 @@
 ---
 ---   calm ── max(least, share of all) lost within window_ms  [feed] ──────────────> open     "detected"
 ---   open ── more are lost, or more of them known dead, for tell_ms ──────────────> open     "grew"
----   open ── fewer than that many still lost, somebody back (or nobody still
----           missing), and heal_ms long no further loss or return ────────────────> calm     "healed"
+---   open ── fewer than that many still lost, a member back (or none missing),
+---           and no further loss or return for heal_ms ───────────────────────────> calm     "healed"
 ---   open ── give_up_ms after it was detected ────────────────────────────────────> calm     "gave_up": the missing are gone
 ---
---- *Lost* is a member that became suspect or dead (whichever came later counts for the window); one that refutes, joins again or
---- says that it leaves is not. *All* are the members that live and the lost; we ourselves are not among them, for the question
---- is whom we see. So a node that is cut off alone sees everybody lost: `share` 1, `larger` false. One death is no partition:
---- `least` is 2 or more. What waits for those that never come back is bounded by give_up_ms.
+--- A *lost* member became suspect or dead (the later of the two counts for the window). It is no longer lost when it refutes, joins
+--- again or announces that it leaves. *All* members are the living and the lost, without this node. So a node that is cut off alone
+--- sees all others lost: `share` 1, `larger` false. One death is not a partition: `least` is 2 or more. give_up_ms bounds the wait for
+--- members that never return.
 ---
---- `cause`: with `group_of`, losses that fall evenly over the groups are a "storm", else it is a "partition"; how that is judged, and
---- what is said when groups tell nothing, stands in swim/evenness.lua. The early verdict may be wrong, for at the threshold
---- little is known; each event judges anew.
+--- `cause`: with `group_of`, losses that are spread evenly over the groups are a "storm", others a "partition"; swim/evenness.lua has
+--- the rule, and its answer without groups. The early verdict may be wrong, for there is little evidence at the threshold; each event
+--- decides anew.
 ---
---- Time is the world's. Memory: a record for each living member, and for each lost one while its window or its event is open;
---- all that an event gathered is gone when it is over.
+--- Time is the world's. Memory: a record for each living member, and for each lost one while its window or its event is open; the end
+--- of an event frees its records.
 local evenness = require "shoal.member.swim.evenness"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
@@ -33,10 +33,10 @@ partition.config = schema.record({
   share = schema.number { default = 0.25, min = 0.01, max = 1, doc = "of all members, lost within window_ms" },
   least = schema.integer { default = 2, min = 2, max = 1000000, doc = "and at least so many" },
   window_ms = schema.integer { default = 10000, min = 1, max = 3600000, doc = "ten probe intervals: the suspicions take some" },
-  heal_ms = schema.integer { default = 5000, min = 0, max = 3600000, doc = "quiet before it is called healed" },
-  tell_ms = schema.integer { default = 1000, min = 0, max = 3600000, doc = "what it grew by is told so much later, as it is then" },
+  heal_ms = schema.integer { default = 5000, min = 0, max = 3600000, doc = "without a loss or return before it counts as healed" },
+  tell_ms = schema.integer { default = 1000, min = 0, max = 3600000, doc = "delay of a \"grew\" event, which then has the current state" },
   give_up_ms = schema.integer { default = 3600000, min = 1, max = 604800000, doc = "an event lasts no longer" },
-  members = schema.optional(schema.any { doc = "the living when it opens, such as swim:members() without ourselves" }),
+  members = schema.optional(schema.any { doc = "the living members at open, such as swim:members() without ourselves" }),
   group_of = schema.optional(schema.func { doc = "a member's group, such as its datacenter; nil: none known" }),
 })
 
@@ -48,15 +48,15 @@ partition.config = schema.record({
 ---@class SwimPartition
 ---@field kind "detected"|"grew"|"healed"|"gave_up"
 ---@field cause "partition"|"storm"
----@field lost SwimLost[]      who is lost now, by name; of "healed" and "gave_up": who did not return
+---@field lost SwimLost[]      lost members, by name; of "healed" and "gave_up": those that did not return
 ---@field suspected integer    how many of them may still refute
----@field dead integer         how many are known dead; dead / #lost is how sure the estimate is
+---@field dead integer         how many are known dead; dead / #lost is the certainty of the estimate
 ---@field kept integer         members that we still see
 ---@field share number         #lost / (#lost + kept)
----@field larger boolean       whether we and those we see are more than the lost
+---@field larger boolean       whether we and the kept are more than the lost
 ---@field by_group table<string, { lost: integer, of: integer }>  empty without `group_of`
----@field silent string[]      groups of which nobody is seen
----@field returned string[]    who was told as lost and is back, by name; who was suspected in passing is not among them
+---@field silent string[]      groups of which no member is seen
+---@field returned string[]    members that were reported lost and are back, by name; without brief suspicions that were never reported
 ---@field from_ns integer      the world's time of its first loss
 ---@field at_ns integer        of this event; of "healed": of the last return
 ---@field lasted_ms integer    between the two
@@ -69,19 +69,19 @@ Watch.__name = "shoal.swim.partition"
 
 ---@param world World
 ---@param config? table  see `partition.config`; times in milliseconds
----@param on_partition fun(event: SwimPartition)  must not wait; may call anything, `close` too. Called by `feed` and by the timer.
+---@param on_partition fun(event: SwimPartition)  must not wait; may call anything, including `close`. Called by `feed` and by the timer.
 ---@return SwimPartitionWatch? watch
 ---@return string? err  every problem of the config at once
 ---@return string? code  "CONFIG"
 function partition.open(world, config, on_partition)
-  if type(on_partition) ~= "function" then error("swim.partition: on_partition: a function is wanted, not " .. type(on_partition), 2) end
+  if type(on_partition) ~= "function" then error("swim.partition: on_partition: expected a function, found " .. type(on_partition), 2) end
   local checked, err = partition.config(config)
   if not checked then return nil, "swim.partition: " .. err, "CONFIG" end
   local self = setmetatable({
     world = world, config = checked, on_partition = on_partition,
-    members = {}, -- By name: { name, state, group, down_ns, previous, following }. Lost ones are in the list below, oldest first.
+    members = {}, -- By name: { name, state, group, down_ns, previous, following }. Lost ones are linked in a list, oldest first.
     all = 0, lost = 0, dead = 0, lost_first = nil, lost_last = nil,
-    episode = nil, -- What is open: { from_ns, detected_ns, changed_ns, cause, named, returned, told_lost, told_dead, grown_ns }
+    episode = nil, -- The open event: { from_ns, detected_ns, changed_ns, cause, named, returned, told_lost, told_dead, grown_ns }
   }, Watch)
   for _, member in ipairs(checked.members or {}) do
     if member.state == "alive" or member.state == "suspect" then self:group(self:member(member), member) end
@@ -90,9 +90,9 @@ function partition.open(world, config, on_partition)
   return self
 end
 
--- ---- who is a member, and who is lost ----
+-- ---- members, and lost members ----
 
---- The record of a member, made when it is new.
+--- The record of a member, created if missing.
 function Watch:member(member)
   local m = self.members[member.name]
   if not m then
@@ -103,7 +103,7 @@ function Watch:member(member)
   return m
 end
 
---- Its group is what was known last: the payload that tells it may come after the member.
+--- Update its group to the last known one: the payload with the group may arrive after the member.
 function Watch:group(m, member)
   local group = self.config.group_of and self.config.group_of(member)
   if group and group ~= "" then m.group = group end
@@ -125,7 +125,7 @@ local function unlist(self, m)
   if m.state == "dead" then self.dead = self.dead - 1 end
 end
 
---- It became suspect or dead now: the newest of the list.
+--- It became suspect or dead now: append it to the list.
 local function list(self, m, state, now_ns)
   unlist(self, m)
   m.state, m.down_ns = state, now_ns
@@ -137,7 +137,7 @@ local function list(self, m, state, now_ns)
   if state == "dead" then self.dead = self.dead + 1 end
 end
 
---- Nobody stays on the list for longer than the window, while nothing is open: the dead are no members any more.
+--- While no event is open, remove members from the list after the window; the dead ones are then no longer members.
 local function expire(self, now_ns)
   local window_ns = self.config.window_ms * NS_PER_MS
   while self.lost_first and now_ns - self.lost_first.down_ns > window_ns do
@@ -152,7 +152,7 @@ local function threshold(self)
   return math.max(self.config.least, math.ceil(self.config.share * self.all - 1e-9))
 end
 
--- ---- telling ----
+-- ---- events ----
 
 local function groups_of(self)
   local groups = {}
@@ -185,7 +185,7 @@ local function event_of(self, kind, at_ns)
   for group, g in sorted(groups) do
     if g.lost == g.of then event.silent[#event.silent + 1] = group end
   end
-  if kind == "healed" or kind == "gave_up" then event.cause = e.cause end -- Those that did not return tell nothing of it.
+  if kind == "healed" or kind == "gave_up" then event.cause = e.cause end -- The members that did not return are no evidence of the cause.
   return event
 end
 
@@ -193,7 +193,7 @@ local function healing(self)
   return self.lost == 0 or next(self.episode.returned) ~= nil and self.lost < threshold(self)
 end
 
---- When something is due in what is open, and what.
+--- The next step that is due in the open event, and when.
 local function next_due(self)
   local e, c = self.episode, self.config
   local at_ns, what = e.detected_ns + c.give_up_ms * NS_PER_MS, "gave_up"
@@ -205,7 +205,7 @@ local function next_due(self)
   return at_ns, what
 end
 
---- The timer stands at what comes next: before anybody is called, for that one may raise.
+--- Set the timer to the next step, before any callback runs, for a callback may raise.
 local function arm(self)
   if self.episode then
     self.timer:start_at((next_due(self)))
@@ -216,7 +216,7 @@ local function arm(self)
   end
 end
 
---- That many are lost, or more.
+--- Report "detected" or "grew".
 local function rise(self, kind, now_ns)
   self.episode = self.episode
     or { from_ns = self.lost_first.down_ns, detected_ns = now_ns, changed_ns = now_ns, named = {}, returned = {} }
@@ -227,7 +227,7 @@ local function rise(self, kind, now_ns)
   self.on_partition(event)
 end
 
---- Over: who is still lost is no longer waited for.
+--- End the event: stop waiting for the members that are still lost.
 local function fall(self, kind, at_ns)
   local event = event_of(self, kind, at_ns)
   self.episode = nil
@@ -240,13 +240,13 @@ local function fall(self, kind, at_ns)
   self.on_partition(event)
 end
 
---- Do what is due.
+--- Run the steps that are due.
 local function look(self, now_ns)
   if not self.episode then
     expire(self, now_ns)
     if self.lost >= threshold(self) then rise(self, "detected", now_ns) end
   end
-  while self.episode do -- Closing ends it too.
+  while self.episode do -- close() ends it too.
     local at_ns, what = next_due(self)
     if at_ns > now_ns then break end
     if what == "grew" then rise(self, what, now_ns) else fall(self, what, what == "healed" and self.episode.changed_ns or now_ns) end
@@ -254,19 +254,19 @@ local function look(self, now_ns)
   if not self.closed then arm(self) end
 end
 
---- One was lost or is back, while it is open.
+--- A member was lost or returned while an event is open.
 local function changed(self, e, now_ns)
   e.changed_ns = now_ns
-  e.told_lost, e.told_dead = math.min(e.told_lost, self.lost), math.min(e.told_dead, self.dead) -- From less it grows again.
+  e.told_lost, e.told_dead = math.min(e.told_lost, self.lost), math.min(e.told_dead, self.dead) -- From fewer it can grow again.
   local growing = self.lost > e.told_lost or self.dead > e.told_dead
   e.grown_ns = growing and (e.grown_ns or now_ns) or nil
 end
 
---- Take an event in. A closed one raises.
+--- Process a member event. Raises after close.
 ---@param event SwimEvent
 function Watch:feed(event)
   if self.closed then error("swim.partition: fed after close", 2) end
-  if event.kind == "user" then return end -- It says nothing of who is lost.
+  if event.kind == "user" then return end -- It does not concern losses.
   local now_ns, kind = self.world:now_ns(), event.kind
   if not self.episode then expire(self, now_ns) end
   local m, e = self:member(event.member), self.episode
@@ -290,14 +290,14 @@ end
 
 function Watch:due() look(self, self.world:now_ns()) end
 
---- Whether an event is open, and what it would say now (as "grew"); nil when all is calm.
+--- The open event as it would be reported now (as "grew"); nil when none is open.
 ---@return SwimPartition?
 function Watch:now()
   if not self.episode then return nil end
   return event_of(self, "grew", self.world:now_ns())
 end
 
---- At once, telling nothing: an open event ends unsaid. More than once without harm.
+--- Close at once; an open event ends without a report. Idempotent.
 function Watch:close()
   if self.closed then return end
   self.closed = true

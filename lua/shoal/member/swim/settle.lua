@@ -7,15 +7,15 @@
 ---
 ---   idle ── an event ──> gathering ── no event for quiet_ms, or most_ms since the first ──> on_burst(burst) ──> idle
 ---
---- What is net: a *life* of a member is one generation of its incarnation. Of each member only the difference between the first
---- moment of the burst and its last counts:
----   - joined and ended within the burst: nothing; counted in `passed`.
----   - ended, and came back in the same life (it was alive after all): nothing; `updated` when its payload or address differs.
----   - ended, and came back in another life (it restarted): in `dead` or `left` with its old incarnation, and in `joined` with the
----     new one. Take the dead and the departed first, then the joined.
----   - suspect and alive: never a change; `flaps[name]` says how often it was suspected, while that name is in the burst.
----   - what a member tells (`user`) is no change of membership, and is not counted.
---- A burst without any change is told too, with `changes = 0`: somebody flaps.
+--- The net change: a *life* of a member is one generation of its incarnation. For each member, only the difference between the start
+--- and the end of the burst counts:
+---   - joined and ended within the burst: no change; counted in `passed`.
+---   - ended, and returned in the same life (it was alive after all): no change; in `updated` if its payload or address differs.
+---   - ended, and returned in another life (it restarted): in `dead` or `left` with its old incarnation, and in `joined` with the
+---     new one. Process `dead` and `left` first, then `joined`.
+---   - suspect and alive: never a change; `flaps[name]` counts its suspicions within the burst.
+---   - an event `user` is not a change of membership, and is not counted.
+--- A burst without a change is reported too, with `changes = 0`: a member flaps.
 ---
 --- Time is the world's. Memory: a record for each member that is named in the burst, none between bursts.
 local schema = require "shoal.base.schema"
@@ -26,21 +26,21 @@ local settle = {}
 local NS_PER_MS = 1000000
 
 settle.config = schema.record({
-  quiet_ms = schema.integer { default = 500, min = 1, max = 600000, doc = "a burst is over when nothing came for so long" },
-  most_ms = schema.integer { default = 10000, min = 1, max = 3600000, doc = "or when it has lasted so long" },
+  quiet_ms = schema.integer { default = 500, min = 1, max = 600000, doc = "a burst is over after this long without an event" },
+  most_ms = schema.integer { default = 10000, min = 1, max = 3600000, doc = "or after this long in all" },
 }, function (c)
   if c.most_ms < c.quiet_ms then return "most_ms must be at least quiet_ms" end
 end)
 
 ---@class SwimBurst
 ---@field joined SwimMember[]   alive or suspect now, and not before, or in another life; lists are sorted by name
----@field dead SwimMember[]     lived before, and that life is over
----@field left SwimMember[]     the same, by its own word
----@field updated SwimMember[]  lived before and lives, with another payload or address
+---@field dead SwimMember[]     alive before, and that life is over
+---@field left SwimMember[]     alive before, and it announced that it left
+---@field updated SwimMember[]  alive before and now, with another payload or address
 ---@field changes integer       how many entries these four lists have
 ---@field passed integer        lives that began and ended within the burst
 ---@field flaps table<string, integer>  how often each member was suspected
----@field events integer        how many were fed
+---@field events integer        how many events were fed
 ---@field from_ns integer       the world's time of the first event
 ---@field to_ns integer         and of the last
 
@@ -52,12 +52,12 @@ Settle.__name = "shoal.swim.settle"
 
 ---@param world World
 ---@param config? { quiet_ms?: integer, most_ms?: integer }  default 500 and 10000
----@param on_burst fun(burst: SwimBurst)  must not wait; may call anything, `feed` and `close` too
+---@param on_burst fun(burst: SwimBurst)  must not wait; may call anything, including `feed` and `close`
 ---@return SwimSettle? settle
 ---@return string? err  every problem of the config at once
 ---@return string? code  "CONFIG"
 function settle.open(world, config, on_burst)
-  if type(on_burst) ~= "function" then error("swim.settle: on_burst: a function is wanted, not " .. type(on_burst), 2) end
+  if type(on_burst) ~= "function" then error("swim.settle: on_burst: expected a function, found " .. type(on_burst), 2) end
   local checked, err = settle.config(config)
   if not checked then return nil, "swim.settle: " .. err, "CONFIG" end
   local self = setmetatable({ world = world, config = checked, on_burst = on_burst, entries = {}, events = 0, passed = 0 }, Settle)
@@ -65,7 +65,7 @@ function settle.open(world, config, on_burst)
   return self
 end
 
---- A member's entry: what it was before the burst, and what it is now.
+--- A member's entry: its state before the burst, and now.
 local function entry_of(self, event)
   local member = event.member
   local entry = self.entries[member.name]
@@ -84,7 +84,7 @@ local function ended(self, entry, event)
     return
   end
   self.passed = self.passed + 1
-  if not entry.before then self.entries[event.member.name] = nil end -- As if it had never been.
+  if not entry.before then self.entries[event.member.name] = nil end -- It joined and ended: no entry.
 end
 
 local function joined(entry, member)
@@ -96,8 +96,8 @@ local function joined(entry, member)
   entry.life = generation
 end
 
---- Take an event in. A closed one raises.
----@param event SwimEvent  kept until the burst is told: do not change it
+--- Process a member event. Raises after close.
+---@param event SwimEvent  kept until the burst is reported: do not change it
 function Settle:feed(event)
   if self.closed then error("swim.settle: fed after close", 2) end
   if event.kind == "user" then return end
@@ -150,7 +150,7 @@ local function burst_of(self)
   return burst
 end
 
---- Tell what is gathered now, before this returns.
+--- Report the open burst now, before this returns.
 ---@return boolean told  false: there was nothing
 function Settle:flush()
   if self.events == 0 then return false end
@@ -161,8 +161,8 @@ function Settle:flush()
   return true
 end
 
---- The end, at once: what is gathered is dropped, and said as a number; `flush` first when it matters. More than once without harm.
----@return integer dropped  events that no burst told
+--- Close at once and drop the open burst; call `flush` first if it matters. Idempotent.
+---@return integer dropped  events that no burst reported
 function Settle:close()
   if self.closed then return 0 end
   local dropped = self.events

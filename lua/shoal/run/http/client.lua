@@ -1,13 +1,13 @@
---- http.client: requests over connections that are kept, for one virtual user (or any task).
+--- http.client: requests over kept-alive connections, for one virtual user (or any task).
 ---
 ---   request: a connection from the pool, or connect -> write -> read one whole response -> back into the pool, or close
 ---
---- A connection serves one request at a time; a task that ends half-way closes the one it used. A kept connection that the
---- server closed just as we wrote, before one byte of an answer, is replaced once by a fresh one for methods that may be sent
---- twice (RFC 9110, 9.2.2); any other loss is an error of the request.
+--- A connection serves one request at a time; a task that ends half-way closes its connection. If the server closed a kept connection
+--- just as we wrote, before any byte of an answer, the client retries once on a fresh one, for idempotent methods only (RFC 9110,
+--- 9.2.2). Any other loss is an error of the request.
 ---
---- A request costs what it must and little more: its bytes are one concatenation, addresses and heads are remembered per
---- host, and nothing is made per request but the response and the future that waits for it.
+--- A request is cheap: its bytes are one concatenation, addresses and heads are cached per host, and it allocates only the response
+--- and the future that waits for it.
 local core = require "shoal.core.http"
 local task = require "shoal.base.task"
 
@@ -16,7 +16,7 @@ local client = {}
 local TIMEOUT_MS = 30000
 local CONNECT_TIMEOUT_MS = 10000
 local RESOLVED_NS = 60 * 1000000000 -- A name is looked up again after a minute.
-local URLS_MAX = 4096 -- Remembered by a client; a script that makes up addresses must not fill memory.
+local URLS_MAX = 4096 -- The cache of a client; a script that generates URLs must not fill memory.
 local MAY_REPEAT = { GET = true, HEAD = true, PUT = true, DELETE = true, OPTIONS = true }
 local HAS_BODY = { POST = true, PUT = true, PATCH = true }
 
@@ -25,12 +25,12 @@ local HAS_BODY = { POST = true, PUT = true, PATCH = true }
 local Connection = {}
 Connection.__index = Connection
 
---- Left by its task in the middle of something: of no more use.
+--- The task ended in the middle of a request: the connection cannot be reused.
 Connection.__close = function (self)
   if self.busy then self:close() end
 end
 
---- Tell whoever waits, who runs before this returns: touch nothing of the connection after it.
+--- Complete the future. Its waiter runs before this returns, so do not touch the connection afterwards.
 local function settle(self, value, err, code)
   local waiting = self.waiting
   self.waiting = nil
@@ -50,7 +50,7 @@ function Connection:on_open(err, code)
 end
 
 function Connection:on_read(bytes)
-  if not self.reading then -- Nobody asked: whatever it is, this connection cannot be trusted with the next request.
+  if not self.reading then -- No request is in flight: a connection with unexpected bytes cannot be trusted with the next one.
     self:close()
     return
   end
@@ -89,7 +89,7 @@ function Connection:on_end(err, code)
   end
 end
 
---- Wait for what an event handler settles. A timeout leaves the connection unusable.
+--- Wait for an event handler to complete the future. A timeout makes the connection unusable.
 local function wait(self, timeout_ms)
   local future = task.future("http")
   self.waiting = future
@@ -102,11 +102,11 @@ end
 local Client = {}
 Client.__index = Client
 
---- A header's name and value, as a script gives them; a line break would be a second header or a second request.
+--- A header's name and value, as a script gives them; a line break would start a second header or a second request.
 local function header_line(name, value)
   value = tostring(value)
   if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
-    error(("http: %q is no name of a header"):format(tostring(name)), 4)
+    error(("http: %q is not a header name"):format(tostring(name)), 4)
   end
   if value:find("[%z\r\n]") then error(("http: the value of header %s has a line break or zero byte"):format(name), 4) end
   return name .. ": " .. value .. "\r\n"
@@ -121,11 +121,11 @@ local function header_lines(headers)
 end
 
 ---@class HttpClientOptions
----@field base_url? string  "http://host:port": what a target that begins with "/" is asked of
+---@field base_url? string  "http://host:port": the host of targets that begin with "/"
 ---@field headers? table<string, string>  sent with every request
----@field timeout_ms? number  of a whole request, 30 s
----@field connect_timeout_ms? number  of its connecting, 10 s
----@field body_bytes? integer  a response's body may have at most so many (16 MiB)
+---@field timeout_ms? number  of a whole request; default 30 s
+---@field connect_timeout_ms? number  of the connect; default 10 s
+---@field body_bytes? integer  limit of a response's body; default 16 MiB
 ---@field on_repeat? fun()  a request was sent again over a fresh connection (see above)
 ---@field keep_alive? boolean  false: one request a connection
 
@@ -144,7 +144,7 @@ function client.new(world, options)
   return self
 end
 
---- Where a URL leads: { host, port, key, target, tail }, remembered; `tail` is the head's end after the target.
+--- A URL as { host, port, key, target, tail }, cached; `tail` is the rest of the request's head after the target.
 local function locate(self, url)
   local place = self.urls[url]
   if place then return place end
@@ -170,7 +170,7 @@ local function locate(self, url)
   return place
 end
 
-local resolved = setmetatable({}, { __mode = "k" }) -- By world: names and what they were found to be.
+local resolved = setmetatable({}, { __mode = "k" }) -- By world: names and their addresses.
 
 local function address_of(self, place, timeout_ms)
   if place.numeric then return place.numeric end
@@ -197,7 +197,7 @@ local function address_of(self, place, timeout_ms)
   return addresses[1]
 end
 
---- A fresh connection, open; or why not.
+--- A fresh open connection, or the error.
 local function connect(self, place, deadline_ms)
   local function left() return math.max(0, math.min(self.connect_timeout_ms, deadline_ms - task.now_ms())) end
   local address, err, code = address_of(self, place, left())
@@ -220,7 +220,7 @@ local function connect(self, place, deadline_ms)
     return nil, ("connect to %s: %s"):format(place.key, err), code
   end
   self.connected = self.connected + 1
-  c.busy = false -- Ours again below; the guard has nothing to close.
+  c.busy = false -- It is claimed again below, so the guard has nothing to close.
   return c
 end
 
@@ -234,7 +234,7 @@ local function take(self, place, deadline_ms)
   return connect(self, place, deadline_ms)
 end
 
---- A connection closed: it is in no list any more.
+--- A connection closed: remove it from all lists.
 function Client:forget(c)
   for _, list in ipairs { self.all, self.idle[c.key] } do
     for i = #list, 1, -1 do
@@ -243,7 +243,7 @@ function Client:forget(c)
   end
 end
 
---- One exchange on this connection. The last value is true when the request may have gone nowhere.
+--- One exchange on this connection. The last value is true if the request may not have reached the server.
 local function exchange(self, c, bytes, is_head, deadline_ms)
   local _ <close> = c
   c.busy, c.reading, c.received = true, true, false
@@ -308,7 +308,7 @@ function Client:request(r)
     if code == "TIMEOUT" then err = ("%s %s: no answer within %g ms"):format(method, r.url, timeout_ms) end
     return nil, err, code
   end
-  response.latency_ns = err - started_ns -- exchange gave the instant in its second place.
+  response.latency_ns = err - started_ns -- exchange returned the instant as its second value.
   return response
 end
 

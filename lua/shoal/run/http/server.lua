@@ -1,11 +1,11 @@
---- http.server: a small HTTP/1.1 server: one function answers. For specs, benches and simulated hosts; no router, no files.
+--- http.server: a small HTTP/1.1 server with one handler function. For specs, benches and simulated hosts; no router, no files.
 ---
 ---   per connection:  READ a request -> handler -> (delay) -> WRITE -> READ ...   one at a time, in order, pipelined ones too
 ---
 --- The handler gets { method, target, path, query, headers, body, peer } and returns { status = 200, headers = {}, body = "",
---- delay_ms = 0, close = false }. It runs to its end: to answer later it says `delay_ms`. To misbehave on purpose, for specs of
---- clients: `raw = bytes` is written as it stands, `chunked = { pieces }` in chunks, `hang = true` never answers, `reset = true`
---- closes at once. A handler that fails is an incident at site http.handler and a 500.
+--- delay_ms = 0, close = false }. It runs to its end; `delay_ms` delays the answer. For specs of clients a handler can misbehave:
+--- `raw = bytes` is written unchanged, `chunked = { pieces }` in chunks, `hang = true` never answers, `reset = true` closes at once. A
+--- failed handler is an incident at site http.handler and a 500.
 local core = require "shoal.core.http"
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
@@ -64,16 +64,16 @@ function Exchange:close()
   self.stream:close()
 end
 
---- Written and not kept: the other side shall read it all before we go.
+--- Close after the reply is written, so that the other side can read all of it.
 function Exchange:finish()
   self.ending = true
   local ok = self.stream:shutdown()
-  if not ok then self:close() end -- It has gone already.
+  if not ok then self:close() end -- The stream has ended already.
 end
 
 function Exchange:write(bytes, keep_alive)
   local ok = self.stream:write(bytes)
-  if not ok then return self:close() end -- The client went away; its next request will not come.
+  if not ok then return self:close() end -- The client closed; no further request will come.
   if not keep_alive then return self:finish() end
   self.answering = false
 end
@@ -108,7 +108,7 @@ end
 
 local REFUSALS = { MALFORMED = 400, TOO_LARGE = 413 }
 
---- Answer what is whole; keep the rest until the request before it was answered.
+--- Answer the first complete request; keep later bytes until it is answered.
 function Exchange:read(bytes)
   bytes = (self.rest or "") .. bytes
   self.rest = nil
@@ -116,7 +116,7 @@ function Exchange:read(bytes)
   while at <= #bytes and not self.closed and not self.ending do
     if self.answering then
       self.rest = bytes:sub(at)
-      self.stream:read(#self.rest < self.server.rest_max) -- A client that only sends is not buffered without end.
+      self.stream:read(#self.rest < self.server.rest_max) -- Bounds the buffer of a client that only sends.
       return
     end
     local request, next_or_err, code = self.parser:feed(bytes, at)
@@ -146,7 +146,7 @@ local function accept(self, stream)
   self.open[e.number] = e
   stream:attach {
     on_read = function (_, bytes) if not e.ending then e:read(bytes) end end,
-    on_end = function () e:close() end, -- Half-closed clients are not served: none of ours is one.
+    on_end = function () e:close() end, -- Half-closed clients are not served; our client never half-closes.
   }
 end
 
@@ -174,7 +174,7 @@ function server.open(world, address, handler, options)
   return self
 end
 
---- Where it listens, "ip:port".
+--- The bound address, "ip:port".
 function Server:address() return self.listener:address() end
 
 --- Stop listening and close every connection. Idempotent.

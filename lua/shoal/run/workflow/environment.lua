@@ -1,8 +1,9 @@
---- workflow.environment: what a workflow's script sees: Lua without ways around the world.
+--- workflow.environment: the globals of a workflow's script: Lua without access past the world.
 ---
---- The library runs in the same state, so a script gets copies of `string`, `table`, `math` and `utf8`: one that replaces `string.pack` or
---- empties `table` changes its own. Methods of a string ("x"):upper() are the library's, and `getmetatable` does not give them away. There is
---- no `io`, `os`, `require`, `load`, `debug` or `coroutine`. `pcall` is the library's, so that what it takes is counted.
+--- The library runs in the same state, so a script gets copies of `string`, `table`, `math` and `utf8`: a script that replaces
+--- `string.pack` or empties `table` changes only its own copy. Methods of a string ("x"):upper() are the library's, and `getmetatable`
+--- does not expose them. There is no `io`, `os`, `require`, `load`, `debug` or `coroutine`. `pcall` is the library's, so that caught
+--- errors are counted.
 local errors = require "shoal.base.errors"
 
 local environment = {}
@@ -20,7 +21,7 @@ local function copied(map)
   return out
 end
 
-local function cjson() return require "cjson" end -- Loaded by the first script that asks: it is a tenth of a child's start.
+local function cjson() return require "cjson" end -- Loaded on first use: it takes a tenth of a child's start.
 
 local JSON = {
   __index = function (json, name)

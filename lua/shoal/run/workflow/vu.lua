@@ -1,7 +1,7 @@
---- workflow.vu: the virtual user, as a workflow's script sees it.
+--- workflow.vu: the virtual user, the object that a workflow's script gets.
 ---
 ---     vu.id, vu.iteration         numbers: the user within its part from 1, the iteration within the whole workflow from 1
----     vu.env, vu.data             the job's environment; what `setup` returned
+---     vu.env, vu.data             the job's environment; the value that `setup` returned
 ---     vu.job, vu.workflow, vu.part, vu.attempt
 ---     vu.http:get(url, options)   also head, delete, options, post, put, patch, request{ method, url, headers, body, ... }
 ---     vu:check(name, passed)      counts it, and returns whether it passed
@@ -9,18 +9,18 @@
 ---     vu:time(name, ms)           into a histogram
 ---     vu:sleep(ms)  vu:random(n)  vu:now_ms()  vu:log(text)
 ---
---- Every request bears X-Shoal-Job, X-Shoal-Part and X-Shoal-Attempt, so that a target's log can be held against our numbers. It is
---- recorded under its `name`, or without one under "METHOD /path" without the query. A status of 400 or more is an error of
---- kind "http"; what is no response at all is one of http.kind. Redirects are responses.
+--- Every request has the headers X-Shoal-Job, X-Shoal-Part and X-Shoal-Attempt, so that a target's log can be compared with our
+--- numbers. It is recorded under its `name`; by default under "METHOD /path" without the query. A status of 400 or more is an error of
+--- kind "http"; a request without a response has a kind of http.kind. Redirects are responses.
 ---
 --- A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most 200 bytes; a
---- script that asks /item/1, /item/2, ... should name its requests, or finds most of them under "(other)" (job/stats/names.lua).
+--- script that requests /item/1, /item/2, ... should name its requests, or most of them appear under "(other)" (job/stats/names.lua).
 local http = require "shoal.run.http"
 local task = require "shoal.base.task"
 
 local vu = {}
 
-local URLS_MAX, URL_BYTES_MAX = 3200, 1000 -- Of urls whose name is kept instead of made anew.
+local URLS_MAX, URL_BYTES_MAX = 3200, 1000 -- Limits of the cache from url to name.
 local NS_PER_MS = 1000000
 
 -- Requests -------------------------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ local NS_PER_MS = 1000000
 local Http = {}
 Http.__index = Http
 
---- The name a request is counted under.
+--- The name under which a request is recorded.
 local function name_of(part, method, url)
   local names = part.names[method]
   if not names then
@@ -43,7 +43,7 @@ local function name_of(part, method, url)
   return name
 end
 
---- Check a request's types before it is sent: a mistake is reported at the script's line.
+--- Check a request's types before it is sent, so that a mistake is reported at the script's line.
 local function check_request(r, level)
   if type(r) ~= "table" then error("vu.http: expected a table such as { url = ... }, found a " .. type(r), level + 1) end
   if type(r.url) ~= "string" then error("vu.http: url: expected a string, found a " .. type(r.url), level + 1) end
@@ -55,7 +55,7 @@ local function check_request(r, level)
   end
 end
 
---- Make a request, and record it.
+--- Send a request, and record it.
 local function request(self, r)
   local user, part = self.user, self.part
   local method = r.method or "GET"
@@ -69,7 +69,7 @@ local function request(self, r)
     latency_ns, kind = part.world:fresh_ns() - started_ns, http.kind(code)
   end
   local late_ns = user.late_ns
-  if late_ns then -- Open loop: the first request of an iteration waited since the iteration was due.
+  if late_ns then -- Open loop: the latency of an iteration's first request runs from the iteration's due time.
     latency_ns, user.late_ns = latency_ns + late_ns, nil
   end
   part.recorder:request(r.name or name_of(part, method, r.url), latency_ns, kind, bytes_in)
@@ -132,7 +132,7 @@ function User:sleep(ms) -- luacheck: ignore self
   task.sleep(ms)
 end
 
---- 1..n from this node's own stream; a fraction in [0, 1) without n.
+--- A random integer 1..n from this node's stream; without n, a fraction in [0, 1).
 function User:random(n)
   if n ~= nil then
     local whole = type(n) == "number" and math.tointeger(n)
@@ -146,15 +146,15 @@ function User:now_ms() return self._part.world:fresh_ns() / NS_PER_MS end -- lua
 
 function User:log(text) self._part.log(tostring(text)) end
 
---- Make one user of a part.
+--- Create one user of a part.
 ---@param part table  see workflow.lua
 ---@param id integer  0: the context of setup and teardown
----@return VU user, table client  to be closed by its maker
+---@return VU user, table client  the caller closes the client
 function vu.new(part, id)
   local counts = part.recorder.counts
   local client = http.client(part.world, {
     base_url = part.base_url, headers = part.headers, timeout_ms = part.request_timeout_ms,
-    on_repeat = function () counts.repeated = (counts.repeated or 0) + 1 end, -- A target may have seen these twice.
+    on_repeat = function () counts.repeated = (counts.repeated or 0) + 1 end, -- A target may have received these twice.
   })
   local user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,

@@ -1,4 +1,4 @@
---- Messages between clients and who leads their jobs: a gate, or a manager where there is no gate.
+--- Messages between clients and the leaders of their jobs: a gate, or a manager in a cluster without gates.
 local leaders = { "gate", "manager" }
 local asked = { "job.submit", "job.watch" }
 
@@ -37,10 +37,10 @@ return {
     },
     {
       name = "job.unwatch", id = 19, lane = "control", from = { "client" }, to = leaders,
-      doc = "this connection is pushed no more events of the job; who is not pushed any is answered the same: nothing",
+      doc = "stop pushing events of the job to this connection; the reply is empty even if none were pushed",
       fields = { { "job", "string" } },
     },
-    -- The three pushes carry one sequence; truncated_from is set where older events are gone.
+    -- The three pushes share one sequence of numbers; truncated_from is set when older events are gone.
     {
       name = "job.status", id = 15, lane = "data", from = leaders, to = { "client" }, asked_by = asked,
       fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" } },
@@ -60,7 +60,7 @@ return {
     {
       name = "job.push", id = 40, lane = "data", from = leaders, to = { "client" }, asked_by = asked, timeout_ms = 10000,
       retry = "idempotent",
-      doc = "several of these in one, with rising numbers from `seq` on: what a client that was behind has to hear",
+      doc = "several events in one message, numbered from `seq` on, for a client that is behind",
       fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "events", "array:JobEvent" } },
       reply = "bytes", -- ok | error: one of them was not taken
     },

@@ -1,5 +1,5 @@
---- Messages that any node answers about itself. Answers that may be long go in the telemetry lane: a list of incidents must not stand
---- before a cancel.
+--- Queries that any node answers about itself. Answers that may be long use the telemetry lane: a list of incidents must not delay a
+--- cancel.
 local all = { "gate", "manager", "worker" }
 
 return {
@@ -8,7 +8,7 @@ return {
       { "site", "string" }, { "raised", "integer" }, { "reported", "integer" }, { "suppressed", "integer" },
       { "handled", "integer" }, { "in_flight", "integer" },
     },
-    IncidentInfo = { -- of the error value only its text crosses the wire
+    IncidentInfo = { -- the error value crosses the wire only as text
       { "id", "string" },
       { "node", "string" },
       { "site", "string" },
@@ -19,7 +19,7 @@ return {
       { "wall_ns", "integer" },
       { "ids", "map:string" },
     },
-    MemberEvent = { -- `cursor` is the one behind it
+    MemberEvent = { -- `cursor` is the one after it
       { "cursor", "integer" }, { "wall_ns", "integer" }, { "kind", "string" }, { "name", "string" }, { "role", "string" },
       { "dc", "string" }, { "state", "string" }, { "address", "string" }, { "generation", "integer" }, { "version", "integer" },
       { "told", "bytes?" }, -- of the kind "user"
@@ -57,7 +57,7 @@ return {
     },
     {
       name = "node.events", id = 35, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 15000,
-      doc = "member events behind a cursor (lua/shoal/member/swim/journal.lua); with wait_ms the answer waits for one. With the code TRUNCATED "
+      doc = "member events after a cursor (lua/shoal/member/swim/journal.lua); with wait_ms the answer waits for one. With the code TRUNCATED "
         .. "or EPOCH `members` holds the living instead, and `lost` how many events are missed",
       fields = { { "cursor", "integer" }, { "most", "integer" }, { "wait_ms", "integer" } },
       reply = {
@@ -67,7 +67,7 @@ return {
     },
     {
       name = "node.why", id = 36, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
-      doc = "why this node believes of a member what it does (swim.lua: SwimWhy); text is for people",
+      doc = "the evidence for a member's state at this node (swim.lua: SwimWhy); text is for people",
       fields = { { "name", "string" } },
       reply = { { "node", "string" }, { "why", "any" }, { "text", "string" } },
     },

@@ -20,7 +20,7 @@ return {
   messages = {
     {
       name = "part.dispatch", id = 20, lane = "dispatch", from = leaders, to = workers, timeout_ms = 5000, retry = "idempotent",
-      doc = "again with the same fence: the same answer; a retry elsewhere sends the same payload with a greater fence",
+      doc = "repeated with the same fence, it gets the same answer; a retry elsewhere has the same payload and a greater fence",
       fields = {
         { "job", "string" },
         { "workflow", "string" },
@@ -29,28 +29,28 @@ return {
         { "fence", "integer" },
         { "leader", "string" },      -- "ip:port" for progress and result
         { "leader_name", "string" },
-        { "timeout_ms", "integer" }, -- what is left of the job's time; 0: no limit
+        { "timeout_ms", "integer" }, -- time left to the job; 0: no limit
         { "share", "bytes" },        -- this part's numbers: shoal.job.share, packed
-        { "payload", "bytes" },      -- script and context: exactly what the first attempt got
+        { "payload", "bytes" },      -- script and context: the same bytes as in the first attempt
       },
       reply = { { "state", "enum:accepted" } },
     },
     {
       name = "part.progress", id = 21, lane = "data", from = workers, to = leaders, timeout_ms = 5000,
-      doc = "the newest records of all parts that one leader waits for; of each attempt the newest wins; the reply is an ack (wire/ack.lua)",
+      doc = "the newest records of all parts of one leader; the newest of each attempt wins; the reply is an ack (wire/ack.lua)",
       fields = { { "parts", "array:PartProgress" } }, -- the sender splits at 500 parts and at 256 KiB
       reply = "bytes",
     },
     {
       name = "part.result", id = 22, lane = "dispatch", from = workers, to = leaders, timeout_ms = 10000, retry = "idempotent",
-      doc = "sent until it is accepted, and then it is durable; stale and not accepted: the job is not known here",
+      doc = "sent until accepted; accepted means durable; stale and not accepted: the job is not known here",
       fields = {
         { "job", "string" },
         { "workflow", "string" },
         { "part", "string" },
         { "attempt", "integer" },
         { "fence", "integer" },
-        { "state", "enum:completed|failed|cancelled|lost" }, -- lost: the child was gone before its result
+        { "state", "enum:completed|failed|cancelled|lost" }, -- lost: the child ended before its result
         { "reason", "string?" },
         { "stats", "map:integer" },
         { "result", "bytes" }, -- packed detail: stats with histograms, outputs, attempts, incidents
@@ -66,7 +66,7 @@ return {
     },
     {
       name = "lead", id = 24, lane = "control", from = leaders, to = workers, retry = "idempotent",
-      doc = "I lead this tier since this fence; answer what runs here",
+      doc = "the sender leads this tier since this fence; the reply lists the parts that run here",
       fields = { { "tier", "string" }, { "fence", "integer" }, { "node", "string" }, { "address", "string" } },
       reply = { { "cores", "integer" }, { "parts", "array:RunningPart" } },
     },
@@ -77,8 +77,8 @@ return {
         { "dc", "string" },
         { "node", "string" },
         { "address", "string" },
-        { "generation", "integer" }, -- another after a restart
-        { "seq", "integer" },        -- grows within a generation: what is older is refused
+        { "generation", "integer" }, -- changes at a restart
+        { "seq", "integer" },        -- grows within a generation; an older heartbeat is refused
         { "cores", "integer" },
         { "free", "integer" },
         { "members", "array:KnownMember" },
@@ -87,7 +87,7 @@ return {
     },
     {
       name = "lead.who", id = 26, lane = "control", from = workers, to = leaders, retry = "idempotent",
-      doc = "who leads this job? An empty address: not known here",
+      doc = "asks for the leader of a job; an empty address: not known here",
       fields = { { "job", "string" } },
       reply = { { "node", "string" }, { "address", "string" } },
     },
