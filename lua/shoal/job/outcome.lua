@@ -329,7 +329,8 @@ end
 ---@return string bytes
 function outcome.small(entry, state, reason, node, elapsed_ms, why)
   return outcome.encode {
-    job = entry.job, name = entry.name, state = state, reason = (reason or why):sub(1, REASON_MAX), node = node, cut = not entry.upstream and why or nil,
+    job = entry.job, name = entry.name, state = state, reason = (reason or why):sub(1, REASON_MAX), node = node,
+    cut = not entry.upstream and why or nil,
     elapsed_ms = math.floor(elapsed_ms), totals = {}, attempts = {}, incidents = {}, workflows = not entry.upstream and {} or nil,
     stats = entry.upstream and stats.accumulator():record() or outcome.nothing(),
   }
