@@ -170,7 +170,7 @@ describe("its mistakes", function ()
     ["return { name = 'n', workflows = { w = { script = 'w.lua', max_failed_share = '5%' } } }"] = "max_failed_share: found \"5%%\"",
     ["return { name = 'n', workflows = { w = { command = 'true', max_failed_share = 0.5 } } }"] = "max_failed_share: unknown option",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', vus = 2, parts = 3 } } }"] = "parts: 3 for 2 vus",
-    ["return { name = 'n', workflows = { w = { script = 'w.lua', iterations = 1, duration_ms = 1 } } }"] = "beside iterations",
+    ["return { name = 'n', workflows = { w = { script = 'w.lua', iterations = 1, duration_ms = 1 } } }"] = "together with iterations",
     ["return { name = 'n', workflows = { w = { script = 'w.lua', vus = 3, iterations = 2 } } }"] = "iterations: 2 for 3 vus",
     ["return { name = 'n', workflows = { w = { command = { 'a', nil, 'b' } } } }"] = "command: has a hole",
     ["return { name = 'n', workflows = { w = { command = 'true', retries = 101 } } }"] = "101 is above 100",
