@@ -37,7 +37,7 @@ void sim_close(struct sim *s) {
   }
   for (uint32_t i = 0; i < s->nodes_count; i++) sim_streams_crashed(s->nodes[i]);
   for (uint32_t i = 0; i < s->nodes_count; i++) node_free(s->nodes[i]);
-  s->nodes_count = 0;       /* What is still on the wire finds no node, */
+  s->nodes_count = 0;       /* Traffic that is still on the wire finds no node, */
   s->by_address_size = 0;
   sim_links_free(s);
   for (struct sim_event *e; (e = sim_event_take(s)) != NULL; ) e->run(s, e); /* and frees its memory. */

@@ -35,7 +35,7 @@ struct sim_link {
   double duplicate;     /* This share arrives twice; delay, bit flips and reordering are drawn again for the copy. */
   double reorder;       /* This share is delayed by up to reorder_ns more, so that later ones overtake it. */
   uint64_t reorder_ns;  /* 0: 10 ms. */
-  uint64_t bytes_per_s; /* What the wire takes, streams and datagrams in one queue. */
+  uint64_t bytes_per_s; /* The rate of the wire, for streams and datagrams in one queue. */
   /* A datagram that would make the queue longer than this is dropped; an empty queue takes any. Segments wait however
    * long. Also the bound of a clog. 0: 64 KiB. */
   uint32_t queue_bytes;
@@ -46,7 +46,7 @@ struct sim_config {
   struct sim_link link; /* The default link. Between a node and itself: 20 us, no loss, unless overridden. */
 };
 
-/* What happened to datagrams so far, over all links, so that a spec can check that a fault took effect. */
+/* Counts of datagrams by their fate, over all links, so that a spec can check that a fault took effect. */
 struct sim_counts {
   uint64_t sent, delivered;       /* By a socket; to a socket. */
   uint64_t lost, cut;             /* By the link's loss; by a cut, when sent or under way. */
@@ -79,7 +79,7 @@ void sim_trace(struct sim *s, void (*on_event)(void *data, uint64_t now_ns, cons
 int sim_node_add(struct sim *s, const char *name, const struct shoal_address *address, struct sim_node **out);
 /* The node's world while it is up; a restart makes a new one. */
 struct shoal_world *sim_node_world(struct sim_node *n);
-/* The machine stops at once: what is queued to and from it is dropped, its world's things are freed without on_closed, the
+/* The machine stops at once: traffic to and from it is dropped, its world's things are freed without on_closed, the
  * world is invalid. Unsynced log bytes are kept. The owner of the code under test frees its own memory. */
 void sim_node_crash(struct sim_node *n);
 /* Up again with an empty process and its old disk. */
@@ -91,9 +91,9 @@ void sim_node_pause(struct sim_node *n, bool paused);
  * meanwhile is delivered at once, timers first. Its children and its kernel go on. Of two stalls at once the longer one counts. */
 void sim_node_stall(struct sim_node *n, uint64_t for_ns);
 
-/* What is wrong with a machine's disk, from now on and over restarts; all zero: nothing. */
+/* The faults of a machine's disk, from now on and over restarts; all zero: none. */
 struct sim_disk_faults {
-  bool full;        /* What needs room fails with -ENOSPC: appends, puts, new files and directories. */
+  bool full;        /* Operations that need space fail with -ENOSPC: appends, puts, new files and directories. */
   int fail;         /* A code below 0: every use fails with it. */
   int fail_sync;    /* Only syncs, and so puts, fail with it; reads and appends reach the page cache. */
   uint64_t sync_ns; /* Every sync takes this long (0: 0.2 to 2 ms), and world_put_durable stalls its process for it. */

@@ -251,7 +251,7 @@ int sim_rename(struct shoal_world *base, const char *from, const char *to) {
     if (file) file->references++;
     remove_entry(d, e);
     sim_disk_add(d, moved, file);
-    i = 0; /* They are few. What moved is not below `a` again. */
+    i = 0; /* Start over: they are few, and a moved entry is no longer below `a`. */
   }
   return 0;
 }

@@ -1,6 +1,6 @@
 #include "world/sim_private.h"
 
-/* What takes time on a disk or is held open: logs, puts off the loop, locks. */
+/* Slow or long-lived uses of a disk: logs, puts off the loop, locks. */
 
 enum { SYNC_MIN_NS = 200000, SYNC_SPAN_NS = 1800000 };
 
@@ -22,7 +22,7 @@ struct sim_log {
   int failure; /* After one failed sync the content of the disk is unknown: every later one fails with its code. */
   struct world_log_events events;
   struct sim_event synced;
-  size_t syncing_bytes; /* What the running sync makes durable. */
+  size_t syncing_bytes; /* The running sync makes this much durable. */
   bool again;           /* Another follows it. */
 };
 

@@ -1,4 +1,4 @@
-/* sim_private: what the files of the simulated world share.
+/* sim_private: declarations shared by the files of the simulated world.
  *
  *   sim.c          nodes, faults, lookups, the table of operations
  *   sim_clock.c    clocks and timers
@@ -103,7 +103,7 @@ struct sim_file {
   uint32_t references; /* The name and each open log. */
   uint8_t *bytes;
   size_t length, capacity;
-  size_t synced_bytes; /* What a power loss would leave, once disks tear. */
+  size_t synced_bytes; /* A power loss would leave this much, once disks tear. */
   int64_t modified_ns; /* By its machine's wall clock. */
   bool locked;
   int holder; /* The process that holds the lock. */
@@ -268,7 +268,7 @@ void sim_links_free(struct sim *s);
 
 /* sim_net.c */
 struct sim_node *sim_node_at(const struct sim *s, const struct shoal_address *address); /* Whatever its port; or NULL. */
-struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to); /* NULL: nobody has this address. */
+struct sim_node *sim_route(struct sim_node *from, const struct shoal_address *to); /* NULL: no node has this address. */
 bool sim_is_any(const struct shoal_address *a);
 /* 0, or why a socket of this node cannot have this address. */
 int sim_can_bind(const struct sim_node *n, const struct shoal_address *bind);
@@ -278,7 +278,7 @@ uint16_t sim_next_port(struct sim_node *n); /* The next of the free ports; it ma
 struct shoal_address sim_source(const struct sim_node *n, const struct shoal_address *local, const struct shoal_address *to);
 void sim_place_node(struct sim *s, struct sim_node *n); /* Into the table of addresses. */
 void sim_inbox_init(struct sim_node *n);
-void sim_inbox_clear(struct sim_node *n); /* What waits for a slow consumer is gone. */
+void sim_inbox_clear(struct sim_node *n); /* Drop the datagrams that wait for a slow receiver. */
 /* Free the datagrams in the ring of a process that is gone; the ring holds nothing else. */
 void sim_datagrams_drop(struct sim *s, struct sim_event *held);
 int sim_udp_open(struct shoal_world *w, const struct shoal_address *bind, const struct world_udp_events *events,
@@ -288,8 +288,8 @@ void sim_udp_address(struct world_udp *u, struct shoal_address *out);
 void sim_udp_close(struct world_udp *u);
 
 /* sim_stream.c */
-void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* What waits between them is sent again. */
-void sim_streams_unclogged(struct sim_node *from, struct sim_node *to); /* What waits between them comes. */
+void sim_streams_healed(struct sim_node *from, struct sim_node *to); /* Retransmit the waiting segments between them. */
+void sim_streams_unclogged(struct sim_node *from, struct sim_node *to); /* Deliver the waiting segments between them. */
 /* Both are down (to NULL: no machine has the address): traffic to the ends of `from` now reaches `to`. */
 void sim_streams_readdressed(struct sim_node *from, struct sim_node *to);
 void sim_streams_cut_long(struct sim_node *from, struct sim_node *to);
@@ -314,7 +314,7 @@ void sim_listener_close(struct world_listener *l);
 /* A pipe on one machine: its ends are 0 (the parent's) and 1 (the child's). It lives until both are gone; it is
  * reachable only through the pointers of its holders, so a holder that releases an end must drop its pointer. */
 struct sim_connection *sim_pipe_new(struct sim_node *n);
-void sim_pipe_keep(struct sim_connection *c); /* The child will read: what comes waits for it. */
+void sim_pipe_keep(struct sim_connection *c); /* The child will read: keep incoming bytes for it. */
 struct world_stream *sim_pipe_open(struct sim_connection *c, int side, struct sim_world *w, bool reads);
 void sim_pipe_print(struct sim_connection *c, const void *bytes, size_t length); /* From side 1, which has no stream. */
 void sim_pipe_end(struct sim_connection *c, int side); /* The process is gone and never took its stream. May free c. */

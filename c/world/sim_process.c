@@ -17,7 +17,7 @@ struct sim_process {
   void (*on_kill)(void *data, int signal);
   void *on_kill_data;
   struct sim_event end;
-  bool exiting, killed; /* What `end` will be. */
+  bool exiting, killed; /* The kind of `end`. */
   int64_t status;
   int signal;
 };

@@ -273,7 +273,7 @@ void sim_pipe_print(struct sim_connection *c, const void *bytes, size_t length) 
 
 void sim_pipe_end(struct sim_connection *c, int side) {
   if (c->ends[side].state != OPEN || c->ends[side].stream) return;
-  c->ends[side].state = CLOSED; /* What it wrote is still delivered, as far as it is read, and then FIN. */
+  c->ends[side].state = CLOSED; /* Its written bytes are still delivered, as far as the peer reads, and then FIN. */
   sim_flow_finish(&c->flows[side]);
   sim_connection_free_if_gone(c);
 }

@@ -12,7 +12,7 @@ enum sim_state {
   OPEN,
   CLOSED, /* The process closed it; its kernel answers with RST. */
   DEAD,   /* The machine crashed; when it is up again its kernel answers with RST. */
-  ADRIFT, /* As DEAD, and nobody has its address now: no answer ever. */
+  ADRIFT, /* As DEAD, and no machine has its address now: no answer ever. */
 };
 
 struct sim_segment {

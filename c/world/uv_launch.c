@@ -21,7 +21,7 @@ extern char **environ;
 
 /* ---- in the child, in borrowed memory: system calls only, and nothing of ours is changed but `failure` ---- */
 
-/* (void): what these refuse, they refuse for arguments that are not ours, or the child ends at once and its status tells. */
+/* (void): these fail only for arguments that we never pass, or the child ends at once and its status shows it. */
 static void reset_signals(void) {
   struct sigaction act = {.sa_handler = SIG_DFL};
   for (int number = 1; number < 32; number++)
@@ -213,7 +213,7 @@ static pid_t keep_program(const struct launch *l, struct keeper **out) {
 
 /* ---- in the parent ---- */
 
-/* A function of its own: what returns twice must not find its variables changed. */
+/* A function of its own: a call that returns twice must not find its variables changed. */
 __attribute__((noinline)) static pid_t split(const struct launch *l, volatile int *failure) {
   pid_t pid = vfork();
   if (pid == 0) {

@@ -11,7 +11,7 @@ struct launch {
   const char *const *argv; /* argv[0] is looked for in the PATH of `env`. */
   char **env;              /* The whole environment. */
   const char *cwd;         /* NULL: as ours. */
-  int fds[3];              /* What becomes stdin, stdout, stderr, from 3 up; -1: the null device for stdin, ours for the others. */
+  int fds[3];              /* The sources of stdin, stdout, stderr, from 3 up; -1: the null device for stdin, ours for the others. */
   bool group;              /* A session of its own, so that no terminal's signal reaches it. */
   int guard;               /* Where the child writes guard_records (world/guard.h), or -1. */
 };

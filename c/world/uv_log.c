@@ -24,7 +24,7 @@ struct real_log {
   uv_work_t sync;
   int sync_status; /* Written by the worker. */
   char *path;
-  dev_t device; /* What the file is, */
+  dev_t device; /* The identity of the file, */
   ino_t inode;  /* so that another at its path is noticed. */
   struct world_log_events events;
   void *data;

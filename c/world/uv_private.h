@@ -1,4 +1,4 @@
-/* uv_private: what the files of the real world share.
+/* uv_private: declarations shared by the files of the real world.
  *
  *   uv.c          the world itself, clock, deferred work, timers, telemetry, the table of operations
  *   uv_udp.c      datagrams, names
@@ -23,7 +23,7 @@
 
 #define CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* ---- alarms: what timers are made of. One heap by instant over one uv_timer_t, so that a thousand timers cost one
+/* ---- alarms: the base of timers. One heap by instant over one uv_timer_t, so that a thousand timers cost one
  *      libuv handle, nanoseconds order them, and setting one that is not the next costs no call of libuv. ---- */
 
 struct alarm {
@@ -115,8 +115,8 @@ struct real_stream {
   int file;             /* STREAM_FILE: its descriptor. */
   int shutdown_fd;      /* 1 or 2 for stdout or stderr, which must be closed too before the other end reads its end; else -1. */
   bool writing;         /* `write` is under way with `flight`. */
-  struct bytes flight;  /* What libuv is writing, */
-  struct bytes backlog; /* and what comes after. */
+  struct bytes flight;  /* The bytes that libuv is writing, */
+  struct bytes backlog; /* and the ones after them. */
   uv_write_t write;
   uv_connect_t connect;
   uv_shutdown_t shutdown;

@@ -83,7 +83,7 @@ static void take_out(struct real_process **list, struct real_process *p) {
   else *list = p->next;
 }
 
-/* A child that somebody waits for keeps the loop alive. */
+/* A watched child keeps the loop alive. */
 static void watch(struct real_world *w, int more) {
   w->children_watched += more;
   if (w->children_watched > 0) uv_ref((uv_handle_t *)&w->reaper);

@@ -101,7 +101,7 @@ struct world_stream_events {
   void (*on_read)(void *data, const uint8_t *bytes, size_t length); /* length > 0 */
   /* Nothing more will be read: 0 when the other end finished, else why (-ECONNRESET). Once. Still to be closed. */
   void (*on_end)(void *data, int status);
-  void (*on_drain)(void *data); /* What a write had to queue is now with the kernel, all of it. May be NULL. */
+  void (*on_drain)(void *data); /* The kernel now has all bytes that writes had queued. May be NULL. */
   world_closed_fn *on_closed;
 };
 /* Begin to connect; on_open gives the outcome. Reading starts by itself once open. */
@@ -222,8 +222,8 @@ int world_spawn(struct shoal_world *w, const struct world_spawn *options, const 
  * that were not taken are closed with the process. */
 struct world_stream *world_process_stream(struct world_process *p, int fd);
 int world_process_pid(const struct world_process *p);
-/* -ESRCH once it has ended. A group's leader stays a zombie until it is closed: a kill of the group then succeeds, and reaches those that
- * are left of it or nobody, but never another process. */
+/* -ESRCH once it has ended. A group's leader stays a zombie until it is closed: a kill of the group then succeeds, and reaches the
+ * processes that are left of it, if any, but never another process. */
 int world_process_kill(struct world_process *p, int signal);
 void world_process_close(struct world_process *p);           /* Leaves the child running. */
 

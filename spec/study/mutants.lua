@@ -110,7 +110,7 @@ end
 --- Run a killer of Lua in the copy of the tree, which is the home of the nodes that it starts, simulated ones too.
 local root = must_run("pwd"):gsub("%s+$", "")
 local function run_spec(killer, build)
-  local filter = killer[2] and "--filter='" .. killer[2]:gsub("%W", ".") .. "' " or "" -- busted starts itself again, and loses quotes.
+  local filter = killer[2] and "--filter='" .. killer[2]:gsub("%W", ".") .. "' " or "" -- busted re-executes itself, and loses quotes.
   return run(("cd %s && SHOAL_HOME=%s SHOAL_BUILD=%s/build/release timeout 120 busted %s%s"):format(shop, shop, build or root, filter,
     killer[1]))
 end

@@ -204,14 +204,14 @@ local function send(self, run, a)
     errors.report("lead.dispatch", {
       job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = try,
     }, err, code)
-    -- A refusal says what became of this try, and nothing of one before it whose answer was lost.
+    -- A refusal settles this try, but not an earlier one whose answer was lost.
     if FINAL_REFUSAL[code] and not (unsure and NEVER_TAKEN[code]) then break end
     unsure = unsure or code ~= "OVERLOADED" and not NEVER_TAKEN[code]
     if a.state == "cancelling" then break end
     task.sleep(wait:next())
     if not is_live(self, a) then return end
   end
-  if a.state == "cancelling" and unsure then return self:wake() end -- Its cancel tells what became of it.
+  if a.state == "cancelling" and unsure then return self:wake() end -- The answer to its cancel settles it.
   local never_ran = not unsure and (NEVER_TAKEN[code] or code == "OVERLOADED")
   self:doom(a, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(a.executor, err), not never_ran)
 end

@@ -88,7 +88,7 @@ end
 local registry = {}
 registry.__index = registry
 
-local PAST_MAX = 8 -- Earlier lives of a manager, whose heartbeats may still be under way.
+local PAST_MAX = 8 -- Past generations of a manager, whose heartbeats may still be in flight.
 
 --- `policy.admits(dc, manager)` decides whether an unknown datacenter may register; without it, every one may.
 ---@param node table
@@ -139,8 +139,8 @@ function registry:forget(m, why)
   self.dcs[m.dc] = nil
 end
 
---- A heartbeat of a life that another has followed, or one that a later one has overtaken. If the life that followed has fallen silent
---- and the earlier one speaks on, the earlier one counts again: two managers had one name, or somebody spoke in its name.
+--- Whether this heartbeat is of a past generation, or older than one already received. If the newer generation is silent and the past one
+--- keeps sending, the past one counts again: two managers had one name, or another process sent in its name.
 local function is_old(m, body, silent)
   if m.generation == body.generation then return body.seq < m.seq end
   for _, life in ipairs(m.past) do

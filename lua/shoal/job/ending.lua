@@ -6,9 +6,9 @@ local task = require "shoal.base.task"
 
 local FORGET_MS = 200           -- Runs whose results a higher tier accepted within this time are forgotten in one command.
 local FORGET_MOST = 500
-local EXPIRE_MOST = 500         -- Runs that one command forgets.
-local MOVE_MOST = 2000          -- Results that one command moves to a file.
-local KEY_MS = 300000           -- An idempotency key is kept at least this long after the answer, whatever the room.
+local EXPIRE_MOST = 500         -- One expire command forgets at most so many runs.
+local MOVE_MOST = 2000          -- One command moves at most so many results to a file.
+local KEY_MS = 300000           -- An idempotency key is kept at least this long after the end, however many runs are kept.
 local FEEDS_MAX = 64            -- Feeds of ended runs that are kept for clients that come back a moment later ...
 local FEED_BYTES_MAX = 4 << 20  -- ... and the bytes of their results.
 
@@ -123,7 +123,7 @@ return function (lead)
     if not facts then errors.report("lead.forget", { job = self.ledger.ended[1] or "any" }, err, code) end
   end
 
-  --- Small results are held in memory, as long as they are few: the older half of them goes to one file.
+  --- Small results are held in memory up to a limit; beyond it, move the older half of them to one file.
   function lead:move_results()
     local list, bytes = {}, 0
     for i = self.moved_to, #self.ledger.ended do
@@ -134,7 +134,7 @@ return function (lead)
       self.moved_to = i
     end
     if #list == 0 then
-      self.moved_to = 1 -- The list of ended runs was cut since.
+      self.moved_to = 1 -- The list of ended runs has been cut since.
       return
     end
     local moved, err, code = self.results:gather(list, self.ledger:run(list[1].key).index)

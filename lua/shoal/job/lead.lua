@@ -33,11 +33,11 @@ local REDIAL_MS = 30000         -- The longest wait of the transport between two
 --- Limits of a leader (job/README.md has them in one table); each leader has its own copy.
 lead.limits = {
   runs = 10000,          -- Runs that are not over.
-  run_bytes = 128 << 20, -- Their specs: a snapshot holds them all.
-  ended_kept = 20000,    -- Ended runs that are kept once they are older than KEY_MS ...
-  ended = 100000,        -- ... and at all: no more are taken in.
-  inline = 256 << 10,    -- Bytes of small results that are held in memory; older ones go to a file together.
-  watchers = 4096,       -- Clients that events are pushed to, over all jobs.
+  run_bytes = 128 << 20, -- Bytes of their specs: a snapshot holds them all.
+  ended_kept = 20000,    -- Ended runs older than KEY_MS that are kept ...
+  ended = 100000,        -- ... and ended runs in all: at this number, submissions are refused.
+  inline = 256 << 10,    -- Bytes of small results in memory; beyond it, older ones move to one file.
+  watchers = 4096,       -- Watching clients, over all jobs.
 }
 
 ---@class LeadOptions
@@ -248,12 +248,12 @@ end
 
 function effects.result_dropped(self, fact) self.results:remove(fact.file) end
 
---- A file that no run needed by the time its command was applied.
+--- A result file that no run needs any more.
 function effects.results_moved(self, fact)
   if not self.ledger.files[fact.file] then self.results:remove(fact.file) end
 end
 
---- What was applied has its effects, each by itself.
+--- Run the effects of the facts, each by itself: an error in one does not stop the others.
 function lead:act(facts)
   for _, fact in ipairs(facts) do
     errors.call("lead.fact", function () return { job = fact.run, fact = fact.kind } end, effects[fact.kind], self, fact, facts)

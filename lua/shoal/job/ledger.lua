@@ -54,7 +54,7 @@ local PART = machine.define {
 
 function ledger.new()
   return setmetatable({
-    runs = {}, past = {}, clock_ms = 0, ended = {}, -- All else is derived from these: live runs, ended ones packed, in order of their end.
+    runs = {}, past = {}, clock_ms = 0, ended = {}, -- The rest is derived from these. `ended` lists keys in order of their end.
     keys = {}, jobs = {}, handing = {}, executors = {}, files = {}, result_bytes = 0, inline_bytes = 0, live = 0, live_bytes = 0,
   }, ledger)
 end
@@ -92,7 +92,7 @@ local function count_live(self, run, sign)
   self.live, self.live_bytes = self.live + sign, self.live_bytes + sign * #run.spec
 end
 
---- A result is counted, by what it takes, and by the file that holds it.
+--- Count a result: its bytes, and the uses of its file.
 local function count_result(self, run, sign)
   self.result_bytes = self.result_bytes + sign * run.bytes
   if run.result then self.inline_bytes = self.inline_bytes + sign * #run.result end
@@ -100,7 +100,7 @@ local function count_result(self, run, sign)
   if file then self.files[file] = (self.files[file] or 0) + sign end
 end
 
---- The run no longer has its result. Returns the file that nobody else needs, if that is so.
+--- Drop a run's result. Returns its file if no other run needs it.
 local function release_result(self, run)
   count_result(self, run, -1)
   local file = run.file and run.file.name
@@ -109,14 +109,14 @@ local function release_result(self, run)
   return file
 end
 
---- Keep an ended run.
+--- Keep an ended run, packed.
 local function keep(self, run)
   self.past[run.run] = past.pack(run)
   count_result(self, run, 1)
   if run.upstream then self.handing[run.run] = true end
 end
 
---- Nothing of an ended run is kept. Returns the file that nobody needs now.
+--- Remove an ended run. Returns its file if no other run needs it.
 local function remove(self, run)
   unindex_run(self, run)
   self.past[run.run], self.handing[run.run] = nil, nil
@@ -438,7 +438,7 @@ function apply.drop(self, _, c)
   return facts
 end
 
---- move{ file, runs = { { run, at, crc } } }: results that were held here are in a file now, at these offsets.
+--- move{ file, runs = { { run, at, crc } } }: results that were held here are now in a file, at these offsets.
 function apply.move(self, _, c)
   local facts = { stale = true, { kind = "results_moved", run = "", file = c.file } }
   for _, each in ipairs(c.runs) do

@@ -248,7 +248,7 @@ local function compact(entry, order, states, head)
   return result
 end
 
---- A record cut to so many bytes (nil: as it is). Where there is no room for detail at all, its counts.
+--- A record cut to `share` bytes (nil: uncut); if there is no room for detail, only its counts.
 local function cut_to(record, bytes)
   if not bytes then return record end
   return bytes >= stats.FIT_LEAST and stats.fit(record, bytes) or stats.least(record)
@@ -256,7 +256,7 @@ end
 
 local function no_pause() end
 
---- The records of the workflows, in the graph's order, that of the whole run, and an upper bound of their bytes.
+--- The workflows' records in the graph's order, the whole run's record, and an upper bound of their bytes.
 local function records_of(o)
   local records, all, bytes = {}, stats.accumulator(), 0
   for i, name in ipairs(o.order) do
@@ -269,7 +269,7 @@ local function records_of(o)
   return records, whole, bytes + stats.size(whole)
 end
 
---- All of it, with `share` bytes for each workflow's record and `room` for that of the whole (nil: as they are).
+--- The whole result, with `share` bytes for each workflow's record and `room` for the run's (nil: uncut).
 local function build(o, head, records, whole, share, room)
   local result = {}
   for key, value in next, head do result[key] = value end
@@ -308,12 +308,12 @@ function outcome.result(o)
     if #bytes <= COMPACT_MAX then return bytes end
   end
   local records, whole, most = records_of(o)
-  if most <= 2 * budget then bytes = build(o, head, records, whole) end -- Far too much is not tried: it only costs.
+  if most <= 2 * budget then bytes = build(o, head, records, whole) end -- Do not build a result that is far too large.
   local share, room = budget // (2 * math.max(1, #o.order)), budget // 4
   while (not bytes or #bytes > budget) and share > 0 do
-    if share < stats.FIT_LEAST then share = 0 end -- The last try: each workflow has its counts, the whole run its detail.
+    if share < stats.FIT_LEAST then share = 0 end -- The last try: counts for each workflow, detail for the whole run.
     head.cut = not entry.upstream and ("the whole had %d bytes, %d are the limit; detail was left out"):format(bytes and #bytes or most, budget)
-      or nil -- A share's record says by itself what was cut from it.
+      or nil -- A share's record has its own `cut`.
     while #head.attempts > 100 do
       head.attempts[#head.attempts] = nil
       head.left_out = (head.left_out or 0) + 1

@@ -47,7 +47,7 @@ function results:keep(run, bytes)
   return { file = { name = name, bytes = #bytes, crc = crc } }
 end
 
---- Put many small results, which the ledger holds, into one file. Waits.
+--- Write many small results of the ledger to one file. Waits.
 ---@param list { key: string, result: string }[]
 ---@return { file: string, runs: { run: string, at: integer, crc: integer }[] }? moved  for the command `move`
 ---@return string? err, string? code

@@ -212,10 +212,10 @@ function job.of_dispatch(dispatch)
   return spec
 end
 
--- The parts of a workflow, and often one job after another, bring the same payload and share. A check depends on these bytes, the
--- workflow's name and the limit alone, so one that passed is remembered for exactly these. Of two generations the older is dropped whole.
+-- The parts of a workflow, and often consecutive jobs, have the same payload and share. A check depends only on these bytes, the
+-- workflow's name and the limit, so a passed check is cached under them. The cache has two generations; the older is dropped whole.
 job.REMEMBERED_MAX = 64                -- Checks in a generation.
-job.REMEMBERED_BYTES_MAX = 16 * 1024   -- Of a payload and share together; greater ones are checked each time.
+job.REMEMBERED_BYTES_MAX = 16 * 1024   -- Of a payload and share together; larger ones are checked each time.
 local young, old, remembered = {}, {}, 0
 
 local function same_check(known, dispatch)
@@ -238,7 +238,7 @@ local function checked(dispatch)
   return spec
 end
 
---- The same for who runs the part itself: what shoal.runner starts. Its `work` is read only: it is shared between parts.
+--- The same for a worker, in the form that shoal.runner takes. Its `work` is read only: it is shared between parts.
 ---@param dispatch table  a dispatch message
 ---@return RunnerDispatch? dispatch, string? err, string? code
 function job.read_dispatch(dispatch)

@@ -198,7 +198,7 @@ end)
 ---@field false_deaths integer    living members that any other declared dead, over the whole run
 ---@field suspected_s { p50: number, p99: number, max: number }?   at the first member that suspects
 ---@field first_dead_s { p50: number, p99: number, max: number }?  at the first member that declares it dead
----@field all_dead_s { p50: number, p99: number, max: number }?    at the last member
+---@field all_dead_s { p50: number, p99: number, max: number }?    at the last member member
 ---@field undecided integer  crashes that some member never noticed
 ---@field virtual_s number
 

@@ -263,7 +263,7 @@ return {
     killers = { task "F69: that failed and nobody took" },
     find = "  elseif done == \"failed\" and not self.is_taken then", put = "  elseif done == \"gone\" then" },
   { name = "a_late_failure_counts_as_taken", file = "lua/shoal/base/task/future.lua", killers = { task "awaited too early" },
-    find = "      self.is_taken = false -- A failure", put = "      -- A failure" },
+    find = "      self.is_taken = false -- A later failure", put = "      -- A later failure" },
   { name = "a_future_is_taken_twice", file = "lua/shoal/base/task/future.lua", killers = { task() },
     find = "if self.taker or self.continue then error", put = "if self.taker == 0 then error" },
   { name = "equal_sleepers_in_any_order", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },

@@ -35,7 +35,7 @@ local function entries(map)
   return n
 end
 
---- By how much more room a record's summary takes, at most, than the record.
+--- The greatest difference between the size of a record's summary and of the record.
 local function summary_room(record)
   return SUMMARY_BYTES + ROW_BYTES * (entries(record.latency) + entries(record.timers)) + CHECK_BYTES * entries(record.checks)
 end
@@ -54,10 +54,10 @@ local function add_cut(record, what, n)
 end
 
 local SMALL_RUNS, SMALL_BYTES = 4, 4096
-local SMALL_FIELDS = { counts = true, elapsed_ms = true, commands = true, cut = true } -- The others are empty.
+local SMALL_FIELDS = { counts = true, elapsed_ms = true, commands = true, cut = true } -- The other fields are empty.
 local RUN_FIELDS = { run = true, status = true, signal = true, head = true, tail = true, bytes = true, elapsed_ms = true }
 
---- Is it certain, without packing it, that a record has less than LEAST? One of a few commands that say little is.
+--- Whether a record has certainly fewer than LEAST bytes, without packing it: true for a few commands with little output.
 local function small(record)
   for field, value in next, record do -- order-free: one answer for all
     if not SMALL_FIELDS[field] and (type(value) ~= "table" or next(value) ~= nil) then return false end
@@ -197,7 +197,7 @@ function fit.record(record, max_bytes)
   return only_counts(out)
 end
 
---- The record's counts alone, and how much else there was: at most LEAST bytes.
+--- Only the record's counts, and how much was cut: at most LEAST bytes.
 ---@param record table
 ---@return table record
 function fit.least(record)
@@ -213,7 +213,7 @@ function fit.least(record)
   return only_counts(out)
 end
 
---- The record with its commands' output cut, evenly, so that all of it has at most so many bytes.
+--- The record with its commands' output cut evenly, to max_bytes in all.
 ---@param record table
 ---@param max_bytes integer
 ---@return table record
@@ -253,7 +253,7 @@ function fit.pack(inner, max_bytes)
   max_bytes = max_bytes or fit.PART_MAX
   if max_bytes < 4 * fit.LEAST then error(("stats.pack: %d bytes; at least %d are needed"):format(max_bytes, 4 * fit.LEAST), 2) end
   local whole = { stats = inner.stats or {}, incidents = told(inner.incidents or {}), attempts = inner.attempts }
-  local room = max_bytes // 8 -- What has no more, with all its parts, is within each part's share.
+  local room = max_bytes // 8 -- A result within this, with all its parts, is within each part's share.
   if #whole.incidents <= check.INCIDENTS_MAX and #(inner.attempts or {}) <= check.ATTEMPTS_MAX then
     local bytes = assert(msgpack.pack(whole))
     if #bytes + summary_room(whole.stats) <= room then return bytes end

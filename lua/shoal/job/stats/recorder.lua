@@ -30,7 +30,7 @@ local function sum_requests(into, entry)
   return into
 end
 
---- What is recorded by name, and how two entries join. Each map is made when it is first asked for: a command needs none.
+--- The maps by name, and how two entries join. Each map is created on first use, for a command needs none.
 local MAPS = { errors = sum, requests = sum_requests, checks = sum_checks, counters = sum, timers = sum_histograms }
 
 function Recorder.__index(self, key)
@@ -111,7 +111,7 @@ end
 
 local NONE = {}
 
---- The map of a recorder, or an empty one.
+--- A map of the recorder, or an empty one.
 local function map_of(self, key)
   local bounded = rawget(self, key)
   return bounded and bounded.map or NONE

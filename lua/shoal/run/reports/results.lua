@@ -267,7 +267,7 @@ local function answered(self, entry, leader, reply, err, code)
   end
 end
 
---- One try under way.
+--- One try in progress.
 local Try = {
   __close = function (try)
     local queue = try.leader.queue
