@@ -34,7 +34,7 @@ return {
   { name = "apply_may_propose", file = "lua/shoal/tier/single.lua", killers = { tier "must not propose" },
     find = 'if self.applying then error("tier: apply must not propose", 2) end', put = "" },
   { name = "a_timeout_takes_the_command_back", file = "lua/shoal/tier/single.lua", killers = { tier "says UNKNOWN" },
-    find = 'it may still apply"):format(self.name, timeout_ms), "UNKNOWN"', put = 'it may still apply"):format(self.name, timeout_ms), "FULL"' },
+    find = 'still apply"):format(self.name, timeout_ms), "UNKNOWN"', put = 'still apply"):format(self.name, timeout_ms), "FULL"' },
   { name = "one_sync_a_command", file = "lua/shoal/tier/single.lua", killers = { tier "shares one sync" },
     find = "if not commit(self, entry) or self.state == \"closed\" then return end", put = "do commit(self, entry) sync(self) return end" },
   -- segments
