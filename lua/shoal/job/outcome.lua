@@ -22,6 +22,14 @@ local REASON_MAX = 2000
 
 function outcome.encode(result) return msgpack.pack(result) end
 
+local COUNTS = { "requests", "ok", "errors", "iterations", "bytes_in", "bytes_out" }
+
+--- Counts as people read them: those that are 0 are not stored.
+local function counted(counts)
+  if type(counts) ~= "table" then return end
+  for _, name in ipairs(COUNTS) do counts[name] = counts[name] or 0 end
+end
+
 --- A stored result, as people read it. A small one holds the records themselves, which are smaller than their summaries.
 ---@param bytes string
 ---@return table? result, string? err, string? code
@@ -35,6 +43,13 @@ function outcome.decode(bytes)
       w.stats, w.record = stats.summary(w.record), nil
     end
     result.stats = #result.workflows == 1 and result.workflows[1].stats or stats.summary(all:record())
+  end
+  counted(result.totals)
+  for _, attempt in ipairs(result.attempts or {}) do
+    if attempt.state ~= "refused" then
+      attempt.stats = attempt.stats or {}
+      counted(attempt.stats)
+    end
   end
   return result
 end
