@@ -24,7 +24,7 @@ struct swim_driver_events {
   void (*left)(void *data, uint32_t heard);                    /* SWIM_LEFT_DONE. */
   void (*trouble)(void *data, enum swim_driver_trouble which, int code);
   world_closed_fn *closed; /* Once, after swim_driver_close(). The driver has been freed. */
-  /* What stands between the core and the network in studies; NULL in a node. True: withheld, the driver does nothing more. */
+  /* Hooks that studies put between the core and the network; NULL in a node. True: withheld, the driver does nothing more. */
   bool (*outgoing)(void *data, const struct swim_action *action); /* SWIM_SEND; SWIM_STREAM_SEND cannot be withheld. */
   bool (*incoming)(void *data, const struct shoal_address *from, const uint8_t *bytes, size_t length);
 };

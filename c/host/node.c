@@ -340,7 +340,7 @@ int node_open(const struct node_options *options, struct node **out) {
   }
   lua_setwarnf(n->L, on_warn, n);
   *out = n;
-  lua_gc(n->L, LUA_GCSTOP); /* What is loaded now stays; marking it again and again would be most of a short child's work. */
+  lua_gc(n->L, LUA_GCSTOP); /* The chunks loaded here are never garbage; marking them again and again would be most of a short child's work. */
   if (!door_call(n->L, "node.entry", push_entry, 1, take_entry, n)) node_exit(n, 1);
   lua_gc(n->L, LUA_GCRESTART);
   n->options.argv = NULL;

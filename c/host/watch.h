@@ -13,7 +13,7 @@
  * notes its line. When no hook runs within 500 ms a C function does: then the handler itself reads its name and the line of its call,
  * which nothing changes while that function runs.
  *
- * Who is interrupted: only code with a function of the operator on its stack: not from lua/shoal. After hang_ms the hook raises an error
+ * Only code with an operator's function on its stack is interrupted: not from lua/shoal. After hang_ms the hook raises an error
  * there, which passes through the door as any other. Code that catches it is interrupted again each second, the nth time at n
  * instructions in a row, so that n protected calls within each other do not keep it.
  *

@@ -26,6 +26,6 @@ bool place_ready(void);
 void place_take(struct place *out); /* After place_ready(). */
 /* ---- the loop's thread ---- */
 void place_over(void);              /* The loop turns: whatever was asked for is over. */
-void place_last(struct place *out); /* What was found last; and forget it. */
+void place_last(struct place *out); /* Takes the place that was found last. */
 
 #endif

@@ -96,7 +96,7 @@ static void on_body(struct link *l, const uint8_t *bytes, size_t length) {
 
 /* ---- bytes ---- */
 
-/* What comes next: the rest of a header, then of its body. Returns how many bytes that took. */
+/* Reads the rest of a header, then of its body. Returns how many bytes that took. */
 static size_t step(struct link *l, const uint8_t *bytes, size_t length) {
   size_t used = 0;
   if (!l->inside) {

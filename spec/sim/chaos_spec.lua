@@ -2,6 +2,7 @@
 --- state that its client sees, and when the faults are over a probe job completes and everything comes to rest.
 ---
 --- SHOAL_SEEDS=FROM-TO runs those seeds instead of the few of every day.
+local chance = require "spec.support.chance"
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
 
@@ -12,17 +13,6 @@ if os.getenv "SHOAL_SEEDS" then
 end
 
 local FAULTS_MS = 10000
-
---- The spec's own random stream: xorshift64*, from the seed.
-local function chance(seed)
-  local state = seed * 0x9E3779B97F4A7C15 | 1
-  return function (n)
-    state = state ~ (state >> 12)
-    state = state ~ (state << 25)
-    state = state ~ (state >> 27)
-    return ((state * 0x2545F4914F6CDD1D) >> 33) % n + 1
-  end
-end
 
 --- Some time of faults: each ends again within it.
 local function faults(c, random)

@@ -1,6 +1,7 @@
 --- agree: run one seed of work and faults. At each instant a job's status, its result and the events pushed to its client must agree; no
 --- claim of cores may leak; no part may run more often than allowed. spec/sim/results_spec.lua runs a few seeds, `scripts/study
 --- results` a thousand.
+local chance = require "spec.support.chance"
 local json = require "cjson"
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
@@ -9,17 +10,6 @@ local agree = {}
 
 local FAULTS_MS = 15000
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
-
---- The run's own random stream: xorshift64*, from the seed.
-local function chance(seed)
-  local state = seed * 0x9E3779B97F4A7C15 | 1
-  return function (n)
-    state = state ~ (state >> 12)
-    state = state ~ (state << 25)
-    state = state ~ (state >> 27)
-    return ((state * 0x2545F4914F6CDD1D) >> 33) % n + 1
-  end
-end
 
 local function wrong(c, format, ...) error(("at %.0f ms: "):format(c.s:now_ms()) .. format:format(...), 0) end
 

@@ -72,7 +72,7 @@ local function close(self)
   self.closed = true
   for _, timer in ipairs(self.timers) do timer:close() end
   for _, stream in ipairs(self.streams) do stream:close() end
-  local _, err, code = self.process:kill(9) -- What is left of its group; its id is its own until the close.
+  local _, err, code = self.process:kill(9) -- Kills the rest of its group; the id is its own until the close.
   if err and code ~= "ESRCH" then errors.report("exec.kill", self.ids, err, code) end
   self.guard:ended(self.process:pid())
   self.process:close()
