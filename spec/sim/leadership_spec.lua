@@ -111,6 +111,27 @@ describe("a leadership:", function ()
     assert.same({ "STALE", "ok", "ok", "STALE", "ok" }, codes)
   end)
 
+  it("F24, F42: compares what it finds in its ledger with what executors answer that they run", function ()
+    local c <close> = simcluster.new { workers = 1, set = { retention_ms = 60000 } }
+    local m, w = c.managers[1], c.workers[1]
+    local id = submitted(c, c:job { one = { work = "one 20000", retries = 2 } })
+    c:run(500)
+    c:on(w, [[ local lead = node.rpc.handlers["lead"]
+      node.rpc.handlers["lead"] = function (body, peer)
+        local reply, err, code = lead(body, peer)
+        if reply then reply.parts = {} end -- As if it had lost them.
+        return reply, err, code
+      end ]])
+    c:crash(m)
+    c:restart(m)
+    c:run(1000)
+    assert.truthy(c:until_true(function ()
+      return c:on(m, [[ local entry = state.lead.ledger.runs[...]
+        return entry and entry.parts["one/1"].attempt > 1 ]], id)
+    end, 8000, 100), "the attempt that nobody runs is waited for")
+    assert.truthy(c:incidents(m, "lead.attempt_lost")[1].message:find("w-a1 does not have it", 1, true))
+  end)
+
   it("F42: what is being sent is not taken for missing by who is asked meanwhile", function ()
     local c <close> = simcluster.new {}
     local m, w = c.managers[1], c.workers[1]

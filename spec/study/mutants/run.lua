@@ -77,7 +77,7 @@ return {
   { name = "fences_never_forgotten", file = "lua/shoal/run/worker.lua", killers = { worker "by no task" },
     find = "    while self.ended[1] do\n", put = "    while false do\n" },
   { name = "payload_kept", file = "lua/shoal/run/worker.lua", killers = { worker "payload" },
-    find = "part:enter { body = slim(body), cores = cores }", put = "part:enter { body = body, cores = cores }" },
+    find = "enter(slim(body), cores)", put = "enter(body, cores)" },
   { name = "childs_incidents_taken_as_they_are", file = "lua/shoal/run/incidents.lua", killers = { worker "whatever its child says" },
     find = "out[#out + 1] = incidents.told(incident) end\n  return out", put = "out[#out + 1] = incident end\n  return out" },
   -- run/workflow/vu
@@ -185,4 +185,15 @@ return {
   { name = "a_part_that_only_failed_has_completed", file = "lua/shoal/run/workflow.lua",
     killers = { { "spec/lua/exec_spec.lua", "has failed when nothing went well" } },
     find = "if not part.succeeded and part.first_error then", put = "if part.succeeded == 0 then" },
+  -- run/exec, the child's own half
+  { name = "progress_piles_up_for_a_worker_that_does_not_read", file = "lua/shoal/run/exec.lua", killers = { exec "says no more progress" },
+    find = "    if self.stdout:queued() > 0 then return end -- The worker does not read: newer numbers will do.\n", put = "" },
+  { name = "a_child_outlives_its_worker", file = "lua/shoal/run/exec.lua", killers = { exec "goes before it was taken" },
+    find = "      if not self.left or self.stdout:queued() > 0 then self:lost(LOST_STATUS) end", put = "      self.alone = true" },
+  { name = "what_a_script_takes_is_not_counted", file = "lua/shoal/run/workflow/environment.lua", killers = { workflow "pcall that counts" },
+    find = "return errors.handle(\"exec.vu\", part.ids(\"pcall\"), fn, ...) end",
+    put = "return errors.handle(\"exec.vu\", nil, error, fn, ...) end" },
+  { name = "a_script_changes_the_librarys_tables", file = "lua/shoal/run/workflow/environment.lua",
+    killers = { workflow "have tables of their own" },
+    find = "do env[name] = copied(library) end", put = "do env[name] = library end" },
 }

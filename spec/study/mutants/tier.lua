@@ -62,8 +62,8 @@ return {
     find = "if not new then log.warning", put = "if new == 0 then log.warning" },
   { name = "a_snapshot_is_packed_in_one_turn", file = "lua/shoal/tier/segments.lua", killers = { tier "over several turns" },
     find = "      task.yield()\n", put = "" },
-  { name = "a_snapshot_of_any_size", file = "lua/shoal/tier/segments.lua", killers = { tier "could not be read again" },
-    find = "      if length > SNAPSHOT_MAX then", put = "      if length < 0 then" },
+  { name = "a_snapshot_of_any_size", file = "lua/shoal/tier/segments.lua", killers = { tier "past SNAPSHOT_MAX" },
+    find = "      if length > segments.SNAPSHOT_MAX then", put = "      if length < 0 then" },
   { name = "a_second_rotation_beside_the_first", file = "lua/shoal/tier/segments.lua", killers = { tier "one next log at a time" },
     find = '  if self.state ~= "resting" then return end\n  local tier', put = "  if self.closed then return end\n  local tier" },
   -- record
