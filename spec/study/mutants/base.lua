@@ -270,14 +270,10 @@ return {
     find = "return a.due_seq < b.due_seq", put = "return a.due_seq > b.due_seq" },
   { name = "the_later_sleeper_wakes_first", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },
     find = "if x ~= y then return x < y end", put = "if x ~= y then return x > y end" },
-  -- the lint, the settings of a transport
+  -- the lint
   { name = "a_file_has_any_length", file = "lua/shoal/lint/rules.lua", killers = { { "spec/lua/lint_spec.lua", "past 800 lines" } },
     find = "  if source.lines > LINES_MAX then", put = "  if source.lines < 0 then" },
   { name = "protected_calls_stand_anywhere", file = "lua/shoal/lint/rules.lua",
     killers = { { "spec/lua/lint_spec.lua", "refuses protected calls outside the door, in specs" } },
     find = "  for _, name in ipairs { \"pcall\", \"xpcall\" } do", put = "  for _, name in ipairs { \"xpcall\" } do" },
-  { name = "a_connection_is_lost_before_it_is_asked", file = "lua/shoal/wire/net.lua",
-    killers = { { "spec/net/net_spec.lua", "every problem of a configuration" } },
-    find = "  if (c.idle_timeout_ms or 30000) <= (c.keepalive_ms or 10000) then return",
-    put = "  if (c.idle_timeout_ms or 30000) < 0 then return" },
 }
