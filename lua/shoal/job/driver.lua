@@ -29,7 +29,7 @@ function driver.start(lead, entry, again, spec)
   local self = setmetatable({
     lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
     upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
-    payloads = {}, views = {}, spec_view = errors.view(spec), changed = {}, stats_ms = -math.huge, due = true,
+    payloads = {}, views = {}, spec_view = errors.view(spec), changed = {}, stats_ms = task.now_ms(), due = true,
   }, driver)
   self.feed = feed.new(entry.job, self.scope, lead.fence, again, lead.watching)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
