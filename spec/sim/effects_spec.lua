@@ -1,21 +1,11 @@
 --- Effects follow apply: the effects of a command run because it was applied, however its proposer's call returned; and a finish always
 --- ends. Each case is a fault of an earlier build.
+local followed = require "spec.support.followed"
 local simcluster = require "spec.support.simcluster"
 
 local USERS = simcluster.SHOP
 
-local function submitted(c, spec, key)
-  local id = assert(c:submit(spec, key))
-  c:watch(id)
-  return id
-end
-
-local function ended(c, id, state, limit_ms)
-  local final
-  assert.truthy(c:until_true(function () final = c:final(id) return final end, limit_ms or 60000, 50), "the job did not end")
-  if state then assert.equal(state, final.state, final.reason) end
-  return final
-end
+local submitted, ended = followed.submitted, followed.ended
 
 local function attempts_of(final, part)
   local out = {}

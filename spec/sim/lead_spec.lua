@@ -1,18 +1,8 @@
 --- A leader of jobs, rule by rule: what it answers to executors and to the tier above, whom it cancels and when, what it keeps.
+local followed = require "spec.support.followed"
 local simcluster = require "spec.support.simcluster"
 
-local function submitted(c, spec, key)
-  local id = assert(c:submit(spec, key))
-  c:watch(id)
-  return id
-end
-
-local function ended(c, id, state, limit_ms)
-  local final
-  assert.truthy(c:until_true(function () final = c:final(id) return final end, limit_ms or 60000, 20), "the job did not end")
-  if state then assert.equal(state, final.state, final.reason) end
-  return final
-end
+local submitted, ended = followed.submitted, followed.ended
 
 local function states(final)
   local out = {}

@@ -1,18 +1,8 @@
 --- A leadership: what it takes up, what its end takes down, whose clock it goes by; and a tier that is full now and then.
+local followed = require "spec.support.followed"
 local simcluster = require "spec.support.simcluster"
 
-local function submitted(c, spec, key)
-  local id = assert(c:submit(spec, key))
-  c:watch(id)
-  return id
-end
-
-local function ended(c, id, state, limit_ms)
-  local final
-  assert.truthy(c:until_true(function () final = c:final(id) return final end, limit_ms or 60000, 20), "the job did not end")
-  if state then assert.equal(state, final.state, final.reason) end
-  return final
-end
+local submitted, ended = followed.submitted, followed.ended
 
 describe("a leadership:", function ()
   it("F72: that is lost takes down all that was volatile, and answers NOT_LEADER", function ()

@@ -70,7 +70,7 @@ describe("limits:", function ()
     for _, w in ipairs(result.workflows) do
       assert.same({ "completed", 1 }, { w.state, w.stats.iterations })
     end
-    -- What was cut is detail: the sums are whole.
+    -- The cut removes detail only: the sums are whole.
     local sum = 0
     for _, check in ipairs(result.stats.checks) do sum = sum + check.passed end
     assert.equal(64 * 200, sum)

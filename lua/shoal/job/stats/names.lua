@@ -62,7 +62,7 @@ function Names:at(name)
   local out = self.last
   if not out or name > out then return names.OTHER end
   map[names.OTHER] = self.join(map[names.OTHER], map[out])
-  map[out], map[name] = nil, false -- `false` is a placeholder for the new name during the search for the greatest.
+  map[out], map[name] = nil, false -- The new name counts in the search for the greatest.
   self.last = greatest(map)
   map[name] = nil
   return name
