@@ -4,8 +4,16 @@ local function admission(behaviour) return { "net_admission", behaviour } end
 local function limits(behaviour) return { "net_limits", behaviour } end
 local function net(behaviour) return { "net_spec", behaviour } end
 local function rpc() return { "spec/lua/rpc_spec.lua" } end
+local function dial(behaviour) return { "spec/lua/dial_spec.lua", behaviour } end
 
 return {
+  -- Names with several addresses.
+  { name = "dial_forgets_the_other_family", file = "lua/shoal/wire/dial.lua", killers = { dial "take turns" },
+    find = "is_v6(address) == is_v6(addresses[1]) and own or other", put = "own" },
+  { name = "dial_waits_after_a_failure", file = "lua/shoal/wire/dial.lua", killers = { dial "at once when one fails" },
+    find = " or #race.failures > failed)", put = ")" },
+  { name = "dial_leaves_losers_open", file = "lua/shoal/wire/dial.lua", killers = { dial "DELAY_MS apart" },
+    find = "if attempt ~= self.winner then cancel(attempt) end", put = "" },
   -- Circuits.
   { name = "an_open_circuit_refuses_control", file = "net/request.c", killers = { circuit "control_passes" },
     find = "return allowed || lane == NET_CONTROL ? 0", put = "return allowed ? 0" },
