@@ -12,6 +12,7 @@
   X("shoal.core.door", luaopen_shoal_core_door) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \
   X("shoal.core.http", luaopen_shoal_core_http) \
+  X("shoal.core.json", luaopen_shoal_core_json) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.net", luaopen_shoal_core_net) \
   X("shoal.core.swim", luaopen_shoal_core_swim) \

@@ -36,17 +36,18 @@ static bool reserve(struct mp_buffer *b, size_t more) {
   return true;
 }
 
-/* msgpack-c writes through this. It remembers a failure, so that no caller of a pack function must check its result. */
-static int append(void *data, const char *bytes, size_t length) {
-  struct mp_buffer *b = data;
+bool mp_buffer_add(struct mp_buffer *b, const char *bytes, size_t length) {
   if (b->failed || !reserve(b, length)) {
     b->failed = true;
-    return -1;
+    return false;
   }
   memcpy(b->bytes + b->length, bytes, length);
   b->length += length;
-  return 0;
+  return true;
 }
+
+/* msgpack-c writes through this. The buffer remembers a failure, so that no caller of a pack function must check its result. */
+static int append(void *data, const char *bytes, size_t length) { return mp_buffer_add(data, bytes, length) ? 0 : -1; }
 
 /* For the result of a pack function: the buffer remembers a failure, and run() checks that once. */
 static void packed(int result) { (void)result; /* See above. */ }

@@ -90,6 +90,8 @@ struct mp_buffer {
 };
 /* Drop the content, and also the memory if a large body made it grow. */
 void mp_buffer_reset(struct mp_buffer *b);
+/* Append; false, and `failed` stays set, when memory ran out. */
+bool mp_buffer_add(struct mp_buffer *b, const char *bytes, size_t length);
 /* One buffer for any number of calls. A userdata owns it, so that an error in between leaks nothing. */
 struct mp_buffer *mp_buffer_push(lua_State *L);
 

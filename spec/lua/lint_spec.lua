@@ -79,6 +79,15 @@ describe("lint", function ()
       assert.same({}, found("lua/shoal/x.lua", '-- require "luv"'))
     end)
 
+    it("refuses another reader of JSON than ours, but in specs", function ()
+      assert.same({ "1 json", "2 json", "3 json" },
+        found("lua/shoal/x.lua", 'local a = require "cjson"\nlocal b = require("cjson.safe")\nlocal c = require "shoal.core.json"'))
+      assert.same({ "1 json" }, found("examples/x.lua", "local a = require 'json'"))
+      assert.same({}, found("spec/x_spec.lua", 'local a = require "cjson"'))
+      assert.same({}, found("lua/shoal/base/json.lua", 'local a = require "shoal.core.json"'))
+      assert.same({}, found("lua/shoal/cli/x.lua", 'local json = require "shoal.cli.json"\nlocal b = require "shoal.base.json"'))
+    end)
+
     it("refuses a room that names a higher one, or a short name", function ()
       assert.same({}, found("lua/shoal/job/x.lua", 'require "shoal.base.task"\nrequire("shoal.job.ledger")\nrequire "shoal.core.net"'))
       assert.same({ "1 rooms", "2 rooms", "3 rooms" }, found("lua/shoal/job/x.lua",

@@ -35,12 +35,12 @@ describe("log", function ()
       end
     end)
 
-    it("keeps numbers exact: large integers as text, floats that read back the same", function ()
+    it("keeps numbers exact: whole ones in all their digits, floats that read back the same", function ()
       local function of(value) return line.encode(value) end
       assert.equal("9007199254740992", of(1 << 53))
-      assert.equal('"9007199254740993"', of((1 << 53) + 1))
-      assert.equal('"-9007199254740993"', of(-(1 << 53) - 1))
-      assert.equal('"-9223372036854775808"', of(math.mininteger))
+      assert.equal("9007199254740993", of((1 << 53) + 1))
+      assert.equal("-9007199254740993", of(-(1 << 53) - 1))
+      assert.equal("-9223372036854775808", of(math.mininteger))
       assert.equal("0.1", of(0.1))
       assert.equal("3", of(3.0))
       for _, n in ipairs { 1 / 3, 1e300, 5e-324, 123456.789, 2 ^ 60, -0.5 } do assert.equal(n, tonumber(of(n))) end

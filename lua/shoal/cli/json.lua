@@ -1,5 +1,6 @@
---- json: answers for programs. Keys sorted, so that equal answers are equal bytes; integers beyond 2^53 as strings, for readers
---- that keep numbers as doubles.
+--- json: answers for programs, indented. Keys sorted, so that equal answers are equal bytes; numbers as base/json.lua writes them: whole
+--- ones exact. It takes any value: nan and the infinities are words.
+local numbers = require "shoal.base.json"
 local sorted = require "shoal.base.sorted"
 
 local json = {}
@@ -23,13 +24,7 @@ local function encode(value, indent)
   local kind = type(value)
   if kind == "string" then return text(value) end
   if kind == "boolean" or kind == "nil" then return tostring(value == nil and "null" or value) end
-  if math.type(value) == "integer" then
-    return (value > 1 << 53 or value < -(1 << 53)) and ('"%d"'):format(value) or ("%d"):format(value)
-  end
-  if kind == "number" then
-    if value ~= value or value == math.huge or value == -math.huge then return "null" end
-    return (("%.17g"):format(value))
-  end
+  if kind == "number" then return numbers.number(value) or (value ~= value and '"nan"' or value > 0 and '"inf"' or '"-inf"') end
   if kind ~= "table" then return text(tostring(value)) end
   local inner, parts = indent .. "  ", {}
   if #value > 0 then

@@ -4,7 +4,7 @@
 --- leaves none behind. Gates start first, then managers, then workers: each gets the addresses of those before it.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
-local cjson = require "cjson.safe"
+local json = require "shoal.base.json"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
 local schema = require "shoal.base.schema"
@@ -85,7 +85,7 @@ local function start(self, role, m, dc, extra)
     on_read = function (_, bytes)
       announced = announced .. bytes
       local line = announced:match("^([^\n]*)\n")
-      local facts = line and cjson.decode(line)
+      local facts = line and json.decode(line)
       if facts then child.ready:set(facts.address) end
     end,
     on_end = function (stream) stream:close() end,

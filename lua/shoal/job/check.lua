@@ -150,7 +150,7 @@ function Checker:env(at, value, base)
     elseif type(v) == "string" and (#v > TEXT_MAX or v:find("\0", 1, true)) then
       self:problem(place, ("%d bytes; at most %d and no zero byte"):format(#v, TEXT_MAX))
     else
-      if math.type(v) == "float" and math.tointeger(v) then v = math.tointeger(v) end -- JSON knows only floats.
+      if math.type(v) == "float" and math.tointeger(v) then v = math.tointeger(v) end -- 8080.0 is the same number as 8080.
       out[k] = tostring(v)
     end
   end

@@ -3,8 +3,8 @@
 --- A Lua job file runs in a sandbox (no io, os, require, load), for at most INSTRUCTIONS_MAX steps, and returns data. A table does not
 --- know its lines, so a second pass over the text finds them, token by token. A computed key has no line; problems with it name only
 --- the file.
-local cjson = require "cjson"
 local errors = require "shoal.base.errors"
+local json = require "shoal.base.json"
 local sorted = require "shoal.base.sorted"
 
 local source = {}
@@ -183,17 +183,15 @@ end
 local function without_nulls(value)
   if type(value) ~= "table" then return value end
   for k, v in next, value do -- order-free: each entry by itself
-    if v == cjson.null then value[k] = nil else without_nulls(v) end
+    if v == json.null then value[k] = nil else without_nulls(v) end
   end
   return value
 end
 
 local function load_json(bytes, name)
-  local ok, value = errors.handle("config.job", { file = name }, cjson.decode, bytes)
-  if ok then return without_nulls(value) end
-  local at = tonumber(tostring(value):match("at character (%d+)"))
-  local _, breaks = bytes:sub(1, (at or 1) - 1):gsub("\n", "")
-  return nil, ("%s:%d: JSON: %s"):format(name, breaks + 1, (tostring(value):gsub(" at character %d+", "")))
+  local value, err, line = json.decode(bytes, { unique = true })
+  if value ~= nil then return without_nulls(value) end
+  return nil, ("%s:%d: JSON: %s"):format(name, line, (err:gsub("^line %d+, ", "")))
 end
 
 --- Read the text of a job file. It is JSON when its name ends so, or its first character is a brace.

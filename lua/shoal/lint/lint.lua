@@ -19,7 +19,7 @@ local sites = {
   end,
 }
 
-local lua_rules = { "rooms", "door", "world", "luv", "order", "taken", "sites" }
+local lua_rules = { "rooms", "door", "world", "luv", "json", "order", "taken", "sites" }
 local c_rules = { "floors", "door", "world", "taken", "sites" }
 
 --- The kind of a source file: by its name, or by its first line.

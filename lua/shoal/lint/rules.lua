@@ -103,6 +103,18 @@ function lua.luv(source, found)
   end
 end
 
+--- JSON is read and written in one place, where whole numbers stay exact. Specs use another reader on purpose.
+function lua.json(source, found)
+  if under(source.path, "spec/") then return end
+  for at, name in source.uncommented:gmatch "()%f[%w_]require%s*%(?%s*[\"'](c?json[%w_.]*)[\"']" do
+    found(at, name .. " rounds whole numbers: use shoal.base.json")
+  end
+  if under(source.path, "lua/shoal/base/json.lua") then return end
+  for at in source.uncommented:gmatch "()%f[%w_]require%s*%(?%s*[\"']shoal%.core%.json[\"']" do
+    found(at, "shoal.core.json is the inside of shoal.base.json: use that")
+  end
+end
+
 --- The library's rooms, lowest first. A room names itself and those before it. `lint` is the project's own and stands on all.
 local ROOMS = { "base", "wire", "member", "tier", "job", "run", "node", "sim", "cli", "lint" }
 local floor_of = {}

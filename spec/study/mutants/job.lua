@@ -366,7 +366,7 @@ return {
     find = "if count ~= #value then", put = "if count < 0 then" },
   -- source, recorder
   { name = "a_null_is_a_value", file = "lua/shoal/job/source.lua", killers = { job "in JSON becomes the same spec" },
-    find = "if v == cjson.null then value[k] = nil else", put = "if v == nil then value[k] = nil else" },
+    find = "if v == json.null then value[k] = nil else", put = "if v == nil then value[k] = nil else" },
   { name = "a_key_stands_where_it_stood_last", file = "lua/shoal/job/source.lua",
     killers = { job "come all at once", job "are found through comments" },
     find = "      if full and not lines[full] then lines[full] = pending_line end", put = "      if full then lines[full] = line + 1 end" },

@@ -3,12 +3,11 @@
 --- Pure and total: it takes any value and raises on none. What JSON cannot say is said in words that hold no address,
 --- so that two runs of one seed write the same log:
 --- A table whose metatable has `__fields` (names) is written in that order.
----   integers beyond 2^53 are strings (readers with doubles would round them); nan and infinities are strings;
+---   numbers as base/json.lua writes them, whole ones exact; nan and infinities are strings;
 ---   bytes that are no UTF-8 are written as \u00NN; functions and userdata are "(function)", "(shoal.stream)".
 
 local line = {}
 
-local EXACT = 1 << 53     -- What a reader with doubles still holds exactly.
 local DEPTH_MAX = 8       -- Deeper, and in circles, "(deeper)" is written.
 local ENTRIES_MAX = 256   -- Of one table; then how many are left out.
 local TEXT_MAX = 16 * 1024
@@ -32,17 +31,19 @@ local function text(s)
   return '"' .. s .. '"'
 end
 
+--- As base/json.lua, but in plain Lua: the lint runs without our C.
 local function number(n)
-  if math.type(n) == "integer" then
-    if n > EXACT or n < -EXACT then return string.format('"%d"', n) end
-    return string.format("%d", n)
-  end
+  if math.type(n) == "integer" then return string.format("%d", n) end
   if n ~= n then return '"nan"' end
   if n == math.huge then return '"inf"' end
   if n == -math.huge then return '"-inf"' end
-  if n == math.floor(n) and n < 1e15 and n > -1e15 then return string.format("%d", n) end
-  local short = string.format("%.15g", n)
-  return tonumber(short) == n and short or string.format("%.17g", n)
+  local whole = math.tointeger(n)
+  if whole then return 1 / n == -math.huge and "-0.0" or string.format("%d", whole) end
+  for digits = 15, 16 do
+    local short = string.format("%." .. digits .. "g", n)
+    if tonumber(short) == n then return short end
+  end
+  return string.format("%.17g", n)
 end
 
 --- How a value that JSON has no form for is called: its kind, never its address.

@@ -5,6 +5,7 @@
 --- does not expose them. There is no `io`, `os`, `require`, `load`, `debug` or `coroutine`. `pcall` is the library's, so that caught
 --- errors are counted.
 local errors = require "shoal.base.errors"
+local json = require "shoal.base.json"
 
 local environment = {}
 
@@ -21,16 +22,27 @@ local function copied(map)
   return out
 end
 
-local function cjson() return require "cjson" end -- Loaded on first use: it takes a tenth of a child's start.
-
-local JSON = {
-  __index = function (json, name)
-    if name ~= "null" then return nil end
-    json.null = cjson().null
-    return json.null
-  end,
-  __metatable = false,
-}
+--- `json` of a script: its mistakes are errors at the script's line.
+local function new_json()
+  return {
+    null = json.null,
+    array = function (list)
+      if list ~= nil and (type(list) ~= "table" or getmetatable(list)) then error("json.array: expected a plain table, or nothing", 2) end
+      return json.array(list)
+    end,
+    encode = function (value)
+      local text, err = json.encode(value)
+      return text or error("json.encode: " .. err, 2)
+    end,
+    decode = function (text, options)
+      if type(text) ~= "string" then error("json.decode: expected text, found a " .. type(text), 2) end
+      if options ~= nil and type(options) ~= "table" then error("json.decode: options: expected a table, found a " .. type(options), 2) end
+      local value, err = json.decode(text, options)
+      if value == nil then error("json.decode: " .. err, 2) end
+      return value
+    end,
+  }
+end
 
 ---@param part table  with env, log(text), ids(step)
 ---@return table env
@@ -42,9 +54,7 @@ function environment.new(part)
     if type(value) == "string" then return { __index = own_string } end
     return getmetatable(value)
   end
-  env.json = setmetatable({
-    encode = function (value) return cjson().encode(value) end, decode = function (text) return cjson().decode(text) end,
-  }, JSON)
+  env.json = new_json()
   env.env = part.env
   function env.print(...)
     local words = table.pack(...)
