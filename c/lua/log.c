@@ -46,6 +46,18 @@ static int l_log(lua_State *L) {
   return 1;
 }
 
+/* log:lock() -> true | nil, message, code ("BUSY": the message names the holder) */
+static int l_log_lock(lua_State *L) {
+  struct log *l = lua_handle_check(L, 1, &log_type, true);
+  int holder = 0, rc = world_log_lock(l->log, &holder);
+  if (rc != ERR_BUSY) return error_or_true(L, "lock", rc);
+  lua_pushnil(L);
+  if (holder > 0) lua_pushfstring(L, "process %d writes to it", holder);
+  else lua_pushliteral(L, "another process writes to it");
+  lua_pushstring(L, error_name(rc));
+  return 3;
+}
+
 static int l_log_append(lua_State *L) {
   struct log *l = lua_handle_check(L, 1, &log_type, true);
   size_t length;
@@ -72,7 +84,7 @@ static int l_log_size(lua_State *L) {
 
 static int l_log_close(lua_State *L) { return lua_handle_close(lua_handle_check(L, 1, &log_type, false)), 0; }
 
-static const luaL_Reg log_methods[] = {{"append", l_log_append},     {"sync", l_log_sync},   {"size", l_log_size},
+static const luaL_Reg log_methods[] = {{"lock", l_log_lock}, {"append", l_log_append},     {"sync", l_log_sync},   {"size", l_log_size},
                                        {"truncate", l_log_truncate}, {"close", l_log_close}, {NULL, NULL}};
 
 void lua_world_log(lua_State *L) {

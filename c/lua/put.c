@@ -88,11 +88,17 @@ static int l_lock(lua_State *L) {
   return 3;
 }
 
+/* lock:check() -> true | nil, message, code ("GONE": its file or folder was removed or replaced) */
+static int l_lock_check(lua_State *L) {
+  struct lock *l = lua_handle_check(L, 1, &lock_type, true);
+  return error_or_true(L, "lock", world_lock_check(l->lock));
+}
+
 static int l_lock_close(lua_State *L) { return lua_handle_close(lua_handle_check(L, 1, &lock_type, false)), 0; }
 
 void lua_world_put(lua_State *L) {
   static const luaL_Reg none[] = {{NULL, NULL}};
-  static const luaL_Reg lock_methods[] = {{"close", l_lock_close}, {NULL, NULL}};
+  static const luaL_Reg lock_methods[] = {{"check", l_lock_check}, {"close", l_lock_close}, {NULL, NULL}};
   lua_handle_type(L, &put_type, none);
   lua_handle_type(L, &lock_type, lock_methods);
   lua_pushcfunction(L, l_put_later);

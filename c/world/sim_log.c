@@ -21,6 +21,7 @@ struct sim_log {
   char *path;
   int failure; /* After one failed sync the content of the disk is unknown: every later one fails with its code. */
   struct world_log_events events;
+  bool locks; /* It holds the lock of its file. */
   struct sim_event synced;
   size_t syncing_bytes; /* The running sync makes this much durable. */
   bool again;           /* Another follows it. */
@@ -57,6 +58,7 @@ static void log_drop(struct sim_thing *thing) {
   struct sim_log *l = SIM_AROUND(struct sim_log, thing, thing);
   struct sim *s = sim_of(thing);
   sim_event_cancel(s, &l->synced);
+  if (l->locks) l->file->locked = false;
   sim_file_release(l->file);
   free(l->path);
   sim_thing_leave(thing);
@@ -97,6 +99,17 @@ int sim_log_open(struct shoal_world *base, const char *path, const struct world_
 }
 
 static struct sim_log *log_of(const struct world_log *l) { return (struct sim_log *)(void *)l; }
+
+int sim_log_lock(struct world_log *base, int *holder) {
+  struct sim_log *l = log_of(base);
+  const struct sim_world *w = l->synced.world;
+  if (l->locks) return 0;
+  *holder = l->file->holder;
+  if (l->file->locked) return ERR_BUSY;
+  l->locks = l->file->locked = true;
+  l->file->holder = w->process ? sim_process_number(w->process) : 0;
+  return 0;
+}
 
 int sim_log_append(struct world_log *base, const void *bytes, size_t length) {
   struct sim_log *l = log_of(base);
@@ -218,6 +231,8 @@ struct sim_lock {
     struct sim_thing thing;
   };
   struct sim_file *file;
+  struct sim_node *node;
+  char *path;
 };
 
 static void unlock(struct sim_lock *l) {
@@ -230,6 +245,7 @@ static void unlock(struct sim_lock *l) {
 static void lock_drop(struct sim_thing *thing) {
   struct sim_lock *l = SIM_AROUND(struct sim_lock, thing, thing);
   unlock(l);
+  free(l->path);
   sim_thing_leave(thing);
   sim_give(sim_of(thing), l, sizeof *l);
 }
@@ -249,7 +265,8 @@ int sim_lock(struct shoal_world *base, const char *path, world_closed_fn *on_clo
   e->file->holder = w->process ? sim_process_number(w->process) : 0; /* A machine's first process has no number. */
   e->file->references++;
   struct sim_lock *l = sim_take(w->node->sim, sizeof *l);
-  *l = (struct sim_lock){.file = e->file};
+  *l = (struct sim_lock){.file = e->file, .node = w->node, .path = strdup(full)};
+  if (!l->path) abort();
   sim_thing_open(w, &l->thing, lock_drop, on_closed, data);
   *out = &l->base;
   return 0;
@@ -259,4 +276,10 @@ void sim_lock_close(struct world_lock *base) {
   struct sim_lock *l = (struct sim_lock *)(void *)base;
   unlock(l);
   sim_thing_close(&l->thing);
+}
+
+int sim_lock_check(const struct world_lock *base) {
+  const struct sim_lock *l = (const struct sim_lock *)(const void *)base;
+  const struct sim_entry_file *there = l->file ? sim_disk_find(&l->node->disk, l->path) : NULL;
+  return there && there->file == l->file ? 0 : ERR_GONE;
 }

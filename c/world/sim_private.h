@@ -343,6 +343,8 @@ int sim_stat(struct shoal_world *w, const char *path, struct world_stat *out);
 int sim_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
              struct world_lock **out);
 void sim_lock_close(struct world_lock *l);
+int sim_lock_check(const struct world_lock *l);
+int sim_log_lock(struct world_log *l, int *holder);
 int sim_rename(struct shoal_world *w, const char *from, const char *to);
 int sim_unlink(struct shoal_world *w, const char *path);
 int sim_make_directory(struct shoal_world *w, const char *path);

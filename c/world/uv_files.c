@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -88,24 +89,37 @@ int real_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, siz
   return rc;
 }
 
-static int write_synced(const char *path, const void *bytes, size_t length) {
-  size_t done;
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return -errno;
-  int rc = write_all(fd, bytes, length, &done);
-  if (rc == 0 && fsync(fd) < 0) rc = -errno;
-  if (close(fd) < 0 && rc == 0) rc = -errno;
-  return rc;
+/* The temporary file, empty and locked: ERR_BUSY while another process writes it. Whoever held the lock before may have renamed the
+ * file since it was opened here; then the name is opened again. */
+static int open_temporary(const char *path, int *out) {
+  struct stat mine, there;
+  for (int tries = 0; tries < 8; tries++) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) return -errno;
+    int rc = flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? ERR_BUSY : -errno;
+    if (rc == 0 && fstat(fd, &mine) < 0) rc = -errno;
+    bool same = rc == 0 && stat(path, &there) == 0 && mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
+    if (same && ftruncate(fd, 0) < 0) rc = -errno;
+    if (same && rc == 0) {
+      *out = fd;
+      return 0;
+    }
+    close(fd);
+    if (rc < 0) return rc;
+  }
+  return ERR_BUSY;
 }
 
 int put_through(const char *temporary, const char *path, const void *bytes, size_t length) {
-  int rc = write_synced(temporary, bytes, length);
+  size_t done;
+  int fd, rc = open_temporary(temporary, &fd);
+  if (rc < 0) return rc;
+  rc = write_all(fd, bytes, length, &done);
+  if (rc == 0 && fsync(fd) < 0) rc = -errno;
   if (rc == 0 && rename(temporary, path) < 0) rc = -errno;
-  if (rc < 0) {
-    (void)unlink(temporary); /* A leftover does no harm. */
-    return rc;
-  }
-  return sync_parent(path);
+  if (rc < 0) (void)unlink(temporary); /* A leftover does no harm. */
+  if (close(fd) < 0 && rc == 0) rc = -errno; /* The last thing: it ends the lock. */
+  return rc < 0 ? rc : sync_parent(path);
 }
 
 int real_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length) {

@@ -24,8 +24,6 @@ struct real_log {
   uv_work_t sync;
   int sync_status; /* Written by the worker. */
   char *path;
-  dev_t device; /* The identity of the file, */
-  ino_t inode;  /* so that another at its path is noticed. */
   struct world_log_events events;
   void *data;
   struct world_defer later; /* Reports a failed start of a sync; closes. */
@@ -53,19 +51,19 @@ static void synced(struct real_log *l, int status) {
   if (l->events.on_synced) l->events.on_synced(l->data, l->failure, size);
 }
 
-/* Is it still the file at its path? When its folder was removed or the file replaced, the kernel accepts all later writes without an
- * error, and they are lost. */
-static int check_place(const struct real_log *l) {
+/* Is the open file still the one at its path? When its folder was removed or the file replaced, the kernel accepts all later writes
+ * without an error, and they are lost. */
+static int check_place(int fd, const char *path) {
   struct stat open_one, there;
-  if (fstat(l->fd, &open_one) < 0) return -errno;
+  if (fstat(fd, &open_one) < 0) return -errno;
   if (open_one.st_nlink == 0) return ERR_GONE;
-  if (stat(l->path, &there) < 0) return errno == ENOENT || errno == ENOTDIR ? ERR_GONE : -errno;
-  return there.st_dev == l->device && there.st_ino == l->inode ? 0 : ERR_GONE;
+  if (stat(path, &there) < 0) return errno == ENOENT || errno == ENOTDIR ? ERR_GONE : -errno;
+  return there.st_dev == open_one.st_dev && there.st_ino == open_one.st_ino ? 0 : ERR_GONE;
 }
 
 static void do_sync(uv_work_t *work) { /* In a worker thread. */
   struct real_log *l = CONTAINER(work, struct real_log, sync);
-  l->sync_status = fdatasync(l->fd) < 0 ? -errno : check_place(l);
+  l->sync_status = fdatasync(l->fd) < 0 ? -errno : check_place(l->fd, l->path);
 }
 
 static void on_sync(uv_work_t *work, int status) {
@@ -104,8 +102,6 @@ static int open_file(struct real_log *l, const char *path) {
   }
   l->fd = fd;
   l->size = (uint64_t)about.st_size;
-  l->device = about.st_dev;
-  l->inode = about.st_ino;
   return 0;
 }
 
@@ -263,9 +259,36 @@ void real_put_close(struct world_put *base) {
 
 /* ---- locks: flock belongs to the open file, which our children do not get (O_CLOEXEC) ---- */
 
+/* The process that holds a flock of this file, by the kernel's list; 0 when it is not there (another namespace, another system). */
+static int find_holder(int fd) {
+  struct stat about;
+  char line[256];
+  int holder = 0;
+  FILE *list = fopen("/proc/locks", "re");
+  if (!list) return 0;
+  while (fstat(fd, &about) == 0 && holder == 0 && fgets(line, sizeof line, list)) {
+    char kind[16];
+    int pid;
+    unsigned long inode; /* Of the device the list gives other numbers than stat does on some file systems. */
+    if (sscanf(line, "%*d: %15s %*s %*s %d %*x:%*x:%lu", kind, &pid, &inode) == 3 && strcmp(kind, "FLOCK") == 0 && inode == about.st_ino)
+      holder = pid > 0 ? pid : 0;
+  }
+  fclose(list);
+  return holder;
+}
+
+int real_log_lock(struct world_log *base, int *holder) {
+  const struct real_log *l = CONTAINER(base, struct real_log, base);
+  if (flock(l->fd, LOCK_EX | LOCK_NB) == 0) return 0;
+  if (errno != EWOULDBLOCK) return -errno;
+  *holder = find_holder(l->fd);
+  return ERR_BUSY;
+}
+
 struct real_lock {
   struct world_lock base;
   int fd;
+  char *path;
   world_closed_fn *on_closed;
   void *data;
   struct world_defer closed;
@@ -275,6 +298,7 @@ static void on_lock_closed(void *data) {
   struct real_lock *l = data;
   world_handle_closed(&l->base.handle);
   if (l->on_closed) l->on_closed(l->data);
+  free(l->path);
   free(l);
 }
 
@@ -315,8 +339,10 @@ int real_lock(struct shoal_world *w, const char *path, world_closed_fn *on_close
               struct world_lock **out) {
   struct real_lock *l = calloc(1, sizeof *l);
   if (!l) return ERR_MEMORY;
-  int rc = take_lock(path, holder, &l->fd);
+  l->path = strdup(path);
+  int rc = l->path ? take_lock(path, holder, &l->fd) : ERR_MEMORY;
   if (rc < 0) {
+    free(l->path);
     free(l);
     return rc;
   }
@@ -332,4 +358,9 @@ void real_lock_close(struct world_lock *base) {
   struct real_lock *l = CONTAINER(base, struct real_lock, base);
   close(l->fd); /* At once, so that it can be locked again in this turn. */
   world_defer(base->handle.world, &l->closed);
+}
+
+int real_lock_check(const struct world_lock *base) {
+  const struct real_lock *l = CONTAINER(base, const struct real_lock, base);
+  return check_place(l->fd, l->path);
 }

@@ -189,6 +189,8 @@ int real_stat(struct shoal_world *w, const char *path, struct world_stat *out);
 int real_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
               struct world_lock **out);
 void real_lock_close(struct world_lock *l);
+int real_lock_check(const struct world_lock *l);
+int real_log_lock(struct world_log *l, int *holder);
 int real_rename(struct shoal_world *w, const char *from, const char *to);
 int real_unlink(struct shoal_world *w, const char *path);
 int real_make_directory(struct shoal_world *w, const char *path);

@@ -208,11 +208,16 @@ int world_lock(struct shoal_world *w, const char *path, world_closed_fn *on_clos
   return w->ops->lock(w, path, on_closed, data, holder, out);
 }
 void world_lock_close(struct world_lock *l) { CLOSE(l, lock_close); }
+int world_lock_check(const struct world_lock *l) { return OPS(l)->lock_check(l); }
 
 int world_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                    struct world_log **out) {
   assert(out);
   return w->ops->log_open(w, path, events, data, out);
+}
+int world_log_lock(struct world_log *l, int *holder) {
+  *holder = 0;
+  return l->handle.closing ? ERR_CLOSED : OPS(l)->log_lock(l, holder);
 }
 int world_log_append(struct world_log *l, const void *bytes, size_t length) {
   return l->handle.closing ? ERR_CLOSED : OPS(l)->log_append(l, bytes, length);

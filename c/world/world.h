@@ -178,6 +178,9 @@ int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *da
 int world_lock(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
                struct world_lock **out);
 void world_lock_close(struct world_lock *l);
+/* Whether the lock still guards its path: 0; ERR_GONE when the file or its folder was removed or replaced, so that another process can
+ * lock that path; or the code of a look that failed. */
+int world_lock_check(const struct world_lock *l);
 
 /* A file that only grows. */
 struct world_log_events {
@@ -189,6 +192,9 @@ struct world_log_events {
 /* Opened for appending, made when absent. */
 int world_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                    struct world_log **out);
+/* Lock it until its close: ERR_BUSY while another open log of the same file is locked, with that process's id or 0 in *holder. Logs that
+ * do not ask for the lock are not refused. */
+int world_log_lock(struct world_log *l, int *holder);
 int world_log_append(struct world_log *l, const void *bytes, size_t length); /* All, or a code and nothing. */
 /* Completes later, off the loop; while one runs, the next call queues exactly one more. */
 int world_log_sync(struct world_log *l);

@@ -87,9 +87,11 @@ struct world_ops {
   int (*lock)(struct shoal_world *w, const char *path, world_closed_fn *on_closed, void *data, int *holder,
               struct world_lock **out);
   void (*lock_close)(struct world_lock *l);
+  int (*lock_check)(const struct world_lock *l);
 
   int (*log_open)(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,
                   struct world_log **out);
+  int (*log_lock)(struct world_log *l, int *holder);
   int (*log_append)(struct world_log *l, const void *bytes, size_t length);
   int (*log_sync)(struct world_log *l);
   int (*log_truncate)(struct world_log *l, uint64_t size);

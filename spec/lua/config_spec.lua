@@ -27,5 +27,61 @@ describe("a node's settings", function ()
       assert.is_nil((config { name = wrong }), wrong)
       assert.is_nil((config { dc = wrong }), wrong)
     end
+    local _, err = config { name = "bad name" }
+    assert.equal([[name: expected letters, digits, '-', '_' and '.', such as w-a1, found "bad name"]], err)
+  end)
+end)
+
+describe("a topology", function ()
+  local up = require "shoal.cli.up"
+
+  it("gives each node its name, and an address where the first of its group listens", function ()
+    local t = assert(up.check { gates = { {} }, datacenters = { a = { managers = { { bind = "[::1]:7001" } }, workers = { {}, {} } } } })
+    local d = t.datacenters.a
+    assert.same({ "g1", "m-a1", "w-a1", "w-a2" }, { t.gates[1].name, d.managers[1].name, d.workers[1].name, d.workers[2].name })
+    assert.same({ "127.0.0.1:0", "[::1]:0" }, { t.gates[1].bind, d.workers[2].bind })
+  end)
+
+  it("A3: is refused with two nodes of one name or one address, given or by default", function ()
+    local t, err = up.check {
+      gates = { { name = "x" }, { name = "x" }, { name = "w-b1", bind = "127.0.0.1:7002" } },
+      datacenters = { a = { managers = { { name = "x" } } }, b = { managers = { { bind = "127.0.0.1:7002" } }, workers = { {} } } },
+    }
+    assert.is_nil(t)
+    assert.equal(table.concat({
+      'gates[2].name: "x" is the name of gates[1] too: each node has its own, and its own data folder',
+      'datacenters.a.managers[1].name: "x" is the name of gates[1] too: each node has its own, and its own data folder',
+      "datacenters.b.managers[1].bind: 127.0.0.1:7002 is the address of gates[3] too",
+      'datacenters.b.workers[1].name: "w-b1" is the name of gates[3] too: each node has its own, and its own data folder',
+    }, "; "), err)
+    t, err = up.check { gates = { { name = "../g" } }, datacenters = {} }
+    assert.is_nil(t)
+    assert.truthy(err:find([[gates[1].name: expected letters, digits]], 1, true), err)
+  end)
+
+  it("C15: is refused where nodes of one group have addresses of two families, and says whose", function ()
+    local t, err = up.check { datacenters = { a = { managers = { { bind = "[::1]:7001" } }, workers = { { bind = "127.0.0.1:0" } } } } }
+    assert.is_nil(t)
+    assert.equal("datacenters.a.workers[1].bind: 127.0.0.1:0 is IPv4, and m-a1 is bound to [::1]:7001: nodes of one datacenter reach each "
+      .. "other by addresses of one family", err)
+    assert(up.check { gates = { { bind = "[::1]:7000" } }, datacenters = { a = { managers = { { bind = "127.0.0.1:7001" } } } } })
+  end)
+end)
+
+describe("addresses to connect to", function ()
+  local common = require "shoal.cli.common"
+
+  it("C16: are hosts with ports; a scheme, port 0 and an IPv6 address without brackets are told, and where they were given", function ()
+    assert(common.check_addresses({ "127.0.0.1:1", "[::1]:65535", "name:70" }, "--connect"))
+    for word, want in pairs {
+      ["http://127.0.0.1:7000"] = "expected HOST:PORT without a scheme", ["127.0.0.1:0"] = "expected a port from 1 to 65535",
+      ["::1:70"] = "expected brackets around the IPv6 address", [""] = "expected HOST:PORT", ["a:65536"] = "expected HOST:PORT",
+      x = "expected HOST:PORT",
+    } do
+      local ok, err, code = common.check_addresses({ "127.0.0.1:1", word }, "SHOAL_CONNECT")
+      assert.is_nil(ok)
+      assert.equal("CONFIG", code)
+      assert.truthy(err:find("SHOAL_CONNECT: " .. want, 1, true) and err:find(("found %q"):format(word), 1, true), err)
+    end
   end)
 end)

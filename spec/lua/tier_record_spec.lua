@@ -75,6 +75,30 @@ describe("tier record", function ()
     end
   end)
 
+  it("F72: cuts what no record of ours can have been, when nothing follows it: bytes of another writer, or of a disk", function ()
+    local bytes = log_of(4, 1)
+    local draw = 12345
+    local function junk(count)
+      local out = {}
+      for i = 1, count do
+        draw = (draw * 1103515245 + 12345) % (1 << 31)
+        out[i] = string.char(draw >> 16 & 255)
+      end
+      return table.concat(out)
+    end
+    for _, count in ipairs { 1, 27, 28, 29, 300, 5000 } do
+      local size, err, _, found = read(bytes .. junk(count))
+      assert.equal(#bytes, size, err)
+      assert.same({ 1, 2, 3, 4 }, found)
+    end
+    -- In front of whole records the same bytes are damage, and nothing is cut.
+    local _, starts = log_of(4, 1)
+    local size, err, code = read(bytes:sub(1, starts[3]) .. junk(300) .. bytes:sub(starts[3] + 1))
+    assert.is_nil(size)
+    assert.equal("MALFORMED", code)
+    assert.truthy(err:find(("offset %d: a damaged record after number 2: "):format(starts[3]), 1, true), err)
+  end)
+
   it("F72: tells a hole in what a later record says was on disk", function ()
     local bytes, starts = log_of(6, 1, 100)
     local holed = bytes:sub(1, starts[2]) .. ("\0"):rep(starts[3] - starts[2]) .. bytes:sub(starts[3] + 1)

@@ -107,6 +107,10 @@ function Log:append(bytes)
   self.world.files[self.path] = self.world.files[self.path] .. bytes
   return true
 end
+function Log:lock()
+  if self.world.log_locked then return nil, "process 7 writes to it", "BUSY" end
+  return true
+end
 function Log:close() self.closed = true end
 
 --- Standard error: lines are kept in world.stderr_lines.

@@ -125,6 +125,11 @@ function log.open(world, target)
     local ran, file, err, code = guard(world.log, world, options.path, function () end)
     if not ran then return nil, "log: " .. tostring(file), "FAILED" end
     if not file then return nil, "log: " .. options.path .. ": " .. tostring(err), code end
+    local locked, why, word = file:lock()
+    if not locked then
+      file:close()
+      return nil, options.path .. ": " .. why, word
+    end
     state.file, state.target = file, to_file
   end
   return true

@@ -164,7 +164,7 @@ local function text(kind, what)
         return note(problems, path, ("%d bytes are more than %d"):format(#value, self.max))
       end
       if self.pattern and not value:find(self.pattern) then
-        return note(problems, path, ("%s does not have the form %s"):format(show(value), self.doc or self.pattern))
+        return expected(problems, path, self.doc or "the form " .. self.pattern, value)
       end
       return value
     end)

@@ -169,6 +169,8 @@ site("lua.warning", "any", "warning", {}, "Lua warned: a finalizer (__gc) failed
 site("handle.leaked", "any", "error", {}, "a handle of the world was still open when the Lua state closed")
 site("spec.*", "any", "error", {}, "for specs")
 site("sim.*", "any", "error", {}, "a simulated host or command failed")
+site("node.data", "any", "critical", { "data" },
+  "a node's data folder was removed or replaced while the node runs: a restart will not find what it writes")
 site("node.start", "any", "critical", { "role" }, "the node could not start")
 site("node.stop", "any", "error", {}, "a step of stopping the node failed")
 site("node.signal", "any", "error", {}, "acting on a signal failed")

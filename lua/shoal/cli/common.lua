@@ -1,10 +1,12 @@
 --- What the commands share: talk and data, a client node, exit codes by outcome.
 local core = require "shoal.core.node"
+local dial = require "shoal.wire.dial"
 local node = require "shoal.node.node"
-local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local common = {}
+
+local LOOKUP_MS = 5000 -- For the name service.
 
 common.EXIT = { ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, timed_out = 124, interrupted = 130 }
 
@@ -62,7 +64,7 @@ common.CONNECT = "127.0.0.1:7000"
 common.BY_STATE = { completed = 0, failed = 1, cancelled = 5, timed_out = 124 }
 
 function common.connect_words(command)
-  command:option("--connect -c", "a gate or manager; given again: the others are tried next; default: $SHOAL_CONNECT or "
+  command:option("--connect -c", "a gate or manager; given again: the others are tried next; default: $SHOAL_CONNECT (one or more) or "
     .. common.CONNECT):count("*"):argname("HOST:PORT")
   command:option("--cluster", "the cluster's name; nodes of another refuse us"):default("shoal")
   command:option("--output -o", "text or json"):default("text"):choices { "text", "json" }
@@ -102,35 +104,59 @@ function common.retention(text)
   return out
 end
 
---- "host:port" words as addresses, names looked up. Waits.
----@return string[]? addresses, string? err, string? code
-function common.resolve(words)
-  local out = {}
+--- Check "host:port" words. `from` names where they were given: "--connect", "SHOAL_CONNECT".
+---@param words string[]
+---@param from string
+---@return true? ok, string? err, string? code  "CONFIG"
+function common.check_addresses(words, from)
   for _, word in ipairs(words) do
-    local host, port = word:match("^(.+):(%d+)$")
-    if not host or tonumber(port) > 65535 then
-      return nil, ("expected HOST:PORT, such as %s; found %q"):format(common.CONNECT, word), "CONFIG"
+    local host, port = dial.split(word)
+    local problem = not host and port
+    if word:find("://", 1, true) then
+      problem = ("expected HOST:PORT without a scheme, such as %s; found %q"):format(common.CONNECT, word)
+    elseif port == 0 then
+      problem = ("expected a port from 1 to 65535; found %q"):format(word)
     end
-    local found = task.future("resolve " .. host)
-    local lookup, err, code = world.current():resolve(host:gsub("^%[(.*)%]$", "%1"), tonumber(port), function (addresses, problem, word_code)
-      if addresses then found:set(addresses) else found:fail(problem, word_code) end
-    end)
-    if not lookup then return nil, err, code end
-    local addresses
-    addresses, err, code = found:await(5000)
-    if not addresses then return nil, ("%s: %s"):format(host, err), code end
-    out[#out + 1] = addresses[1]
+    if problem then return nil, ("%s: %s"):format(from, problem), "CONFIG" end
+  end
+  return true
+end
+
+--- "host:port" words as addresses, names looked up: all addresses of each, in the order to try. Waits.
+---@param words string[]
+---@param from string  for messages
+---@return string[]? addresses, string? err, string? code
+function common.resolve(words, from)
+  local out = {}
+  local fine, wrong, word = common.check_addresses(words, from)
+  if not fine then return nil, wrong, word end
+  for _, each in ipairs(words) do
+    local host, port = dial.split(each)
+    local addresses, err, code = dial.lookup(world.current(), host, port, LOOKUP_MS)
+    if not addresses then return nil, ("%s: %s"):format(from, err), code end
+    table.move(addresses, 1, #addresses, #out + 1, out)
   end
   return out
+end
+
+--- The words of --connect; else those of SHOAL_CONNECT, separated by blanks or commas; else the default.
+---@return string[] words, string from
+function common.connect_given(args)
+  if args.connect and #args.connect > 0 then return args.connect, "--connect" end
+  local words = {}
+  for word in (os.getenv "SHOAL_CONNECT" or ""):gmatch "[^%s,]+" do words[#words + 1] = word end
+  if #words > 0 then return words, "SHOAL_CONNECT" end
+  return { common.CONNECT }, "the default of --connect"
 end
 
 --- A node of role client for one command; nil and the exit code after an error message.
 ---@return table? client_node, integer? exit_code
 function common.client(args)
-  local words = args.connect
-  if not words or #words == 0 then words = { os.getenv("SHOAL_CONNECT") or common.CONNECT } end
-  local addresses, err, code = common.resolve(words)
-  if not addresses then return nil, common.refused("--connect", err, code) end
+  local addresses, err, code = common.resolve(common.connect_given(args))
+  if not addresses then
+    common.talk("shoal: %s (%s)", err, code)
+    return nil, code == "CONFIG" and common.EXIT.usage or common.EXIT.unreachable
+  end
   local made
   made, err, code = node.start {
     world = world.current(), script = core.home() .. "/scripts/roles/client.lua",

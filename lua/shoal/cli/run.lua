@@ -1,6 +1,7 @@
 --- shoal run: one node from a role script.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
+local dial = require "shoal.wire.dial"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
 local sorted = require "shoal.base.sorted"
@@ -68,15 +69,17 @@ local function settings(args)
   end
   for key in sorted(LISTS) do
     if args[key] and #args[key] > 0 then
-      local addresses, err = common.resolve(args[key])
-      if not addresses then return nil, ("--%s: %s"):format(key, err) end
+      local addresses, err = common.resolve(args[key], "--" .. key)
+      if not addresses then return nil, err end
       config[key], origin[key] = addresses, "--" .. key
     end
   end
   if args.bind then
-    local address, err = common.resolve { args.bind }
-    if not address then return nil, "--bind: " .. err end
-    config.bind = address[1]
+    local host, port = dial.split(args.bind)
+    if not host then return nil, "--bind: " .. port end
+    local addresses, err = dial.lookup(world.current(), host, port, 5000)
+    if not addresses then return nil, "--bind: " .. err end
+    config.bind = addresses[1]
   end
   return config, nil, origin
 end

@@ -18,11 +18,53 @@ local READY_MS = 15000
 local STOP_MS = 6000
 local TOLD = "stopped before all was ready"
 
+local NAME = { default = "", max = 64, pattern = "^[%w%-_%.]*$", doc = "letters, digits, '-', '_' and '.', such as w-a1" }
+
 local member = schema.record({
-  name = schema.string { default = "" }, bind = schema.string { default = "127.0.0.1:0" },
+  name = schema.string(NAME), bind = schema.string { default = "" },
   cores = schema.integer { default = 4, min = 1, max = 4096 }, script = schema.string { default = "" },
   set = schema.optional(schema.map(schema.any())),
 })
+
+--- Each node of a topology that was checked: fn(member, path, role, dc?, default name), managers of a datacenter before its workers.
+local function each(t, fn)
+  for i, m in ipairs(t.gates) do fn(m, ("gates[%d]"):format(i), "gate", nil, "g" .. i) end
+  for dc, d in sorted(t.datacenters) do
+    for i, m in ipairs(d.managers) do fn(m, ("datacenters.%s.managers[%d]"):format(dc, i), "manager", dc, ("m-%s%d"):format(dc, i)) end
+    for i, m in ipairs(d.workers) do fn(m, ("datacenters.%s.workers[%d]"):format(dc, i), "worker", dc, ("w-%s%d"):format(dc, i)) end
+  end
+end
+
+local function host_of(bind) return bind:match "^(.*):%d+$" end
+local function family(host) return host and host:find(":", 1, true) and "IPv6" or "IPv4" end
+
+--- Give every node its name and address, and find what two nodes cannot share. A node without an address takes a free port at the host of
+--- the first node of its group: nodes of one group (the gates, or one datacenter) must reach each other.
+---@return string? problem
+local function complete(t)
+  local names, binds, first, problems = {}, {}, {}, {}
+  local function note(path, ...) problems[#problems + 1] = path .. ": " .. string.format(...) end
+  each(t, function (m, path, _, dc, name)
+    if m.name == "" then m.name = name end
+    local group = dc or ""
+    if m.bind == "" then m.bind = (first[group] and host_of(first[group].bind) or "127.0.0.1") .. ":0" end
+    if names[m.name] then
+      note(path .. ".name", "%q is the name of %s too: each node has its own, and its own data folder", m.name, names[m.name])
+    end
+    names[m.name] = names[m.name] or path
+    local host, port = host_of(m.bind), m.bind:match ":(%d+)$"
+    if not host or tonumber(port) > 65535 then return note(path .. ".bind", "expected HOST:PORT, such as 127.0.0.1:7001; found %q", m.bind) end
+    if port ~= "0" and binds[m.bind] then note(path .. ".bind", "%s is the address of %s too", m.bind, binds[m.bind]) end
+    binds[m.bind] = binds[m.bind] or path
+    first[group] = first[group] or { bind = m.bind, name = m.name }
+    local other = first[group]
+    if family(host) ~= family(host_of(other.bind)) then
+      note(path .. ".bind", "%s is %s, and %s is bound to %s: nodes of one %s reach each other by addresses of one family", m.bind,
+        family(host), other.name, other.bind, dc and "datacenter" or "tier")
+    end
+  end)
+  return #problems > 0 and table.concat(problems, "; ") or nil
+end
 
 up.topology = schema.record({
   cluster = schema.string { default = "shoal" },
@@ -31,9 +73,9 @@ up.topology = schema.record({
     managers = schema.array(member, { min = 1, max = 100 }), workers = schema.array(member, { max = 1000, default = {} }),
   })),
   set = schema.optional(schema.map(schema.any())),
-})
+}, complete)
 
---- A topology that was read, or every problem.
+--- A topology that was read, complete; or every problem.
 function up.check(value) return up.topology(value) end
 
 function up.words(command)
@@ -118,7 +160,6 @@ end
 local function start_all(self)
   local gates = {}
   for i, m in ipairs(self.topology.gates) do
-    m.name = m.name ~= "" and m.name or "g" .. i
     local child, err, code = start(self, "gate", m, nil, flags("--join", gates))
     if not child then return nil, err, code end
     gates[i] = child.address
@@ -126,15 +167,13 @@ local function start_all(self)
   for dc, d in sorted(self.topology.datacenters) do
     local managers = {}
     for i, m in ipairs(d.managers) do
-      m.name = m.name ~= "" and m.name or ("m-%s%d"):format(dc, i)
       local extra = flags("--gates", gates)
       table.move(flags("--join", managers), 1, 2 * #managers, #extra + 1, extra)
       local child, err, code = start(self, "manager", m, dc, extra)
       if not child then return nil, err, code end
       managers[i] = child.address
     end
-    for i, m in ipairs(d.workers) do
-      m.name = m.name ~= "" and m.name or ("w-%s%d"):format(dc, i)
+    for _, m in ipairs(d.workers) do
       local child, err, code = start(self, "worker", m, dc, flags("--join", managers))
       if not child then return nil, err, code end
     end
@@ -196,6 +235,9 @@ function up.run(args)
   local made, code
   made, err, code = world.current():make_directory(args.data)
   if not made then return common.refused("--data " .. args.data, err, code) end
+  local lock
+  lock, err, code = world.current():lock(args.data .. "/lock")
+  if not lock then return common.refused(("--data %s is another cluster's"):format(args.data), err, code) end
   local stopped = task.future("stop")
   local function stop(how)
     stopped:set(how)

@@ -31,7 +31,7 @@ swim.config = schema.record {
   cluster = schema.string { max = 64, default = "", doc = "members of other clusters are refused" },
   payload = schema.string { max = 512, default = "", doc = "bytes that every member gets to know of us" },
   profile = schema.enum { "lan", "wan", "local", default = "lan" },
-  seeds = schema.array(schema.string { pattern = ADDRESS }, { max = 32, default = {} }),
+  seeds = schema.array(schema.string { pattern = ADDRESS, doc = "ip:port" }, { max = 32, default = {} }),
   generation = tuning(0, 2 ^ 32 - 2 | 0, "at least this; give a stored one + 1 to be independent of the clock"),
   record = schema.string { max = 1024, default = "", doc = "a file for a recording of all inputs, for replay; about 150 B a second" },
   probe_interval_ms = tuning(10, 600000, "a period: between two probes of ours"),

@@ -4,12 +4,13 @@ local swim = require "shoal.member.swim"
 
 local NAME = "^[%w][%w%-_%.]*$"
 local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
+local FORM = "letters, digits, '-', '_' and '.', such as w-a1"
 
 --- What `shoal run` takes, as options or in a config file. Every time is in milliseconds.
 return schema.record({
-  name = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = "the node's name; default: role and port" },
-  cluster = schema.string { default = "shoal", max = 64, pattern = NAME },
-  dc = schema.string { default = "", max = 64, pattern = NAME_OR_NONE },
+  name = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = FORM },
+  cluster = schema.string { default = "shoal", max = 64, pattern = NAME, doc = FORM },
+  dc = schema.string { default = "", max = 64, pattern = NAME_OR_NONE, doc = FORM },
   bind = schema.string { default = "127.0.0.1:0", doc = "address for streams and datagrams; loopback only while there are no keys" },
   join = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),
   gates = schema.array(schema.string { max = 128 }, { max = 64, default = {} }),

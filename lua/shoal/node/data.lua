@@ -1,9 +1,11 @@
 --- data: a node's name, its data folder, and the lock that keeps another process out of the folder.
+local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
 
 local data = {}
 
 local FOLDER = ".shoal"
+local LOOK_MS = 2000
 
 --- Without a name of its own a node is called by role and port, so that a restart finds its data again; where the system chooses
 --- the port there is none yet, and the name is a new one each time. Addresses beyond this machine's are part of it, for two
@@ -46,6 +48,23 @@ function data.lock(self)
   if not made then return nil, err, code end
   self.data_lock, err, code = self.world:lock(self.config.data .. "/lock")
   if not self.data_lock then return nil, ("%s is another node's: %s"):format(self.config.data, err), code end
+  return true
+end
+
+--- Look every few seconds whether the folder is still there. Once it is gone the node runs on, and says so once: what it writes is lost,
+--- and another process may take the folder's name.
+---@param self table
+function data.watch(self)
+  if not self.data_lock then return true end
+  local told
+  self.scope:loop("node.data", { data = self.config.data }, { interval_ms = LOOK_MS, first_ms = LOOK_MS }, function ()
+    local ok, err, code = self.data_lock:check()
+    if ok or told then return end
+    told = true
+    errors.report("node.data", { data = self.config.data },
+      ("%s was removed or replaced under this node: restart it, with its old folder put back if there is one (%s)"):format(self.config.data,
+        err), code)
+  end)
   return true
 end
 

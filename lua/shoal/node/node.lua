@@ -200,7 +200,7 @@ function node.start(options)
       local ok, wired, problem, word = errors.handle("role.start", { role = self.role }, wire, self, script)
       if not ok then return nil, tostring(wired), "CONFIG" end
       return wired, problem, word
-    end }, { "membership", membership.open }, { "watch", watch },
+    end }, { "membership", membership.open }, { "watch", watch }, { "data", data.watch },
     { "ready", function ()
       if not script.ready then return true end
       local ok, done, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.ready, self.state)

@@ -37,11 +37,12 @@ function record.encode(index, durable, kind, command)
   return head .. string.pack("<I4", crc32c(head)) .. body
 end
 
---- The record at this offset (0-based): nil and "short" when the file ends inside it, or nil and "wrong".
+--- The record at this offset (0-based): nil and "short" when the file ends inside it, "no head" when these bytes begin none, "wrong" when
+--- its body is another than the head says.
 local function read(bytes, offset)
   if #bytes - offset < HEAD_BYTES then return nil, "short" end
   local length, body_crc, index, durable = string.unpack(HEAD, bytes, offset + 1)
-  if string.unpack("<I4", bytes, offset + 25) ~= crc32c(bytes:sub(offset + 1, offset + 24)) then return nil, "wrong" end
+  if string.unpack("<I4", bytes, offset + 25) ~= crc32c(bytes:sub(offset + 1, offset + 24)) then return nil, "no head" end
   if length > #bytes - offset - HEAD_BYTES then return nil, "short" end
   local body = bytes:sub(offset + HEAD_BYTES + 1, offset + HEAD_BYTES + length)
   if length == 0 or crc32c(body) ~= body_crc then return nil, "wrong" end
@@ -74,7 +75,15 @@ local function has_zero_piece(bytes, first, stop)
   return false
 end
 
---- Classify a bad record at `offset`: true for a torn tail, or nil and the reason that it is damage.
+--- Do these bytes, whose head's checksum is wrong, still show the record that follows `index`? Then it was one, and was damaged in place;
+--- it may have been acknowledged. Anything else at the end of a file is no record of ours.
+local function was_record(bytes, offset, index)
+  if #bytes - offset < HEAD_BYTES then return false end
+  local length, _, number = string.unpack(HEAD, bytes, offset + 1)
+  return number == index + 1 or length == #bytes - offset - HEAD_BYTES
+end
+
+--- Classify a bad record at `offset` by its position: true for a tail that was never acknowledged, or nil and the reason that it is damage.
 local function torn(bytes, offset, index, problem)
   local later, at = find_later(bytes, offset, index)
   if later and later.durable > offset then
@@ -82,7 +91,7 @@ local function torn(bytes, offset, index, problem)
   end
   if has_zero_piece(bytes, offset, at) then return true end
   if later then return nil, ("sound records follow at offset %d"):format(at) end
-  if problem == "short" then return true end
+  if problem == "short" or problem == "no head" and not was_record(bytes, offset, index) then return true end
   return nil, "it is whole in length and wrong in content"
 end
 

@@ -44,6 +44,13 @@ local function move(self, to) assert(STATES:move(self, to, self.tier.name)) end
 
 -- Opening --------------------------------------------------------------------------------------------------------------
 
+--- What an operator can do about damage, for the message.
+local function advice(path, err)
+  local offset = err:match "^offset (%d+): "
+  local cut = offset and offset ~= "0" and ("truncate -s %s %s"):format(offset, path) or ("mv %s %s.damaged"):format(path, path)
+  return ("; nothing was changed. Restore this folder from a copy; or start without what the file holds from there on: %s"):format(cut)
+end
+
 --- Replay a file of records, if it exists. Returns its sound bytes and its length.
 local function replay(self, path)
   local bytes, err, code = self.world:read_file(path)
@@ -54,7 +61,7 @@ local function replay(self, path)
   if bytes == "" then return 0, 0 end -- Created, but not written before the crash.
   local size
   size, err, code = record.read_log(bytes, self.hands.replay)
-  if not size then return nil, ("%s: %s"):format(path, err), code end
+  if not size then return nil, ("%s: %s%s"):format(path, err, code == "MALFORMED" and advice(path, err) or ""), code end
   if size < #bytes then -- A torn tail: the node crashed during the write.
     log.warning("tier.cut", { tier = self.tier.name, path = path, bytes = #bytes - size })
   end
@@ -144,7 +151,8 @@ function segments:open()
   end
   if sizes[self.log].length == 0 then
     if restored > 0 then
-      return nil, ("%s: missing, though there is a snapshot of index %d"):format(self.log, restored), "MALFORMED"
+      return nil, ("%s: missing, though %s holds a snapshot of index %d: what came after it is gone. Restore the log from a copy; or start "
+        .. "from the snapshot alone: printf 'shoal tier log 1' > %s"):format(self.log, self.directory, restored, self.log), "MALFORMED"
     end
     if not new then log.warning("tier.new", { tier = self.tier.name, path = self.directory }) end
     ok, err, code = self.world:put_durable(self.log, record.LOG_HEADER)

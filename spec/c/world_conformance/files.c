@@ -220,6 +220,70 @@ static void locks(void) {
   SAME(world_stat(W, "held", &about), 0); /* The file stays. */
 }
 
+/* A lock says when it guards its path no more. */
+static void lock_check(void) {
+  struct world_lock *a = NULL, *b = NULL;
+  int closed = 0, holder = 0;
+  SAME(world_make_directory(W, "folder"), 0);
+  SAME(ASK(world_lock(W, "folder/lock", count_closed, &closed, &holder, &a)), 0);
+  SAME(ASK(world_lock_check(a)), 0);
+  SAME(world_rename(W, "folder", "away"), 0);
+  SAME(ASK(world_lock_check(a)), ERR_GONE);
+  SAME(world_make_directory(W, "folder"), 0);
+  SAME(ASK(world_lock(W, "folder/lock", count_closed, &closed, &holder, &b)), 0); /* Another's, and free. */
+  SAME(ASK(world_lock_check(a)), ERR_GONE);
+  SAME(ASK(world_lock_check(b)), 0);
+  SAME(world_unlink(W, "folder/lock"), 0);
+  SAME(ASK(world_lock_check(b)), ERR_GONE);
+  CALL(world_lock_close(a));
+  CALL(world_lock_close(b));
+  UNTIL(closed == 2);
+}
+
+static void log_lock(void) {
+  static const struct world_log_events events = {.on_closed = count_closed};
+  struct world_log *a = NULL, *b = NULL;
+  int closed = 0, holder = 7;
+  SAME(ASK(world_log_open(W, "shared", &events, &closed, &a)), 0);
+  SAME(ASK(world_log_open(W, "shared", &events, &closed, &b)), 0);
+  SAME(ASK(world_log_lock(a, &holder)), 0);
+  SAME(holder, 0);
+  SAME(ASK(world_log_lock(a, &holder)), 0); /* It is ours. */
+  SAME(ASK(world_log_append(a, "x", 1)), 0);
+  SAME(ASK(world_log_lock(b, &holder)), ERR_BUSY);
+  CHECK(holder == (world_is_simulated(W) ? 0 : (int)getpid()));
+  SAME(ASK(world_log_append(b, "y", 1)), 0); /* The lock refuses those who ask for it. */
+  SAME(world_log_size(a), world_is_simulated(W) ? 2 : 1); /* The lock wrote nothing into it. */
+  CALL(world_log_close(a));
+  UNTIL(closed == 1);
+  SAME(ASK(world_log_lock(b, &holder)), 0);
+  CALL(world_log_close(b));
+  SAME(ASK(world_log_lock(b, &holder)), ERR_CLOSED);
+  UNTIL(closed == 2);
+}
+
+/* The temporary file of a put is locked while it is written. */
+static void temporary_is_locked(void) {
+  struct world_log *other = NULL;
+  static const struct world_log_events events = {.on_closed = count_closed};
+  int closed = 0, holder = 0;
+  size_t length;
+  uint8_t *bytes;
+  SAME(ASK(world_log_open(W, "put.tmp", &events, &closed, &other)), 0);
+  SAME(ASK(world_log_append(other, "theirs", 6)), 0);
+  SAME(ASK(world_log_lock(other, &holder)), 0);
+  SAME(world_put_durable(W, "put", "ours", 4), ERR_BUSY);
+  SAME(world_read_file(W, "put.tmp", &bytes, &length), 0);
+  CHECK(length == 6 && memcmp(bytes, "theirs", 6) == 0);
+  free(bytes);
+  CALL(world_log_close(other));
+  UNTIL(closed == 1);
+  SAME(world_put_durable(W, "put", "ours", 4), 0); /* A leftover is taken over. */
+  SAME(world_read_file(W, "put", &bytes, &length), 0);
+  CHECK(length == 4 && memcmp(bytes, "ours", 4) == 0);
+  free(bytes);
+}
+
 /* A child that was started while we hold it does not hold it on. */
 static void on_exit_ignored(void *data, int64_t status, int signal) {
   (void)data, (void)status, (void)signal;
@@ -423,6 +487,9 @@ const struct test_case file_cases[] = {
     {"puts off the loop: closed early: no on_done, one on_closed", put_later_closed, 0},
     {"puts off the loop: at their limit, and one past", puts_at_their_limit, 0},
     {"locks: held once, free at the close", locks, 0},
+    {"locks: tell when their file or folder was removed or replaced", lock_check, 0},
+    {"locks: of a log, for those who ask; it writes nothing", log_lock, 0},
+    {"locks: a put's temporary file is not written by two", temporary_is_locked, NEEDS_PROCESSES},
     {"locks: a child does not inherit them", lock_is_not_inherited, NEEDS_PROCESSES},
     {"log: removed under us: the next sync is GONE, and so is all after it", log_removed, 0},
     {"log: replaced under us is GONE", log_replaced, 0},

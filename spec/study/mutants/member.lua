@@ -5,6 +5,10 @@ local function settle(title) return { "spec/lua/swim_settle_spec.lua", title } e
 local function config(title) return { "spec/lua/config_spec.lua", title } end
 
 return {
+  { name = "two_nodes_of_a_topology_share_a_name", file = "lua/shoal/cli/up.lua", killers = { config "A3" },
+    find = "if names[m.name] then", put = "if false then" },
+  { name = "a_group_has_two_address_families", file = "lua/shoal/cli/up.lua", killers = { config "C15" },
+    find = "if family(host) ~= family(host_of(other.bind)) then", put = "if false then" },
   -- The journal.
   { name = "a_cursor_of_an_earlier_life_is_ours", file = "lua/shoal/member/swim/journal.lua", killers = { journal "of an earlier life" },
     find = "if cursor >> SEQUENCE_BITS ~= self.epoch or sequence > self.sequence then return nil end",

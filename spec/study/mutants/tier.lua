@@ -3,6 +3,10 @@ local function tier(title) return { "spec/lua/tier_spec.lua", title } end
 local function record(title) return { "spec/lua/tier_record_spec.lua", title } end
 
 return {
+  { name = "junk_at_the_end_refuses_to_open", file = "lua/shoal/tier/record.lua", killers = { record "no.record.of.ours" },
+    find = 'or problem == "no head" and not was_record(bytes, offset, index) then', put = "then" },
+  { name = "a_damaged_last_record_is_cut", file = "lua/shoal/tier/record.lua", killers = { record "damage.in.the.last.record" },
+    find = "return number == index + 1 or length ==", put = "return length < 0 and number ==" },
   -- single
   { name = "what_is_written_is_committed", file = "lua/shoal/tier/single.lua", killers = { tier "only what was synced" },
     find = "and self.queue[self.queue_first].stop <= size do", put = "and size > 0 do" },
