@@ -5,7 +5,9 @@
 --- `split(workflow, executors, spec)`  the parts of a workflow  -> shares that add up to the workflow, or nil to wait
 --- `choose(part, workflow, executors, spec)`  the executor of this part  -> an executor's name, or nil to wait
 --- `datacenters.admits(dc, manager)`  whether an unknown datacenter may register with this gate  -> true | nil, why
---- executors: { name, address, cores, free }, sorted by name, only those that are up.
+--- executors: { name, address, cores, free, labels }, sorted by name. They are up, not cordoned, large enough, and meet the workflow's
+--- `where`. A worker has `labels` ({ gpu = "a100" }); a datacenter has `classes`, its workers by their labels: { labels, count, cores (of
+--- the largest) }. Part and workflow have `cores`, `env`, `where`; the spec has the job's `name`, `env`, `labels`.
 local job = require "shoal.job"
 
 local function tried(part, name)

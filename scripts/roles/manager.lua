@@ -32,7 +32,7 @@ function role.hooks(state)
       if event.kind == "left" then
         state.lead:gone(m.name, m.name .. " left")
       elseif event.kind ~= "suspect" and event.kind ~= "dead" then
-        state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation)
+        state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation, { labels = m.labels })
       end
     end,
     --- A member died. This is must-deliver: it is retried while it raises.
@@ -48,7 +48,7 @@ function role.members(state, members)
   for _, m in ipairs(members) do
     if m.role == "worker" then
       workers[m.name] = true
-      state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation)
+      state.lead:hear(m.name, m.address, m.cores, m.incarnation.generation, { labels = m.labels })
     end
   end
   for _, e in ipairs(state.lead:all_executors()) do

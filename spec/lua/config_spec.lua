@@ -14,6 +14,15 @@ describe("a node's settings", function ()
     assert.truthy(err:find("dc_silent_ms must exceed 2 * heartbeat_ms", 1, true), err)
   end)
 
+  it("have labels that are few and short; a number is its text", function ()
+    assert.same({ gpu = "a100", zone = "3" }, (assert(config { labels = { gpu = "a100", zone = 3 } })).labels)
+    for _, wrong in ipairs { { ["a b"] = "x" }, { a = true }, { a = ("x"):rep(65) }, "gpu=a100" } do
+      local none, err = config { labels = wrong }
+      assert.is_nil(none)
+      assert.truthy(err:find("labels", 1, true), err)
+    end
+  end)
+
   it("forget no datacenter before it is silent", function ()
     assert.is_table((config { dc_silent_ms = 10000, dc_forget_ms = 10000 }))
     local none, err = config { dc_silent_ms = 10000, dc_forget_ms = 9999 }

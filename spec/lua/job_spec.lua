@@ -38,6 +38,31 @@ return {
 ]]
 
 describe("a job file", function ()
+  it("asks for workers by their labels: for all its workflows, and for one; numbers are text", function ()
+    local spec = assert(parse [[return {
+      name = "n", labels = { team = "shop", n = 3 }, where = { zone = { "x", 2 }, spot = false }, workflows = {
+      a = { command = "true" }, b = { command = "true", where = { gpu = "a100", spot = true, zone = 7 } } } }]])
+    assert.same({ team = "shop", n = "3" }, spec.labels)
+    assert.same({ zone = { "x", "2" }, spot = false }, spec.workflows.a.where)
+    assert.same({ zone = "7", spot = true, gpu = "a100" }, spec.workflows.b.where)
+    assert.same(spec, (assert(job.decode(job.encode(spec)))))
+    local dispatch = { workflow = "b", payload = job.payload(spec, "b"), share = job.pack { parts = 1 }, timeout_ms = 0 }
+    assert.same({ { team = "shop", n = "3" }, "a100" }, { job.of_dispatch(dispatch).labels, job.of_dispatch(dispatch).workflows.b.where.gpu })
+  end)
+
+  it("says what is wrong with a constraint or a label, and where", function ()
+    assert.same({
+      'job.lua:2: labels.team: found "a,b"; expected text of at most 64 bytes, without control characters, commas and =',
+      'job.lua:3: workflows.a.where: found "gpu=a100"; expected a table of labels, such as { gpu = "a100" }',
+      "job.lua:4: workflows.b.where.gpu: found a table; expected text, a list of 1 to 16 texts, true or false",
+      'job.lua:5: workflows.c.wher: unknown option; did you mean "where"?',
+    }, problems [[return { name = "n",
+      labels = { team = "a,b" }, workflows = {
+      a = { command = "true", where = "gpu=a100" },
+      b = { command = "true", where = { gpu = {} } },
+      c = { command = "true", wher = { gpu = "x" } } } }]])
+  end)
+
   it("in Lua becomes a canonical spec: defaults in, scripts inlined, lists sorted", function ()
     local spec = assert(parse(CHECKOUT))
     assert.same({ "a", "b" }, spec.datacenters)

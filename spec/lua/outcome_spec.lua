@@ -4,15 +4,6 @@ local stats = require "shoal.job.stats"
 local tally = require "shoal.job.tally"
 
 describe("outcome", function ()
-  it("says why a workflow is queued", function ()
-    assert.equal("no executor is up", outcome.why_queued({ cores = 1 }, {}))
-    assert.equal("no executor is up", outcome.why_queued({ cores = 1 }, { { state = "down", cores = 8 } }))
-    local executors = { { state = "up", cores = 8 }, { state = "down", cores = 64 } }
-    assert.equal("a part asks for 9 cores, and the largest executor that is up offers 8",
-      outcome.why_queued({ cores = 9 }, executors))
-    assert.equal("it waits for executors", outcome.why_queued({ cores = 8 }, executors))
-  end)
-
   it("F36: refuses shares that are not the whole", function ()
     local work = { vus = 5, iterations = 10 }
     assert.is_true(outcome.adds_up(work, { { vus = 3, iterations = 6 }, { vus = 2, iterations = 4 } }))

@@ -178,8 +178,9 @@ end
 ---
 ---@param name string  such as "placement" or "retry"
 ---@param fn function?  the operator's; something else is a failure like any other
----@param options { check?: (fun(...): any, string?), fallback: any, ids?: table }  fallback: the answer, or a function of the
----  arguments that gives it; check: true, or what the policy "answered", in words
+---@param options { check?: (fun(...): any, string?), fallback: any, ids?: table, failed?: fun(err: any) }
+---  fallback: the answer, or a function of the arguments that gives it; check: true, or what the policy "answered", in words;
+---  failed: hears why the fallback answers
 ---@return any ... what the policy answered, or the fallback
 function errors.policy(name, fn, options, ...)
   local record = site_of("policy." .. name)

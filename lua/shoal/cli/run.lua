@@ -26,6 +26,7 @@ function run.words(command)
   command:option("--policies", "folder of policy scripts")
   command:option("--cores", "slots a worker offers"):argname("COUNT")
     :convert(common.integer("--cores", "a whole number", 1))
+  command:option("--label", "what a worker says of itself; jobs ask for it with `where`; can be given again"):count("*"):argname("NAME=VALUE")
   command:option("--profile", "membership timing"):choices { "local", "lan", "wan" }
   command:option("--config", "a Lua file that returns a table of any of these and more"):argname("FILE")
   command:option("--set", "one setting, such as cores=8 or membership.gossip_fanout=4; can be given again"):count("*"):argname("NAME=VALUE")
@@ -35,7 +36,7 @@ function run.words(command)
 Examples:
   shoal run scripts/roles/gate.lua --name g1 --bind 127.0.0.1:7000 --retention 48h,1GiB
   shoal run scripts/roles/manager.lua --dc a --bind 127.0.0.1:7001 --gates 127.0.0.1:7000
-  shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8]])
+  shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8 --label gpu=a100]])
 end
 
 local LISTS = { join = true, gates = true, connect = true }
@@ -60,6 +61,12 @@ local function settings(args)
     end
     group[key] = math.tointeger(tonumber(value)) or tonumber(value) or value
     origin[outer ~= "" and outer or key] = "--set " .. pair:match "^[^=]+"
+  end
+  for _, pair in ipairs(args.label or {}) do
+    local name, value = pair:match "^([^=]+)=(.+)$"
+    if not name then return nil, ("--label: expected NAME=VALUE, such as gpu=a100; found %q"):format(pair) end
+    if type(config.labels) ~= "table" then config.labels = {} end
+    config.labels[name], origin.labels = value, "--label"
   end
   for _, key in ipairs(PLAIN) do
     if args[key] ~= nil then config[key], origin[key] = args[key], "--" .. key end

@@ -4,6 +4,7 @@
 --- leaves none behind. Gates start first, then managers, then workers: each gets the addresses of those before it.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
+local fit = require "shoal.job.fit"
 local json = require "shoal.base.json"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
@@ -23,8 +24,11 @@ local NAME = { default = "", max = 64, pattern = "^[%w%-_%.]*$", doc = "letters,
 local member = schema.record({
   name = schema.string(NAME), bind = schema.string { default = "" },
   cores = schema.integer { default = 4, min = 1, max = 4096 }, script = schema.string { default = "" },
-  set = schema.optional(schema.map(schema.any())),
-})
+  labels = schema.map(schema.any(), { default = {} }), set = schema.optional(schema.map(schema.any())),
+}, function (m)
+  for name, value in sorted(m.labels) do m.labels[name] = math.type(value) and tostring(value) or value end
+  return fit.problem(m.labels)
+end)
 
 --- Each node of a topology that was checked: fn(member, path, role, dc?, default name), managers of a datacenter before its workers.
 local function each(t, fn)
@@ -98,6 +102,7 @@ local function start(self, role, m, dc, extra)
   }
   if dc then table.move({ "--dc", dc }, 1, 2, #argv + 1, argv) end
   if role == "worker" then table.move({ "--cores", tostring(m.cores) }, 1, 2, #argv + 1, argv) end
+  for label, value in sorted(m.labels) do table.move({ "--label", label .. "=" .. value }, 1, 2, #argv + 1, argv) end
   for _, set in ipairs { self.topology.set or {}, m.set or {} } do
     for key, value in sorted(set) do
       for inner, one in sorted(type(value) == "table" and value or { [""] = value }) do

@@ -18,7 +18,7 @@ return function (lead)
     local out = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "", workflows = {} }
     if run then
       for _, name in ipairs(run.order) do
-        out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting" }
+        out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting", waiting = run:why_waiting(name) }
       end
       out.elapsed_ms = run:elapsed_ms()
       local all = {}

@@ -2,6 +2,7 @@
 ---
 --- The client applies these rules to a file, and the leader applies them again to each submission, for it trusts no client. They
 --- differ in one thing: a file names scripts by path, and the client reads them; a leader takes their bytes and reads no file.
+local fit = require "shoal.job.fit"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 
@@ -18,11 +19,12 @@ local TEXT_MAX = 64 * 1024
 check.TIMEOUT_MS = 3600000 -- The default, one hour: long for a load test, and still an end.
 check.RETRIES = 2 -- A part survives two deaths of its worker. A workflow that must not run twice sets retries = 0.
 
-local JOB_FIELDS = { "datacenters", "env", "name", "timeout_ms", "workflows" }
+local JOB_FIELDS = { "datacenters", "env", "labels", "name", "timeout_ms", "where", "workflows" }
 local SCRIPT_FIELDS = {
   "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "script", "timeout_ms", "vus",
+  "where",
 }
-local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms" }
+local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms", "where" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- For a workflow of which it is not yet known which kind it is.
 local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
 local NONE, OTHER_KIND = {}, { script = true, command = true }
@@ -158,6 +160,58 @@ function Checker:env(at, value, base)
   return out
 end
 
+--- A constraint on workers, over the job's own: { name = text | { texts } | true (any value) | false (no such label) }.
+function Checker:where(at, value, base)
+  local out = {}
+  for name, wanted in next, base or {} do out[name] = wanted end
+  if value == nil then return next(out) ~= nil and out or nil end
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected a table of labels, such as { gpu = \"a100\" }"):format(show(value)))
+    return nil
+  end
+  local count = 0
+  for name, wanted in self:entries(at, value) do
+    local place, texts = at .. "." .. tostring(name), wanted
+    count = count + 1
+    if type(wanted) == "number" then wanted = tostring(math.tointeger(wanted) or wanted) end
+    if type(wanted) == "string" then texts = { wanted } end
+    if type(name) ~= "string" or #name > fit.TEXT_MAX or not name:find(fit.NAME) then
+      self:problem(at, ("%s is no name of a label"):format(show(name)))
+    elseif type(wanted) == "boolean" then
+      out[name] = wanted
+    elseif type(texts) ~= "table" or #texts == 0 or #texts > fit.LABELS_MAX then
+      self:problem(place, ("found %s; expected text, a list of 1 to %d texts, true or false"):format(show(wanted), fit.LABELS_MAX))
+    else
+      local list = {}
+      for i, text in ipairs(texts) do
+        list[i] = type(text) == "number" and tostring(math.tointeger(text) or text) or text
+        local problem = type(list[i]) ~= "string" and ("found %s; expected text"):format(show(text)) or fit.problem { [name] = list[i] }
+        if problem then self:problem(place, (problem:gsub("^labels[^:]*: ", ""))) end
+      end
+      out[name] = type(wanted) == "string" and wanted or list
+    end
+  end
+  if count > fit.LABELS_MAX then self:problem(at, ("%d labels; at most %d"):format(count, fit.LABELS_MAX)) end
+  return next(out) ~= nil and out or nil
+end
+
+--- What a job says of itself, for workers and policies.
+function Checker:labels(at, value)
+  if value == nil then return nil end
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected a table of texts, such as { team = \"shop\" }"):format(show(value)))
+    return nil
+  end
+  local out = {}
+  for name, text in self:entries(at, value) do out[name] = type(text) == "number" and tostring(math.tointeger(text) or text) or text end
+  local problem = fit.problem(out)
+  if problem then
+    local name, text = problem:match "^labels%.?([^:]*): (.*)$"
+    self:problem(name ~= "" and at .. "." .. name or at, text)
+  end
+  return next(out) ~= nil and out or nil
+end
+
 function Checker:unknown(at, value, known, extra)
   local set, all = sets[known], true
   extra = extra or NONE
@@ -259,7 +313,7 @@ function Checker:load(at, w, out)
   end
 end
 
-function Checker:workflow(name, w, shared_env)
+function Checker:workflow(name, w, shared_env, shared_where)
   local at = "workflows." .. name
   if type(w) ~= "table" then
     self:problem(at, ("found %s; expected a table with script or command"):format(show(w)))
@@ -290,6 +344,7 @@ function Checker:workflow(name, w, shared_env)
     self:problem(at .. ".timeout_ms", ("%d ends the workflow before its duration_ms = %d"):format(out.timeout_ms, out.duration_ms))
   end
   out.env = self:env(at .. ".env", w.env, shared_env)
+  out.where = self:where(at .. ".where", w.where, shared_where)
   local after = w.after == nil and {} or self:list(at .. ".after", w.after, WORKFLOWS_MAX, "workflow names") or {}
   local seen = {}
   for _, other in ipairs(after) do
@@ -338,7 +393,7 @@ function Checker:graph(workflows, names)
   end
 end
 
-function Checker:workflows(value, env)
+function Checker:workflows(value, env, where)
   if type(value) ~= "table" or next(value) == nil then
     self:problem("workflows", ("%s; expected a table of at least one: workflows = { name = { script = ... } }"):format(
       value == nil and "missing" or type(value) == "table" and "empty" or "found " .. show(value)))
@@ -348,7 +403,7 @@ function Checker:workflows(value, env)
   local out, names = {}, {}
   for name, w in self:entries("workflows", value) do
     local good = self:name_of(type(name) == "string" and "workflows." .. name or "workflows", name, "a workflow's name")
-    local checked = good and self:workflow(name, w, env)
+    local checked = good and self:workflow(name, w, env, where)
     if checked then
       out[name] = checked
       names[#names + 1] = name
@@ -406,7 +461,8 @@ function check.job(value, options)
   end
   spec.timeout_ms = self:integer("timeout_ms", value.timeout_ms, 1, DURATION_MS_MAX, check.TIMEOUT_MS)
   spec.env = self:env("env", value.env)
-  spec.workflows = self:workflows(value.workflows, spec.env)
+  spec.labels = self:labels("labels", value.labels)
+  spec.workflows = self:workflows(value.workflows, spec.env, self:where("where", value.where))
   self:bytes(spec.workflows)
   if #self.problems == 0 then return spec end
   table.sort(self.problems, function (a, b)

@@ -1,6 +1,7 @@
 --- dc: a gate's view of the datacenters, built from their managers' registrations. A simple form of the federated monitor.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
+local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
 local silence = require "shoal.base.silence"
 local sorted = require "shoal.base.sorted"
@@ -15,17 +16,35 @@ log.event("gate.late", { "what" })
 local heart = {}
 heart.__index = heart
 
+--- The datacenter as its gates need to know it. Workers that are cordoned or draining offer nothing.
+local function summary(node, lead)
+  local s = { cores = 0, free = 0, largest = 0, held = 0, members = {} }
+  local usable = {}
+  for _, e in ipairs(lead:all_executors()) do
+    if e.state == "up" then
+      s.members[#s.members + 1] = {
+        name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name, hold = e.hold,
+      }
+      if e.hold then
+        s.held = s.held + 1
+      else
+        s.cores, s.free, s.largest = s.cores + e.cores, s.free + math.max(0, e.cores - e.claimed), math.max(s.largest, e.cores)
+        usable[#usable + 1] = e
+      end
+    end
+  end
+  s.classes, s.more = fit.classes(usable)
+  return s
+end
+
 --- One heartbeat to one gate.
 local function beat(self, gate, lead)
-  local node, cores, free, workers = self.node, 0, 0, {}
-  for i, e in ipairs(lead:up_executors()) do
-    cores, free = cores + e.cores, free + e.free
-    workers[i] = { name = e.name, address = e.address, role = "worker", dc = node.dc, state = "alive", via = node.name }
-  end
+  local node = self.node
+  local s = summary(node, lead)
   gate.seq = gate.seq + 1
   local reply, err, code = node.rpc:peer(gate.address):call("dc.register", {
-    dc = node.dc, node = node.name, address = node.address, cores = cores, free = free, members = workers,
-    generation = node.generation, seq = gate.seq,
+    dc = node.dc, node = node.name, address = node.address, cores = s.cores, free = s.free, members = s.members,
+    largest = s.largest, held = s.held, classes = s.classes, more = s.more, generation = node.generation, seq = gate.seq,
   }, { timeout_ms = node.config.heartbeat_ms * 2 })
   if reply then
     gate.pause_ms = nil
@@ -73,9 +92,7 @@ function heart:lead(body, lead)
     return nil, ("%s leads with fence %d"):format(known.node, known.fence), "STALE"
   end
   self.fences[body.tier] = { node = body.node, fence = body.fence }
-  local cores = 0
-  for _, e in ipairs(lead:up_executors()) do cores = cores + e.cores end
-  return { cores = cores, parts = lead:upstream_parts() }
+  return { cores = summary(lead.node, lead).cores, parts = lead:upstream_parts() }
 end
 
 function heart:close()
@@ -187,7 +204,9 @@ function registry:register(body)
   self.dcs[m.dc] = d
   if d.gone or d.leader == m.name then -- A datacenter has one leader at a time: another manager replaces it only once it is gone.
     d.leader, d.gone, d.members = m.name, false, body.members
-    self.lead:hear(m.dc, m.address, body.cores, m.generation)
+    self.lead:hear(m.dc, m.address, body.cores, m.generation, {
+      classes = body.classes, more = body.more, largest = body.largest, held = body.held,
+    })
   end
   return { gate = self.node.name, fence = self.lead.fence }
 end
@@ -201,7 +220,8 @@ function registry:members()
       name = name, address = m.address, role = "manager", dc = m.dc, state = silent and "silent" or "alive", via = self.node.name,
     }
     for _, w in ipairs(d.leader == name and d.members or {}) do
-      out[#out + 1] = { name = w.name, address = w.address, role = w.role, dc = w.dc, state = silent and "silent" or w.state, via = w.via }
+      out[#out + 1] = { name = w.name, address = w.address, role = w.role, dc = w.dc, state = silent and "silent" or w.state, via = w.via,
+        hold = w.hold }
     end
   end
   return out

@@ -4,9 +4,11 @@
 --- A finish always ends: a driver that failed FAILURES_MAX times in a row ends its run as failed, with the numbers it can give.
 local errors = require "shoal.base.errors"
 local feed = require "shoal.job.feed"
+local fit = require "shoal.job.fit"
 local job = require "shoal.job.spec"
 local outcome = require "shoal.job.outcome"
 local results = require "shoal.job.results"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 local driver = {}
@@ -16,6 +18,8 @@ local LOOK_MS = 1000 -- A driver looks at its deadlines at least this often.
 local BACKOFF_MS = { 100, 5000 }
 local FAILURES_MAX = 8
 local SMALL_PARTS = 8
+local SAY_MS = 1000     -- Between two events that give a reason for waiting.
+local BUSY_MS = 2000    -- A wait for a busy cluster is reported to the tier above after this.
 local GOING_ON = { NOT_LEADER = true, UNKNOWN = true, FULL = true, CLOSED = true } -- Codes of the tier after which the driver runs again.
 
 ---@param lead table
@@ -29,7 +33,7 @@ function driver.start(lead, entry, again, spec)
   local self = setmetatable({
     lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
     upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
-    payloads = {}, views = {}, spec_view = errors.view(spec), changed = {}, stats_ms = task.now_ms(), due = true,
+    payloads = {}, views = {}, waiting = {}, said = {}, spec_view = errors.view(spec), changed = {}, stats_ms = task.now_ms(), due = true,
   }, driver)
   self.feed = feed.new(entry.job, self.scope, lead.fence, again, lead.watching)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
@@ -129,6 +133,7 @@ function driver:advance()
     self.due = false
     if self:look(entry) then return self:finish(entry) end
   end
+  if self.upstream and (self.reported or next(self.waiting)) then self:report_waiting(now) end
   if self.has_changed and now - self.stats_ms >= self.lead.node.config.push_ms then self:tell_stats(entry) end
 end
 
@@ -152,10 +157,69 @@ function driver:look(entry)
   return not open
 end
 
---- No executor can run this workflow now: push "queued", once.
-function driver:queued(name)
+--- The reasons that workflows wait, by name; those not named do not wait. Volatile: `lead:get` gives them to people, and clients get
+--- an event when a reason changes, at most one a second. A busy cluster is no news to a workflow that has begun.
+---@param reasons table<string, string>
+function driver:waits(reasons)
+  local entry, now = self:entry(), task.now_ms()
+  if not entry or entry.state ~= "running" then return end
+  for name in next, self.waiting do -- order-free: each by itself
+    if not reasons[name] then self.waiting[name], self.said[name] = nil, nil end
+  end
+  for name, reason in sorted(reasons) do
+    self.waiting[name] = reason
+    if self.told[name] ~= "queued" and not entry.work[name] then
+      self.said[name] = { reason = reason, at_ms = now }
+      self:tell_workflow(entry, name, "queued")
+    else
+      self:tell_waiting(entry, name, reason)
+    end
+  end
+  self:report_waiting(now)
+end
+
+--- Push a changed reason.
+function driver:tell_waiting(entry, name, reason)
+  local said, now = self.said[name], task.now_ms()
+  if said and (said.reason == reason or now - said.at_ms < SAY_MS) then return end
+  if entry.work[name] and reason == fit.BUSY then return end
+  self.said[name] = { reason = reason, at_ms = now }
+  self.feed:push("status", {
+    state = entry.state, workflow = name, workflow_state = self.told[name] or "queued", at_ms = self:elapsed_ms(), reason = reason,
+  })
+end
+
+--- A share that waits reports the reason to the tier above: at once if nothing can run it, else after BUSY_MS, for most jobs of a busy
+--- cluster wait for a moment only.
+function driver:report_waiting(now)
+  if not self.upstream then return end
+  local _, reason = sorted(self.waiting)()
+  if reason ~= fit.BUSY then
+    self.busy_ms = nil
+  else
+    self.busy_ms = self.busy_ms or now
+    if now - self.busy_ms < BUSY_MS then reason = nil end
+  end
+  if reason == self.reported then return end
+  self.reported = reason
+  self.has_changed = true
+  self.wake_up:push(true) -- dropped: full means awake
+end
+
+--- An executor that is a tier reported why its part waits, or (nil) that it does so no more.
+function driver:waits_below(attempt, reason)
+  attempt.waiting = reason
   local entry = self:entry()
-  if entry and self.told[name] ~= "queued" then self:tell_workflow(entry, name, "queued") end
+  if reason and entry then self:tell_waiting(entry, attempt.workflow, ("%s: %s"):format(attempt.executor, reason)) end
+end
+
+--- The reason that a workflow waits, for people.
+---@return string?
+function driver:why_waiting(name)
+  if self.waiting[name] then return self.waiting[name] end
+  for _, a in sorted(self.lead.attempts:of_run(self.key)) do
+    if a.workflow == name and a.waiting then return ("%s: %s"):format(a.executor, a.waiting) end
+  end
 end
 
 -- Events to clients ----------------------------------------------------------------------------------------------------
@@ -165,7 +229,7 @@ function driver:tell_workflow(entry, name, state)
   self.told[name] = state
   self.feed:push("status", {
     state = entry.state, workflow = name, workflow_state = state, at_ms = self:elapsed_ms(),
-    reason = state == "queued" and outcome.why_queued(self.spec.workflows[name], self.lead:all_executors()) or nil,
+    reason = state == "queued" and self.waiting[name] or nil,
   })
   if not outcome.OPEN[state] and not entry.upstream and #self.order > 1 then
     self.feed:push("result", { workflow = name, result = outcome.workflow(entry, name, state) })
@@ -178,7 +242,7 @@ function driver:tell_stats(entry)
   if up then
     self.lead.options.reports:progress({
       job = self.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
-      leader_name = up.name, since = self.lead.fence << 20, stats = outcome.totals(entry, live),
+      leader_name = up.name, since = self.lead.fence << 20, stats = outcome.totals(entry, live), waiting = self.reported,
     })
   else
     local parts, more = outcome.by_part(entry, live, self.changed)

@@ -34,8 +34,9 @@ return function (lead)
       elseif not entry.parts or not self.attempts:hear(key, item) then
         stop[#stop + 1] = i
       else
-        local run = self.runs[key]
+        local run, a = self.runs[key], self.attempts:get(key, item.part)
         run:stats_changed(item.part)
+        if a.waiting ~= item.waiting then run:waits_below(a, item.waiting) end
       end
     end
     self.heard_ms = now
@@ -81,8 +82,9 @@ return function (lead)
   end
 
   --- An executor appeared: send it `lead`, adopt the attempts that count, cancel those that do not; then it is up.
-  function lead:hear(name, address, cores, generation)
-    local e, ask = self.executors:hear(name, address, cores, generation)
+  ---@param about? table  its labels, or a datacenter's workers: see executors:hear
+  function lead:hear(name, address, cores, generation, about)
+    local e, ask = self.executors:hear(name, address, cores, generation, about)
     if ask then self:ask(e) end
     return e
   end

@@ -260,14 +260,14 @@ function lead:act(facts)
   end
 end
 
---- The executors that are up, with their free cores: plain copies.
+--- The executors that are up and not held, with their free cores: plain copies.
 function lead:up_executors()
-  return self.executors:list(function (name) return self.ledger:load(name) end)
+  return self.executors:list(function (name) return self.ledger:load(name) end, function (name) return self.ledger:hold_of(name) end)
 end
 
 --- All executors, for display.
 function lead:all_executors()
-  return self.executors:all(function (name) return self.ledger:load(name) end)
+  return self.executors:all(function (name) return self.ledger:load(name) end, function (name) return self.ledger:hold_of(name) end)
 end
 
 require "shoal.job.taking" (lead)

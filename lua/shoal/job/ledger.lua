@@ -54,7 +54,7 @@ local PART = machine.define {
 
 function ledger.new()
   return setmetatable({
-    runs = {}, past = {}, clock_ms = 0, ended = {}, -- The rest is derived from these. `ended` lists keys in order of their end.
+    runs = {}, past = {}, clock_ms = 0, ended = {}, held = {}, -- The rest is derived from these. `ended` lists keys in order of their end.
     keys = {}, jobs = {}, handing = {}, executors = {}, files = {}, result_bytes = 0, inline_bytes = 0, live = 0, live_bytes = 0,
   }, ledger)
 end
@@ -157,6 +157,14 @@ function ledger:on(executor)
   local out = {}
   for _, at in sorted((self.executors[executor] or { parts = {} }).parts) do out[#out + 1] = at end
   return out
+end
+
+--- "cordoned" or "draining" if this executor gets no new parts.
+---@param executor string
+---@return string?
+function ledger:hold_of(executor)
+  local h = self.held[executor]
+  return h and h.mode
 end
 
 --- How many attempts are dispatched to this executor.

@@ -85,20 +85,6 @@ function outcome.shares(workflow, shares)
   return outcome.adds_up(workflow, shares)
 end
 
---- The reason that no executor takes a workflow now, for display.
----@param executors { state: string, cores: integer }[]  every executor that the leader knows
-function outcome.why_queued(workflow, executors)
-  local wanted, up, largest = workflow.cores or 1, 0, 0
-  for _, e in ipairs(executors) do
-    if e.state == "up" then up, largest = up + 1, math.max(largest, e.cores) end
-  end
-  if up == 0 then return "no executor is up" end
-  if largest < wanted then
-    return ("a part asks for %d cores, and the largest executor that is up offers %d"):format(wanted, largest)
-  end
-  return "it waits for executors"
-end
-
 -- States ---------------------------------------------------------------------------------------------------------------
 
 --- The reason that a workflow failed although all its parts completed, or nil. Only the leader of the whole workflow can decide this:

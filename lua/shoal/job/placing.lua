@@ -4,7 +4,11 @@
 ---
 --- A workflow is *wanted* until it is split. A part is *fresh* until its first attempt; after that it is placed *again*. A refused
 --- part waits for a backoff that doubles.
+---
+--- A policy chooses among executors that can run the part (fit.lua) and are not cordoned. While a workflow waits, its run knows why
+--- (`driver:waits`): at once when no executor can run it, whatever becomes free.
 local errors = require "shoal.base.errors"
+local fit = require "shoal.job.fit"
 local outcome = require "shoal.job.outcome"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -18,8 +22,11 @@ local NO_MAX = 256        -- A round ends after so many parts without an executo
 local BATCH_MAX = 512     -- Placements in one command.
 local SPLIT_MAX = 5000    -- Parts that one command cuts, or those of one workflow: a command has a limit of bytes.
 local SPLIT_TRIES = 10    -- An operator may fix the policy between tries; after the last, the run fails.
+local CHOOSE_TRIES = 10   -- Rounds in a row in which `choose` failed for a run; after the last, the run fails.
 local RETRY_MS = { 200, 5000 }
 local FAILED = {} -- Marks a policy call that failed.
+local BEHIND = "it waits behind other jobs"
+local NO_CHOICE = "placement.%s names no executor, though some can run it"
 
 ---@param lead table
 function placing.open(lead, scope)
@@ -37,7 +44,7 @@ function placing:wake() self.wake_up:push(true) end -- dropped: full means awake
 local function queue_of(self, key)
   local q = self.of[key]
   if not q then
-    q = { run = key, wanted = {}, fresh = {}, again = {}, first = {}, tries = {} }
+    q = { run = key, wanted = {}, fresh = {}, again = {}, first = {}, tries = {}, waits = {} }
     self.of[key] = q
     self.queue[#self.queue + 1] = q
   end
@@ -91,10 +98,37 @@ local function entry_of(self, key)
   if run and entry and entry.state == "running" then return run, entry end
 end
 
+--- The executors of this round that can run a part, for a policy: copies.
+local function able_of(round, cores, where)
+  local all = round.copy()
+  if not where and cores <= round.least then return all end
+  local out = {}
+  for _, e in ipairs(all) do
+    if fit.able(e, cores, where) then out[#out + 1] = e end
+  end
+  return out
+end
+
+local function has_room(lead, able, cores)
+  for _, e in ipairs(able) do
+    if not lead.options.claims or e.free >= cores then return true end
+  end
+  return false
+end
+
+--- The reason that no executor can run a workflow, whatever becomes free; nil if one can.
+local function why_not(self, round, run, workflow, cores)
+  round.rows = round.rows or self.lead:all_executors()
+  return fit.why(round.rows, cores, workflow.where, not self.lead.options.claims and run.spec.datacenters or nil)
+end
+
 --- Ask the policy for the split; returns the shares, or nil to wait. A wrong answer is an incident, and SPLIT_TRIES of them end the run.
 local function shares_of(self, round, q, run, workflow_name)
   local lead, workflow = self.lead, run.spec.workflows[workflow_name]
-  if run.again and lead:young() then return nil end -- After a restart, wait for executors to register so that the split uses all of them.
+  -- After a restart, wait for executors to register so that the split uses all of them.
+  if run.again and lead:young() then return nil, "its leader has just begun, and waits for executors to register" end
+  local able = able_of(round, workflow.cores or 1, workflow.where)
+  if #able == 0 then return nil, why_not(self, round, run, workflow, workflow.cores or 1) end
   local why = "placement.split failed; the incidents at policy.placement say how"
   local shares = errors.policy("placement", lead.options.placement.split, {
     ids = { job = run.job, workflow = workflow_name },
@@ -105,35 +139,50 @@ local function shares_of(self, round, q, run, workflow_name)
       return good, problem
     end,
     fallback = FAILED,
-  }, run:view(workflow_name), round.copy(), run.spec_view)
-  if shares ~= FAILED then return shares and next(shares) and shares or nil end
+    failed = function (err) why = ("placement.split of %s failed: %s"):format(workflow_name, tostring(err)) end,
+  }, run:view(workflow_name), able, run.spec_view)
+  if shares ~= FAILED then
+    if shares and next(shares) then return shares end
+    return nil, why_not(self, round, run, workflow, workflow.cores or 1) or NO_CHOICE:format "split"
+  end
   q.tries[workflow_name] = (q.tries[workflow_name] or 0) + 1
   round.failed = true
   if q.tries[workflow_name] >= SPLIT_TRIES then lead:give_up(q.run, why) end
-  return nil
+  return nil, why
 end
 
---- Ask the policy for this part's executor; returns one of the round's with room for it, or nil.
-local function choice_of(self, round, run, workflow, view)
-  local lead = self.lead
+--- Ask the policy for this part's executor; returns one of the round's with room for it, or nil and the reason.
+local function choice_of(self, round, q, run, workflow, view)
+  local lead, where = self.lead, run.spec.workflows[workflow].where
   local home = view.share.executor
-  if home and run.again and not round.byname[home] and lead:young() then return nil end
+  if home and run.again and not round.byname[home] and lead:young() then return nil, ("it waits for %s to register"):format(home) end
+  local cores = lead.options.claims and view.cores or run.spec.workflows[workflow].cores or 1
+  local able = able_of(round, cores, where)
+  if #able == 0 then return nil, why_not(self, round, run, run.spec.workflows[workflow], cores) end
+  local why = "placement.choose failed; the incidents at policy.placement say how"
   local name = errors.policy("placement", lead.options.placement.choose, {
     ids = { job = run.job, workflow = view.workflow, part = view.part },
     check = function (answer)
-      return answer == nil or type(answer) == "string" and round.byname[answer] ~= nil,
-        ("placement.choose for %s: there is no executor %s"):format(view.part, tostring(answer))
+      if answer == nil then return true end
+      local executor = type(answer) == "string" and round.byname[answer]
+      if not executor then return false, ("placement.choose for %s: there is no executor %s"):format(view.part, tostring(answer)) end
+      return fit.able(executor, cores, where), ("placement.choose for %s: %s cannot run it"):format(view.part, answer)
     end,
+    failed = function (err) why = ("placement.choose for %s failed: %s"):format(view.part, tostring(err)) end,
     fallback = FAILED,
-  }, view, run:view(workflow), round.copy(), run.spec_view)
+  }, view, run:view(workflow), able, run.spec_view)
   if name == FAILED then
-    round.failed = true -- The part waits: the operator's rule decides where it may run, and a guess could break it.
-    return nil
+    -- The part waits: the operator's rule decides where it may run, and a guess could break it. After some tries the run fails.
+    round.failed = true
+    q.wrong = (q.wrong or 0) + (q.round ~= round and 1 or 0)
+    q.round = round
+    if q.wrong >= CHOOSE_TRIES then lead:give_up(q.run, why) end
+    return nil, why
   end
-  if name == nil then return nil end
-  local executor = round.byname[name]
-  if lead.options.claims and executor.free < view.cores then return nil end
-  return executor
+  q.wrong = nil
+  local executor = name and round.byname[name]
+  if executor and not (lead.options.claims and executor.free < view.cores) then return executor end
+  return nil, not executor and has_room(lead, able, cores) and NO_CHOICE:format "choose" or fit.BUSY
 end
 
 --- A part as a policy sees it.
@@ -160,10 +209,11 @@ local function cut(self, round, q, run, entry)
   local left, lead = {}, self.lead
   for _, name in ipairs(q.wanted) do
     local workflow = run.spec.workflows[name]
-    local shares = #round.list > 0 and round.parts < SPLIT_MAX and shares_of(self, round, q, run, name)
+    local shares, why
+    if round.parts < SPLIT_MAX then shares, why = shares_of(self, round, q, run, name) end
     if not shares then
       left[#left + 1] = name
-      run:queued(name)
+      q.waits[name] = why or BEHIND
     else
       local parts, placed = {}, true
       for i, share in ipairs(shares) do
@@ -171,7 +221,7 @@ local function cut(self, round, q, run, entry)
         local cores = lead.options.claims and (share.cores or workflow.cores or 1) or 0
         parts[i] = { part = part_name, share = share, cores = cores }
         local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
-        local executor = placed and not full(round) and choice_of(self, round, run, name, view)
+        local executor = placed and not full(round) and choice_of(self, round, q, run, name, view)
         if executor then put(round, q.run, view, executor) else placed = false end -- The other parts are fresh once the split is applied.
       end
       round.parts = round.parts + #parts
@@ -191,12 +241,13 @@ local function place_again(self, round, q, run, entry)
       break
     elseif part and part.state == "pending" then
       local view = view_of(part)
-      local executor = choice_of(self, round, run, part.workflow, view)
+      local executor, why = choice_of(self, round, q, run, part.workflow, view)
       if executor then
         put(round, q.run, view, executor)
       else
         round.no = round.no + 1
         left[#left + 1] = name
+        q.waits[part.workflow] = q.waits[part.workflow] or why
       end
     end
   end
@@ -211,9 +262,10 @@ local function place_fresh(self, round, q, run, entry)
       local part = entry.parts[batch.names[batch.at]]
       if part and part.state == "pending" then
         local view = view_of(part)
-        local executor = choice_of(self, round, run, batch.workflow, view)
+        local executor, why = choice_of(self, round, q, run, batch.workflow, view)
         if not executor then
           round.no = round.no + 1
+          q.waits[batch.workflow] = q.waits[batch.workflow] or why
           break
         end
         put(round, q.run, view, executor)
@@ -228,16 +280,24 @@ end
 local function begin_round(self)
   local lead = self.lead
   local round = {
-    list = lead.executors:list(function (name) return lead.ledger:load(name) end), byname = {}, places = {}, splits = {}, no = 0,
-    claims = lead.options.claims, dirty = true, free = 0, parts = 0,
+    list = lead:up_executors(), byname = {}, places = {}, splits = {}, no = 0,
+    claims = lead.options.claims, dirty = true, free = 0, parts = 0, least = math.huge,
   }
-  for _, e in ipairs(round.list) do round.byname[e.name], round.free = e, round.free + e.free end
+  for _, e in ipairs(round.list) do
+    round.byname[e.name], round.free = e, round.free + e.free
+    round.least = math.min(round.least, e.classes and 0 or e.cores) -- A part of so many cores fits every executor.
+  end
   --- A policy gets a copy of the executors, so that it cannot change ours.
   local copy
   function round.copy()
     if round.dirty then
       copy, round.dirty = {}, false
-      for i, e in ipairs(round.list) do copy[i] = { name = e.name, address = e.address, cores = e.cores, free = e.free } end
+      for i, e in ipairs(round.list) do
+        copy[i] = {
+          name = e.name, address = e.address, cores = e.cores, free = e.free, labels = e.labels, classes = e.classes, more = e.more,
+          largest = e.largest,
+        }
+      end
     end
     return copy
   end
@@ -257,15 +317,31 @@ function placing:plan(entry, spec)
   local round = begin_round(self)
   local views = {}
   local run = {
-    spec = spec, job = entry.job ~= "" and entry.job or spec.name, spec_view = errors.view(spec), queued = function () end,
+    spec = spec, job = entry.job ~= "" and entry.job or spec.name, spec_view = errors.view(spec),
     view = function (_, name)
       views[name] = views[name] or errors.view(spec.workflows[name])
       return views[name]
     end,
   }
-  cut(self, round, { run = "", wanted = wanted, tries = {} }, run, entry)
+  cut(self, round, { run = "", wanted = wanted, tries = {}, waits = {} }, run, entry)
   if #round.splits == 0 then return nil end
   return { splits = round.splits, places = round.places }
+end
+
+--- The reasons that the workflows of a run wait that a round did not come to.
+local function waits_unseen(self, round, q, run, entry)
+  local waits = {}
+  local function put_why(name, cores)
+    local workflow = run.spec.workflows[name]
+    waits[name] = waits[name] or why_not(self, round, run, workflow, cores or workflow.cores or 1) or fit.BUSY
+  end
+  for _, name in ipairs(q.wanted) do put_why(name) end
+  for _, batch in ipairs(q.fresh) do put_why(batch.workflow) end
+  for _, name in ipairs(q.again) do
+    local part = entry.parts[name]
+    if part then put_why(part.workflow) end
+  end
+  return waits
 end
 
 --- One round. True: run another now.
@@ -276,12 +352,14 @@ local function place(self)
     local q = self.queue[i]
     local run, entry = entry_of(self, q.run)
     if run and not full(round) then
+      q.waits = {}
       place_again(self, round, q, run, entry)
       place_fresh(self, round, q, run, entry)
       cut(self, round, q, run, entry)
-    elseif run and not q.waits then -- It waits behind others: push "queued", once.
-      q.waits = true
-      for _, name in ipairs(q.wanted) do run:queued(name) end
+      run:waits(q.waits)
+    elseif run and q.looked ~= lead.executors.version then -- No room, or others come first.
+      q.looked = lead.executors.version
+      run:waits(waits_unseen(self, round, q, run, entry))
     end
     q.over = not run or #q.wanted == 0 and #q.again == 0 and #q.fresh == 0
     q.no = round.no

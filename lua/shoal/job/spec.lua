@@ -17,6 +17,9 @@
 --- iterations begin each second, however long the answers take. A command is a line for `sh -c`, or a list, and runs `parts` times
 --- (default 1). Both take `after`, `cores` (that one part occupies), `parts` (how many to split it into), `retries`, `timeout_ms`, `env`.
 ---
+--- `where = { gpu = "a100" }` lets a workflow (or, at the top, every workflow) run only on workers with that label; fit.lua has its
+--- forms. `labels = { team = "shop" }` is what the job says of itself to policies and workers.
+---
 --- A job measures, so failed requests do not fail it: it completes, and its result says how many failed and why. A script with
 --- `max_failed_share` (from 0 to below 1) fails when a greater share of its requests failed, over all datacenters; the workflows after
 --- it are then skipped.
@@ -46,9 +49,11 @@ local job = {}
 ---@field retries integer
 ---@field timeout_ms? integer
 ---@field env table<string, string>
+---@field where? table<string, string|string[]|boolean>  the labels that a worker must have, the job's own included
 
 ---@class JobSpec  canonical
 ---@field name string
+---@field labels? table<string, string>
 ---@field datacenters? string[]
 ---@field timeout_ms integer
 ---@field env table<string, string>
@@ -185,7 +190,7 @@ end
 function job.payload(spec, name)
   local work = job.with_share(spec.workflows[name], spec.workflows[name])
   work.after = nil
-  return msgpack.pack { name = spec.name, workflow = name, work = work }
+  return msgpack.pack { name = spec.name, workflow = name, work = work, labels = spec.labels }
 end
 
 local function unreadable(what, err)
@@ -206,7 +211,7 @@ function job.of_dispatch(dispatch)
   end
   local limit_ms = dispatch.timeout_ms and dispatch.timeout_ms > 0 and dispatch.timeout_ms or nil
   local spec, problems = check.job({
-    name = value.name, timeout_ms = limit_ms, workflows = { [value.workflow] = job.with_share(value.work, share) },
+    name = value.name, labels = value.labels, timeout_ms = limit_ms, workflows = { [value.workflow] = job.with_share(value.work, share) },
   }, { share = true })
   if not spec then return nil, table.concat(problems, "\n"), "MALFORMED" end
   return spec

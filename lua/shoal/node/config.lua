@@ -1,4 +1,5 @@
 --- config: the settings of a node, their defaults, and what must hold across them.
+local fit = require "shoal.job.fit"
 local schema = require "shoal.base.schema"
 local swim = require "shoal.member.swim"
 
@@ -23,6 +24,7 @@ return schema.record({
   membership = schema.record(swim.tunables, nil, { default = {}, doc = "values of lua/shoal/member/swim.lua other than the profile's" }),
   record = schema.string { default = "", max = 1024, doc = "file for a recording of membership's inputs, for swim.replay" },
   cores = schema.integer { default = 4, min = 1, max = 4096 },
+  labels = schema.map(schema.any(), { default = {}, doc = "what a worker says of itself; jobs ask for it with `where`" }),
   flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
   push_ms = schema.integer { default = 250, min = 10, max = 60000 },
   heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
@@ -42,5 +44,10 @@ return schema.record({
   stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
 }, function (c)
   if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end
+  for name, value in next, c.labels do -- order-free: numbers, as the command line gives them, become text
+    if math.type(value) then c.labels[name] = tostring(value) end
+  end
+  local problem = fit.problem(c.labels)
+  if problem then return problem end
   if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
 end)

@@ -4,6 +4,7 @@
 --- that member replaced it. A role that keeps a table of members (`members = function (state, members)` in its script) is
 --- given the living ones as often, so that an event its hooks missed does no lasting harm.
 local errors = require "shoal.base.errors"
+local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
 local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.base.sorted"
@@ -18,21 +19,29 @@ local PARTITION_MS = { ["local"] = 2000, lan = 10000, wan = 50000 }
 
 membership.LEAVE_MS = LEAVE_MS
 
---- The role, datacenter and cores in a member's payload. It comes from outside, so each field's type is checked.
----@return string role, string dc, integer cores
+local NO_LABELS = {}
+
+--- Labels as a member gave them: a table of a few short texts, or none.
+local function labels_of(value)
+  if type(value) ~= "table" then return NO_LABELS end
+  return not fit.problem(value) and value or NO_LABELS
+end
+
+--- The role, datacenter, cores and labels in a member's payload. It comes from outside, so each field's type is checked.
+---@return string role, string dc, integer cores, table<string, string> labels
 local function facts_of(self, member)
   local payload = member.payload
-  if not payload or payload == "" then return "", "", 0 end
+  if not payload or payload == "" then return "", "", 0, NO_LABELS end
   local facts, err, code = msgpack.unpack(payload)
   if type(facts) == "table" and type(facts.role) == "string" and type(facts.dc) == "string"
     and math.type(facts.cores) == "integer" and facts.cores >= 0 then
-    return facts.role, facts.dc, facts.cores
+    return facts.role, facts.dc, facts.cores, labels_of(facts.labels)
   end
   if self.payloads[member.name] ~= member.payload_version then -- Each payload is reported once, however often it is looked at.
     self.payloads[member.name] = member.payload_version
     errors.report("swim.payload", { member = member.name }, err or "expected role, dc and cores", code or "MALFORMED")
   end
-  return "", "", 0
+  return "", "", 0, NO_LABELS
 end
 
 log.event("swim.held", { "member", "role", "dc", "points", "for_ms" })
@@ -47,7 +56,7 @@ end
 --- Hand one member event to the journal, the role's hooks and the partition detector.
 local function on_member(self, event)
   local m = event.member
-  m.role, m.dc, m.cores = facts_of(self, m)
+  m.role, m.dc, m.cores, m.labels = facts_of(self, m)
   self.journal:feed(event)
   if event.kind == "dead" and m.held then -- It lives, and people will wonder.
     local why = self.swim:why(m.name)
@@ -88,7 +97,7 @@ function membership.reconcile(self)
   for name, event in sorted(self.untaken) do
     local m = self.swim:member(name)
     if m then
-      m.role, m.dc, m.cores = facts_of(self, m)
+      m.role, m.dc, m.cores, m.labels = facts_of(self, m)
       event.member = m
     end
     fire(self, event)
@@ -111,7 +120,7 @@ function membership.open(self)
   local options = {
     node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
     leave_timeout_ms = LEAVE_MS, seeds = self.config.join, record = self.config.record,
-    payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores }),
+    payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores, labels = self.config.labels }),
   }
   for name, value in sorted(self.config.membership) do options[name] = value end
   local opened, err, code = swim.open(self.world, options, function (event)
@@ -123,11 +132,11 @@ function membership.open(self)
   return true
 end
 
---- All members, with role, dc and cores from their payloads.
+--- All members, with role, dc, cores and labels from their payloads.
 function membership.list(self)
   local out = {}
   for i, m in ipairs(self.swim and self.swim:members() or {}) do
-    m.role, m.dc, m.cores = facts_of(self, m)
+    m.role, m.dc, m.cores, m.labels = facts_of(self, m)
     out[i] = m
   end
   return out

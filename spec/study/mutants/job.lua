@@ -10,6 +10,8 @@ local function lead(title) return { "spec/sim/lead_spec.lua", title } end
 local function leadership(title) return { "spec/sim/leadership_spec.lua", title } end
 local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
+local function placing(title) return { "spec/sim/placing_spec.lua", title } end
+local function fit(title) return { "spec/lua/fit_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
 
 return {
@@ -190,7 +192,8 @@ return {
   { name = "a_new_life_is_the_same_answerer", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
     find = " or e.generation ~= generation", put = "" },
   { name = "a_moved_executor_keeps_its_epoch", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
-    find = "    e.epoch = e.epoch + 1\n    move(e, \"known\")\n    return e, true", put = "    move(e, \"known\")\n    return e, true" },
+    find = "    e.epoch = e.epoch + 1\n    move(self, e, \"known\")\n    return e, true",
+    put = "    move(self, e, \"known\")\n    return e, true" },
   { name = "a_new_leadership_asks_nobody", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
     find = '    if e.state == "up" then\n      e.epoch', put = '    if e.state == "gone" then\n      e.epoch' },
   { name = "one_that_died_twice", file = "lua/shoal/job/executors.lua", killers = { effects "F10: an executor that moves" },
@@ -237,7 +240,7 @@ return {
   { name = "a_refused_part_is_not_held", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
     find = "if part.refusals > 0 then hold_ms", put = "if part.refusals < 0 then hold_ms" },
   { name = "a_policy_may_choose_a_full_executor", file = "lua/shoal/job/placing.lua", killers = { lead "chooses one that is full" },
-    find = "if lead.options.claims and executor.free < view.cores then return nil end", put = "" },
+    find = "if executor and not (lead.options.claims and executor.free < view.cores) then", put = "if executor then" },
   { name = "cores_of_this_round_are_still_free", file = "lua/shoal/job/placing.lua", killers = { lead "at once" },
     find = "executor.free, round.free = executor.free - view.cores, round.free - view.cores", put = "round.free = round.free - view.cores" },
   { name = "a_policy_sees_cores_of_before", file = "lua/shoal/job/placing.lua", killers = { lead "at once" },
@@ -247,12 +250,20 @@ return {
   { name = "a_split_is_not_checked", file = "lua/shoal/job/placing.lua", killers = { effects "a split policy that is always wrong" },
     find = "local good, problem = outcome.shares(workflow, answer)", put = "local good, problem = true, nil" },
   { name = "a_young_leader_cuts_at_once", file = "lua/shoal/job/placing.lua", killers = { families "splits nothing among" },
-    find = "if run.again and lead:young() then return nil end", put = "" },
+    find = "if run.again and lead:young() then return nil,", put = "if run == 0 then return nil," },
   { name = "what_a_full_tier_refused_is_not_put_back", file = "lua/shoal/job/placing.lua",
     killers = { lead "placement that a full tier refuses" },
     find = 'if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end', put = "" },
   { name = "any_name_is_an_executor", file = "lua/shoal/job/placing.lua", killers = { faults "L2" },
-    find = 'type(answer) == "string" and round.byname[answer] ~= nil,', put = 'type(answer) == "string",' },
+    find = "if not executor then return false,", put = "if executor == 0 then return false," },
+  { name = "a_constraint_is_advice", file = "lua/shoal/job/placing.lua", killers = { placing "constraint holds" },
+    find = "if not where and cores <= round.least then return all end", put = "do return all end" },
+  { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },
+    find = "if q.wrong >= CHOOSE_TRIES then lead:give_up(q.run, why) end", put = "" },
+  { name = "the_sum_of_a_datacenter_is_its_largest", file = "lua/shoal/job/fit.lua", killers = { fit "A13" },
+    find = "local most = (e.more or 0) > 0 and e.largest or nil", put = "local most = e.cores" },
+  { name = "a_busy_datacenter_is_told_at_once", file = "lua/shoal/job/driver.lua", killers = { placing "told by its manager" },
+    find = "if now - self.busy_ms < BUSY_MS then reason = nil end", put = "" },
   -- driver
   { name = "a_driver_fails_for_ever", file = "lua/shoal/job/driver.lua", killers = { effects "a driver that cannot finish" },
     find = "if failures >= FAILURES_MAX then", put = "if failures < 0 then" },

@@ -39,7 +39,7 @@ end
 
 --- See errors.policy.
 function asking.ask(self, record, fn, options, ...)
-  local rests_ns = fn ~= nil and self.rests[fn]
+  local rests_ns, failure = fn ~= nil and self.rests[fn], nil
   if not (rests_ns and self.means.clocks() < rests_ns) then
     local results = { false, "expected a function, found " .. type(fn) }
     if type(fn) == "function" then
@@ -47,8 +47,10 @@ function asking.ask(self, record, fn, options, ...)
       results = ok and value or { false, value }
     end
     if results[1] then return table.unpack(results, 2, results.n) end
-    failed(self, record, fn, options, results[2], results[3])
+    failure = results[2]
+    failed(self, record, fn, options, failure, results[3])
   end
+  if options.failed then options.failed(failure or "it broke its budget, and rests") end
   if type(options.fallback) == "function" then return options.fallback(...) end
   return options.fallback
 end

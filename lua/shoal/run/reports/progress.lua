@@ -202,6 +202,7 @@ function progress.flush(self, leader)
       local r = one.record
       message[i] = {
         job = r.job, workflow = r.workflow, part = r.part, attempt = r.attempt, fence = r.fence, seq = r.seq, stats = r.stats,
+        waiting = r.waiting,
       }
     end
     tried = true

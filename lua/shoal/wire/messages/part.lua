@@ -11,11 +11,14 @@ return {
       { "fence", "integer" },
       { "seq", "integer" },
       { "stats", "map:integer" }, -- flat counts: requests, ok, errors, ...
+      { "waiting", "string?" },   -- the reason that it does not run, where its executor is a tier
     },
     RunningPart = { { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "attempt", "integer" } },
     KnownMember = {
       { "name", "string" }, { "address", "string" }, { "role", "string" }, { "dc", "string" }, { "state", "string" }, { "via", "string" },
+      { "hold", "string?" }, -- "cordoned" or "draining": it gets no new parts
     },
+    WorkerClass = { { "labels", "map:string" }, { "count", "integer" }, { "cores", "integer" } }, -- cores: of the largest
   },
   messages = {
     {
@@ -82,6 +85,10 @@ return {
         { "cores", "integer" },
         { "free", "integer" },
         { "members", "array:KnownMember" },
+        { "classes", "array:WorkerClass?" }, -- the workers by their labels (job/fit.lua)
+        { "more", "integer?" },    -- workers in none of these classes
+        { "largest", "integer?" }, -- cores of the largest worker
+        { "held", "integer?" },    -- workers that are cordoned or draining
       },
       reply = { { "gate", "string" }, { "fence", "integer" } },
     },
