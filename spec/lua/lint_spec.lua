@@ -56,6 +56,14 @@ describe("lint", function ()
         .. "or errors.handle to take the error", message("lua/shoal/x.lua", "pcall(f)"))
     end)
 
+    it("refuses to print outside of the command line's one writer", function ()
+      assert.same({ "1 printing", "2 printing", "3 printing" },
+        found("lua/shoal/cli/x.lua", "print(1)\nio.stdout:write(2)\nio.write '3'\n"))
+      assert.same({}, found("lua/shoal/cli/x.lua", "function env.print(...) end self:print(1) io.stderr:write(1) -- print(2)"))
+      assert.same({}, found("lua/shoal/cli/out.lua", "io.stdout:write(1)"))
+      assert.same({}, found("examples/x.lua", "print(1)"))
+    end)
+
     it("refuses clocks and chance outside the world, but in specs", function ()
       local text = "a = os.time()\nb = os.clock()\nc = os.date('%c')\nd = math.random(3)\nmath.randomseed(1)\n"
       local want = { "1 world", "2 world", "3 world", "4 world", "5 world" }

@@ -10,11 +10,13 @@ local ask = {}
 ---@field query fun(args: table): string, table  the message and its body
 ---@field text fun(reply: table, args: table): string  for people
 ---@field exit? fun(reply: table): integer
+---@field clashes? table[]  options.clash's rules
 
 --- Make a command: `query` gives the message and body, `text` renders the reply for people.
 ---@param c AskCommand
 function ask.command(c)
   return {
+    clashes = c.clashes,
     words = function (command)
       if c.words then c.words(command) end
       common.connect_words(command)

@@ -2,13 +2,17 @@
 local core = require "shoal.core.node"
 local dial = require "shoal.wire.dial"
 local node = require "shoal.node.node"
+local writer = require "shoal.cli.out"
 local world = require "shoal.core.world"
 
 local common = {}
 
 local LOOKUP_MS = 5000 -- For the name service.
 
-common.EXIT = { ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, timed_out = 124, interrupted = 130 }
+common.EXIT = {
+  ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, lost = writer.LOST, timed_out = 124, interrupted = 130,
+  terminated = 143,
+}
 
 local UNREACHABLE = {
   TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true, NO_NAME = true,
@@ -19,26 +23,48 @@ local UNREACHABLE = {
 --- To people.
 function common.talk(format, ...)
   local line = select("#", ...) > 0 and format:format(...) or format
-  if core.simulated() then require("shoal.base.log").info("talk", { line = line }) else io.stderr:write(line, "\n") end
+  if core.simulated() then require("shoal.base.log").info("talk", { line = line }) else writer.talk(line) end
 end
 
---- To programs.
-function common.data(text)
-  io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n")
-  io.stdout:flush()
+--- To programs, and to people who read stdout. False: it could not be written, and that has been said.
+---@return boolean ok
+function common.data(text) return writer.data(text) end
+
+--- Why this command fails, for `--output json`: see common.ended.
+---@return integer exit_code
+local function failed(message, code, exit)
+  common.failure = common.failure or { message = message, code = code, exit = exit }
+  return exit
 end
 
 function common.usage(format, ...)
-  common.talk("shoal: " .. format:format(...))
-  return common.EXIT.usage
+  local message = format:format(...)
+  common.talk("shoal: %s", message)
+  return failed(message, "USAGE", common.EXIT.usage)
+end
+
+local function exit_of(code)
+  if UNREACHABLE[code] then return common.EXIT.unreachable end
+  return code == "CONFIG" and common.EXIT.usage or common.EXIT.refused
 end
 
 --- Print a refusal; its exit code.
-function common.refused(what, err, code)
+---@param exit? integer  instead of that of the code
+function common.refused(what, err, code, exit)
   common.talk("shoal: %s: %s (%s)", what, err, code or "?")
-  if UNREACHABLE[code] then return common.EXIT.unreachable end
-  if code == "CONFIG" then return common.EXIT.usage end
-  return common.EXIT.refused
+  return failed(("%s: %s"):format(what, err), code or "?", exit or exit_of(code))
+end
+
+--- The end of a command: with --output json, a failure is JSON too, on stdout, unless an answer stands there already. Returns the exit
+--- code.
+---@param code integer
+---@return integer
+function common.ended(code)
+  if writer.json and not writer.wrote and code ~= 0 then
+    local failure = common.failure or { message = "see stderr", code = "FAILED" }
+    common.data(require("shoal.cli.json").encode { error = { message = failure.message, code = failure.code, exit = code } })
+  end
+  return writer.code(code)
 end
 
 --- SIGINT and SIGTERM call fn("INT" | "TERM") once; a second one, of either, ends the process with what is open closed, and no more.
@@ -70,21 +96,31 @@ function common.connect_words(command)
   command:option("--output -o", "text or json"):default("text"):choices { "text", "json" }
 end
 
---- Converters for argparse: a number from `min` on, or a message that names the option.
+--- Converters for argparse: a number from `min` to `max`, or a message that names the option.
 ---@param option string
 ---@param what string  such as "a number of seconds"
 ---@param min number
 ---@param convert fun(text: string): number?
-function common.number(option, what, min, convert)
+---@param max? number
+function common.number(option, what, min, convert, max)
   return function (text)
     local value = convert(text)
-    if value and value >= min then return value end
-    return nil, ("%s: expected %s, at least %d; found '%s'"):format(option, what, min, text)
+    if value and value >= min and value <= (max or math.huge) then return value end
+    local range = max and ("from %.14g to %.14g"):format(min, max) or ("at least %.14g"):format(min)
+    return nil, ("%s: expected %s, %s; found '%s'"):format(option, what, range, text)
+  end
+end
+
+--- A word that must not be empty: an unset variable in a script gives such a one.
+function common.word(option, what, max)
+  return function (text)
+    if text ~= "" and #text <= max then return text end
+    return nil, ("%s: expected %s, 1 to %d bytes; found %s"):format(option, what, max, text == "" and "nothing" or #text .. " bytes")
   end
 end
 
 local function integer(text) return math.tointeger(tonumber(text)) end
-function common.integer(option, what, min) return common.number(option, what, min, integer) end
+function common.integer(option, what, min, max) return common.number(option, what, min, integer, max) end
 
 local TIMES = { ms = 1, s = 1000, m = 60000, h = 3600000, d = 86400000 }
 local SIZES = { B = 1, KiB = 1 << 10, MiB = 1 << 20, GiB = 1 << 30 }

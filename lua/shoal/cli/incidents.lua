@@ -13,13 +13,14 @@ end
 return ask.command {
   example = "shoal incidents --connect 127.0.0.1:7001 -n 20",
   words = function (command)
-    command:option("-n --max", "how many at most"):default("50"):argname("COUNT")
-      :convert(common.integer("--max", "a whole number", 1))
+    command:option("-n --max", "how many at most; default: 50"):argname("COUNT")
+      :convert(common.integer("--max", "a whole number", 1, 100000))
     command:flag("--counts", "print how often each site raised, and whether the counts balance")
   end,
+  clashes = { { "counts", "max", "counts are of every site" } },
   query = function (args)
     if args.counts then return "node.counts", {} end
-    return "node.incidents", { max = args.max }
+    return "node.incidents", { max = args.max or 50 }
   end,
   text = function (reply)
     if reply.counts then return counted(reply) end

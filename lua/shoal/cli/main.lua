@@ -1,10 +1,12 @@
 --- main: the program's entry, called with the command line's words. A command is a module of shoal.cli that adds its words to the
 --- parser and runs as a task; what it returns is the exit code.
 ---
---- Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not reachable, 4 refused, 5 the job was cancelled, 124 timed out,
---- 130 interrupted. Data goes to stdout, talk to stderr.
+--- Data goes to stdout, talk to stderr (out.lua). With --output json, stdout holds one JSON value, the answer or the error.
+local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
+local options = require "shoal.cli.options"
+local out = require "shoal.cli.out"
 local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
@@ -28,19 +30,33 @@ Start here:
   shoal submit examples/hello.lua --connect 127.0.0.1:7000
   shoal repl --connect 127.0.0.1:7000
 
-Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not reachable, 4 refused, 5 the job was cancelled, 124 timed out, 130 interrupted.
+Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not reachable, 4 refused, 5 the job was cancelled, 70 a fault of shoal, 74 data not written,
+124 timed out, 128 + N ended by signal N (130 Ctrl-C, 143 TERM, 141 nobody read stdout).
+With --output json, stdout holds one JSON value: the answer, or {"error": {"message", "code", "exit"}}.
 `shoal COMMAND --help` tells more.]]
+
+--- Print help as data, and leave: it may be asked for in the middle of the words.
+local function helps(parser)
+  parser:add_help {
+    action = function ()
+      out.data(parser:get_help())
+      os.exit(out.code(0))
+    end,
+  }
+end
 
 local function build()
   local argparse = require "argparse"
   local parser = argparse("shoal", "Run jobs over datacenters; nothing fails silently.", HELP_END)
   parser:command_target("command")
   parser:require_command(false)
+  helps(parser)
   parser:flag("--version", "print the version")
   local modules, commands = {}, {}
   for _, c in ipairs(COMMANDS) do
     local command = parser:command(c[1], c[2])
     modules[c[1]] = require("shoal.cli." .. c[1])
+    helps(command)
     modules[c[1]].words(command)
     commands[c[1]] = command
   end
@@ -53,42 +69,47 @@ local function spawn(name, fn, ...)
   local scope, arguments = task.scope("main"), table.pack(...)
   scope:spawn("cli." .. name, { command = name }, function ()
     local ok, code = errors.call("cli." .. name, { command = name }, fn, table.unpack(arguments, 1, arguments.n))
-    core.exit(ok and (code or 0) or 70) -- 70: our own fault (sysexits' EX_SOFTWARE); the incident says which.
+    core.exit(common.ended(ok and (code or 0) or 70)) -- 70: our own fault (sysexits' EX_SOFTWARE); the incident says which.
   end)
 end
 
 --- A chunk, not a task: it returns an exit code, or nothing to live on.
 local function run_file(path, ...)
   local chunk, err = loadfile(path, "t")
-  if not chunk then
-    io.stderr:write("shoal: ", err, "\n")
-    return 2
-  end
+  if not chunk then return common.usage("%s", err) end
   return chunk(...)
+end
+
+--- A mistake in the words: how the command is used, and where more stands.
+local function misused(words, message, usage, command)
+  common.usage("%s", message)
+  out.talk(("%s\nTry 'shoal %s--help'."):format(usage, command and words[1] .. " " or ""))
+  return common.ended(2)
 end
 
 return function (...)
   local words = { ... }
   -- The child process of a worker, and a plain Lua file with our modules: not for people's daily use, so not among the commands.
   if words[1] == "--version" then
-    print("shoal " .. core.version())
-    return 0
+    common.data("shoal " .. core.version())
+    return out.code(0)
   end
   if words[1] == "exec" then return require("shoal.run.exec").main(table.unpack(words, 2)) end
   if words[1] == "lua" and words[2] then return run_file(table.unpack(words, 2)) end
   local parser, modules, commands = build()
+  local command = commands[words[1]]
+  if command then words = options.with_values(words, command) end
+  out.json = options.wants_json(words)
   local ok, parsed = parser:pparse(words)
-  if not ok then
-    local command = commands[words[1]]
-    io.stderr:write("shoal: ", parsed, "\n", (command or parser):get_usage(), "\nTry 'shoal ", command and words[1] .. " " or "",
-      "--help'.\n")
-    return 2
-  end
+  if not ok then return misused(words, parsed, (command or parser):get_usage(), command) end
   if not parsed.command then
-    io.stderr:write(parser:get_help(), "\n")
+    out.talk(parser:get_help())
     return 2
   end
-  if modules[parsed.command].plain then return modules[parsed.command].run(parsed) end
-  spawn(parsed.command, modules[parsed.command].run, parsed)
+  local module = modules[parsed.command]
+  local clash = options.clash(parsed, module.clashes)
+  if clash then return misused(words, clash, command:get_usage(), command) end
+  if module.plain then return module.run(parsed) end
+  spawn(parsed.command, module.run, parsed)
   return nil
 end

@@ -4,6 +4,7 @@ local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local json = require "shoal.cli.json"
+local out = require "shoal.cli.out"
 local line = require "shoal.base.log.line"
 local task = require "shoal.base.task"
 
@@ -47,6 +48,11 @@ Examples:
 An event's first column is the cursor behind it. A cursor is one node's, from one of its lives. Where events behind it are no longer
 kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.]])
 end
+
+members.clashes = {
+  { "why", "since", "--why tells of one member now" },
+  { "why", "follow", "--why tells of one member now" },
+}
 
 local WHY = {
   EPOCH = "the cursor is of another life of this node, or of another node; the members now:",
@@ -99,23 +105,27 @@ end
 
 local function follow(made, args)
   local ended, cursor = task.future "interrupt", args.since or NOBODYS
-  for _, signal in ipairs { "INT", "TERM" } do core.on_signal(signal, function () ended:set("interrupted") end) end
+  core.on_signal("INT", function () ended:set(common.EXIT.interrupted) end)
+  core.on_signal("TERM", function () ended:set(common.EXIT.terminated) end)
   local following = made.scope:spawn("cli.members", { command = "members" }, function ()
     local _, err, code = read(made.state.client, cursor, WAIT_MS, function (reply, asked)
       if args.output ~= "json" then
         show(reply, asked)
       elseif reply.code ~= "" or #reply.events > 0 then
-        common.data(json.encode(reply))
+        common.data(json.line(reply))
       end
       cursor = reply.cursor
+      if out.lost then ended:set("lost") end
     end)
     ended:set("refused", err, code)
   end)
+  local reader = out.watch_reader(function () ended:set("lost") end)
   local how, err, code = ended:await()
+  if reader then reader:close() end
   following:cancel()
-  if cursor ~= NOBODYS then common.talk("go on with --since %d", cursor) end
+  if cursor ~= NOBODYS and how ~= "lost" then common.talk("go on with --since %d", cursor) end
   if how == "refused" then return common.refused("node.events", err, code) end
-  return common.EXIT.interrupted
+  return how == "lost" and 0 or how
 end
 
 function members.run(args)

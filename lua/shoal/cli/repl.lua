@@ -1,6 +1,8 @@
 --- shoal repl: lines of Lua to a live node, one answer each. Plain lines, so that it works in a pipe too. A line that is not
 --- complete waits for the next ones; an empty line sends it as it is.
 local common = require "shoal.cli.common"
+local json = require "shoal.cli.json"
+local out = require "shoal.cli.out"
 local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
@@ -10,6 +12,8 @@ function repl.words(command)
   common.connect_words(command)
   command:option("--eval", "run this one line and leave"):argname("LINE")
   command:epilog([[
+With --output json each line's answer is one line of JSON: {"ok": true, "output": "..."}, or {"ok": false, "error": "..."}.
+The exit code is 1 when a line raised, and 3 when the node stopped to answer.
 Each line runs on the node as a task. A line sees `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`.
 A line that is not complete waits for the next ones; an empty line sends it as it is.
 Examples:
@@ -47,15 +51,17 @@ local function incomplete(text)
   return not chunk and err:find("<eof>", -5, true) ~= nil
 end
 
-local function eval(client, line)
+local function eval(client, line, as_json)
   local reply, err, code = client:call("repl.eval", { line = line }, 30000)
   if not reply then return common.refused("repl", err, code) end
-  if reply.ok then
+  if as_json then
+    common.data(json.line(reply.ok and { ok = true, output = reply.output } or { ok = false, error = reply.output }))
+  elseif reply.ok then
     if reply.output ~= "" then common.data(reply.output) end
-    return 0
+  else
+    common.talk("error: %s", reply.output)
   end
-  common.talk("error: %s", reply.output)
-  return common.EXIT.failed
+  return reply.ok and 0 or common.EXIT.failed
 end
 
 function repl.run(args)
@@ -63,7 +69,7 @@ function repl.run(args)
   if not made then return exit end
   local client = made.state.client
   if args.eval then
-    exit = eval(client, args.eval)
+    exit = eval(client, args.eval, args.output == "json")
     made:stop("done")
     return exit
   end
@@ -75,21 +81,20 @@ function repl.run(args)
   common.talk("%s %s at %s, shoal %s; Ctrl-D leaves", info.role, info.node, info.address, info.version)
   local next_line, problem, word = lines()
   if not next_line then return common.refused("stdin", problem, word) end
-  io.stderr:write(info.node, "> ")
+  out.ask(info.node .. "> ")
   local worst, held = 0, nil
   local function run(text)
-    if not text:match("%S") then return end
-    local one = eval(client, text)
-    if one == common.EXIT.unreachable then worst = one end
+    if text:match("%S") then worst = math.max(worst, eval(client, text, args.output == "json")) end
   end
   for line in next_line do
     local text = held and held .. "\n" .. line or line
     held = line:match("%S") and incomplete(text) and text or nil
     if not held then run(text) end
-    io.stderr:write(held and (" "):rep(#info.node - 1) .. ".." or info.node, "> ")
+    if out.lost then break end
+    out.ask((held and (" "):rep(#info.node - 1) .. ".." or info.node) .. "> ")
   end
   if held then run(held) end
-  io.stderr:write("\n")
+  out.ask "\n"
   made:stop("done")
   return worst
 end

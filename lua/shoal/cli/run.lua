@@ -2,6 +2,7 @@
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local dial = require "shoal.wire.dial"
+local json = require "shoal.cli.json"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
 local sorted = require "shoal.base.sorted"
@@ -124,7 +125,8 @@ function run.run(args)
   watch(made.name, made.config.hang_ms)
   local stdin = args.until_eof and until_eof(stopped)
   if args.announce then
-    common.data(('{"node":"%s","role":"%s","dc":"%s","address":"%s"}'):format(made.name, made.role, made.dc, made.address))
+    local said = common.data(json.line { node = made.name, role = made.role, dc = made.dc, address = made.address })
+    if not said then stopped:set("its address could not be announced") end -- Its supervisor would wait for ever.
   else
     common.talk("%s %s is ready at %s%s", made.role, made.name, made.address, made.dc ~= "" and " in dc " .. made.dc or "")
   end

@@ -10,8 +10,7 @@ end
 function sim.run(args)
   local chunk, err = loadfile(args.file, "t")
   if not chunk then
-    io.stderr:write("shoal: ", err, "\n")
-    return 2
+    return require("shoal.cli.common").usage("%s", err)
   end
   return chunk(table.unpack(args.arguments)) or 0
 end

@@ -18,7 +18,7 @@ local status = {}
 function status.words(command)
   command:argument("job", "the job's id")
   command:flag("--events", "print the job's events as its leader numbered them, as far as they are kept")
-  command:option("--since", "with --events: those from this number on"):argname("NUMBER"):default("0")
+  command:option("--since", "with --events: those from this number on"):argname("NUMBER")
     :convert(common.integer("--since", "a number of an event", 0))
   common.connect_words(command)
   command:epilog([[
@@ -26,6 +26,8 @@ Examples:
   shoal status checkout-7-3fa2 --connect 127.0.0.1:7000
   shoal status checkout-7-3fa2 --events]])
 end
+
+status.clashes = { { "since", needs = { "events" }, "it numbers events" } }
 
 --- All events from `from` on, in as many answers as it takes.
 ---@return table? reply, string? err, string? code
@@ -45,7 +47,7 @@ end
 local function events(args)
   local made, exit = common.client(args)
   if not made then return exit end
-  local reply, err, code = read(made.state.client, args.job, args.since)
+  local reply, err, code = read(made.state.client, args.job, args.since or 0)
   made:stop("done")
   if not reply then return common.refused("job.events", err, code) end
   if args.output == "json" then

@@ -1,24 +1,28 @@
 --- shoal submit: a job from a file, followed to its end.
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
+local file = require "shoal.cli.file"
 local job = require "shoal.job.spec"
 local json = require "shoal.cli.json"
 local render = require "shoal.cli.render"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local submit = {}
 
+local YEAR_S = 31536000
 local PATIENCE_MS = 3000 -- For a gate that is just being started again; then it is not reachable.
 
 function submit.words(command)
   command:argument("file", "the job, a Lua or JSON file")
   common.connect_words(command)
-  command:option("--key", "idempotency key: the same key never makes a second job")
+  command:option("--key", "idempotency key: the same key never makes a second job, and with another job it is refused")
+    :convert(common.word("--key", "a key", 256))
   command:option("--env -e", "NAME=VALUE for the job's env; can be given again"):count("*"):argname("NAME=VALUE")
-  command:option("--result", "write the result as JSON to this file"):argname("FILE")
+  command:option("--result", "write the result as JSON to this file; it is opened before the job is submitted"):argname("FILE")
   command:option("--timeout", "stop following after so many seconds (the job goes on)"):argname("SECONDS")
-    :convert(common.number("--timeout", "a number of seconds", 0, tonumber))
+    :convert(common.number("--timeout", "a number of seconds", 0.001, tonumber, YEAR_S))
   command:flag("--detach", "print the job's id and leave")
   command:flag("--quiet -q", "no progress lines")
   command:epilog([[
@@ -27,8 +31,15 @@ Examples:
   shoal submit job.json --connect 127.0.0.1:7000 --output json > result.json
 The exit code tells the job's outcome. Requests that fail are counted, and fail no job by themselves: with
 max_failed_share = 0.05 in a workflow of the job file, that workflow and its job fail when more than 5 % of its requests did.
-Ctrl-C asks whether to cancel the job or leave it running; a second one leaves at once.]])
+Ctrl-C at a terminal asks whether to cancel the job or leave it running; a second one leaves at once. Without a terminal on stdin, it
+leaves at once, the job goes on, and the exit code is 130.]])
 end
+
+submit.clashes = {
+  { "detach", "result", "a detached job has no result yet; shoal wait JOB --result FILE writes it" },
+  { "detach", "timeout", "a detached job is not followed; its own limit is timeout_ms in the job file" },
+  { "detach", "quiet", "a detached job has no progress lines" },
+}
 
 --- The job file as bytes, with --env put over its own, and its time limit.
 ---@return string? bytes, string? err, number? timeout_ms
@@ -39,7 +50,7 @@ local function read(args)
     local name, value = pair:match("^([%w_]+)=(.*)$")
     if not name then return nil, ("--env: expected NAME=VALUE, found %q"):format(pair) end
     spec.env[name] = value
-    for _, workflow in require "shoal.base.sorted" (spec.workflows) do
+    for _, workflow in sorted(spec.workflows) do
       if workflow.env then workflow.env[name] = value end
     end
   end
@@ -48,14 +59,23 @@ end
 
 local ANSWERS = { c = "cancel", cancel = "cancel", d = "detach", detach = "detach" }
 
---- Ctrl-C: ask on the terminal; the second leaves. `decide` gets "cancel", "detach" or "leave".
+--- Whether a question can be answered: stdin is a terminal, and we are in its foreground. A read in the background would stop us.
+local function can_ask()
+  if core.simulated() or require("luv").guess_handle(0) ~= "tty" then return false end
+  local stat = io.open "/proc/self/stat"
+  local text = stat and stat:read "a" or ""
+  if stat then stat:close() end
+  local group, foreground = text:match "%) %a %d+ (%d+) %d+ %d+ (%-?%d+)"
+  return group == foreground
+end
+
+--- Ctrl-C: ask on the terminal; the second leaves. `decide` gets "cancel", "detach", or the exit code to leave with.
 local function on_interrupt(id, decide)
   local asked = false
   core.on_signal("INT", function ()
-    if asked then return decide("leave") end
+    local stdin = not asked and can_ask() and world.current():stdio(0)
+    if not stdin then return decide(common.EXIT.interrupted) end
     asked = true
-    local stdin = world.current():stdio(0)
-    if not stdin then return decide("leave") end
     common.talk("\ncancel job %s? [c]ancel it, [d]etach and let it run, Ctrl-C again: leave", id)
     stdin:attach({
       on_read = function (stream, bytes)
@@ -71,14 +91,14 @@ local function on_interrupt(id, decide)
       end,
       on_end = function (stream)
         stream:close()
-        if asked then decide("leave") end -- Nobody is there who could answer.
+        if asked then decide(common.EXIT.interrupted) end -- Nobody is there who could answer.
       end,
     })
   end)
-  core.on_signal("TERM", function () decide("leave") end)
+  core.on_signal("TERM", function () decide(common.EXIT.terminated) end)
 end
 
-local function follow(args, made, id, job_ms)
+local function follow(args, made, id, job_ms, result_file)
   local client, before, shown_ms = made.state.client, nil, 0
   local function show(stats)
     if before and stats.at_ms // 1000 == shown_ms // 1000 then return end -- One line for each second begun.
@@ -117,26 +137,34 @@ local function follow(args, made, id, job_ms)
   if what ~= "final" then
     following:cancel()
     common.talk("job %s goes on; shoal status %s tells how it stands", id, id)
-    return what == "detach" and 0 or common.EXIT.interrupted
+    return what == "detach" and 0 or what
   end
   if not final then
-    if code == "TIMEOUT" then
-      common.talk("shoal: job %s goes on after --timeout", id)
-      return common.EXIT.timed_out
-    end
+    if code == "TIMEOUT" then return common.refused("job " .. id, "it goes on after --timeout", code, common.EXIT.timed_out) end
     if code == "OVERDUE" then
-      common.talk("shoal: job %s: %s; shoal status %s tells how it stands", id, err, id)
-      return common.EXIT.timed_out
+      return common.refused("job " .. id, ("%s; shoal status %s tells how it stands"):format(err, id), code, common.EXIT.timed_out)
     end
     return common.refused("job " .. id, err, code)
   end
   local result = final.result or { job = id, state = final.state, reason = final.reason }
   common.data(args.output == "json" and json.encode(result) or render.result(result))
-  if args.result then
-    local ok, problem = world.current():put_durable(args.result, json.encode(result) .. "\n")
-    if not ok then return common.usage("--result: cannot write %s: %s", args.result, problem) end
+  local exit = common.BY_STATE[final.state] or common.EXIT.failed
+  if result_file then
+    local ok, problem, word = result_file:write(json.encode(result) .. "\n")
+    if not ok then
+      exit = common.refused("--result", ("cannot write %s: %s"):format(args.result, problem), word, exit ~= 0 and exit or common.EXIT.lost)
+    end
   end
-  return common.BY_STATE[final.state] or common.EXIT.failed
+  return exit
+end
+
+--- The file of --result, or nothing.
+---@return table? handle, string? problem
+local function open_result(args)
+  if not args.result then return nil end
+  local handle, err, code = file.open(args.result)
+  if not handle then return nil, ("%s (%s)"):format(err, code) end
+  return handle
 end
 
 function submit.run(args)
@@ -144,21 +172,23 @@ function submit.run(args)
   if not bytes then
     return common.usage("%s", err)
   end
+  local result_file <close>, problem = open_result(args)
+  if problem then return common.usage("--result: cannot write %s: %s", args.result, problem) end
   local made, exit = common.client(args)
   if not made then return exit end
   local key = args.key or ("cli-%016x"):format(world.current():random())
-  local id, problem, code = made.state.client:submit(bytes, key, PATIENCE_MS)
+  local id, refusal, code = made.state.client:submit(bytes, key, PATIENCE_MS)
   if not id then
     made:stop("refused")
-    return common.refused(args.file, problem, code)
+    return common.refused(args.file, refusal, code)
   end
   if code == "DUPLICATE" then common.talk("key %s is known: following its job", key) end
   common.talk("job %s", id)
   if args.detach then
-    common.data(id)
+    common.data(args.output == "json" and json.encode { job = id } or id)
     exit = 0
   else
-    exit = follow(args, made, id, job_ms)
+    exit = follow(args, made, id, job_ms, result_file)
   end
   made:stop("done")
   return exit

@@ -8,6 +8,7 @@ local fit = require "shoal.job.fit"
 local json = require "shoal.base.json"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
+local output = require "shoal.cli.json"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -260,9 +261,10 @@ function up.run(args)
     common.talk("shoal: up: %s", err)
     return code == "INTERRUPTED" and common.EXIT.interrupted or common.EXIT.failed
   end
-  common.data(('{"connect":"%s","nodes":%d,"data":"%s"}'):format(self.front, #self.children, args.data))
-  common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
-  stopped:await() -- dropped: it is only ever set
+  if common.data(output.line { connect = self.front, nodes = #self.children, data = args.data }) then
+    common.talk("ready: shoal submit JOB --connect %s; logs in %s; Ctrl-C stops", self.front, args.data)
+    stopped:await() -- dropped: it is only ever set
+  end
   stop_all(self)
   return 0
 end

@@ -1,7 +1,8 @@
 --- The lint of shoal's own rules: what the compiler and luacheck cannot see. `scripts/lint` runs it.
 ---
 --- It refuses protected calls outside the doors, lower rooms that name higher ones, clocks and chance outside the world,
---- `pairs` order that nobody vouched for, dropped refusals, misspelt sites, and files that have a second subject.
+--- `pairs` order that nobody vouched for, dropped refusals, misspelt sites, prints outside the one writer, and files that
+--- have a second subject.
 --- A finding says file:line, what is wrong, and what to do.
 
 local errors = require "shoal.base.errors"
@@ -19,7 +20,7 @@ local sites = {
   end,
 }
 
-local lua_rules = { "rooms", "door", "world", "luv", "json", "order", "taken", "sites" }
+local lua_rules = { "rooms", "door", "world", "luv", "json", "order", "taken", "sites", "printing" }
 local c_rules = { "floors", "door", "world", "taken", "sites" }
 
 --- The kind of a source file: by its name, or by its first line.

@@ -169,6 +169,21 @@ function lua.order(source, found)
   for at in source.code:gmatch "%f[%w_]in%s+()next%s*," do check(at, "next") end
 end
 
+--- One writer for what the program prints: it reports data that could not be written.
+function lua.printing(source, found)
+  if not under(source.path, "lua/shoal/") or source.path == "lua/shoal/cli/out.lua" then return end
+  local function refuse(at, what)
+    found(at, what .. " outside lua/shoal/cli/out.lua: use common.data, which reports what could not be written, or the log")
+  end
+  for at in source.code:gmatch "()%f[%w_]io%s*%.%s*stdout%f[^%w_]" do refuse(at, "io.stdout") end
+  for at in source.code:gmatch "()%f[%w_]io%s*%.%s*write%f[^%w_]" do refuse(at, "io.write") end
+  for at in words(source.code, "print") do
+    local before = source.code:sub(math.max(1, at - 12), at - 1)
+    local called = source.code:match("^print%s*[%({\"']", at)
+    if called and not before:find "[.:]$" and not before:find "function%s+$" then refuse(at, "print") end
+  end
+end
+
 --- Calls whose refusal (`nil, err`) is all one hears of it: as a statement of their own they drop it.
 local taken = { await = ":", call = ":", propose = ":", handle = ".", load_policy = ".", put_durable = ":",
   rename = ":", unlink = ":", make_directory = ":" }
