@@ -52,6 +52,8 @@ describe("a job file", function ()
     { "datacenters", 64, function (n) return problems(of({ command = "true" }, { datacenters = many(n, name_of) })) end },
     { "env", 256, function (n) return problems(of({ command = "true" }, { env = many(n, name_of, function (i) return "V" .. i end) })) end },
     { "command", 256, function (n) return problems(of { command = many(n, name_of) }) end },
+    { "retry.factor", 100, function (n) return problems(of { command = "true", retry = { factor = n } }) end },
+    { "retry.max_ms", 24 * 3600 * 1000, function (n) return problems(of { command = "true", retry = { max_ms = n } }) end },
     { "where", 16, function (n) return problems(of { command = "true", where = many(n, name_of, name_of) }) end },
     { "where.a", 16, function (n) return problems(of { command = "true", where = { a = many(n, name_of) } }) end },
     { "where.a", 64, function (n) return problems(of { command = "true", where = { a = ("x"):rep(n) } }) end },

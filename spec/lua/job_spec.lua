@@ -38,6 +38,34 @@ return {
 ]]
 
 describe("a job file", function ()
+  it("retries the failures of a command whose file gives `retries`, and of what has `retry`; the leader reads it the same", function ()
+    local spec = assert(parse [[return { name = "n", workflows = {
+      a = { command = "true" }, b = { command = "true", retries = 3 }, c = { command = "true", retries = 3, retry = false },
+      d = { command = "true", retry = { backoff_ms = 5, max_ms = 9, factor = 3 } }, e = { script = "w.lua", retries = 3 },
+      f = { script = "w.lua", retry = true }, g = { command = "true", retry = { failed = false } }, h = { command = "true", retries = 0 } } }]])
+    local default, got = { backoff_ms = 1000, factor = 2.0, max_ms = 60000 }, {}
+    for name, w in pairs(spec.workflows) do got[name] = w.retry or false end -- order-free: a copy
+    assert.same({
+      a = false, b = default, c = false, d = { backoff_ms = 5, max_ms = 9, factor = 3.0 }, e = false, f = default, g = false, h = false,
+    }, got)
+    assert.same(spec, (assert(job.decode(job.encode(spec)))))
+  end)
+
+  it("says what is wrong with `retry`, and where", function ()
+    assert.same({
+      "job.lua:2: workflows.a.retry: found 2; expected true, false or a table such as { backoff_ms = 1000, factor = 2, max_ms = 60000 }",
+      "job.lua:3: workflows.b.retry.failed: found 2; expected true or false: how often stands in `retries`",
+      'job.lua:4: workflows.c.retry.backof_ms: unknown option; did you mean "backoff_ms"?',
+      "job.lua:5: workflows.d.retry.max_ms: 5 is below backoff_ms = 10",
+      "job.lua:6: workflows.e.retry.factor: found 0.5; expected a number from 1 to 100",
+    }, problems [[return { name = "n", workflows = {
+      a = { command = "true", retry = 2 },
+      b = { command = "true", retry = { failed = 2 } },
+      c = { command = "true", retry = { backof_ms = 2 } },
+      d = { command = "true", retry = { backoff_ms = 10, max_ms = 5 } },
+      e = { command = "true", retry = { factor = 0.5 } } } }]])
+  end)
+
   it("asks for workers by their labels: for all its workflows, and for one; numbers are text", function ()
     local spec = assert(parse [[return {
       name = "n", labels = { team = "shop", n = 3 }, where = { zone = { "x", 2 }, spot = false }, workflows = {

@@ -181,7 +181,7 @@ describe("intake and dispatch:", function ()
     assert.truthy(done[1].part:find "^load/a/%d+%.1$", done[1].part)
     assert.equal("load/a", attempts(final, "lost")[1].part)
     assert.equal(300, final.result.stats.requests)
-    assert.same({ 300, true }, { c.hits[id][done[1].part .. " 1"], c.hits[id]["load/a/1 1"] > 0 })
+    assert.same({ 300, true }, { c.hits[id][("%s %d"):format(done[1].part, done[1].attempt)], c.hits[id]["load/a/1 1"] > 0 })
     c:rest { ms = 60000 }
   end)
 

@@ -262,7 +262,7 @@ describe("where a leader places:", function ()
       for name, p in pairs(state.lead.ledger.runs[id].parts) do if p.state == "dispatched" then part = p end end
       assert(state.lead:result { job = id, workflow = "one", part = part.part, attempt = part.attempt, fence = part.fence, state = "failed",
         reason = "twice", stats = { executions = 2 }, result = require("shoal.core.msgpack").pack {} }) ]], id)
-    c:run(1000)
+    c:run(4000) -- What failed waits before it runs again.
     assert.same({ 0, 2 }, retries())
   end)
 

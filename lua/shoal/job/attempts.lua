@@ -127,7 +127,7 @@ function attempts:loss(a)
   local part = entry.parts[a.part]
   return {
     run = a.run, part = a.part, fence = a.fence, state = a.end_state, reason = a.reason, progress = a.end_state == "lost" and a.progress or nil,
-    retry = lead:again(run, part, a.end_state), still_there = a.still_there,
+    retry = lead:again(run, part, a.end_state, a.progress), still_there = a.still_there,
   }
 end
 
@@ -170,6 +170,7 @@ local function body_of(self, run, a, part)
     share = {}
     for key, value in next, part.share do share[key] = value end
     share.retries = math.max(0, part.retries - part.executions)
+    share.executions = part.executions > 0 and part.executions or nil -- Its attempts go on counting there.
   end
   local limit_ms = run:left_ms()
   return {

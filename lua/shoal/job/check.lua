@@ -14,24 +14,28 @@ local JOB_BYTES_MAX = 2 * 1024 * 1024
 local VUS_MAX, ITERATIONS_MAX, RATE_MAX = 100000, 1000000000000, 1000000
 local DURATION_MS_MAX = 7 * 24 * 3600 * 1000
 local CORES_MAX, PARTS_MAX, RETRIES_MAX = 1024, 10000, 100
+local BACKOFF_MS_MAX, FACTOR_MAX = 24 * 3600 * 1000, 100
 local TEXT_MAX = 64 * 1024
 
 check.TIMEOUT_MS = 3600000 -- The default, one hour: long for a load test, and still an end.
+check.RETRY = { backoff_ms = 1000, factor = 2.0, max_ms = 60000 } -- Between executions of a part that fails.
 check.RETRIES = 2 -- A part survives two deaths of its worker. A workflow that must not run twice sets retries = 0.
 
 local JOB_FIELDS = { "datacenters", "env", "labels", "name", "timeout_ms", "where", "workflows" }
 local SCRIPT_FIELDS = {
-  "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "script", "timeout_ms", "vus",
+  "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "retry", "script",
+  "timeout_ms", "vus",
   "where",
 }
-local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "timeout_ms", "where" }
+local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "retry", "timeout_ms", "where" }
+local RETRY_FIELDS = { "backoff_ms", "factor", "failed", "max_ms" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- For a workflow of which it is not yet known which kind it is.
-local SHARE_FIELDS = { phase = true, stride = true } -- Only inside a dispatch.
+local SHARE_FIELDS = { executions = true, phase = true, stride = true } -- Only inside a dispatch.
 local NONE, OTHER_KIND = {}, { script = true, command = true }
 
 --- The same names as a set, by the list.
 local sets = {}
-for _, list in ipairs { JOB_FIELDS, SCRIPT_FIELDS, COMMAND_FIELDS, EITHER_FIELDS } do
+for _, list in ipairs { JOB_FIELDS, SCRIPT_FIELDS, COMMAND_FIELDS, EITHER_FIELDS, RETRY_FIELDS } do
   sets[list] = {}
   for _, name in ipairs(list) do sets[list][name] = true end
 end
@@ -195,6 +199,39 @@ function Checker:where(at, value, base)
   return next(out) ~= nil and out or nil
 end
 
+--- Whether failures are executed again, and after which backoff: nil (they are not), or the times. A command whose file gives `retries`
+--- retries failures too; a script does with `retry`, for most that fail would fail again.
+function Checker:retry(at, w, is_command)
+  local value = w.retry
+  if value == nil then value = self.read ~= nil and is_command and (math.tointeger(w.retries) or 0) > 0 end
+  if value == false then return nil end
+  local out = {}
+  for key, default in next, check.RETRY do out[key] = default end
+  if value == true then return out end
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected true, false or a table such as { backoff_ms = 1000, factor = 2, max_ms = 60000 }"):format(
+      show(value)))
+    return nil
+  end
+  self:unknown(at, value, RETRY_FIELDS)
+  out.backoff_ms = self:integer(at .. ".backoff_ms", value.backoff_ms, 0, BACKOFF_MS_MAX, out.backoff_ms)
+  out.max_ms = self:integer(at .. ".max_ms", value.max_ms, 0, BACKOFF_MS_MAX, math.max(out.max_ms, out.backoff_ms))
+  if value.factor ~= nil then
+    if type(value.factor) ~= "number" or not (value.factor >= 1 and value.factor <= FACTOR_MAX) then
+      self:problem(at .. ".factor", ("found %s; expected a number from 1 to %d"):format(show(value.factor), FACTOR_MAX))
+    else
+      out.factor = value.factor + 0.0
+    end
+  end
+  if out.max_ms < out.backoff_ms then
+    self:problem(at .. ".max_ms", ("%d is below backoff_ms = %d"):format(out.max_ms, out.backoff_ms))
+  end
+  if value.failed ~= nil and type(value.failed) ~= "boolean" then
+    self:problem(at .. ".failed", ("found %s; expected true or false: how often stands in `retries`"):format(show(value.failed)))
+  end
+  return value.failed ~= false and out or nil
+end
+
 --- What a job says of itself, for workers and policies.
 function Checker:labels(at, value)
   if value == nil then return nil end
@@ -339,6 +376,8 @@ function Checker:workflow(name, w, shared_env, shared_where)
   end
   out.cores = self:integer(at .. ".cores", w.cores, 1, CORES_MAX, 1)
   out.retries = self:integer(at .. ".retries", w.retries, 0, RETRIES_MAX, check.RETRIES)
+  out.retry = self:retry(at .. ".retry", w, is_command)
+  out.executions = self.share and self:integer(at .. ".executions", w.executions, 0, RETRIES_MAX + 1) or nil
   out.timeout_ms = self:integer(at .. ".timeout_ms", w.timeout_ms, 1, DURATION_MS_MAX)
   if out.timeout_ms and out.duration_ms and out.timeout_ms <= out.duration_ms then
     self:problem(at .. ".timeout_ms", ("%d ends the workflow before its duration_ms = %d"):format(out.timeout_ms, out.duration_ms))

@@ -33,7 +33,8 @@ function driver.start(lead, entry, again, spec)
   local self = setmetatable({
     lead = lead, key = entry.run, job = entry.job, index = entry.index, again = again, spec = spec, order = job.order(spec),
     upstream = entry.upstream, scope = task.scope("run " .. entry.run, lead.term), wake_up = task.channel(1), told = {}, wanted = {},
-    payloads = {}, views = {}, waiting = {}, said = {}, spec_view = errors.view(spec), changed = {}, stats_ms = task.now_ms(), due = true,
+    payloads = {}, views = {}, waiting = {}, said = {}, held = {},
+    spec_view = errors.view(spec), changed = {}, stats_ms = task.now_ms(), due = true,
   }, driver)
   self.feed = feed.new(entry.job, self.scope, lead.fence, again, lead.watching)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
@@ -133,7 +134,7 @@ function driver:advance()
     self.due = false
     if self:look(entry) then return self:finish(entry) end
   end
-  if self.upstream and (self.reported or next(self.waiting)) then self:report_waiting(now) end
+  if self.upstream and (self.reported or next(self.waiting) or next(self.held)) then self:report_waiting(now) end
   if self.has_changed and now - self.stats_ms >= self.lead.node.config.push_ms then self:tell_stats(entry) end
 end
 
@@ -164,7 +165,10 @@ function driver:waits(reasons)
   local entry, now = self:entry(), task.now_ms()
   if not entry or entry.state ~= "running" then return end
   for name in next, self.waiting do -- order-free: each by itself
-    if not reasons[name] then self.waiting[name], self.said[name] = nil, nil end
+    if not reasons[name] then
+      self.waiting[name] = nil
+      if self.said[name] then self.said[name].reason = nil end
+    end
   end
   for name, reason in sorted(reasons) do
     self.waiting[name] = reason
@@ -178,6 +182,14 @@ function driver:waits(reasons)
   self:report_waiting(now)
 end
 
+--- A part is held back for a while before it is placed again; without a reason: no more.
+function driver:holds(part, workflow, reason)
+  local entry = self:entry()
+  self.held[part] = reason and { workflow = workflow, reason = reason }
+  if reason and entry then self:tell_waiting(entry, workflow, reason) end
+  self:report_waiting(task.now_ms())
+end
+
 --- Push a changed reason.
 function driver:tell_waiting(entry, name, reason)
   local said, now = self.said[name], task.now_ms()
@@ -189,11 +201,19 @@ function driver:tell_waiting(entry, name, reason)
   })
 end
 
+--- The first reason that work of this run waits here.
+local function own_reason(self)
+  local _, reason = sorted(self.waiting)()
+  if reason then return reason end
+  local _, held = sorted(self.held)()
+  return held and held.reason
+end
+
 --- A share that waits reports the reason to the tier above: at once if nothing can run it, else after BUSY_MS, for most jobs of a busy
 --- cluster wait for a moment only.
 function driver:report_waiting(now)
   if not self.upstream then return end
-  local _, reason = sorted(self.waiting)()
+  local reason = own_reason(self)
   if reason ~= fit.BUSY then
     self.busy_ms = nil
   else
@@ -217,6 +237,9 @@ end
 ---@return string?
 function driver:why_waiting(name)
   if self.waiting[name] then return self.waiting[name] end
+  for _, held in sorted(self.held) do
+    if held.workflow == name then return held.reason end
+  end
   for _, a in sorted(self.lead.attempts:of_run(self.key)) do
     if a.workflow == name and a.waiting then return ("%s: %s"):format(a.executor, a.waiting) end
   end

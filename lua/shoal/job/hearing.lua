@@ -64,12 +64,12 @@ return function (lead)
       -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed.
       command = { kind = "lost", parts = { {
         run = key, part = body.part, fence = body.fence, state = "lost", reason = body.reason or "", progress = body.stats,
-        retry = self:again(run, part, "lost"),
+        retry = self:again(run, part, "lost", body.stats),
       } } }
     else
       command = {
         kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
-        progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed"),
+        progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed", body.stats),
       }
       if run then -- If no result can be computed here, the driver retries.
         local ok, finish = errors.call("lead.run", { job = run.job }, run.finish_with, run, entry, command)

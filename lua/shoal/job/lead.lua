@@ -156,13 +156,16 @@ local function is_boolean(answer) return type(answer) == "boolean", ("a %s; expe
 
 --- Ask the retry policy whether this part may run again. The ledger has its own limit.
 ---@param how "lost"|"failed"|"refused"
+---@param progress? table  of this attempt: a tier below counts its executions in it
 ---@return boolean
-function lead:again(run, part, how)
+function lead:again(run, part, how, progress)
   if not run or not part then return false end
+  local executions = part.executions + (how == "refused" and 0 or math.max(1, progress and progress.executions or 1))
   return errors.policy("retry", self.options.retry.again, {
     ids = { job = run.job, part = part.part }, check = is_boolean, fallback = how ~= "failed",
   }, {
-    part = part.part, workflow = part.workflow, share = part.share, history = part.history, executions = part.executions,
+    part = part.part, workflow = part.workflow, share = part.share, history = part.history, executions = executions,
+    retries = part.retries,
   }, run:view(part.workflow), how, self.options.tier)
 end
 

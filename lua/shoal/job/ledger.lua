@@ -223,7 +223,8 @@ local function split(self, facts, c, key)
     names[i] = piece.part
     if self.saving then self.saving:new_part(run, piece.part) end
     run.parts[piece.part] = PART:enter {
-      part = piece.part, workflow = c.workflow, n = i, share = piece.share, cores = piece.cores or 0, retries = c.retries or 0, attempt = 0,
+      part = piece.part, workflow = c.workflow, n = i, share = piece.share, cores = piece.cores or 0, retries = c.retries or 0,
+      attempt = c.attempt or 0, -- A higher tier's part goes on counting.
       fence = 0, executions = 0, refusals = 0, history = {},
     }
   end
@@ -252,9 +253,9 @@ local function place(self, facts, index, c, key)
   }
 end
 
---- place{ splits = { { run, workflow, retries, parts = { { part, share, cores } } } }, places = { { run, part, executor, capacity? } } }:
---- split workflows and give parts to executors, each by itself. The index is the fence of each attempt. `capacity` is the executor's
---- number of cores: an attempt that would exceed it is not placed.
+--- place{ splits = { { run, workflow, retries, attempt?, parts = { { part, share, cores } } } },
+--- places = { { run, part, executor, capacity? } } }: split workflows and give parts to executors, each by itself. The
+--- index is the fence of each attempt. `capacity` is the executor's number of cores: an attempt that would exceed it is not placed.
 function apply.place(self, index, c)
   local facts = {}
   place_all(self, facts, index, c)
@@ -285,6 +286,14 @@ local function close_attempt(self, run, part, state, reason, progress, within)
   part.executor = nil
 end
 
+--- Count the executions of an attempt that is over; `again`: its part is executed once more.
+local function count_runs(work, state, progress, again)
+  if state == "refused" then return end
+  local runs = progress and progress.runs or 1
+  work.runs = (work.runs or 0) + runs
+  work.retried = (work.retried or 0) + (again and runs or progress and progress.retried or 0)
+end
+
 local function end_part(run, part, state, reason)
   assert(PART:step(part, state))
   tally.ended(run.work[part.workflow], part, state, reason)
@@ -304,6 +313,7 @@ local function lose(self, facts, c)
   local executor = part.executor
   close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
   local again = c.retry == true and may_again(run, part, c.state)
+  count_runs(run.work[part.workflow], c.state, c.progress, again)
   if again then
     assert(PART:step(part, "pending"))
   else
@@ -335,6 +345,7 @@ function apply.ended(self, index, c)
   close_attempt(self, run, part, c.state, c.reason, c.progress, inner.attempts)
   tally.incidents(run, inner.incidents)
   local again = c.state == "failed" and c.retry == true and may_again(run, part, "failed")
+  count_runs(run.work[part.workflow], c.state, c.progress, again)
   if again then
     assert(PART:step(part, "pending"))
   else

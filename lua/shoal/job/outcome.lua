@@ -134,17 +134,22 @@ end
 ---@param entry table
 ---@param live table<string, table>  live attempts, by part
 function outcome.totals(entry, live)
-  local sum, executions = {}, 0
+  local sum, executions, runs, retried = {}, 0, 0, 0
   for _, work in next, entry.work do -- order-free: integer sums
     tally.add(sum, work.counts)
+    runs, retried = runs + (work.runs or 0), retried + (work.retried or 0)
     executions = math.max(executions, work.executions or 0)
   end
   for name, attempt in next, live do -- order-free: integer sums
     tally.add(sum, attempt.progress)
     local part = entry.parts[name]
+    runs = runs + (attempt.progress and attempt.progress.runs or 1)
+    retried = retried + (attempt.progress and attempt.progress.retried or 0)
     if part then executions = math.max(executions, part.executions + math.max(1, attempt.progress and attempt.progress.executions or 1)) end
   end
   sum.executions = executions
+  if entry.upstream then sum.runs = runs end
+  if retried > 0 then sum.retried = retried end
   return sum
 end
 
@@ -187,9 +192,18 @@ local function summary(record) return assert(stats.summary(record)) end
 --- The numbers of a run about which nothing is known.
 function outcome.nothing() return summary(record_of(nil)) end
 
+--- The executions of a workflow's parts in all, and how many of them were followed by another; nil where each part was executed once.
+---@return integer? executions, integer? retried
+local function counts_of(entry, name)
+  local work = entry.work[name]
+  if not work or (work.retried or 0) == 0 then return nil, nil end
+  return work.runs, work.retried
+end
+
 --- One workflow's result.
 function outcome.workflow(entry, name, state)
-  return { workflow = name, state = state, stats = summary(record_of(entry.work[name])) }
+  local executions, retried = counts_of(entry, name)
+  return { workflow = name, state = state, executions = executions, retried = retried, stats = summary(record_of(entry.work[name])) }
 end
 
 local function own_incidents(job, incidents)
@@ -244,7 +258,10 @@ local function compact(entry, order, states, head)
   local result = {}
   for key, value in next, head do result[key] = value end
   for i, name in ipairs(order) do
-    result.workflows[i] = { workflow = name, state = states[name], record = lean_record(record_of(entry.work[name])) }
+    local executions, retried = counts_of(entry, name)
+    result.workflows[i] = {
+      workflow = name, state = states[name], executions = executions, retried = retried, record = lean_record(record_of(entry.work[name])),
+    }
   end
   return result
 end
@@ -280,7 +297,10 @@ local function build(o, head, records, whole, share, room)
   end
   result.workflows = {}
   for i, name in ipairs(o.order) do
-    result.workflows[i] = { workflow = name, state = o.states[name], stats = summary(cut_to(records[i], share)) }
+    local executions, retried = counts_of(o.entry, name)
+    result.workflows[i] = {
+      workflow = name, state = o.states[name], executions = executions, retried = retried, stats = summary(cut_to(records[i], share)),
+    }
     o.pause()
   end
   result.stats = summary(cut_to(whole, room))

@@ -7,6 +7,7 @@
 ---
 --- A policy chooses among executors that can run the part (fit.lua) and are not cordoned. While a workflow waits, its run knows why
 --- (`driver:waits`): at once when no executor can run it, whatever becomes free.
+local check = require "shoal.job.check"
 local errors = require "shoal.base.errors"
 local fit = require "shoal.job.fit"
 local outcome = require "shoal.job.outcome"
@@ -25,6 +26,7 @@ local SPLIT_TRIES = 10    -- An operator may fix the policy between tries; after
 local CHOOSE_TRIES = 10   -- Rounds in a row in which `choose` failed for a run; after the last, the run fails.
 local RETRY_MS = { 200, 5000 }
 local FAILED = {} -- Marks a policy call that failed.
+local REASON_MAX = 200 -- Bytes of an attempt's reason in the reason for waiting.
 local BEHIND = "it waits behind other jobs"
 local NO_CHOICE = "placement.%s names no executor, though some can run it"
 
@@ -61,12 +63,26 @@ function placing:want(key, workflow)
   self:wake()
 end
 
---- Place a part again; after a backoff if it was refused.
+--- How long a part waits before it is placed again, and why: after a refusal, or after a failure as its workflow says.
+local function hold_of(self, key, part)
+  local last, run = part.history[#part.history], self.lead.runs[key]
+  if part.refusals > 0 then return math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)), last end
+  if not run or not last or last.state ~= "failed" then return 0 end
+  local retry = run.spec.workflows[part.workflow].retry or check.RETRY
+  return math.min(retry.max_ms, retry.backoff_ms * retry.factor ^ math.min(part.executions - 1, 1000)), last
+end
+
+--- Place a part again; after a backoff if it was refused or failed.
 function placing:again(key, part)
-  local hold_ms = 0
-  if part.refusals > 0 then hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end
-  local name = part.part
+  local hold_ms, last = hold_of(self, key, part)
+  local name, run = part.part, self.lead.runs[key]
+  if hold_ms > 0 and run then
+    local how = last.state == "failed" and "failed on" or "was refused by"
+    local why = (last.reason or ""):sub(1, REASON_MAX)
+    run:holds(name, part.workflow, ("%s %s %s (%s); again after %.1f s"):format(name, how, last.executor, why, hold_ms / 1000))
+  end
   local function put()
+    if run then run:holds(name) end
     local q = queue_of(self, key)
     q.again[#q.again + 1] = name
     self:wake()
@@ -220,12 +236,13 @@ local function cut(self, round, q, run, entry)
         local part_name = lead.options.part_name(entry, name, i, share)
         local cores = lead.options.claims and (share.cores or workflow.cores or 1) or 0
         parts[i] = { part = part_name, share = share, cores = cores }
-        local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = 0 }
+        local view = { part = part_name, workflow = name, share = share, cores = cores, history = {}, attempt = workflow.executions or 0 }
         local executor = placed and not full(round) and choice_of(self, round, q, run, name, view)
         if executor then put(round, q.run, view, executor) else placed = false end -- The other parts are fresh once the split is applied.
       end
       round.parts = round.parts + #parts
-      round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts }
+      round.splits[#round.splits + 1] = { run = q.run, workflow = name, retries = workflow.retries or 0, parts = parts,
+        attempt = workflow.executions }
     end
   end
   q.wanted = left

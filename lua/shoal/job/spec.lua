@@ -17,6 +17,10 @@
 --- iterations begin each second, however long the answers take. A command is a line for `sh -c`, or a list, and runs `parts` times
 --- (default 1). Both take `after`, `cores` (that one part occupies), `parts` (how many to split it into), `retries`, `timeout_ms`, `env`.
 ---
+--- `retries` (default 2) is how often a part may be executed again, in total: after its worker was lost, and, for a command whose file
+--- gives `retries`, after it failed. `retry = { backoff_ms = 1000, factor = 2, max_ms = 60000 }` sets the pauses after a failure, and
+--- makes a script retry its failures too; `retry = false` retries losses only. `retries = 0`: the part never runs twice.
+---
 --- `where = { gpu = "a100" }` lets a workflow (or, at the top, every workflow) run only on workers with that label; fit.lua has its
 --- forms. `labels = { team = "shop" }` is what the job says of itself to policies and workers.
 ---
@@ -46,7 +50,9 @@ local job = {}
 ---@field stride? integer
 ---@field parts? integer        commands: how many times it runs; scripts: into how many parts to split it
 ---@field cores integer
----@field retries integer
+---@field retries integer      how often a part is executed again, over both tiers together
+---@field retry? { backoff_ms: integer, factor: number, max_ms: integer }  failures are retried too, after these pauses
+---@field executions? integer  shares: how often the part was executed before, so that attempts go on counting
 ---@field timeout_ms? integer
 ---@field env table<string, string>
 ---@field where? table<string, string|string[]|boolean>  the labels that a worker must have, the job's own included
@@ -170,6 +176,7 @@ function job.with_share(workflow, share)
   for k, v in next, workflow do out[k] = v end
   out.parts = workflow.command and share.parts or nil
   for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride" } do out[k] = share[k] end
+  out.executions = share.executions
   out.retries = share.retries or out.retries -- A tier below may use only the remaining executions.
   return out
 end

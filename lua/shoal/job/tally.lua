@@ -20,6 +20,8 @@ local INCIDENTS_MAX = 100
 ---@field requests integer   of parts that completed
 ---@field errors integer
 ---@field counts table       over all closed attempts
+---@field runs? integer       executions of its parts, in all; those of a tier below included
+---@field retried? integer    executions that were followed by another of the same part
 ---@field detail? table      an accumulator of stats.lua
 ---@field failed_n? integer  the first part (in order of the split) that failed, and why
 ---@field failed_why? string
@@ -36,7 +38,7 @@ end
 ---@return table into
 function tally.add(into, counts)
   for key, value in next, counts or {} do -- order-free: integer sums by name
-    if math.type(value) == "integer" and value ~= 0 then
+    if math.type(value) == "integer" and value ~= 0 and key ~= "runs" and key ~= "retried" then
       if key == "executions" then
         into[key] = math.max(into[key] or 0, value)
       else

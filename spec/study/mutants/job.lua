@@ -10,6 +10,7 @@ local function lead(title) return { "spec/sim/lead_spec.lua", title } end
 local function leadership(title) return { "spec/sim/leadership_spec.lua", title } end
 local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
+local function retry(title) return { "spec/sim/retry_spec.lua", title } end
 local function placing(title) return { "spec/sim/placing_spec.lua", title } end
 local function fit(title) return { "spec/lua/fit_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
@@ -177,12 +178,12 @@ return {
   { name = "what_is_being_sent_is_missing", file = "lua/shoal/job/attempts.lua", killers = { leadership "not taken for missing" },
     find = 'elseif a.state ~= "sending" then', put = "else" },
   { name = "a_failed_part_is_retried_unasked", file = "lua/shoal/job/hearing.lua", killers = { effects "B10" },
-    find = 'retry = body.state == "failed" and self:again(run, part, "failed"),', put = 'retry = body.state == "failed",' },
+    find = 'retry = body.state == "failed" and self:again(run, part, "failed", body.stats),', put = 'retry = body.state == "failed",' },
   { name = "a_policys_answer_of_any_type_is_yes", file = "lua/shoal/job/lead.lua", killers = { effects "B10" },
     find = 'ids = { job = run.job, part = part.part }, check = is_boolean,', put = "ids = { job = run.job, part = part.part }," },
   { name = "a_hold_has_no_most", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
-    find = "hold_ms = math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)) end",
-    put = "hold_ms = HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16) end" },
+    find = "return math.min(HOLD_MS[2], HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)), last end",
+    put = "return HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16), last end" },
   { name = "what_an_executor_runs_is_not_looked_at", file = "lua/shoal/job/hearing.lua",
     killers = { leadership "compares what it finds" },
     find = "        self.attempts:reconcile(e, reply.parts)\n", put = "" },
@@ -238,7 +239,7 @@ return {
   { name = "a_hold_does_not_double", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
     find = "HOLD_MS[1] * 2 ^ math.min(part.refusals - 1, 16)", put = "HOLD_MS[1]" },
   { name = "a_refused_part_is_not_held", file = "lua/shoal/job/placing.lua", killers = { families "not a storm" },
-    find = "if part.refusals > 0 then hold_ms", put = "if part.refusals < 0 then hold_ms" },
+    find = "if part.refusals > 0 then return", put = "if part.refusals < 0 then return" },
   { name = "a_policy_may_choose_a_full_executor", file = "lua/shoal/job/placing.lua", killers = { lead "chooses one that is full" },
     find = "if executor and not (lead.options.claims and executor.free < view.cores) then", put = "if executor then" },
   { name = "cores_of_this_round_are_still_free", file = "lua/shoal/job/placing.lua", killers = { lead "at once" },
@@ -256,6 +257,14 @@ return {
     find = 'if code ~= "UNKNOWN" and code ~= "CLOSED" then self:put_back(round) end', put = "" },
   { name = "any_name_is_an_executor", file = "lua/shoal/job/placing.lua", killers = { faults "L2" },
     find = "if not executor then return false,", put = "if executor == 0 then return false," },
+  { name = "failures_have_no_backoff", file = "lua/shoal/job/placing.lua", killers = { retry "pauses that grow" },
+    find = "return math.min(retry.max_ms, retry.backoff_ms *", put = "return 0 * math.min(retry.max_ms, retry.backoff_ms *" },
+  { name = "a_datacenters_attempts_begin_anew", file = "lua/shoal/job/attempts.lua", killers = { retry "goes on counting" },
+    find = "share.executions = part.executions > 0 and part.executions or nil", put = "share.executions = nil" },
+  { name = "a_policy_hears_of_its_own_executions_only", file = "lua/shoal/job/lead.lua", killers = { retry "not nine" },
+    find = "math.max(1, progress and progress.executions or 1))\n", put = "1)\n" },
+  { name = "executions_of_the_tier_below_are_one", file = "lua/shoal/job/ledger.lua", killers = { retry "C7" },
+    find = "local runs = progress and progress.runs or 1", put = "local runs = 1" },
   { name = "a_constraint_is_advice", file = "lua/shoal/job/placing.lua", killers = { placing "constraint holds" },
     find = "if not where and cores <= round.least then return all end", put = "do return all end" },
   { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },
