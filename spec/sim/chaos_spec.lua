@@ -88,8 +88,10 @@ local function one_seed(seed)
     else
       assert.is_true(#final.reason > 0)
     end
-    -- The same key is the same job still.
-    assert.equal(id, (c:submit(c:job { other = { work = "other 1" } }, "key " .. seed .. " " .. i)))
+    -- The same key is the same job still, so it is none with other content.
+    local _, refusal, code = c:submit(c:job { other = { work = "other 1" } }, "key " .. seed .. " " .. i)
+    assert.equal("CONFLICT", code)
+    assert.truthy(refusal:find(id, 1, true), refusal)
     c:check_pushes(id)
   end
   assert.is_nil(c.ran.other)

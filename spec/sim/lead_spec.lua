@@ -314,7 +314,9 @@ describe("what a leader keeps:", function ()
     end
     c:run(3000)
     assert.equal(3, c:on(m, "return #state.lead.ledger.ended"))
-    assert.equal(ids[1], (c:submit(c:job { other = { work = "other 1" } }, "the key 1")))
+    local _, refusal, code = c:submit(c:job { other = { work = "other 1" } }, "the key 1")
+    assert.equal("CONFLICT", code)
+    assert.truthy(refusal:find(ids[1], 1, true), refusal)
     c:on(m, "state.lead.base_ms = state.lead.base_ms + 300000") -- Its clock, five minutes on.
     c:run(3000)
     assert.same({ ids[3] }, c:on(m, "return state.lead.ledger.ended"))

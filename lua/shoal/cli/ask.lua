@@ -9,6 +9,7 @@ local ask = {}
 ---@field example string
 ---@field query fun(args: table): string, table  the message and its body
 ---@field text fun(reply: table, args: table): string  for people
+---@field value? fun(reply: table): table  what stands for the reply as JSON
 ---@field exit? fun(reply: table): integer
 ---@field clashes? table[]  options.clash's rules
 
@@ -29,7 +30,7 @@ function ask.command(c)
       local reply, err, code = made.state.client:call(name, body)
       made:stop("done")
       if not reply then return common.refused(name, err, code) end
-      common.data(args.output == "json" and json.encode(reply) or c.text(reply, args))
+      common.data(args.output == "json" and json.encode(c.value and c.value(reply) or reply) or c.text(reply, args))
       return c.exit and c.exit(reply) or 0
     end,
   }

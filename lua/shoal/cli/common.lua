@@ -111,6 +111,9 @@ function common.number(option, what, min, convert, max)
   end
 end
 
+--- A duration in seconds, for --timeout.
+function common.seconds(option) return common.number(option, "a number of seconds", 0.001, tonumber, 31536000) end -- At most a year.
+
 --- A word that must not be empty: an unset variable in a script gives such a one.
 function common.word(option, what, max)
   return function (text)
@@ -124,6 +127,15 @@ function common.integer(option, what, min, max) return common.number(option, wha
 
 local TIMES = { ms = 1, s = 1000, m = 60000, h = 3600000, d = 86400000 }
 local SIZES = { B = 1, KiB = 1 << 10, MiB = 1 << 20, GiB = 1 << 30 }
+
+--- "90s", "30m", "24h", "7d" as milliseconds.
+function common.duration(option)
+  return function (text)
+    local count, unit = text:match "^(%d+)(%a+)$"
+    if count and TIMES[unit] and #count <= 12 then return math.tointeger(count) * TIMES[unit] end
+    return nil, ("%s: expected a time such as 90s, 30m, 24h or 7d; found '%s'"):format(option, text)
+  end
+end
 
 --- "24h,1GiB": how long, how much, or both.
 ---@return { ms?: integer, bytes?: integer }? retention, string? err

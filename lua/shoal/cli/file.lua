@@ -5,6 +5,7 @@
 ---   several names    (hard links), another owner, a folder that takes no new file: written in place
 ---   a link           its target is the file; the link stays
 ---   a device, a pipe written into, as `>` does; /dev/stdout and /dev/fd/N are our own descriptors
+local common = require "shoal.cli.common"
 local task = require "shoal.base.task"
 
 local file = {}
@@ -168,5 +169,24 @@ function file:close()
 end
 
 file.__close = file.close
+
+--- The file that an option asks for, or nothing.
+---@param path? string
+---@return table? handle, string? problem
+function file.asked(path)
+  if not path then return nil end
+  local handle, err, code = file.open(path)
+  if not handle then return nil, ("%s (%s)"):format(err, code) end
+  return handle
+end
+
+--- Write to what `asked` gave. Returns the command's exit code: `exit`, unless that was good and the bytes are lost.
+---@return integer
+function file.put(handle, path, bytes, exit)
+  if not handle then return exit end
+  local ok, err, code = handle:write(bytes)
+  if ok then return exit end
+  return common.refused("--result", ("cannot write %s: %s"):format(path, err), code, exit ~= 0 and exit or common.EXIT.lost)
+end
 
 return file

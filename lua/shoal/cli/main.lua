@@ -15,6 +15,7 @@ local COMMANDS = {
   { "up", "start a whole local cluster from a topology" },
   { "submit", "submit a job, follow it, and exit by its outcome" },
   { "status", "tell how a job stands" },
+  { "wait", "follow jobs to their ends, and exit by their outcome" },
   { "cancel", "cancel a job" },
   { "jobs", "list the jobs of a gate or manager" },
   { "members", "list the nodes that one node knows, or what happens to them" },

@@ -119,9 +119,8 @@ local function follow(made, args)
     end)
     ended:set("refused", err, code)
   end)
-  local reader = out.watch_reader(function () ended:set("lost") end)
+  local _ <close> = out.watch_reader(function () ended:set("lost") end)
   local how, err, code = ended:await()
-  if reader then reader:close() end
   following:cancel()
   if cursor ~= NOBODYS and how ~= "lost" then common.talk("go on with --since %d", cursor) end
   if how == "refused" then return common.refused("node.events", err, code) end

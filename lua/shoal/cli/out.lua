@@ -101,7 +101,7 @@ end
 --- Watch stdout's reader, for a command that may have nothing to write for hours: `fn` is called when a pipe's reader has gone. Returns
 --- a handle to close, or nothing where there is no pipe.
 ---@param fn fun()
----@return { close: fun(self: table) }?
+---@return table? watch  closable
 function out.watch_reader(fn)
   if core.simulated() then return nil end
   local uv = require "luv"
@@ -114,7 +114,7 @@ function out.watch_reader(fn)
     out.lost = out.lost or "EPIPE"
     fn()
   end)
-  return poll
+  return setmetatable({}, { __close = function () poll:close() end })
 end
 
 --- The exit code: lost data is no success. An outcome that is none already stays.

@@ -1,6 +1,7 @@
 --- render: progress and results as people read them. Pure: tables in, text out.
 local common = require "shoal.cli.common"
 local sorted = require "shoal.base.sorted"
+local views = require "shoal.cli.views"
 
 local render = {}
 
@@ -34,6 +35,8 @@ function render.progress(stats, before)
       local span_ms = before and stats.at_ms - before.at_ms or 0
       local rate = span_ms > 0 and (requests - (before.requests[key] or 0)) * 1000 / span_ms or 0
       cell = ("%s %s req %s/s"):format(cell, grouped(requests), grouped(rate))
+    elseif (counts.iterations or 0) > 0 then
+      cell = ("%s %s iterations"):format(cell, grouped(counts.iterations))
     else
       cell = cell .. " " .. part.state
     end
@@ -91,7 +94,7 @@ local function indent(text) return (("\n" .. text:gsub("\n+$", "")):gsub("\n", "
 --- A whole result.
 function render.result(result)
   local lines = { ("job %s %s%s after %.1f s"):format(result.job, result.state, result.reason and " (" .. result.reason .. ")" or "",
-    (result.elapsed_ms or 0) / 1000), "", workflow_rows(result) }
+    (result.elapsed_ms or 0) / 1000), views.times(result) or "", workflow_rows(result) }
   local function put(format, ...) lines[#lines + 1] = format:format(...) end
   put("")
   local stats = result.stats or {}
@@ -114,8 +117,8 @@ function render.result(result)
   end
   for _, w in ipairs(result.workflows or {}) do
     for _, c in ipairs(w.stats and w.stats.commands or {}) do
-      put("output of %s (%s):", w.workflow, (c.signal or 0) ~= 0 and "killed by signal " .. c.signal or "status " .. tostring(c.status))
-      local text = (c.head or "") .. (c.tail and c.tail ~= "" and "\n...\n" .. c.tail or "")
+      put("%s", views.heading(c))
+      local text = views.output(c)
       if text ~= "" then put("%s", indent(text)) end
     end
   end
@@ -146,8 +149,7 @@ end
 --- How a job stands: the result when it has one.
 function render.status(detail)
   if detail.result then return render.result(detail.result) end
-  local lines = { ("job %s is %s"):format(detail.job, detail.state) }
-  for _, w in ipairs(detail.workflows or {}) do lines[#lines + 1] = ("  %s: %s"):format(w.workflow, w.state) end
+  local lines = views.running(detail)
   if detail.parts and #detail.parts > 0 then
     lines[#lines + 1] = (render.progress({ at_ms = detail.elapsed_ms or 0, parts = detail.parts }))
   end

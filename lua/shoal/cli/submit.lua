@@ -2,6 +2,7 @@
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local file = require "shoal.cli.file"
+local follow = require "shoal.cli.follow"
 local job = require "shoal.job.spec"
 local json = require "shoal.cli.json"
 local render = require "shoal.cli.render"
@@ -11,7 +12,6 @@ local world = require "shoal.core.world"
 
 local submit = {}
 
-local YEAR_S = 31536000
 local PATIENCE_MS = 3000 -- For a gate that is just being started again; then it is not reachable.
 
 function submit.words(command)
@@ -22,7 +22,7 @@ function submit.words(command)
   command:option("--env -e", "NAME=VALUE for the job's env; can be given again"):count("*"):argname("NAME=VALUE")
   command:option("--result", "write the result as JSON to this file; it is opened before the job is submitted"):argname("FILE")
   command:option("--timeout", "stop following after so many seconds (the job goes on)"):argname("SECONDS")
-    :convert(common.number("--timeout", "a number of seconds", 0.001, tonumber, YEAR_S))
+    :convert(common.seconds("--timeout"))
   command:flag("--detach", "print the job's id and leave")
   command:flag("--quiet -q", "no progress lines")
   command:epilog([[
@@ -98,16 +98,8 @@ local function on_interrupt(id, decide)
   core.on_signal("TERM", function () decide(common.EXIT.terminated) end)
 end
 
-local function follow(args, made, id, job_ms, result_file)
-  local client, before, shown_ms = made.state.client, nil, 0
-  local function show(stats)
-    if before and stats.at_ms // 1000 == shown_ms // 1000 then return end -- One line for each second begun.
-    shown_ms = stats.at_ms
-    local line
-    line, before = render.progress(stats, before)
-    common.talk(line)
-  end
-  local decided = task.future("interrupt")
+local function to_its_end(args, made, id, job_ms, result_file)
+  local client, decided = made.state.client, task.future("interrupt")
   on_interrupt(id, function (what)
     if what == "cancel" then
       made.scope:spawn("cli.submit", { command = "submit" }, function ()
@@ -119,19 +111,8 @@ local function follow(args, made, id, job_ms, result_file)
     end
   end)
   local following = made.scope:spawn("cli.submit", { command = "submit" }, function ()
-    local final, err, code = client:follow(id, {
-      status = function (s)
-        if s.workflow and not args.quiet then
-          common.talk("          %s is %s%s", s.workflow, s.workflow_state, s.reason and ": " .. s.reason or "")
-        end
-      end,
-      stats = not args.quiet and show or nil,
-      gone = function (address, silent_ms, err, code)
-        common.talk("shoal: %s does not answer since %.0f s, trying again: %s (%s)", address, silent_ms // 1000, err, code or "?")
-      end,
-      back = function (address) common.talk("shoal: %s answers again", address) end,
-    }, { limit_ms = args.timeout and args.timeout * 1000, job_ms = job_ms })
-    decided:set("final", final, err, code)
+    local limits = { limit_ms = args.timeout and args.timeout * 1000, job_ms = job_ms }
+    decided:set("final", client:follow(id, follow.lines(common.talk, args.quiet), limits))
   end)
   local what, final, err, code = decided:await()
   if what ~= "final" then
@@ -139,32 +120,28 @@ local function follow(args, made, id, job_ms, result_file)
     common.talk("job %s goes on; shoal status %s tells how it stands", id, id)
     return what == "detach" and 0 or what
   end
-  if not final then
-    if code == "TIMEOUT" then return common.refused("job " .. id, "it goes on after --timeout", code, common.EXIT.timed_out) end
-    if code == "OVERDUE" then
-      return common.refused("job " .. id, ("%s; shoal status %s tells how it stands"):format(err, id), code, common.EXIT.timed_out)
-    end
-    return common.refused("job " .. id, err, code)
-  end
-  local result = final.result or { job = id, state = final.state, reason = final.reason }
+  if not final then return follow.unfinished(id, err, code) end
+  local result = follow.result(id, final)
   common.data(args.output == "json" and json.encode(result) or render.result(result))
-  local exit = common.BY_STATE[final.state] or common.EXIT.failed
-  if result_file then
-    local ok, problem, word = result_file:write(json.encode(result) .. "\n")
-    if not ok then
-      exit = common.refused("--result", ("cannot write %s: %s"):format(args.result, problem), word, exit ~= 0 and exit or common.EXIT.lost)
-    end
-  end
-  return exit
+  return file.put(result_file, args.result, json.encode(result) .. "\n", common.BY_STATE[final.state] or common.EXIT.failed)
 end
 
---- The file of --result, or nothing.
----@return table? handle, string? problem
-local function open_result(args)
-  if not args.result then return nil end
-  local handle, err, code = file.open(args.result)
-  if not handle then return nil, ("%s (%s)"):format(err, code) end
-  return handle
+--- Who submits, as user@host.
+local function origin()
+  if core.simulated() then return nil end
+  local uv = require "luv"
+  local user = uv.os_get_passwd() -- nil of a user id that has no name.
+  return ("%s@%s"):format(user and user.username or uv.getuid(), uv.os_gethostname() or "?"):sub(1, 128)
+end
+
+--- What a detached client should know of its job.
+local function told_detached(args, id, reply)
+  local days = (reply.retention_ms or 0) / 86400000
+  if reply.retention_ms and not args.quiet then
+    common.talk("its result is kept for %s after its end, or until results take more than %d MiB; shoal wait %s",
+      days >= 1 and ("%.3g days"):format(days) or ("%.3g s"):format(reply.retention_ms / 1000), (reply.retention_bytes or 0) >> 20, id)
+  end
+  common.data(args.output == "json" and json.encode { job = id } or id)
 end
 
 function submit.run(args)
@@ -172,12 +149,12 @@ function submit.run(args)
   if not bytes then
     return common.usage("%s", err)
   end
-  local result_file <close>, problem = open_result(args)
+  local result_file <close>, problem = file.asked(args.result)
   if problem then return common.usage("--result: cannot write %s: %s", args.result, problem) end
   local made, exit = common.client(args)
   if not made then return exit end
   local key = args.key or ("cli-%016x"):format(world.current():random())
-  local id, refusal, code = made.state.client:submit(bytes, key, PATIENCE_MS)
+  local id, refusal, code, reply = made.state.client:submit(bytes, key, PATIENCE_MS, origin())
   if not id then
     made:stop("refused")
     return common.refused(args.file, refusal, code)
@@ -185,10 +162,10 @@ function submit.run(args)
   if code == "DUPLICATE" then common.talk("key %s is known: following its job", key) end
   common.talk("job %s", id)
   if args.detach then
-    common.data(args.output == "json" and json.encode { job = id } or id)
+    told_detached(args, id, reply)
     exit = 0
   else
-    exit = follow(args, made, id, job_ms, result_file)
+    exit = to_its_end(args, made, id, job_ms, result_file)
   end
   made:stop("done")
   return exit

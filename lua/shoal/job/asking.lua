@@ -7,7 +7,21 @@ local task = require "shoal.base.task"
 
 local REPLAY_FROM = 1 << 19 -- A replayed answer gets event numbers above every number of this leadership's live feeds.
 local AGAIN_MS = 1000       -- A refusal for lack of room tells the client to retry after this.
+local LOOK_AT_ONCE = 1000   -- Ended jobs that one turn of the loop unpacks for a filter.
 local LIST_MAX = 2000       -- One answer lists at most so many jobs, the newest.
+
+--- What every answer says of a run. Times are of the tier's clock, so they go on over restarts.
+local function row_of(entry)
+  return {
+    job = entry.run, name = entry.name, state = entry.state, submitted_ms = entry.started_ms, started_ms = entry.began_ms,
+    ended_ms = entry.ended_ms, origin = entry.origin,
+  }
+end
+
+local function matches(entry, filter, since_ms)
+  return (not filter.state or entry.state == filter.state) and (not filter.name or entry.name:find(filter.name, 1, true) ~= nil)
+    and (not since_ms or entry.started_ms >= since_ms)
+end
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
@@ -15,8 +29,13 @@ return function (lead)
   function lead:get(key)
     local entry, run = self.ledger:run(key), self.runs[key]
     if not entry then return nil end
-    local out = { job = entry.run, name = entry.name, state = entry.state, reason = entry.reason or "", workflows = {} }
+    local out = row_of(entry)
+    out.reason, out.workflows = entry.reason or "", {}
     if run then
+      out.limit_ms, out.executions, out.retries = entry.limit_ms, 0, 0
+      for _, part in next, entry.parts do -- order-free: sums
+        out.executions, out.retries = out.executions + part.attempt, out.retries + math.max(0, part.attempt - 1)
+      end
       for _, name in ipairs(run.order) do
         out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting", waiting = run:why_waiting(name) }
       end
@@ -30,16 +49,30 @@ return function (lead)
     return out
   end
 
-  --- The newest jobs of this tier, at most LIST_MAX.
-  function lead:list()
-    local all, out, ended = self.ledger:list(), {}, self.ledger.ended
-    for i = #ended, math.max(1, #ended - LIST_MAX), -1 do all[#all + 1] = self.ledger:ended_run(ended[i]) end
-    table.sort(all, function (a, b) return a.index < b.index end)
-    for i = math.max(1, #all - LIST_MAX + 1), #all do
-      local entry = all[i]
-      out[#out + 1] = { job = entry.run, name = entry.name, state = entry.state, reason = (entry.reason or ""):sub(1, 300) }
+  --- The newest jobs of this tier, at most LIST_MAX, in order of their submission; and how many more there are that the filter takes.
+  ---@param filter? { state?: string, name?: string, within_ms?: integer, limit?: integer }
+  ---@return table[] rows, integer more
+  function lead:list(filter)
+    filter = filter or {}
+    local all, ended, most = {}, self.ledger.ended, math.max(0, math.min(filter.limit or LIST_MAX, LIST_MAX))
+    local since_ms = filter.within_ms and self.fence > 0 and self:clock_ms() - filter.within_ms or nil
+    local function take(entry)
+      if entry and matches(entry, filter, since_ms) then all[#all + 1] = entry end
     end
-    return out
+    for _, entry in ipairs(self.ledger:list()) do take(entry) end
+    local plain = not filter.state and not filter.name and not since_ms
+    for i = #ended, plain and math.max(1, #ended - most) or 1, -1 do
+      take(self.ledger:ended_run(ended[i]))
+      if not plain and i % LOOK_AT_ONCE == 0 then task.yield() end -- Many to unpack: the node does other things in between.
+    end
+    table.sort(all, function (a, b) return a.index < b.index end)
+    local out = {}
+    for i = math.max(1, #all - most + 1), #all do
+      local row = row_of(all[i])
+      row.reason = (all[i].reason or ""):sub(1, 300)
+      out[#out + 1] = row
+    end
+    return out, (plain and #ended + self.ledger.live or #all) - #out
   end
 
   --- The feed of a run that is live or has just ended; else a new feed that holds only the stored answer.

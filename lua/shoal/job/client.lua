@@ -176,14 +176,16 @@ end
 ---@param spec string   job.encode's bytes
 ---@param key string    the idempotency key
 ---@param patience_ms? number
----@return string? job, string? err, string? code
-function client:submit(spec, key, patience_ms)
+---@param origin? string  the submitter, as user@host
+---@return string? job, string? err, string? code  "DUPLICATE" with a job: the key was known
+---@return table? reply
+function client:submit(spec, key, patience_ms, origin)
   local first_err, first_code
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = 2000 })
   local began_ms = task.now_ms()
   while true do
-    local reply, err, code = self:call("job.submit", { key = key, spec = spec })
-    if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil end
+    local reply, err, code = self:call("job.submit", { key = key, spec = spec, origin = origin })
+    if reply then return reply.job, nil, reply.duplicate and "DUPLICATE" or nil, reply end
     if not AGAIN[code] then return nil, err, code end
     if code ~= "CIRCUIT" then first_err, first_code = err, code end -- Prefer the error that opened the circuit to CIRCUIT itself.
     local patience = patience_ms or READY_MS

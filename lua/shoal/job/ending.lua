@@ -37,7 +37,9 @@ return function (lead)
     local bytes, err = self.results:read(entry)
     local result
     if bytes then result, err = outcome.decode(bytes) end
-    return result or outcome.decode(outcome.small(entry, entry.state, entry.reason, self.node.name, 0, err))
+    result = result or outcome.decode(outcome.small(entry, entry.state, entry.reason, self.node.name, 0, err))
+    result.submitted_ms, result.started_ms, result.ended_ms, result.origin = entry.started_ms, entry.began_ms, entry.ended_ms, entry.origin
+    return result
   end
 
   function lead:tell_end(run, entry)

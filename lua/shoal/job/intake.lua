@@ -13,7 +13,10 @@ local clients = {
     if not found then return nil, "no job " .. body.job .. " here", "NOT_FOUND" end
     return { job = body.job, state = found.state, detail = found }
   end,
-  ["job.list"] = function (state) return { jobs = state.lead:list() } end,
+  ["job.list"] = function (state, body)
+    local jobs, more = state.lead:list(body)
+    return { jobs = jobs, now_ms = state.lead.node.world:wall_ns() // 1000000, more = more > 0 and more or nil }
+  end,
   ["job.watch"] = function (state, body, peer) return state.lead:watch(body.job, peer, body.from_seq) end,
   ["job.unwatch"] = function (state, body, peer) state.lead:unwatch(body.job, peer) end,
   ["job.events"] = function (state, body)

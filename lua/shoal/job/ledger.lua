@@ -193,18 +193,23 @@ local apply = {}
 
 local place_all
 
---- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, place? }: a job without an id gets one from this index. `place`
---- places the run's first parts in the same step, as the command `place` does ("" is this run).
+--- Whether a submission with a known key is of the same job. Jobs of an earlier version have no digest.
+local function same_content(run, digest) return not run.digest or not digest or run.digest == digest end
+ledger.same_content = same_content
+
+--- create{ run, job, key, name, salt, spec, upstream?, timeout_ms?, place?, origin?, digest? }: a job without an id gets one from this
+--- index. `place` places the run's first parts in the same step, as the command `place` does ("" is this run). `digest`: of the
+--- content; the answer says `other` when the key is of a job with another one.
 function apply.create(self, index, c)
   if c.job == "" then
     c.job = ("%s-%d-%s"):format(c.name, index, c.salt)
     c.run = c.job
   end
   local known = c.key ~= "" and self.keys[c.key] or (self.runs[c.run] or self.past[c.run]) and c.run
-  if known then return { answer = { run = known, duplicate = true } } end
+  if known then return { answer = { run = known, duplicate = true, other = not same_content(self:run(known), c.digest) } } end
   local run = RUN:enter {
     run = c.run, job = c.job, key = c.key, name = c.name, spec = c.spec, upstream = c.upstream, index = index, parts = {}, split = {},
-    work = {}, started_ms = self.clock_ms, limit_ms = c.timeout_ms,
+    work = {}, started_ms = self.clock_ms, limit_ms = c.timeout_ms, origin = c.origin, digest = c.digest,
   }
   if self.saving then self.saving:skip(run) end
   self.runs[c.run] = run
@@ -247,6 +252,7 @@ local function place(self, facts, index, c, key)
   end
   assert(PART:step(part, "dispatched"))
   part.attempt, part.fence, part.executor = part.attempt + 1, index, c.executor
+  run.began_ms = run.began_ms or self.clock_ms
   hold(self, run, part)
   facts[#facts + 1] = {
     kind = "part_dispatched", run = key, part = c.part, executor = c.executor, fence = index, attempt = part.attempt,

@@ -170,7 +170,8 @@ function outcome.by_part(entry, live, changed)
     end
     local attempt = live[name]
     out[#out + 1] = {
-      workflow = part.workflow, part = name, executor = part.executor or "", state = part.state, attempt = part.attempt,
+      workflow = part.workflow, part = name, executor = part.executor or "", attempt = part.attempt,
+      state = attempt and attempt.state == "running" and "running" or part.state, -- Its executor took it.
       stats = tally.add(tally.add({}, part.counts), attempt and attempt.progress),
     }
   end

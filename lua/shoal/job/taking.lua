@@ -1,5 +1,6 @@
 --- taking: a leader accepts jobs (from clients, or as shares from a higher tier), cancels them, and gives them up.
 local backoff = require "shoal.base.backoff"
+local crc32c = require("shoal.core.crc").crc32c
 local driver = require "shoal.job.driver"
 local errors = require "shoal.base.errors"
 local job = require "shoal.job.spec"
@@ -8,7 +9,11 @@ local outcome = require "shoal.job.outcome"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
+local ORIGIN_MAX = 128 -- Bytes of a submitter's user@host.
 local AGAIN_MS = 1000 -- A refusal for lack of room tells the client to retry after this.
+
+--- What tells one job's content from another's.
+local function digest_of(spec) return ("%d-%08x"):format(#spec, crc32c(spec)) end
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
@@ -30,8 +35,9 @@ return function (lead)
     if self.fence == 0 then return self:not_leading() end
     local spec, problems, class = job.decode(body.spec)
     if not spec then return nil, problems, class end
+    local digest = digest_of(body.spec)
     local asked = self.ledger:of_key(body.key)
-    if asked then return { job = asked.job, duplicate = true } end
+    if asked then return self:answer_known(asked, body.key, not ledger.same_content(asked, digest)) end
     local full = no_room(self, #body.spec)
     if full then return nil, full, "OVERLOADED" end
     local reachable, why, code = self.options.placement.accepts(spec, self:all_executors())
@@ -39,10 +45,23 @@ return function (lead)
     local facts, err
     facts, err, code = self:create({
       kind = "create", run = "", job = "", key = body.key, name = spec.name, salt = ("%04x"):format(self.node.world:random(65536) - 1),
-      spec = body.spec, timeout_ms = spec.timeout_ms,
+      spec = body.spec, timeout_ms = spec.timeout_ms, digest = digest,
+      origin = body.origin and body.origin ~= "" and body.origin:sub(1, ORIGIN_MAX) or nil,
     }, spec)
     if not facts then return nil, err, code end
-    return { job = facts.answer.run, duplicate = facts.answer.duplicate }
+    if facts.answer.duplicate then return self:answer_known(self.ledger:run(facts.answer.run), body.key, facts.answer.other) end
+    return self:answer_submitted(facts.answer.run, false)
+  end
+
+  function lead:answer_submitted(id, duplicate)
+    return { job = id, duplicate = duplicate, retention_ms = self.options.retention_ms, retention_bytes = self.options.retention_bytes }
+  end
+
+  --- A submission whose key is known: its job, or a refusal when the job is another one.
+  function lead:answer_known(known, key, other)
+    if not other then return self:answer_submitted(known.job, true) end
+    return nil, ("the key %q is of %s, which is another job: its content differs; expected the same job, or a new key"):format(key, known.job),
+      "CONFLICT"
   end
 
   --- Create a run. If no other run waits before it, the same command places its first parts.

@@ -34,7 +34,7 @@ return schema.record({
   manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
   gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
   -- A finished job's key is kept for 300 s whatever the bytes.
-  retention_ms = schema.integer { default = 86400000, min = 0, max = 2592000000, doc = "how long a finished job is kept" },
+  retention_ms = schema.integer { default = 604800000, min = 0, max = 2592000000, doc = "how long a finished job is kept" },
   retention_bytes = schema.integer { default = 268435456, min = 0, max = 1 << 40, doc = "what finished jobs may take; the oldest go first" },
   -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
   fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },

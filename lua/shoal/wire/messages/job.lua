@@ -4,15 +4,18 @@ local asked = { "job.submit", "job.watch" }
 
 return {
   types = {
-    JobRow = { { "job", "string" }, { "name", "string" }, { "state", "string" }, { "reason", "string?" } },
+    JobRow = { -- times are milliseconds since 1970 by the leader's clock; started_ms: its first part was placed
+      { "job", "string" }, { "name", "string" }, { "state", "string" }, { "reason", "string?" }, { "submitted_ms", "integer?" },
+      { "started_ms", "integer?" }, { "ended_ms", "integer?" }, { "origin", "string?" },
+    },
     JobEvent = { { "seq", "integer" }, { "kind", "enum:status|stats|result" }, { "body", "any" } },
   },
   messages = {
     {
       name = "job.submit", id = 10, lane = "dispatch", from = { "client" }, to = leaders, timeout_ms = 10000, retry = "idempotent",
-      doc = "the same key again answers the same job",
-      fields = { { "key", "string" }, { "spec", "bytes" } }, -- spec: shoal.job.encode
-      reply = { { "job", "string" }, { "duplicate", "boolean" } },
+      doc = "the same key again answers the same job; with another spec it is refused (CONFLICT)",
+      fields = { { "key", "string" }, { "spec", "bytes" }, { "origin", "string?" } }, -- spec: shoal.job.encode; origin: user@host
+      reply = { { "job", "string" }, { "duplicate", "boolean" }, { "retention_ms", "integer?" }, { "retention_bytes", "integer?" } },
     },
     {
       name = "job.cancel", id = 11, lane = "control", from = { "client" }, to = leaders, retry = "idempotent",
@@ -26,8 +29,9 @@ return {
     },
     {
       name = "job.list", id = 13, lane = "data", from = { "client" }, to = leaders, retry = "idempotent",
-      fields = {},
-      reply = { { "jobs", "array:JobRow" } },
+      doc = "the newest jobs: in this state, with this text in their name, submitted in the last within_ms, at most `limit`",
+      fields = { { "state", "string?" }, { "name", "string?" }, { "within_ms", "integer?" }, { "limit", "integer?" } },
+      reply = { { "jobs", "array:JobRow" }, { "now_ms", "integer?" }, { "more", "integer?" } }, -- more: jobs that the limit left out
     },
     {
       name = "job.watch", id = 14, lane = "dispatch", from = { "client" }, to = leaders, retry = "idempotent",

@@ -1,0 +1,104 @@
+--- What people are shown of jobs, nodes and failures, from the command line of one cluster.
+local cjson = require "cjson"
+local cluster = require "spec.support.cluster"
+
+describe("what people are shown:", function ()
+  local c, up
+
+  setup(function ()
+    c = cluster.new()
+    up = c:up "return { gates = { {} }, datacenters = { a = { managers = { {} }, workers = { { cores = 2 } } } } }"
+    c:file("quick.lua", "return { name = 'quick', workflows = { w = { command = 'echo quick' } } }")
+    c:file("bad.lua", "return { name = 'bad', workflows = { w = { command = 'exit 3' } } }")
+    c:file("slow.lua", "return { name = 'slow', timeout_ms = 60000, workflows = { w = { command = 'sleep 1.2' }, "
+      .. "v = { after = { 'w' }, command = 'true' } } }")
+  end)
+  teardown(function () c:close() end)
+
+  local function shell(line)
+    return c:spawn({ "bash", "-c", line, stdin = "", env = { SHOAL = cluster.program, D = c.dir, SHOAL_CONNECT = up.connect } }):wait(20000)
+  end
+  local function has(text, ...)
+    for _, plain in ipairs { ... } do assert.is_truthy(text:find(plain, 1, true), ("expected %q in:\n%s"):format(plain, text)) end
+  end
+
+  it("C4: status of a running job has its times, its parts and its executions; --follow and wait end with its outcome", function ()
+    local r = shell "$SHOAL submit $D/slow.lua --detach"
+    has(r.err, "its result is kept for 7 days after its end, or until results take more than 256 MiB")
+    local id = r.out:match "%S+"
+    cluster.pause(300)
+    local followed = c:start { "status", id, "--follow", "--connect", up.connect }
+    local lines = c:start { "status", id, "--follow", "-o", "json", "--connect", up.connect }
+    local text = shell("$SHOAL status " .. id).out
+    has(text, "is running", "submitted 20", "@", " so far of at most 60.0 s", "w: running; 1 parts: 1 running", "v: waiting", "1 executions, 0")
+    assert.is_true(tonumber(text:match "; ([%d.]+) s so far") > 0.2, text)
+    local running = cjson.decode(shell("$SHOAL status -o json " .. id).out)
+    assert.same({ id, "running", 60000 }, { running.job, running.state, running.limit_ms })
+    r = shell("$SHOAL wait --timeout 0.1 " .. id)
+    assert.equal(124, r.code, r.err)
+    r = shell(("$SHOAL wait -o json --result $D/w.json %s"):format(id))
+    assert.equal(0, r.code, r.err)
+    local result = cjson.decode(r.out)
+    assert.same({ "completed", id }, { result.state, result.job })
+    assert.is_true(result.ended_ms - result.submitted_ms >= 1200)
+    assert.same(result, cjson.decode(cluster.read(c.dir .. "/w.json")))
+    assert.same(result, cjson.decode(shell("$SHOAL status -o json " .. id).out)) -- One shape for one job.
+    assert.equal(0, followed:wait().code, followed.err)
+    has(followed.out, "v is completed", "job " .. id .. " completed after")
+    assert.equal(0, lines:wait().code)
+    local last
+    for line in lines.out:gmatch "[^\n]+" do last = cjson.decode(line) end
+    assert.same({ "result", result }, { last.kind, last.body })
+  end)
+
+  it("wait: several jobs, a line each; the exit code is the first that is not 0; a job that nobody knows is refused", function ()
+    local good = shell("$SHOAL submit $D/quick.lua --detach").out:match "%S+"
+    local bad = shell("$SHOAL submit $D/bad.lua --detach").out:match "%S+"
+    local r = shell(("$SHOAL wait %s %s %s"):format(good, bad, good))
+    assert.equal(1, r.code, r.err)
+    has(r.out, good .. " completed after", bad .. " failed (w/a: w/a/1: the command exited with status 3")
+    assert.equal(2, select(2, r.out:gsub("\n", "")))
+    r = shell(("$SHOAL wait -o json %s %s"):format(good, bad))
+    assert.same({ "completed", "failed" }, { cjson.decode(r.out).jobs[1].state, cjson.decode(r.out).jobs[2].state })
+    assert.equal(4, shell("$SHOAL wait nosuch").code)
+    assert.equal(4, shell(("$SHOAL wait %s nosuch"):format(good)).code)
+    assert.equal(2, shell(("$SHOAL wait --result $D/x %s %s"):format(good, bad)).code)
+  end)
+
+  it("jobs: when, how long, from whom; --state, --name, --since, --limit", function ()
+    shell "$SHOAL submit $D/quick.lua -q; $SHOAL submit $D/bad.lua -q"
+    local text = shell("$SHOAL jobs").out
+    has(text, "JOB", "STATE", "SUBMITTED", "STARTED", "ENDED", "TOOK", "FROM", " s ago", "@")
+    local function names(words)
+      local out = {}
+      for i, j in ipairs(cjson.decode(shell("$SHOAL jobs -o json " .. words).out).jobs) do out[i] = j.name end
+      return out
+    end
+    for _, name in ipairs(names "--state failed") do assert.equal("bad", name) end
+    assert.is_true(#names "--name quick" > 0 and #names "--name nothing" == 0)
+    assert.same({ "bad" }, names "--limit 1")
+    assert.same({}, names "--since 0s")
+    has(shell("$SHOAL jobs --limit 1").out, "older ones")
+    local origin = cjson.decode(shell("$SHOAL jobs -o json").out).jobs[1].origin
+    assert.equal(shell("echo $(id -un)@$(hostname)").out, origin .. "\n")
+    for words, says in pairs { -- order-free: each by itself
+      ["--state lost"] = "must be one of", ["--since yesterday"] = "--since: expected a time such as 90s", ["--limit 0"] = "from 1 to 2000",
+      ["--name ''"] = "--name: expected a text",
+    } do
+      local r = shell("$SHOAL jobs " .. words)
+      assert.equal(2, r.code, words)
+      has(r.err, says)
+    end
+  end)
+
+  it("B11: --key with another job is refused with exit code 4", function ()
+    assert.equal(0, shell("$SHOAL submit $D/quick.lua --key k1 --detach").code)
+    local r = shell "$SHOAL submit $D/quick.lua --key k1"
+    assert.equal(0, r.code)
+    has(r.err, "key k1 is known: following its job")
+    r = shell "$SHOAL submit $D/bad.lua --key k1"
+    assert.equal(4, r.code)
+    has(r.err, 'the key "k1" is of quick-', "which is another job")
+    assert.equal(4, shell("$SHOAL submit $D/quick.lua --key k1 --env A=b").code)
+  end)
+end)
