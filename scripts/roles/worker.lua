@@ -1,5 +1,8 @@
 --- worker: runs parts, each in a child process of its own, and reports progress and results to the leader.
 ---
+--- To take certain jobs only, decline the others in `part.dispatch`: `return nil, "only jobs of the shop", "DECLINED"`. The leader then
+--- asks other workers; it is no failure. `worker.about(body)` has the job's name, labels and env: examples/roles/shop_worker.lua.
+---
 --- It answers `part.dispatch`, `part.cancel` and `lead`. It sends `part.progress` every flush_ms, and `part.result` until accepted. It
 --- sends `lead.who` to another manager when its leader does not answer.
 local worker = require "shoal.worker"

@@ -62,6 +62,98 @@ describe("labels of workers:", function ()
   end)
 end)
 
+describe("a worker that declines", function ()
+  local file = assert(io.open "examples/roles/shop_worker.lua")
+  local SCRIPT = file:read "a"
+  file:close()
+
+  --- A cluster with `shops` workers that run examples/roles/shop_worker.lua, and `others` shipped ones, all of 2 cores.
+  local function cluster(shops, others)
+    local c = simcluster.new { workers = others, set_worker = { cores = 2 } }
+    for i = 1, shops do
+      local config = c:config "worker"
+      config.join = { c.managers[1] }
+      local shop = c:add {
+        name = "shop-" .. i, role = "worker", dc = "a", config = config, script = "/roles/shop.lua", files = { ["/roles/shop.lua"] = SCRIPT },
+      }
+      c.workers[#c.workers + 1] = shop
+      -- Counts what it is offered.
+      c:run(100)
+      c:on(shop, [[ local real = node.rpc.handlers["part.dispatch"]
+        node.spec_offers = 0
+        node.rpc.handlers["part.dispatch"] = function (body, peer) node.spec_offers = node.spec_offers + 1 return real(body, peer) end ]])
+    end
+    c:run(3500)
+    for _, w in ipairs(c.workers) do c.idle[w.name] = c:ask(w, "tasks") end
+    return c
+  end
+  local function offers(c, node) return c:on(node, "return node.spec_offers") end
+
+  it("fails nothing: no attempt, no warning; a part is offered to it once, and a workflow a few times", function ()
+    local c <close> = cluster(1, 1)
+    local m, shop = c.managers[1], c.workers[2]
+    local final = c:complete(c:job { one = { work = "one 20", parts = 40, retries = 0 } })
+    assert.equal("completed", final.state, final.reason)
+    assert.equal(40, c.ran.one)
+    for _, a in ipairs(final.result.attempts) do assert.same({ "w-a1", 1, "completed" }, { a.executor, a.attempt, a.state }) end
+    assert.equal(0, c:counts(m, "lead.dispatch").raised + c:counts(m, "lead.attempt_lost").raised)
+    assert.is_true(offers(c, shop) >= 1 and offers(c, shop) <= 16, offers(c, shop))
+    -- A job of its team runs there too.
+    final = c:complete(c:job({ one = { work = "two 300", parts = 4 } }, { labels = { team = "shop" } }))
+    local on = {}
+    for _, a in ipairs(final.result.attempts) do on[a.executor] = (on[a.executor] or 0) + 1 end
+    assert.same({ ["shop-1"] = 2, ["w-a1"] = 2 }, on)
+    assert.same({}, c:on(m, "return state.lead.placing.declines"))
+    c:rest()
+  end)
+
+  it("leaves a reason when all decline; a worker that joins is asked, and one that comes back", function ()
+    local c <close> = cluster(2, 0)
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 20", retries = 0 } })
+    c:run(3000)
+    local why = "every worker that can run it declined it; shop-2: this worker runs jobs of the shop only"
+    assert.equal(why, waiting(c, id, m))
+    assert.same({ "one running: " .. why }, reasons(c, id))
+    assert.same({ 1, 1 }, { offers(c, c.workers[1]), offers(c, c.workers[2]) })
+    c:restart(c.workers[1])
+    c:run(6000)
+    assert.equal(1, c:on(m, "return state.lead.placing.declines[...].one.of['shop-1'].count", id)) -- Of its new life.
+    local config = c:config "worker"
+    config.join = { m }
+    c:add { name = "plain", role = "worker", dc = "a", config = config }
+    local final = ended(c, id, "completed")
+    assert.same({ "plain", 1 }, { final.result.attempts[1].executor, final.result.attempts[1].attempt })
+    assert.equal(1, #final.result.attempts)
+    c:run(4000)
+    c.idle["shop-1"], c.idle.plain = c:ask("shop-1", "tasks"), c:ask("plain", "tasks")
+    c:rest()
+  end)
+
+  it("of one workflow remembers 16 parts an executor at most, then it is offered none of them", function ()
+    local c <close> = cluster(1, 1)
+    local m, shop = c.managers[1], c.workers[2]
+    -- The other worker declines too, at first: so the shop is offered part after part.
+    c:on(c.workers[1], [[ local real = node.rpc.handlers["part.dispatch"]
+      node.rpc.handlers["part.dispatch"] = function (body, peer)
+        if not node.spec_open then return nil, "closed yet", "DECLINED" end
+        return real(body, peer)
+      end ]])
+    local id = submitted(c, c:job { one = { work = "one 20", parts = 40, retries = 0 } })
+    c:run(20000)
+    assert.is_true(offers(c, shop) >= 16 and offers(c, shop) <= 17, offers(c, shop)) -- The last two were offered at once.
+    local parts = c:on(m, [[ local count = 0
+      for _, of in pairs(state.lead.placing.declines[...].one.parts) do for _ in pairs(of) do count = count + 1 end end
+      return count ]], id)
+    assert.is_true(parts <= 34, parts)
+    assert.equal("running", c:on(m, "return state.lead:get(...).state", id))
+    c:on(m, "state.lead:cancel(...)", id)
+    ended(c, id, "cancelled")
+    assert.same({}, c:on(m, "return state.lead.placing.declines"))
+    c:rest()
+  end)
+end)
+
 describe("a reason for waiting", function ()
   it("A6: names the policy that is wrong; after some tries the job fails and says so", function ()
     for _, wrong in ipairs { "error 'no idea'", "return 'nobody'" } do

@@ -64,7 +64,7 @@ local sound_ones = {} -- true, or the problem, by killer
 local function compile(source, object) return run(flags .. source .. " -o " .. object) end
 
 local function prepare()
-  must_run("cp -r c spec lua scripts .busted " .. shop)
+  must_run("cp -r c spec lua scripts examples .busted " .. shop)
 end
 
 --- The objects of all rooms of C without Lua, for the first program that is linked.

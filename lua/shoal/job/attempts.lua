@@ -110,7 +110,7 @@ end
 -- Losing ---------------------------------------------------------------------------------------------------------------
 
 --- This attempt will bring no result: it counts as lost once the loss is durable.
----@param state "lost"|"refused"
+---@param state "lost"|"refused"|"declined"
 ---@param still_there boolean  it may still run there, so it is cancelled as well
 function attempts:doom(a, state, reason, still_there)
   if not is_live(self, a) then return end
@@ -127,7 +127,7 @@ function attempts:loss(a)
   local part = entry.parts[a.part]
   return {
     run = a.run, part = a.part, fence = a.fence, state = a.end_state, reason = a.reason, progress = a.end_state == "lost" and a.progress or nil,
-    retry = lead:again(run, part, a.end_state, a.progress), still_there = a.still_there,
+    retry = a.end_state == "declined" or lead:again(run, part, a.end_state, a.progress), still_there = a.still_there,
   }
 end
 
@@ -161,8 +161,8 @@ end
 
 -- Sending --------------------------------------------------------------------------------------------------------------
 
-local NEVER_TAKEN = { FULL = true, CONFIG = true, REFUSED = true, TOO_LARGE = true }
-local FINAL_REFUSAL = { FULL = true, STALE = true, MALFORMED = true, REFUSED = true, CONFIG = true, TOO_LARGE = true }
+local NEVER_TAKEN = { FULL = true, CONFIG = true, REFUSED = true, TOO_LARGE = true, DECLINED = true }
+local FINAL_REFUSAL = { FULL = true, STALE = true, MALFORMED = true, REFUSED = true, CONFIG = true, TOO_LARGE = true, DECLINED = true }
 
 local function body_of(self, run, a, part)
   local share, node = part.share, self.lead.node
@@ -202,6 +202,7 @@ local function send(self, run, a)
       if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for the dispatch to be answered.
       return
     end
+    if code == "DECLINED" and not unsure then return self:doom(a, "declined", err, false) end -- Its right, and no failure.
     errors.report("lead.dispatch", {
       job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = try,
     }, err, code)

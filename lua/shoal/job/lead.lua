@@ -209,7 +209,7 @@ local function attempt_over(self, fact)
   run:stats_changed(fact.part)
   local part = entry.parts[fact.part]
   if fact.again then
-    self.placing:again(fact.run, part)
+    self.placing:again(fact.run, part, fact.state == "declined")
   elseif entry.work[part.workflow].open == 0 then
     run:wake()
   end
@@ -219,6 +219,10 @@ function effects.part_lost(self, fact)
   local entry = self.ledger.runs[fact.run]
   local part = entry.parts[fact.part]
   local executor = self.executors:get(fact.executor)
+  if fact.state == "declined" then
+    self.placing:declined(fact.run, part, fact.executor, fact.reason)
+    return attempt_over(self, fact)
+  end
   errors.report("lead.attempt_lost", {
     job = entry.job, workflow = part.workflow, part = fact.part, attempt = part.attempt, executor = fact.executor, fence = fact.fence,
     requests = part.counts and part.counts.lost or 0, retry = fact.again,

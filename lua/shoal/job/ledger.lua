@@ -294,7 +294,7 @@ end
 
 --- Count the executions of an attempt that is over; `again`: its part is executed once more.
 local function count_runs(work, state, progress, again)
-  if state == "refused" then return end
+  if state == "refused" or state == "declined" then return end
   local runs = progress and progress.runs or 1
   work.runs = (work.runs or 0) + runs
   work.retried = (work.retried or 0) + (again and runs or progress and progress.retried or 0)
@@ -309,6 +309,7 @@ end
 --- Whether the part may run once more. A policy can forbid a retry, but cannot allow one beyond this limit.
 local function may_again(run, part, state)
   if run.state ~= "running" then return false end
+  if state == "declined" then return true end
   if state == "refused" then return part.refusals < REFUSALS_MAX end
   return part.executions <= part.retries
 end
@@ -317,7 +318,12 @@ local function lose(self, facts, c)
   local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return end
   local executor = part.executor
-  close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
+  if c.state == "declined" then -- It never was an attempt: its number is used again, and nothing of it is kept.
+    let_off(self, run, part)
+    part.attempt, part.executor = part.attempt - 1, nil
+  else
+    close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
+  end
   local again = c.retry == true and may_again(run, part, c.state)
   count_runs(run.work[part.workflow], c.state, c.progress, again)
   if again then
@@ -332,7 +338,8 @@ local function lose(self, facts, c)
 end
 
 --- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there? } } }: attempts ended without a result: "lost", or
---- "refused" when they never ran. `retry` true requests another attempt. `still_there`: it may still run, and must be cancelled.
+--- "refused" when they never ran, "declined" when the executor takes no such work. `retry` true requests another attempt.
+--- `still_there`: it may still run, and must be cancelled.
 function apply.lost(self, _, c)
   local facts = {}
   for _, each in ipairs(c.parts) do lose(self, facts, each) end

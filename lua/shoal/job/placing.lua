@@ -10,6 +10,7 @@
 local check = require "shoal.job.check"
 local errors = require "shoal.base.errors"
 local fit = require "shoal.job.fit"
+local log = require "shoal.base.log"
 local outcome = require "shoal.job.outcome"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -26,14 +27,17 @@ local SPLIT_TRIES = 10    -- An operator may fix the policy between tries; after
 local CHOOSE_TRIES = 10   -- Rounds in a row in which `choose` failed for a run; after the last, the run fails.
 local RETRY_MS = { 200, 5000 }
 local FAILED = {} -- Marks a policy call that failed.
+local DECLINES_MAX = 16   -- Parts of a workflow that an executor declines one by one; then it is not offered the others.
 local REASON_MAX = 200 -- Bytes of an attempt's reason in the reason for waiting.
 local BEHIND = "it waits behind other jobs"
 local NO_CHOICE = "placement.%s names no executor, though some can run it"
 
+log.event("lead.declined", { "job", "workflow", "executor", "reason" })
+
 ---@param lead table
 function placing.open(lead, scope)
   local self = setmetatable({
-    lead = lead, scope = scope, wake_up = task.channel(1), queue = {}, of = {}, held = {}, tries = 0,
+    lead = lead, scope = scope, wake_up = task.channel(1), queue = {}, of = {}, declines = {},
   }, placing)
   scope:spawn("lead.place", {}, function () self:work() end)
   return self
@@ -72,9 +76,51 @@ local function hold_of(self, key, part)
   return math.min(retry.max_ms, retry.backoff_ms * retry.factor ^ math.min(part.executions - 1, 1000)), last
 end
 
+--- An executor declined a part: it takes no work of this kind, which is no failure. Until its next life it is not offered that part
+--- again, and other parts of the workflow only if every executor declined; after DECLINES_MAX parts, none of them. So a workflow
+--- remembers at most so many parts an executor.
+function placing:declined(key, part, executor, reason)
+  local of_run = self.declines[key] or {}
+  self.declines[key] = of_run
+  local d = of_run[part.workflow] or { of = {}, parts = {} }
+  of_run[part.workflow] = d
+  local e = self.lead.executors:get(executor)
+  local known = d.of[executor]
+  if not known or not e or known.epoch ~= e.epoch then
+    known = { epoch = e and e.epoch or 0, count = 0, reason = reason:sub(1, REASON_MAX) }
+    d.of[executor] = known
+    log.info("lead.declined", { job = self.lead.runs[key] and self.lead.runs[key].job or key, workflow = part.workflow, executor = executor,
+      reason = known.reason })
+  end
+  known.count = known.count + 1
+  d.parts[part.part] = d.parts[part.part] or {}
+  d.parts[part.part][executor] = known
+end
+
+--- The executors of a list that may be offered a part. Also returns the reason when all of them declined.
+local function willing(self, round, key, workflow, part, able)
+  local d = self.declines[key] and self.declines[key][workflow]
+  if not d then return able end
+  local of_part, fresh, some, last = d.parts[part] or {}, {}, {}, nil
+  for _, e in ipairs(able) do
+    local known = d.of[e.name]
+    if not known or known.epoch ~= round.byname[e.name].epoch then
+      fresh[#fresh + 1] = e
+    elseif known.count < DECLINES_MAX and of_part[e.name] ~= known then
+      some[#some + 1] = e
+    else
+      last = ("%s: %s"):format(e.name, known.reason)
+    end
+  end
+  local list = #fresh > 0 and fresh or some
+  return list, #list == 0 and "every worker that can run it declined it; " .. last or nil
+end
+
 --- Place a part again; after a backoff if it was refused or failed.
-function placing:again(key, part)
-  local hold_ms, last = hold_of(self, key, part)
+---@param at_once? boolean  its last attempt was none
+function placing:again(key, part, at_once)
+  local hold_ms, last = 0, nil
+  if not at_once then hold_ms, last = hold_of(self, key, part) end
   local name, run = part.part, self.lead.runs[key]
   if hold_ms > 0 and run then
     local how = last.state == "failed" and "failed on" or "was refused by"
@@ -96,6 +142,7 @@ end
 
 --- Stop placing this run.
 function placing:forget(key)
+  self.declines[key] = nil
   local q = self.of[key]
   if not q then return end
   self.of[key] = nil
@@ -175,6 +222,9 @@ local function choice_of(self, round, q, run, workflow, view)
   local cores = lead.options.claims and view.cores or run.spec.workflows[workflow].cores or 1
   local able = able_of(round, cores, where)
   if #able == 0 then return nil, why_not(self, round, run, run.spec.workflows[workflow], cores) end
+  local nobody
+  able, nobody = willing(self, round, q.run, workflow, view.part, able)
+  if nobody then return nil, nobody end
   local why = "placement.choose failed; the incidents at policy.placement say how"
   local name = errors.policy("placement", lead.options.placement.choose, {
     ids = { job = run.job, workflow = view.workflow, part = view.part },

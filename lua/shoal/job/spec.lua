@@ -265,4 +265,24 @@ function job.read_dispatch(dispatch)
   }
 end
 
+--- What a dispatch is of, for a role that decides whether to take it: `if worker.about(body).env.POOL ~= "gpu" then`. Checking the
+--- dispatch afterwards costs nothing more.
+---@param dispatch table  the body of part.dispatch
+---@return { job: string, workflow: string, env: table<string, string>, labels: table<string, string>, where: table, cores: integer,
+---  command: string[]?, script: string? }? about, string? err, string? code  job: its name, where body.job is its id
+function job.about(dispatch)
+  local spec, err, code = checked(dispatch)
+  if not spec then return nil, err, code end
+  local work = spec.workflows[dispatch.workflow]
+  local function copy(t)
+    local out = {}
+    for key, value in next, t or {} do out[key] = value end -- order-free: a copy
+    return out
+  end
+  return {
+    job = spec.name, workflow = dispatch.workflow, env = copy(work.env), labels = copy(spec.labels), where = copy(work.where),
+    cores = work.cores, command = work.command and copy(work.command), script = work.script and work.script.path,
+  }
+end
+
 return job

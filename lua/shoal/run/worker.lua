@@ -202,6 +202,9 @@ function worker:dispatch(body)
   return { state = "accepted" }
 end
 
+--- The job's name, env and labels, the workflow's env, cores and command or script of a dispatch: see shoal.job.about.
+worker.about = job.about
+
 --- End one attempt. Its result follows as of any other; "unknown" when it is not here.
 function worker:cancel(body)
   local run = self.runs[key_of(body)]
