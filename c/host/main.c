@@ -1,5 +1,6 @@
 /* shoal: one node over libuv. lua/shoal/cli/main.lua reads the arguments. */
 #include <assert.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <luv/lhandle.h>
 #include <signal.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "host/guard.h"
@@ -47,7 +49,9 @@ static void on_signal(uv_signal_t *handle, int number) {
   (void)handle;
   for (size_t i = 0; i < SIGNALS; i++) {
     if (signals[i].number != number || !program.node) continue;
-    if (!node_signal(program.node, signals[i].name)) node_exit(program.node, 128 + number);
+    if (node_signal(program.node, signals[i].name)) continue;
+    if (number != SIGINT) (void)fprintf(stderr, "shoal: ended by SIG%s\n", signals[i].name); /* Who typed Ctrl-C knows. */
+    node_exit(program.node, 128 + number);
   }
 }
 
@@ -79,6 +83,15 @@ static int start_signals(void) {
   int rc = uv_timer_init(&program.loop, &program.limit);
   if (rc == 0) own(&program.limit);
   return rc;
+}
+
+/* The first file that a program opens takes a closed standard descriptor, and gets what is written to that. The null device stands in for
+ * one that is closed: for stdout so that it cannot be written, for data that goes there must be an error and not be lost. */
+static bool open_standard(void) {
+  static const int modes[] = {O_RDONLY, O_RDONLY, O_WRONLY};
+  for (int fd = 0; fd < 3; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) return false; /* The lowest free one: those below are open. */
+  return true;
 }
 
 static void raise_fd_limit(void) {
@@ -152,6 +165,7 @@ static int fail(const char *what, int code) {
 
 int main(int argc, char **argv) {
   char home[PATH_MAX];
+  if (!open_standard()) return EXIT_FAILURE; /* Nobody can be told. */
   if (argc == 2 && strcmp(argv[1], "guard") == 0) return guard_main();
   argv = uv_setup_args(argc, argv);
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) perror("shoal: ignoring SIGPIPE");

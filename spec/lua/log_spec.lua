@@ -131,6 +131,20 @@ describe("log", function ()
       assert.truthy(text:find('"node":"w1","event":"a.b","z":2,"a":1}\n', 1, true))
     end)
 
+    it("a file is opened again by its path; on a refusal the old one stays", function ()
+      assert.is_true(log.reopen()) -- No file: nothing to do.
+      assert(log.open(world, { path = "node.log" }))
+      log.info "old"
+      world.files["node.log.1"], world.files["node.log"] = world.files["node.log"], nil
+      world.log_refused = "permission denied"
+      assert.same({ nil, "log: node.log: permission denied", "EACCES" }, { log.reopen() })
+      world.log_refused = nil
+      assert.is_true(log.reopen())
+      log.info "new"
+      assert.truthy(world.files["node.log.1"]:find "old" and not world.files["node.log.1"]:find "new")
+      assert.truthy(world.files["node.log"]:find "new" and not world.files["node.log"]:find "old")
+    end)
+
     it("that cannot be opened is told, and stderr takes the lines", function ()
       world.log_refused = "permission denied"
       local ok, err, code = log.open(world, { path = "node.log" })

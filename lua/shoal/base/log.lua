@@ -99,6 +99,17 @@ local function put(text)
   state.lost = state.lost + 1 -- Nobody is left to tell; the count is shown by log.counts().
 end
 
+--- A log file of our own: no other process writes there.
+local function open_file(world, path)
+  local ran, file, err, code = guard(world.log, world, path, function () end)
+  if not ran then return nil, "log: " .. tostring(file), "FAILED" end
+  if not file then return nil, "log: " .. path .. ": " .. tostring(err), code end
+  local locked, why, word = file:lock()
+  if locked then return file end
+  file:close()
+  return nil, path .. ": " .. why, word
+end
+
 --- Where lines go from now on.
 ---@param world table?  the node's world: clocks, files, stderr; nil: no clock, and stderr through Lua's io
 ---@param target { path?: string, stderr?: boolean, node?: string, level?: string, crash_path?: string } | fun(line: string)
@@ -122,16 +133,23 @@ function log.open(world, target)
   end
   state.target = to_stderr
   if options.path then
-    local ran, file, err, code = guard(world.log, world, options.path, function () end)
-    if not ran then return nil, "log: " .. tostring(file), "FAILED" end
-    if not file then return nil, "log: " .. options.path .. ": " .. tostring(err), code end
-    local locked, why, word = file:lock()
-    if not locked then
-      file:close()
-      return nil, options.path .. ": " .. why, word
-    end
-    state.file, state.target = file, to_file
+    local file, err, code = open_file(world, options.path)
+    if not file then return nil, err, code end
+    state.file, state.target, state.path = file, to_file, options.path
   end
+  return true
+end
+
+--- Open the log's path again, for a file that was moved away to be followed by a new one. A log that is no file stays as it is; on a
+--- refusal the old file stays.
+---@return boolean? ok, string? err, string? code
+function log.reopen()
+  if not state.file then return true end
+  local file, err, code = open_file(state.world, state.path)
+  if not file then return nil, err, code end
+  local old = state.file
+  state.file = file
+  guard(old.close, old)
   return true
 end
 

@@ -10,7 +10,8 @@ local common = {}
 local LOOKUP_MS = 5000 -- For the name service.
 
 common.EXIT = {
-  ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, lost = writer.LOST, timed_out = 124, interrupted = 130,
+  ok = 0, failed = 1, usage = 2, unreachable = 3, refused = 4, cancelled = 5, lost = writer.LOST, timed_out = 124, hung_up = 129,
+  interrupted = 130,
   terminated = 143,
 }
 
@@ -65,6 +66,20 @@ function common.ended(code)
     common.data(require("shoal.cli.json").encode { error = { message = failure.message, code = failure.code, exit = code } })
   end
   return writer.code(code)
+end
+
+--- SIGHUP: `gone` is called when the terminal that we were started on has gone, else `asked`, for a person or a tool sent it.
+---@param asked fun()
+---@param gone fun()
+function common.on_hangup(asked, gone)
+  local function terminal()
+    local file = not core.simulated() and io.open("/dev/tty")
+    return file and file:close() or false
+  end
+  local had_terminal = terminal()
+  core.on_signal("HUP", function ()
+    if had_terminal and not terminal() then gone() else asked() end
+  end)
 end
 
 --- SIGINT and SIGTERM call fn("INT" | "TERM") once; a second one, of either, ends the process with what is open closed, and no more.

@@ -32,7 +32,7 @@ Start here:
   shoal repl --connect 127.0.0.1:7000
 
 Exit codes: 0 ok, 1 the job failed, 2 usage, 3 not reachable, 4 refused, 5 the job was cancelled, 70 a fault of shoal, 74 data not written,
-124 timed out, 128 + N ended by signal N (130 Ctrl-C, 143 TERM, 141 nobody read stdout).
+124 timed out, 128 + N ended by signal N (129 HUP, 130 Ctrl-C, 143 TERM, 141 nobody read stdout).
 With --output json, stdout holds one JSON value: the answer, or {"error": {"message", "code", "exit"}}.
 `shoal COMMAND --help` tells more.]]
 

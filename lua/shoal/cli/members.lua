@@ -105,6 +105,7 @@ end
 
 local function follow(made, args)
   local ended, cursor = task.future "interrupt", args.since or NOBODYS
+  core.on_signal("HUP", function () ended:set(common.EXIT.hung_up) end)
   core.on_signal("INT", function () ended:set(common.EXIT.interrupted) end)
   core.on_signal("TERM", function () ended:set(common.EXIT.terminated) end)
   local following = made.scope:spawn("cli.members", { command = "members" }, function ()

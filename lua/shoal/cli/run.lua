@@ -2,8 +2,10 @@
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local dial = require "shoal.wire.dial"
+local errors = require "shoal.base.errors"
 local json = require "shoal.cli.json"
 local located = require "shoal.cli.located"
+local log = require "shoal.base.log"
 local node = require "shoal.node.node"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -37,7 +39,8 @@ function run.words(command)
 Examples:
   shoal run scripts/roles/gate.lua --name g1 --bind 127.0.0.1:7000 --retention 48h,1GiB
   shoal run scripts/roles/manager.lua --dc a --bind 127.0.0.1:7001 --gates 127.0.0.1:7000
-  shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8 --label gpu=a100]])
+  shoal run scripts/roles/worker.lua --dc a --join 127.0.0.1:7001 --cores 8 --label gpu=a100
+SIGTERM and Ctrl-C stop it; SIGHUP opens the file of --log again, for log rotation (mv, then SIGHUP).]])
 end
 
 local LISTS = { join = true, gates = true, connect = true }
@@ -105,11 +108,19 @@ local function until_eof(stopped)
   return stdin
 end
 
+--- After `mv node.log node.log.1`: the next line begins a new file.
+local function reopen_log()
+  local ok, err, code = log.reopen()
+  if not ok then return errors.report("node.log", {}, err, code) end
+  log.info("node.log", { reopened_by = "SIGHUP" })
+end
+
 function run.run(args)
   local config, err, origin = settings(args)
   if not config then return common.usage("%s", err) end
   local stopped = task.future("stop")
   common.on_stop_signals(function (signal) stopped:set("signal " .. signal, 0) end)
+  common.on_hangup(reopen_log, function () stopped:set("its terminal has gone", 0) end)
   local fine, wrong = node.config(config)
   if not fine then return common.usage("%s", located.text(wrong, args.config, origin)) end
   local function watch(name, hang_ms)

@@ -32,7 +32,7 @@ Examples:
 The exit code tells the job's outcome. Requests that fail are counted, and fail no job by themselves: with
 max_failed_share = 0.05 in a workflow of the job file, that workflow and its job fail when more than 5 % of its requests did.
 Ctrl-C at a terminal asks whether to cancel the job or leave it running; a second one leaves at once. Without a terminal on stdin, it
-leaves at once, the job goes on, and the exit code is 130.]])
+leaves at once, the job goes on, and the exit code is 130. SIGTERM (143) and SIGHUP (129) leave so too.]])
 end
 
 submit.clashes = {
@@ -96,6 +96,7 @@ local function on_interrupt(id, decide)
     })
   end)
   core.on_signal("TERM", function () decide(common.EXIT.terminated) end)
+  core.on_signal("HUP", function () decide(common.EXIT.hung_up) end)
 end
 
 local function to_its_end(args, made, id, job_ms, result_file)

@@ -89,7 +89,7 @@ function up.words(command)
   command:epilog([[
 Example:
   shoal up examples/topology.lua
-It stays in the foreground; Ctrl-C stops the cluster.]])
+It stays in the foreground; Ctrl-C stops the cluster. SIGHUP goes to every node, which opens its log file again.]])
 end
 
 --- One child, until it announced its address. Waits.
@@ -251,6 +251,12 @@ function up.run(args)
     for _, child in ipairs(self.children) do child.ready:fail(TOLD, "INTERRUPTED") end
   end
   common.on_stop_signals(function (signal) stop(signal == "INT" and "interrupted" or "terminated") end)
+  common.on_hangup(function ()
+    for _, child in ipairs(self.children) do
+      local sent, problem, name = child.process:kill "HUP"
+      if not sent and name ~= "ESRCH" then common.talk("shoal: up: SIGHUP to %s: %s", child.name, problem) end
+    end
+  end, function () stop "its terminal has gone" end)
   local watched, why, word = core.watch { node = "up" }
   if not watched then common.talk("shoal: %s (%s)", why, word) end
   local ok
