@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lua/budget.h"
 #include "lua/modules.h"
 
 enum { LINE_MAX_BYTES = 4096 };
@@ -243,6 +244,7 @@ static int resume_with(lua_State *L, lua_State *co, const char *site, int count)
   }
   lua_xmove(L, co, count);
   int results;
+  budget_pass(L, co);
   struct door_frame frame = {co, site, now};
   now = &frame;
   int rc = lua_resume(co, L, count, &results);

@@ -8,6 +8,7 @@
 
 /* name, function; one line a module. A binding adds its line and nothing else. */
 #define SHOAL_MODULES(X) \
+  X("shoal.core.budget", luaopen_shoal_core_budget) \
   X("shoal.core.crc", luaopen_shoal_core_crc) \
   X("shoal.core.door", luaopen_shoal_core_door) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \

@@ -324,7 +324,7 @@ describe("the command line", function ()
     it("talks Lua to a node: --eval, lines from a pipe, errors with their line", function ()
       local r = c:shoal { "repl", "--connect", up.connect, "--eval", "node.name, 1 + 1" }
       assert.equal(0, r.code)
-      assert.equal("m-a1\t2\n", r.out)
+      assert.equal('"m-a1"\t2\n', r.out)
       r = c:shoal { "repl", "--connect", up.connect, "--eval", "nope.x" }
       assert.equal(1, r.code)
       assert.equal("", r.out)
@@ -355,12 +355,12 @@ describe("the command line", function ()
         assert.is_truthy(r.err:find(says, 1, true), r.err)
       end
       local r = c:shoal { "repl", "--connect", up.connect, stdin = "for i = 1, 1e6 do end\nos.time() > 0, node.name\n" }
-      assert.equal("true\tm-a1\n", r.out)
+      assert.equal('true\t"m-a1"\n', r.out)
     end)
 
     it("says how much of a REPL answer it left out", function ()
       local r = c:shoal { "repl", "--connect", up.connect, "--eval", "('.'):rep(70000)" }
-      assert.equal("..\n... and 4464 bytes more\n", r.out:sub(65535))
+      assert.equal("..\n... and 4466 bytes more\n", r.out:sub(65535))
     end)
 
     it("overrides the job's env with --env", function ()

@@ -42,7 +42,8 @@ describe("an installed tree", function ()
     r = installed({ "repl", "--connect", connect, stdin = "", "--eval",
       "require('shoal.core.node').home(), require('shoal.core.node').program(), node.policies, node.path" }):wait()
     local share = prefix .. "/share/shoal"
-    assert.equal(("%s\t%s/bin/shoal\t%s/scripts/policies\t%s/scripts/roles/manager.lua\n"):format(share, prefix, share, share), r.out)
+    local shown = '"%s"\t"%s/bin/shoal"\t"%s/scripts/policies"\t"%s/scripts/roles/manager.lua"\n'
+    assert.equal(shown:format(share, prefix, share, share), r.out)
     up:kill "sigterm"
     up:wait()
     assert.equal(0, up.code, up.err)

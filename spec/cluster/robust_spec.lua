@@ -300,7 +300,7 @@ describe("a node", function ()
 
     local function assert_at_rest()
       cluster.wait("all cores free", function ()
-        return c:eval(up.nodes["w-a1"].address, "local d = node.describe() return d.free == d.cores and #d.parts == 0") == "true"
+        return c:eval(up.nodes["w-a1"].address, "node.describe().free == node.describe().cores and #node.describe().parts == 0") == "true"
       end)
     end
 

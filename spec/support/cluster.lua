@@ -220,9 +220,9 @@ function cluster:node(role, words)
   return p
 end
 
---- Evaluate a line on a node through the REPL. Returns the value as text.
-function cluster:eval(address, line)
-  local r = self:shoal { "repl", "--connect", address, "--eval", line }
+--- Evaluate an expression on a node through the REPL. Returns its value as text, a string as it is.
+function cluster:eval(address, expression)
+  local r = self:shoal { "repl", "--connect", address, "--eval", "print((" .. expression .. "))" }
   assert(r.code == 0, r.err)
   return (r.out:gsub("\n$", ""))
 end

@@ -109,6 +109,7 @@ end
 --- The outcome of one resume.
 local function resumed(t, outcome, ...)
   current = nil
+  if t.budget then t.budget:leave() end -- base/budget.lua: in force while the task's code runs.
   if outcome == "suspended" then
     if t.cancelling then
       t.cancelling = nil
@@ -140,6 +141,7 @@ local function run_one(item)
   end
   current = item
   item.parked = false
+  if item.budget then item.budget:enter() end
   if item.started then
     resumed(item, resume(item.site, item.ids, co))
   else
@@ -381,7 +383,7 @@ end
 local function spawn(scope, site, ids, co, arguments)
   task_seq = task_seq + 1
   local t = setmetatable({ co = co, site = site, ids = ids, scope = scope, number = task_seq, arguments = arguments,
-    parked = false, started = false }, Task)
+    parked = false, started = false, budget = current and current.budget }, Task)
   local last = scope.last
   t.previous = last
   if last then last.following = t else scope.first = t end

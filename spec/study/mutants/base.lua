@@ -5,6 +5,7 @@ local function log(title) return { "spec/lua/log_spec.lua", title } end
 local function machine(title) return { "spec/lua/machine_spec.lua", title } end
 local function schema(title) return { "spec/lua/schema_spec.lua", title } end
 local function backoff(title) return { "spec/lua/backoff_spec.lua", title } end
+local function budget(title) return { "spec/lua/budget_spec.lua", title } end
 local function task(title) return { "spec/lua/task_spec.lua", title } end
 
 return {
@@ -276,6 +277,19 @@ return {
     find = "return a.due_seq < b.due_seq", put = "return a.due_seq > b.due_seq" },
   { name = "the_later_sleeper_wakes_first", file = "lua/shoal/base/task/heap.lua", killers = { task "wakes equal deadlines" },
     find = "if x ~= y then return x < y end", put = "if x ~= y then return x > y end" },
+  -- budgets
+  { name = "a_budget_does_not_reach_coroutines_of_before", file = "c/lua/budget.c", killers = { budget "reaches.coroutines" },
+    find = "  if (!b) return;\n", put = "  if (!b || lua_gethookcount(L) > 0) return;\n" },
+  { name = "a_budget_forgets_that_it_was_passed", file = "c/lua/budget.c", killers = { budget "computes.without.end" },
+    find = "int next = b->over ? 1 : LOOK_STEPS;", put = "int next = LOOK_STEPS; b->over = NULL;" },
+  { name = "a_budgets_memory_is_unbounded", file = "c/lua/budget.c", killers = { budget "bounds.memory" },
+    find = "  if (total < most && more <= most - total) return false;", put = "  if (more < SIZE_MAX) return false;" },
+  { name = "a_budget_takes_finalizers", file = "lua/shoal/base/budget.lua", killers = { budget "gives.no.finalizers" },
+    find = 'rawget(meta, "__gc") ~= nil', put = 'rawget(meta, "__gc") == 1' },
+  { name = "a_wait_in_a_line_does_not_renew_its_budget", file = "lua/shoal/base/task.lua", killers = { budget "may.wait" },
+    find = "  if item.budget then item.budget:enter() end\n", put = "" },
+  { name = "a_plain_search_is_one_call", file = "lua/shoal/base/errors/pattern.lua", killers = { budget "what.one.C.call" },
+    find = "if #subject * #text <= PLAIN_STEPS then", put = "if #subject >= 0 then" },
   -- the lint
   { name = "a_file_has_any_length", file = "lua/shoal/lint/rules.lua", killers = { { "spec/lua/lint_spec.lua", "past 800 lines" } },
     find = "  if source.lines > LINES_MAX then", put = "  if source.lines < 0 then" },

@@ -1,4 +1,4 @@
---- pattern: Lua's find, match, gmatch and gsub, written in Lua, for the sandbox of policies.
+--- pattern: Lua's find, match, gmatch and gsub, written in Lua, for code with a budget.
 ---
 --- One call of the C functions cannot be interrupted, and a pattern of forty `a?` needs longer than the machine lives. Here
 --- each step is an instruction, so the sandbox's budget covers it. A pattern that is certain to be quick goes to the C
@@ -14,6 +14,7 @@ local concat = table.concat
 local CAPTURES_MAX = 32
 local DEPTH_MAX = 200      -- As LUAI_MAXCCALLS is to the C functions: more is "pattern too complex".
 local QUICK_STEPS = 100000 -- The C function may take so many steps in the worst case.
+local PLAIN_STEPS = 50000000 -- The same for a search of plain text, where a step is a byte of memcmp.
 
 local ESCAPE, BRACKET, CLOSING, CARET, DOT, DOLLAR = 37, 91, 93, 94, 46, 36 -- % [ ] ^ . $
 local OPEN, CLOSE, STAR, PLUS, MINUS, OPTION = 40, 41, 42, 43, 45, 63       -- ( ) * + - ?
@@ -280,9 +281,24 @@ local function search(subject, pat, init, finding)
   return nil
 end
 
+--- The C function compares at each place where the first byte fits, in one call.
+local function find_plain(subject, text, init)
+  if #subject * #text <= PLAIN_STEPS then return find(subject, text, init, true) end
+  local at, first = begin(#subject, init), sub(text, 1, 1)
+  local last = #subject - #text + 1
+  while at <= last do
+    at = find(subject, first, at, true)
+    if not at or at > last then return nil end
+    if sub(subject, at, at + #text - 1) == text then return at, at + #text - 1 end
+    at = at + 1
+  end
+  return nil
+end
+
 function pattern.find(subject, pat, init, plain)
   subject, pat = check("find", subject, pat)
-  if plain or quick(#subject, pat) then return find(subject, pat, init, plain) end
+  if plain then return find_plain(subject, pat, init) end
+  if quick(#subject, pat) then return find(subject, pat, init, plain) end
   init = begin(#subject, init)
   if init > #subject + 1 then return nil end
   return search(subject, pat, init, true)

@@ -6,7 +6,7 @@
 --- much in one call: results are bounded, and patterns with repetitions are matched in Lua (errors/pattern.lua).
 --- Missing on purpose: coroutine, pcall, setmetatable, load, io, os, debug.
 
-local pattern = require "shoal.base.errors.pattern"
+local bounded = require "shoal.base.errors.bounded"
 local sorted = require "shoal.base.sorted"
 
 local sandbox = {}
@@ -27,66 +27,9 @@ local GLIMPSE_VALUES, GLIMPSE_DEPTH = 256, 4
 
 -- ---- the libraries of a policy ----
 
-local function room(bytes)
-  if bytes > sandbox.STRING_BYTES then
-    error("a string of " .. bytes .. " bytes: a policy may make one of " .. sandbox.STRING_BYTES, 3)
-  end
-end
+local BOUNDS = { who = "a policy", string_bytes = sandbox.STRING_BYTES, moves = sandbox.MOVE_MAX }
 
-local function copy_of(library)
-  local out = {}
-  for name, value in sorted(library) do out[name] = value end
-  return out
-end
-
-local function string_library()
-  local rep, format = string.rep, string.format
-  local out = copy_of(string)
-  out.dump = nil
-  out.find, out.match, out.gmatch, out.gsub = pattern.find, pattern.match, pattern.gmatch, pattern.gsub(room)
-  function out.rep(text, count, separator)
-    if math.type(count) == "integer" and count > 0 then
-      local unit = #tostring(text) + #tostring(separator or "")
-      if unit > 0 and count > sandbox.STRING_BYTES // unit then room(sandbox.STRING_BYTES + 1) end
-    end
-    return rep(text, count, separator)
-  end
-  function out.format(text, ...)
-    local count, bytes = select("#", ...), #tostring(text)
-    if count > 200 then error("format: " .. count .. " values, a policy may give 200", 2) end
-    for i = 1, count do
-      local value = select(i, ...)
-      if type(value) == "string" then bytes = bytes + #value end
-    end
-    room(bytes)
-    return format(text, ...)
-  end
-  return out
-end
-
-local function table_library()
-  local concat, move = table.concat, table.move
-  local out = copy_of(table)
-  function out.concat(list, separator, from, to)
-    local bytes, between = 0, #tostring(separator or "")
-    for i = from or 1, to or #list do
-      bytes = bytes + between + #tostring(list[i])
-      room(bytes)
-    end
-    return concat(list, separator, from, to)
-  end
-  function out.move(list, from, to, at, other)
-    if to - from >= sandbox.MOVE_MAX then error("move: a policy may move " .. sandbox.MOVE_MAX .. " elements at once", 2) end
-    return move(list, from, to, at, other)
-  end
-  function out.unpack(list, from, to)
-    if (to or #list) - (from or 1) >= 200 then error("unpack: a policy may unpack 200 values", 2) end
-    return table.unpack(list, from, to)
-  end
-  return out
-end
-
-local strings = string_library() -- The method table of strings while a policy runs: ("x"):rep is bounded too.
+local strings = bounded.string(BOUNDS) -- The method table of strings while a policy runs: ("x"):rep is bounded too.
 
 -- ---- views: tables that can be read and not changed, without a copy ----
 
@@ -120,11 +63,12 @@ end
 --- The globals of a policy's chunk.
 ---@param more? table<string, any>
 function sandbox.environment(more)
+  local copy_of = bounded.copy_of
   local math_kept = copy_of(math)
   math_kept.random, math_kept.randomseed = nil, nil
   local env = {
     assert = assert, error = error, ipairs = ipairs, pairs = walk, select = select, tonumber = tonumber, tostring = tostring,
-    type = type, math = math_kept, string = string_library(), table = table_library(), utf8 = copy_of(utf8),
+    type = type, math = math_kept, string = bounded.string(BOUNDS), table = bounded.table(BOUNDS), utf8 = copy_of(utf8),
   }
   for name, value in sorted(more or {}) do env[name] = value end
   return env
