@@ -13,6 +13,7 @@
   X("shoal.core.door", luaopen_shoal_core_door) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \
   X("shoal.core.http", luaopen_shoal_core_http) \
+  X("shoal.core.inflate", luaopen_shoal_core_inflate) \
   X("shoal.core.json", luaopen_shoal_core_json) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.net", luaopen_shoal_core_net) \

@@ -257,7 +257,8 @@ describe("the parser", function ()
       [body(10)] = "", [body(11)] = "TOO_LARGE", [chunked(10)] = "", [chunked(11)] = "TOO_LARGE",
       [headers(4)] = "", [headers(5)] = "HEAD_TOO_LARGE",
       ["HTTP/1.1 200 OK\r\nName: " .. ("v"):rep(92) .. "\r\nContent-Length: 0\r\n\r\n"] = "HEAD_TOO_LARGE",
-      ["HTTP/1.1 204 No\r\nName: " .. ("v"):rep(89) .. "\r\n\r\n"] = "", ["HTTP/1.1 204 No\r\nName: " .. ("v"):rep(93) .. "\r\n\r\n"] = "HEAD_TOO_LARGE",
+      ["HTTP/1.1 204 No\r\nName: " .. ("v"):rep(89) .. "\r\n\r\n"] = "", ["HTTP/1.1 204 No\r\nName: " .. ("v"):rep(93)
+        .. "\r\n\r\n"] = "HEAD_TOO_LARGE",
     } do
       local messages, _, found = read("response", text, 16, { body_bytes = 10, headers = 5, head_bytes = 100 })
       assert.equal(code, found or "", text)
@@ -328,7 +329,8 @@ describe("url", function ()
       ["https://h?q"] = { "https", "h", 443, "/?q" }, ["http://[::1]/"] = { "http", "::1", 80, "/" },
       ["http://[2001:DB8::1]:8080#f"] = { "http", "2001:db8::1", 8080, "/" }, ["http://h#/a"] = { "http", "h", 80, "/" },
       ["HTTP://Shop.Example/A%20b?X=Y"] = { "http", "shop.example", 80, "/A%20b?X=Y" }, ["hTTps://H/"] = { "https", "h", 443, "/" },
-      ["http://h:/a"] = { "http", "h", 80, "/a" }, ["http://h:80/a"] = { "http", "h", 80, "/a" }, ["http://h:65535"] = { "http", "h", 65535, "/" },
+      ["http://h:/a"] = { "http", "h", 80, "/a" }, ["http://h:80/a"] = { "http", "h", 80, "/a" }, ["http://h:65535"] = { "http", "h", 65535,
+        "/" },
       ["http://h:0080/"] = { "http", "h", 80, "/" }, ["http://h?a#b?c"] = { "http", "h", 80, "/?a" },
       ["http://me:pa%40ss@h/"] = { "http", "h", 80, "/", "me:pa%40ss" }, ["http://a@b@h:1/"] = { "http", "h", 1, "/", "a@b" },
       ["http://@h/"] = { "http", "h", 80, "/", "" }, ["http://h/@a:b"] = { "http", "h", 80, "/@a:b" }, ["ftp://h/x"] = { "ftp", "h", 80, "/x" },
@@ -341,9 +343,12 @@ describe("url", function ()
 
   it("that is none is refused", function ()
     for _, text in ipairs {
-      "", "/path", "h:80", "http://", "http:///a", "http://:80/", "http://h:99999/", "http://h:65536/", "http://h:0/", "http://h:8a/", "http://h/a b",
-      "http://h/\r\nX: y", "http://h/\0", "http://h\127/", "http://" .. ("h"):rep(9000), "http://h/" .. ("x"):rep(8192 - 8), "http:/h/", "http:h",
-      "://h/", "1http://h/", "http://[::1/", "http://[]/", "http://[::1%25eth0]/", "http://[::1]x/", "http://[h]/", "http://h%41/", "http://h\\a/",
+      "", "/path", "h:80", "http://", "http:///a", "http://:80/", "http://h:99999/", "http://h:65536/", "http://h:0/", "http://h:8a/",
+        "http://h/a b",
+      "http://h/\r\nX: y", "http://h/\0", "http://h\127/", "http://" .. ("h"):rep(9000), "http://h/" .. ("x"):rep(8192 - 8), "http:/h/",
+        "http:h",
+      "://h/", "1http://h/", "http://[::1/", "http://[]/", "http://[::1%25eth0]/", "http://[::1]x/", "http://[h]/", "http://h%41/",
+        "http://h\\a/",
       "http://caf\u{e9}.example/", "http://a b@h/", "http://me@/", "http://h<x>/", 'http://h"/',
     } do
       local none, err, code = http.url(text)
@@ -357,6 +362,7 @@ end)
 describe("a token", function ()
   it("is what RFC 9110 says", function ()
     for _, text in ipairs { "GET", "X-A", "!#$%&'*+-.^_`|~09azAZ" } do assert.is_true(http.token(text), text) end
-    for _, text in ipairs { "", "A B", "A:", "A\r\n", "A\0", "(a)", "a/b", "\u{e9}", "a\127", "a\t" } do assert.is_false(http.token(text), text) end
+    for _, text in ipairs { "", "A B", "A:", "A\r\n", "A\0", "(a)", "a/b", "\u{e9}", "a\127", "a\t" } do assert.is_false(http.token(text),
+      text) end
   end)
 end)

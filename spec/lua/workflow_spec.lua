@@ -176,7 +176,7 @@ describe("a request", function ()
   it("with the wrong arguments is the script's error, told where it stands", function ()
     local state, reason = run("return function (vu)\n vu.http:get(5) end", { iterations = 1 })
     assert.equal("failed", state)
-    assert.matches("expected a url, found a number", reason)
+    assert.matches("vu.http:get: url: expected a string, found a number", reason)
     assert.equal("w.lua:2", errors.incidents()[1].where)
     for _, text in ipairs {
       "vu:check()", "vu:count('a', 0.5)", "vu:count('a', '1')", "vu:count('a', false)", "vu:time('a')", "vu:time(1, 1)", "vu:sleep(-1)",

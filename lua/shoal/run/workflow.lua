@@ -11,6 +11,7 @@
 ---       teardown = function (ctx) end,
 ---       base_url = "http://...",        -- for urls that begin with "/"; default: the environment's TARGET
 ---       request_timeout_ms = 30000,
+---       http = { redirects = 5, cookies = true },                             -- for all requests; see workflow/vu.lua
 ---     }
 ---
 --- A script may also return just the function `vu`.
@@ -24,6 +25,7 @@
 --- iteration of a part failed this way, the part has failed.
 local environment = require "shoal.run.workflow.environment"
 local errors = require "shoal.base.errors"
+local http = require "shoal.run.http"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local vu = require "shoal.run.workflow.vu"
@@ -46,7 +48,9 @@ local BUSY_NS = 5 * NS_PER_MS -- A user that computes this long yields to the ot
 ---@field work Workflow    script, vus, iterations or duration_ms, rate, phase, stride, env
 ---@field log fun(text: string)
 
-local FIELDS = { vu = "function", setup = "function", teardown = "function", base_url = "string", request_timeout_ms = "number" }
+local FIELDS = {
+  vu = "function", setup = "function", teardown = "function", base_url = "string", request_timeout_ms = "number", http = "table",
+}
 
 -- The script -----------------------------------------------------------------------------------------------------------
 
@@ -70,6 +74,8 @@ local function read_users(path, value)
       return nil, ("%s: %s is a %s; expected a %s"):format(path, name, type(field), FIELDS[name])
     end
   end
+  local problem = value.http and http.problem(value.http)
+  if problem then return nil, ("%s: http: %s"):format(path, problem) end
   if not value.vu then return nil, path .. ": has no vu = function (vu) ... end" end
   return value
 end

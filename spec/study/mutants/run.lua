@@ -5,6 +5,9 @@ local function stats(title) return { "spec/lua/stats_limits_spec.lua", title } e
 local function workflow(title) return { "spec/lua/workflow_spec.lua", title } end
 local function exec(title) return { "spec/lua/exec_virtual_spec.lua", title } end
 local function http(title) return { "spec/lua/http_spec.lua", title } end
+local function parser(title) return { "spec/lua/http_parser_spec.lua", title } end
+local function users(title) return { "spec/lua/http_client_spec.lua", title } end
+local function jar(title) return { "spec/lua/http_cookies_spec.lua", title } end
 
 return {
   -- run/reports
@@ -164,10 +167,28 @@ return {
     find = "    if stale and MAY_REPEAT[method] then", put = "    if stale then" },
   { name = "nothing_is_repeated", file = "lua/shoal/run/http/client.lua", killers = { http "replaces a kept connection" },
     find = "    if stale and MAY_REPEAT[method] then", put = "    if stale and MAY_REPEAT[1] then" },
-  { name = "a_header_may_hold_another", file = "lua/shoal/run/http/client.lua", killers = { http "would be a second header" },
-    find = "  if value:find(\"[%z\\r\\n]\") then error", put = "  if value == nil then error" },
+  { name = "a_header_may_hold_another", file = "lua/shoal/run/http/request.lua", killers = { http "would be a second header" },
+    find = "  if value:find \"[%z\\1-\\8\\10-\\31\\127]\" then", put = "  if value == nil then" },
   { name = "a_connection_that_ended_is_kept", file = "lua/shoal/run/http/client.lua", killers = { http "keeps its connection" },
-    find = "  if c.broken or not self.keep_alive or self.closed then", put = "  if not self.keep_alive or self.closed then" },
+    find = "  if c.broken or q.close or not self.keep_alive or self.closed then", put = "  if not self.keep_alive or self.closed then" },
+  { name = "a_304_has_a_body", file = "core/http1.c", killers = { parser "have no body" },
+    find = " || p->status == 304", put = "" },
+  { name = "both_framings_keep_the_connection", file = "core/http1.c", killers = { parser "both framings" },
+    find = "if (p->has_length || p->minor == 0) p->keep_alive = false;", put = "" },
+  { name = "two_lengths_are_the_last", file = "core/http1.c", killers = { parser "both framings" },
+    find = "    if (p->has_length && number != p->length) return HTTP1_LENGTH_TWICE;\n", put = "" },
+  { name = "a_second_host_is_sent", file = "lua/shoal/run/http/client.lua", killers = { users "replaces ours, in any case" },
+    find = "if not own or own[lower] == nil then lines[#lines + 1] = line end", put = "lines[#lines + 1] = line" },
+  { name = "secrets_follow_a_redirect", file = "lua/shoal/run/http/redirect.lua", killers = { users "do not carry secrets" },
+    find = "not same_origin and SECRET[lower] or", put = "" },
+  { name = "a_hint_is_ignored", file = "lua/shoal/run/http/client.lua", killers = { users "past the hint of its server" },
+    find = "    if not c.until_ns or self.world:now_ns() < c.until_ns then", put = "    do" },
+  { name = "a_limit_for_one_request_stays", file = "lua/http.c", killers = { users "limited by max_body_bytes" },
+    find = "  p->body_max = p->body_default;\n", put = "" },
+  { name = "a_bomb_is_decoded", file = "lua/inflate.c", killers = { users "or a bomb is refused" },
+    find = "if (d->max && d->given > d->max) return LARGE;", put = "" },
+  { name = "a_cookie_is_for_every_host", file = "lua/shoal/run/http/cookies.lua", killers = { jar "the host that set it" },
+    find = "return host == domain or not is_numeric(host)", put = "return true or not is_numeric(host)" },
   { name = "a_server_takes_any_number", file = "lua/shoal/run/http/server.lua", killers = { http "closes above its connections" },
     find = "  if self.connections >= (self.connections_max or CONNECTIONS_MAX) then", put = "  if self.connections < 0 then" },
   { name = "pipelined_requests_overtake", file = "lua/shoal/run/http/server.lua", killers = { http "answers pipelined requests in order" },

@@ -13,6 +13,7 @@ local sorted = require "shoal.base.sorted"
 local server = {}
 
 local CONNECTIONS_MAX = 10000
+local HEAD_BYTES, HEADERS = 32 * 1024, 128 -- Of a request.
 local REASON_UNKNOWN = "Status"
 
 ---@class HttpServer
@@ -23,7 +24,9 @@ local function head_of(reply, length, keep_alive)
   local lines = { ("HTTP/1.1 %d %s\r\n"):format(reply.status or 200, core.reason(reply.status or 200) or REASON_UNKNOWN) }
   local has_type = false
   for name, value in sorted(reply.headers or {}) do
-    lines[#lines + 1] = name .. ": " .. tostring(value):gsub("[%z\r\n]", " ") .. "\r\n"
+    for _, each in ipairs(type(value) == "table" and value or { value }) do -- A list is several lines.
+      lines[#lines + 1] = name .. ": " .. tostring(each):gsub("[%z\r\n]", " ") .. "\r\n"
+    end
     has_type = has_type or name:lower() == "content-type"
   end
   if length then lines[#lines + 1] = "Content-Length: " .. length .. "\r\n" end
@@ -106,7 +109,7 @@ function Exchange:answer(request)
   end
 end
 
-local REFUSALS = { MALFORMED = 400, TOO_LARGE = 413 }
+local REFUSALS = { TOO_LARGE = 413, HEAD_TOO_LARGE = 431, UNSUPPORTED = 505 } -- Else 400.
 
 --- Answer the first complete request; keep later bytes until it is answered.
 function Exchange:read(bytes)
@@ -163,7 +166,8 @@ end
 function server.open(world, address, handler, options)
   options = options or {}
   local self = setmetatable({
-    world = world, handler = handler, limits = options.body_bytes and { body_bytes = options.body_bytes } or nil, open = {},
+    world = world, handler = handler, open = {},
+    limits = { head_bytes = HEAD_BYTES, headers = HEADERS, body_bytes = options.body_bytes },
     connections = 0, accepted = 0, requests = 0, refused = 0, connections_max = options.connections_max, rest_max = 64 * 1024,
     ids = { host = address },
   }, Server)

@@ -9,9 +9,16 @@
 ---     vu:time(name, ms)           into a histogram
 ---     vu:sleep(ms)  vu:random(n)  vu:now_ms()  vu:log(text)
 ---
+---     vu.http:clear_cookies()     with http = { cookies = true }: a user keeps its cookies over its iterations
+---
+--- Options of a request: headers, body, name, timeout_ms, expect, response_body, max_body_bytes, redirects, compressed (http/request.lua).
+--- A script's `http = { ... }` sets them for all its requests, and besides `cookies = true` and `keep_alive = false`. A mistake in a
+--- request raises at the line of the script. Options are never ignored: an unknown one is a mistake.
+---
 --- Every request has the headers X-Shoal-Job, X-Shoal-Part and X-Shoal-Attempt, so that a target's log can be compared with our
 --- numbers. It is recorded under its `name`; by default under "METHOD /path" without the query. A status of 400 or more is an error of
---- kind "http"; a request without a response has a kind of http.kind. Redirects are responses.
+--- kind "http", unless `expect` says which are right; a request without a response has a kind of http.kind. Redirects are responses; one that
+--- is followed (`redirects = 5`) is recorded by itself, and the next request as one more, counted in `redirected`.
 ---
 --- A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most 200 bytes; a
 --- script that requests /item/1, /item/2, ... should name its requests, or most of them appear under "(other)" (job/stats/names.lua).
@@ -43,63 +50,59 @@ local function name_of(part, method, url)
   return name
 end
 
---- Check a request's types before it is sent, so that a mistake is reported at the script's line.
-local function check_request(r, level)
-  if type(r) ~= "table" then error("vu.http: expected a table such as { url = ... }, found a " .. type(r), level + 1) end
-  if type(r.url) ~= "string" then error("vu.http: url: expected a string, found a " .. type(r.url), level + 1) end
-  for _, field in ipairs { "name", "method" } do
-    local value = r[field]
-    if value ~= nil and type(value) ~= "string" then
-      error(("vu.http: %s: expected a string, found a %s"):format(field, type(value)), level + 1)
-    end
-  end
-end
-
---- Send a request, and record it.
-local function request(self, r)
-  local user, part = self.user, self.part
-  local method = r.method or "GET"
-  local started_ns = part.world:fresh_ns()
-  local response, err, code = self.client:request(r)
-  local latency_ns, kind, bytes_in
-  if response then
-    latency_ns, bytes_in = response.latency_ns, #response.body
-    if response.status >= 400 then kind = "http" end
-  else
-    latency_ns, kind = part.world:fresh_ns() - started_ns, http.kind(code)
-  end
+--- Record one exchange. A redirect that is followed is one of its own, under "METHOD /path", or "NAME (redirect)".
+local function record(user, part, r, hop, response, code, latency_ns, last)
+  local kind
+  if not response then kind = http.kind(code) elseif last and not http.expected(r.expect, response) then kind = "http" end
   local late_ns = user.late_ns
   if late_ns then -- Open loop: the latency of an iteration's first request runs from the iteration's due time.
     latency_ns, user.late_ns = latency_ns + late_ns, nil
   end
-  part.recorder:request(r.name or name_of(part, method, r.url), latency_ns, kind, bytes_in)
-  return response, err, code
+  local name = r.name
+  if hop.count > 0 then
+    local counts = part.recorder.counts
+    counts.redirected = (counts.redirected or 0) + 1
+    name = name and name .. " (redirect)"
+  end
+  part.recorder:request(name or name_of(part, hop.method, hop.url), latency_ns, kind, response and response.body_bytes)
 end
 
----@param r { method: string?, url: string, name: string?, headers: table?, body: string?, timeout_ms: number? }
+--- Raise a problem at the line of the script that made the call, also through pcall or a tail call, which leaves none.
+local function blame(part, what, problem)
+  local path = part.work.script.path
+  local level = 3
+  while true do
+    local frame = debug.getinfo(level, "Sl")
+    if not frame then error(("%s: %s: %s"):format(path, what, problem), 0) end
+    if frame.source == "@" .. path then error(("%s:%d: %s: %s"):format(path, frame.currentline, what, problem), 0) end
+    level = level + 1
+  end
+end
+
+---@param options { url: string, method: string?, name: string?, headers: table?, body: string?, timeout_ms: number? }  and more: request.lua
 ---@return table? response, string? err, string? code
-function Http:request(r)
-  check_request(r, 2)
-  return request(self, r)
+function Http:request(options)
+  local r, problem = self.client:check(nil, nil, options)
+  if not r then blame(self.part, "vu.http:request", problem) end
+  return self.client:send(r)
 end
 
 local function short(method)
+  local what = "vu.http:" .. method:lower()
   return function (self, url, options)
-    if type(url) ~= "string" then error(("vu.http:%s: expected a url, found a %s"):format(method:lower(), type(url)), 2) end
-    local r = { method = method, url = url }
-    if options then
-      if type(options) ~= "table" then
-        error(("vu.http:%s: options must be a table such as { body = ... }, found a %s"):format(method:lower(), type(options)), 2)
-      end
-      for k, v in next, options do r[k] = v end
-    end
-    check_request(r, 2)
-    return request(self, r)
+    local r, problem = self.client:check(method, url, options)
+    if not r then blame(self.part, what, problem) end
+    return self.client:send(r)
   end
 end
 
 Http.get, Http.head, Http.delete, Http.options = short "GET", short "HEAD", short "DELETE", short "OPTIONS"
 Http.post, Http.put, Http.patch = short "POST", short "PUT", short "PATCH"
+
+--- Forget this user's cookies.
+function Http:clear_cookies()
+  if self.client.jar then self.client.jar:clear() end
+end
 
 -- The user -------------------------------------------------------------------------------------------------------------
 
@@ -152,11 +155,12 @@ function User:log(text) self._part.log(tostring(text)) end
 ---@return VU user, table client  the caller closes the client
 function vu.new(part, id)
   local counts = part.recorder.counts
-  local client = http.client(part.world, {
-    base_url = part.base_url, headers = part.headers, timeout_ms = part.request_timeout_ms,
-    on_repeat = function () counts.repeated = (counts.repeated or 0) + 1 end, -- A target may have received these twice.
-  })
-  local user = setmetatable({
+  local options, user = http.options(part.script and part.script.http), nil
+  options.base_url, options.headers, options.reserved, options.timeout_ms = part.base_url, part.headers, "x-shoal-", part.request_timeout_ms
+  function options.on_repeat() counts.repeated = (counts.repeated or 0) + 1 end -- A target may have received these twice.
+  function options.on_exchange(...) record(user, part, ...) end
+  local client = http.client(part.world, options)
+  user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,
     attempt = part.attempt, _part = part,
   }, User)
