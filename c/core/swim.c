@@ -20,7 +20,7 @@ const char *swim_event_name(enum swim_event event) {
 }
 
 const char *swim_type_name(unsigned type) {
-  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table", "ack_at"};
+  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table", "ack_at", "seen"};
   return type < SWIM_TYPES ? names[type] : NULL;
 }
 
@@ -40,7 +40,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
   static const struct swim_config lan = {
       .probe_interval_ms = 1000, .probe_timeout_ms = 500, .indirect_probes = 3,
       .ping_repeats = 3, .health_max = 8, .buddy = 1, .verify_deaths = 1, .gossip_interval_ms = 200, .gossip_fanout = 3,
-      .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 1300, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
+      .retransmit_multiplier = 4, .gossip_bytes_per_s = 2600, .user_bytes_per_s = 65536, .suspicion_multiplier = 1, .suspicion_max = 6, .confirmations = 2, .sync_interval_ms = 10000,
       .join_retry_ms = 500, .join_retry_max_ms = 5000, .leave_timeout_ms = 3000, .tombstone_ms = 24 * 3600 * 1000u,
       .datagram_max = SWIM_DATAGRAM_MAX, .members_max = 16384,
       .stream_bytes = 22400, .flap_limit = 6, .flap_half_life_ms = 60000,
@@ -54,7 +54,7 @@ int swim_config_profile(const char *name, struct swim_config *out) {
     return 0;
   }
   if (strcmp(name, "local") == 0) { /* One machine: there scheduling is slow, not the network. */
-    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->user_bytes_per_s = 7500, out->sync_interval_ms = 2000;
+    out->probe_interval_ms = 200, out->probe_timeout_ms = 100, out->gossip_interval_ms = 50, out->gossip_bytes_per_s = 15000, out->user_bytes_per_s = 262144, out->sync_interval_ms = 2000;
     out->suspicion_multiplier = 3, out->join_retry_ms = 100, out->join_retry_max_ms = 1000, out->leave_timeout_ms = 1000;
     return 0;
   }
@@ -116,7 +116,9 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->now_ns = now_ns;
   s->sequence = (uint32_t)rng_next(&s->rng); /* Random, so that acks to an earlier life match nothing. */
   s->gossip_ns = s->leave_ns = s->relay_ns = UINT64_MAX;
-  s->budget_bytes = s->user_budget_bytes = config->datagram_max;
+  s->budget_bytes = config->datagram_max;
+  s->user_budget_bytes = swim_user_depth(s);
+  s->user_budget_ns = now_ns;
   vivaldi_open(&s->place);
   s->budget_ns = now_ns;
   s->young_ns = now_ns + YOUNG * ms(config->probe_interval_ms);
@@ -141,7 +143,7 @@ void swim_close(struct swim *s) {
   free(s->sends);
   free(s->events);
   free(s->relays);
-  free(s->users);
+  swim_users_close(s);
   free(s->facts);
   free(s);
 }
@@ -185,12 +187,13 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   if (s->tables_busy) swim_tables_tick(s);
   swim_leave_tick(s);
   swim_gossip_tick(s);
+  swim_users_tick(s);
 }
 
 uint64_t swim_deadline(const struct swim *s) {
   uint64_t at = earlier(swim_probe_deadline(s), heap_deadline(&s->suspects));
   at = earlier(at, earlier(swim_join_deadline(s), s->gossip_ns));
-  at = earlier(at, swim_tables_deadline(s));
+  at = earlier(at, earlier(swim_tables_deadline(s), swim_users_deadline(s)));
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }
 
@@ -204,7 +207,7 @@ struct body { /* The part between header and records; the type decides which fie
 };
 
 static void read_body(struct reader *r, enum type type, struct body *b) {
-  if (type != GOSSIP) b->sequence = read_u32(r);
+  if (type != GOSSIP && type != SEEN) b->sequence = read_u32(r);
   if (type == PING || type == PING_REQ) swim_wire_read_claim(r, &b->claim);
   if (type == PING_REQ) swim_wire_read_address(r, &b->target), b->window_ms = read_varint32(r);
   if (b->window_ms > WINDOW_MAX_MS) r->failed = true;
@@ -229,6 +232,7 @@ static int check(struct swim *s, const uint8_t *bytes, size_t length, struct hea
   struct record record;
   struct user_event user;
   struct reader records = *r;
+  if (header->type == SEEN) return swim_seen_valid(&records) ? 0 : -1 - SWIM_REFUSED_BODY;
   while (swim_wire_read_record(&records, &record, &user)) continue;
   return records.failed ? -1 - SWIM_REFUSED_RECORD : 0;
 }
@@ -270,13 +274,14 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
   struct swim_incarnation before = s->members[SELF].incarnation;
   bool table = header.type == TABLE, quiet = table && swim_table_quiet(s, body.sequence);
   uint32_t sender = swim_merge_sender(s, &header, from);
-  while (swim_wire_read_record(&r, &record, &user)) {
+  while (header.type != SEEN && swim_wire_read_record(&r, &record, &user)) {
     if (record.name) swim_merge(s, &record, table, quiet);
     else swim_merge_user(s, &user);
   }
   if (sender == NONE) sender = swim_members_by_key(s, header.key, header.incarnation.generation); /* Its header may just have added it. */
   if (sender == SELF) sender = NONE; /* An earlier life of ours, or a namesake. */
-  dispatch(s, from, &header, sender, &body);
+  if (header.type == SEEN) swim_on_seen(s, from, sender, &r);
+  else dispatch(s, from, &header, sender, &body);
   /* Send our refutation to the member that doubted us at once; an ACK carries it anyway. */
   if (header.type != PING && swim_incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
     swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
@@ -399,6 +404,10 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
   struct writer w;
   write_start(s, &w, send->type);
   out->to = send->to;
+  if (send->type == SEEN) {
+    swim_seen_write(s, &w, send->flags);
+    return finish(s, &w, SEEN, 0, out);
+  }
   if (send->type != GOSSIP) write_u32(&w, send->sequence);
   if (send->type == PING || send->type == PING_REQ) swim_wire_write_claim(&w, &send->claim);
   if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target), write_varint(&w, send->window_ms);
@@ -425,6 +434,13 @@ static bool next_send(struct swim *s, struct swim_action *out) {
   return false;
 }
 
+static bool next_answer(struct swim *s, struct swim_action *out) {
+  struct writer w;
+  if (!s->users) return false;
+  write_start(s, &w, GOSSIP);
+  return swim_answer_next(s, &w, &out->to) && finish(s, &w, GOSSIP, 0, out);
+}
+
 static bool next_table(struct swim *s, struct swim_action *out) {
   struct writer w;
   uint32_t sync, channel;
@@ -448,11 +464,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
   if (--s->events_count == 0) s->events_head = 0;
   out->kind = SWIM_EVENT;
   out->event = e.kind;
-  if (e.kind == SWIM_EVENT_USER) {
-    struct user *user = &s->users->at[e.user];
-    user->waiting = false;
-    out->told = user->bytes, out->told_length = user->length, out->told_number = user->number;
-  }
+  if (e.kind == SWIM_EVENT_USER) swim_user_deliver(s, e.user, out);
   swim_view(s, e.id, &out->member);
   out->member.incarnation = e.incarnation;
   out->member.state = e.state;
@@ -463,7 +475,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
 }
 
 bool swim_next(struct swim *s, struct swim_action *out) {
-  if (next_send(s, out) || next_table(s, out) || next_event(s, out)) return true;
+  if (next_send(s, out) || next_answer(s, out) || next_table(s, out) || next_event(s, out)) return true;
   if (s->left_told || !swim_leave_over(s)) return false;
   s->left_told = true;
   out->kind = SWIM_LEFT_DONE;

@@ -59,7 +59,8 @@
  *  - A member that is suspected, or dies and returns in the same life, again and again is held: each observer that sees this shows
  *    it as dead until it has been stable for a while. Else half reachable members would flap for ever. Only the view is damped; a
  *    restart ends it.
- *  - Events of users have their own budget and a quarter of each datagram, so that neither they nor membership starve.
+ *  - Events of users have their own budget and a quarter of each datagram, so that neither they nor membership starve. They are
+ *    pushed a few times, and then asked for: members compare what they have seen (SEEN), and send what the other lacks.
  *
  * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
  *
@@ -78,6 +79,8 @@
  *   6 SYNC       u32 sequence · u8 flags: 1 the sender is new and asks for its own record, 2 it takes datagrams only
  *                u32 digest of its table
  *   8 ACK_AT     an ACK with the sender's coordinates between digest and records
+ *   9 SEEN       u8 flags: bits 0-1 how many answers of this type it may cause in turn, 4 not all origins had room · windows to the end.
+ *                The answer is a SEEN if that is allowed and the answerer lacks something or has more to tell, and events in GOSSIP
  *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece, 2 it is long: fetch it over a stream
  *                u32 digest of the sender's table · with flag 2: u16 the port of its streams · records
  *
@@ -101,8 +104,13 @@
  *            place:  when it follows (in tables; others get it by ACK_AT)
  *   event    u8 128 · u32 key and u32 generation of its sender · varint its number in that life > 0
  *            varint length 1 .. SWIM_USER_MAX, the bytes
+ *   window   u32 key and u32 generation of a sender of events · varint base: up to it they are over ·
+ *            varint low - base: up to low the sender of this message has seen them · varint span 0 .. SWIM_USER_WINDOW ·
+ *            span bits in whole bytes, the lowest first: for each of low + 1 .. low + span, whether it has seen it
  *
  * A PING with nothing to tell is 32 bytes, its ACK 26: two small datagrams a period for each member.
+ *
+ * A program from before SEEN counts it as a refusal (TYPE), takes the events that are pushed to it, and never asks.
  *
  * The decoder takes any bytes: it checks a whole datagram before it uses any of it, and counts refusals by reason. Without seals
  * the checksum guards against accidents only.
@@ -110,7 +118,25 @@
  * Limits: config.members_max records (one more is refused and counted); SWIM_SEEDS_MAX seeds. Pick and update are O(1), a suspicion
  * O(log suspects). All memory belongs to the table: 64 bytes a member, 9 to find and choose it, its name and payload in steps of 8,
  * 24 for one that recently gave trouble, and at most a sixteenth more. Once the table has grown, nothing is
- * allocated. */
+ * allocated.
+ *
+ * Events of users, and what may be relied on. An event is kept until it has been pushed, and then for others that ask: at least 10
+ * periods after it was last sent to anybody, 60 when nothing newer needs its room, at most 300 after it came. Its teller decides
+ * when it is over, and others learn that from SEEN. So:
+ *  - Each member that is reached within that time gets each event once. It gets them in no order: the number of an event is its place
+ *    among those of its teller, from 1 in each generation.
+ *  - A member that is new or restarted also gets the events that are not over then: so it may get some from before its join, and
+ *    after a restart some once more. The last events of a member that left or died are still delivered for 60 periods.
+ *  - Nothing told is dropped to make room for something newer: swim_tell() returns ERR_FULL while SWIM_USER_WINDOW events of ours are
+ *    not over, or SWIM_USERS_MAX of all members are kept here. Each of the first can be over 10 periods after it was last sent.
+ *  - A member whose store is full delivers an event and does not keep it; others get it from its teller.
+ *  - An event that was over before it reached us is counted (user_missed), if it was told in our time.
+ * Bytes: events, their windows in SEEN and the headers of SEEN take at most user_bytes_per_s, of which an eighth of a second's worth
+ * (at least a datagram's) may be saved up; the last one may overdraw, and is paid back. While events wait, rounds of gossip come four
+ * times as often. At rest nothing is sent; while any event is kept, one SEEN a period: 22 bytes of header and 12 for each teller.
+ * Memory: nothing before the first event; then 5 KB, for each teller 72 bytes, and 128 while there are gaps; for each event kept 48 and
+ * its bytes in steps of 8. So at most 1.5 MB, 200 bytes for each member that ever told something, and 4 KB once we told something ourselves.
+ * CPU: a datagram takes O(events in it); a SEEN, and each period, O(events kept + tellers): about 20 microseconds at most. */
 #ifndef SHOAL_SWIM_H
 #define SHOAL_SWIM_H
 
@@ -128,6 +154,8 @@ enum {
   SWIM_PAYLOAD_MAX = 512,   /* Bytes. */
   SWIM_SEEDS_MAX = 32,
   SWIM_USER_MAX = 256,      /* Bytes of an event of a user. */
+  SWIM_USER_WINDOW = 1024,  /* Events of one member that are not over, at most. */
+  SWIM_USERS_MAX = 4096,    /* Events of all members that one member keeps, at most. */
 };
 
 struct swim;
@@ -154,7 +182,7 @@ struct swim_config {
   uint32_t retransmit_multiplier;/* A rumour is sent this many times ceil(log10(N + 1)). 1 .. 8 */
   uint32_t gossip_bytes_per_s;   /* Of rumours, on whatever datagram, at most; four times that in the first ten
                                   * periods. Up to a datagram's worth may be saved up. 300 .. 10^7 */
-  uint32_t user_bytes_per_s;     /* The same for events of users, in addition. 300 .. 10^7 */
+  uint32_t user_bytes_per_s;     /* Of events of users and of asking for them, in addition, while there are any. 300 .. 10^7 */
   uint32_t suspicion_multiplier; /* Least time to refute, in periods; times max(1, log10 N). 1 .. 16 */
   uint32_t suspicion_max;        /* Most time to refute, in least times. 1 .. 16 */
   uint32_t confirmations;        /* K: further accusers that reduce the time to the least. 0 .. 7 */
@@ -218,10 +246,12 @@ void swim_leave(struct swim *s, uint64_t now_ns);
 bool swim_is_leaving(const struct swim *s); /* Or has left. */
 /* Replace our payload, with the next version. Returns 0, ERR_TOO_LARGE or ERR_MEMORY. */
 int swim_set_payload(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
-/* Send bytes to every member by gossip, at most user_bytes_per_s. Each live and reachable member gets them once, in no order, as
- * SWIM_EVENT_USER; we do not. Returns 0, ERR_TOO_LARGE, ERR_MEMORY, or ERR_FULL: so many events are being sent that one of
- * ours would be dropped before anybody received it. */
+/* Tell bytes to every other member: each one that is reached gets them once, in no order, as SWIM_EVENT_USER; we do not. See the limits
+ * above. Returns 0, ERR_TOO_LARGE (none, or more than SWIM_USER_MAX), ERR_MEMORY, or ERR_FULL: too many events are not over. Then
+ * nothing changed; tell it again from swim_tell_after_ns() on, or tell less. */
 int swim_tell(struct swim *s, uint64_t now_ns, const void *bytes, size_t length);
+/* From when on swim_tell() may find room again; now, if it would now. */
+uint64_t swim_tell_after_ns(const struct swim *s);
 /* Change the configuration while it runs; probes and suspicions in progress keep their deadlines. Returns 0; ERR_CONFIG, or ERR_FULL
  * when there are more records than members_max: nothing changed then. */
 int swim_reconfigure(struct swim *s, uint64_t now_ns, const struct swim_config *config);
@@ -370,7 +400,7 @@ enum swim_refusal {
 };
 const char *swim_refusal_name(enum swim_refusal reason); /* "SHORT", ... */
 
-enum { SWIM_TYPES = 9 }; /* By type number, 0 unused. */
+enum { SWIM_TYPES = 10 }; /* By type number, 0 unused. */
 const char *swim_type_name(unsigned type); /* "ping", ...; NULL for a number that is none. */
 
 struct swim_counts {
@@ -388,8 +418,11 @@ struct swim_counts {
   uint64_t held;                   /* Members held for flapping. */
   uint64_t stalls;                 /* Times that our own timers ran late. */
   uint64_t conflicts;              /* Claims to our name and incarnation from another address. */
-  uint64_t user_sent, user_heard;  /* Events of users: sent by us, and delivered here. */
-  uint64_t user_dropped;           /* Dropped for newer ones before they were sent often enough, or too old to tell from repetitions. */
+  uint64_t user_sent, user_heard;  /* Events of users: told by us, and delivered here. */
+  uint64_t user_full;              /* swim_tell() returned ERR_FULL. */
+  uint64_t user_repeated;          /* Came again. */
+  uint64_t user_missed;            /* Over before they reached us. */
+  uint64_t user_dropped;           /* Came while there was no memory. */
   uint64_t dropped;                /* Datagrams dropped unsent because actions were not taken in time. */
   uint64_t health;                 /* Local health now: 0 is well, up to config.health_max. */
   uint64_t rumours;                /* In progress now. */

@@ -125,9 +125,6 @@ static void refill(struct swim *s) {
   uint64_t bytes = (s->now_ns - s->budget_ns) / 1000 * rate / 1000000;
   if (bytes == 0) return; /* Not lost: budget_ns stays. */
   s->budget_ns = s->now_ns;
-  uint64_t user_bytes = bytes * s->config.user_bytes_per_s / rate;
-  s->user_budget_bytes += (int64_t)earlier(user_bytes, s->config.datagram_max);
-  if (s->user_budget_bytes > (int64_t)s->config.datagram_max) s->user_budget_bytes = s->config.datagram_max;
   s->budget_bytes += (int64_t)earlier(bytes, s->config.datagram_max);
   if (s->budget_bytes > (int64_t)s->config.datagram_max) s->budget_bytes = s->config.datagram_max;
 }
@@ -165,7 +162,7 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
 
 void swim_gossip_tick(struct swim *s) {
   if (s->now_ns < s->gossip_ns) return;
-  if (s->rumours_count == 0 && !swim_users_waiting(s)) {
+  if (s->rumours_count == 0) {
     s->gossip_ns = UINT64_MAX; /* swim_rumour() wakes it. */
     return;
   }

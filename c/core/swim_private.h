@@ -1,6 +1,6 @@
 /* swim_private: shared by the parts of swim. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging ·
  * swim_gossip.c: rumours · swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams ·
- * swim_wire.c: bytes · swim_user.c, swim_why.c, swim_place.c, swim_flap.c: events of users, evidence, coordinates, damping.
+ * swim_wire.c: bytes · swim_user.c, swim_seen.c: events of users · swim_why.c, swim_place.c, swim_flap.c: evidence, coordinates, damping.
  *
  * A member is identified by its id, its index in the table, which never changes while the member is kept. The table moves when it
  * grows, so a pointer into it is valid only until the next add(). */
@@ -38,8 +38,16 @@ enum {
   WITNESSES = 3,        /* Members that must acknowledge our leaving. */
   YOUNG = 10,           /* Periods in which a new node may gossip more. */
   BULK = 16,            /* From so many rumours on, tables may be cheaper than gossip. */
-  USERS_MAX = 64,       /* Events of users being sent; beyond it the most-sent one makes room. */
-  ORIGINS_MAX = 256,    /* Members whose events are tracked. */
+  PUSHES = 3,           /* Times that each member pushes an event of a user: most others have it then. The rest is asked for. */
+  STORM = 64,           /* While so many wait to be pushed, once is enough: what others lack, their questions say. */
+  ROUNDS = 4,           /* Rounds of pushing in an interval of gossip. */
+  KEEP_LEAST = 10,      /* Periods for which an event is kept after it was last sent, so that others may ask for it; */
+  KEEP_MOST = 60,       /* when nothing newer needs its room; */
+  KEEP_LIMIT = 300,     /* and after it came, however often it is asked for. */
+  ORIGIN_BUCKETS = 256,        /* For finding an origin. */
+  ANSWERS_MAX = 2,      /* Members that are being sent what they lack, */
+  ANSWER_EVENTS = 128,  /* and the most events for each. */
+  SLOTS_MAX = SWIM_USERS_MAX + EVENTS_MAX + 1, /* Those kept; those only to be delivered here, and the last delivered. */
   FACTS_MAX = 256,      /* Facts of evidence, about all members together. */
   PLACE_VERSION_MAX = (1 << 24) - 1,
   PLACE_PERIODS = 10,   /* Least number of periods between two versions of our coordinates. */
@@ -49,7 +57,7 @@ enum {
   WINDOW_MAX_MS = 600000 * 9, /* Of a probe: the longest interval in the worst health. */
 };
 
-enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT };
+enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT, SEEN };
 enum { SYNC_NEW = 1, SYNC_DATAGRAMS = 2, TABLE_LAST = 1, TABLE_STREAM = 2 };
 
 /* ---- wire ---- */
@@ -223,25 +231,53 @@ struct event {
   uint8_t state;
   uint8_t confirmations; /* Of the suspicion that it ended, and its duration. */
   uint32_t suspected_ms;
-  uint32_t user; /* SWIM_EVENT_USER: its index in `users`. */
+  uint32_t user; /* SWIM_EVENT_USER: its slot. */
 };
 
-struct user { /* An event of a user that is being sent. */
-  uint32_t key, generation, number;
+struct user { /* An event of a user: a slot, free while its length is 0. */
+  uint64_t at_ns, needed_ns; /* When it came here, and when it was last sent. */
+  uint32_t origin, number; /* The index of its origin. */
+  uint32_t blob;           /* Its bytes. */
+  uint32_t next, previous; /* In the list of those pushed equally often; of a free slot: the next free one. */
   uint16_t length;
   uint8_t sent;
+  bool kept;    /* For others. */
   bool waiting; /* Still to be delivered here. */
-  uint8_t bytes[SWIM_USER_MAX];
 };
-struct origin { /* The events seen of one sender: one bit for each of the newest 64. */
-  uint32_t key, generation, newest;
-  uint64_t seen;
+struct origin { /* One life of a member, and which of its events we have seen: swim_seen.c. */
+  uint32_t key, generation; /* key 0: free. */
+  uint32_t base, low, newest, known;
+  uint32_t held;     /* Events of it that are kept here. */
+  uint32_t next;     /* With the same bucket, or the next free one. */
+  uint32_t stamp, entry; /* The SEEN being handled names it, in that entry. */
+  bool fresh;        /* We are new, and its first events may be from before our time. */
+  uint64_t heard_ns; /* When there was last news of it, */
+  uint64_t low_ns;   /* and since when there is a gap. */
+  uint64_t *seen;    /* Bits of low + 1 .. newest, at their numbers modulo the window; NULL while there are none. */
+};
+struct seen { /* An entry of SEEN. The bits belong to the datagram. */
+  uint32_t key, generation, base, low, top;
+  const uint8_t *bits;
+};
+struct answer { /* Events that a member lacks, by slot. */
+  struct shoal_address to;
+  uint32_t count, sent;
+  uint32_t at[ANSWER_EVENTS], origins[ANSWER_EVENTS], numbers[ANSWER_EVENTS];
 };
 struct users { /* Allocated with the first event. */
-  struct user at[USERS_MAX];
-  uint32_t count; /* Oldest first. */
-  struct origin origins[ORIGINS_MAX];
-  uint32_t origins_count, origins_next; /* Next to be overwritten when all are taken. */
+  struct user *at;
+  uint32_t capacity, free, used, kept, unspent; /* Slots; taken; kept for others; of these, not yet pushed often enough. */
+  struct list lists[PUSHES];
+  struct blobs bytes;
+  uint32_t delivered;  /* The slot whose bytes the last action points to; NONE. */
+  uint64_t looked_ns;  /* No search for room before then. */
+  struct origin *origins;
+  uint32_t origins_capacity, origins_count, origins_free, buckets[ORIGIN_BUCKETS];
+  uint32_t *own, own_origin; /* The slots of our own events by number, modulo the window. */
+  uint64_t push_ns, seen_ns, seen_wait_ns; /* Next rounds of pushing and asking; the pause after that. */
+  uint32_t seen_rounds, stamp;
+  uint32_t cursor;     /* The origin with which the next SEEN begins. */
+  struct answer answers[ANSWERS_MAX];
 };
 
 struct fact {
@@ -287,7 +323,8 @@ struct swim {
   int64_t budget_bytes; /* Bytes that rumours may still use, */
   uint64_t budget_ns;   /* as of when, */
   uint64_t young_ns;    /* and the end of the time in which they may use more. */
-  int64_t user_budget_bytes; /* Bytes that events of users may still use, as of budget_ns. */
+  int64_t user_budget_bytes; /* Bytes that events of users may still use, */
+  uint64_t user_budget_ns;   /* as of when. */
   struct users *users;
   uint32_t user_number;      /* The number of our last event. */
   struct fact *facts;        /* A ring, once there are FACTS_MAX. */
@@ -428,6 +465,40 @@ void swim_merge_user(struct swim *s, const struct user_event *user);
 bool swim_users_waiting(const struct swim *s);
 /* Fill the rest of a datagram. Returns how many. */
 uint32_t swim_tell_users(struct swim *s, struct writer *w);
+void swim_user_deliver(struct swim *s, uint32_t at, struct swim_action *out);
+void swim_users_tick(struct swim *s);
+void swim_users_period(struct swim *s); /* Once a period: end what is old. O(events + origins). */
+uint64_t swim_users_deadline(const struct swim *s);
+void swim_users_close(struct swim *s);
+void swim_users_check(const struct swim *s); /* For swim_check(). */
+/* For swim_seen.c: */
+bool swim_users_reserve(struct swim *s);
+uint64_t swim_user_age_ns(const struct swim *s, uint32_t periods);
+uint64_t swim_user_round_ns(const struct swim *s);
+int64_t swim_user_depth(const struct swim *s); /* The most that may be saved up. */
+bool swim_user_affords(struct swim *s);        /* The budget, up to now, is not spent. */
+void swim_user_sent(struct swim *s, uint32_t at);
+struct user_event swim_user_event(const struct swim *s, uint32_t at);
+void swim_users_wake(struct swim *s); /* There is news. */
+void swim_users_over(struct swim *s); /* The base of some origin rose. */
+
+/* swim_seen.c */
+bool swim_seen_valid(struct reader *r);
+void swim_seen_write(struct swim *s, struct writer *w, uint8_t hops);
+void swim_on_seen(struct swim *s, const struct shoal_address *from, uint32_t sender, struct reader *r);
+void swim_seen_round(struct swim *s);
+void swim_seen_probed(struct swim *s, uint32_t id); /* The member that is probed this period is asked too. */
+/* Write events that a member lacks; false when there are none to send. */
+bool swim_answer_next(struct swim *s, struct writer *w, struct shoal_address *to);
+/* The origin of this key and generation; NONE: it is not to be heard. *id: its member. */
+uint32_t swim_origin_of(struct swim *s, uint32_t key, uint32_t generation, uint32_t *id);
+uint32_t swim_origin_add(struct swim *s, uint32_t key, uint32_t generation);
+bool swim_origin_seen(const struct swim *s, uint32_t at, uint32_t number);
+bool swim_origin_reserve(struct swim *s, uint32_t at, uint32_t number); /* False: no memory to mark it. */
+void swim_origin_mark(struct swim *s, uint32_t at, uint32_t number);
+void swim_origins_period(struct swim *s);
+void swim_origins_close(struct users *u);
+void swim_origins_check(const struct users *u);
 
 /* swim_gossip.c */
 void swim_rumour(struct swim *s, uint32_t id, bool with_payload);

@@ -183,7 +183,8 @@ void swim_probe_tick(struct swim *s) {
   s->probe_ns += interval;
   if (s->probe_ns <= s->now_ns) s->probe_ns = swim_in_step(s, s->now_ns + interval); /* One, after any pause. */
   uint32_t id = swim_round_next(s);
-  if (id != NONE) swim_probe_start(s, id, FOR_ROUND);
+  swim_users_period(s);
+  if (id != NONE) swim_probe_start(s, id, FOR_ROUND), swim_seen_probed(s, id);
   swim_retry_dead_or_seed(s);
   swim_flap_tick(s);
   swim_sweep(s);

@@ -398,6 +398,7 @@ void swim_check(const struct swim *s) {
   assert(digest == s->digest && s->cursor <= s->living);
   check_rumours(s);
   check_flaps(s);
+  swim_users_check(s);
   uint32_t probes = 0;
   for (int i = 0; i < PROBES_MAX; i++) probes += s->probes[i].stage != PROBE_FREE;
   assert(probes == s->probes_used);

@@ -1,126 +1,365 @@
-/* Events of users: bytes that one member sends to all others by gossip. The least-sent go first; each is sent as often as a rumour.
- * A window of 64 numbers for each sender distinguishes repetitions from news. */
+/* Events of users: keeping, sending and delivering them. swim_seen.c finds out which members lack which of them.
+ *
+ * An event is pushed PUSHES times by each member that keeps it, the least-sent first: after that about one member in twenty lacks it.
+ * It is then kept for the members that ask (SEEN). The sender of an event decides when it is over, by the base in its SEEN. */
 #include <assert.h>
 #include <stdlib.h>
 
 #include "core/errors.h"
 #include "core/swim_private.h"
 
-static bool reserve(struct swim *s) {
-  if (!s->users) s->users = calloc(1, sizeof *s->users);
-  return s->users != NULL;
+enum { MISFITS_MAX = 8, EVENT_MIN = 12 }; /* Events skipped as too long before a datagram is closed; bytes of the shortest. */
+
+uint64_t swim_user_age_ns(const struct swim *s, uint32_t periods) { return periods * ms(s->config.probe_interval_ms); }
+
+bool swim_users_reserve(struct swim *s) {
+  if (s->users) return true;
+  struct users *u = s->users = calloc(1, sizeof *s->users);
+  if (!u) return false;
+  for (int n = 0; n < PUSHES; n++) u->lists[n] = (struct list){NONE, NONE};
+  for (int n = 0; n < ORIGIN_BUCKETS; n++) u->buckets[n] = NONE;
+  u->free = u->own_origin = u->delivered = u->origins_free = NONE;
+  u->push_ns = u->seen_ns = UINT64_MAX;
+  return true;
 }
 
-bool swim_users_waiting(const struct swim *s) { return s->users && s->users->count > 0; }
-
-static void remove_at(struct users *u, uint32_t at) {
-  u->count--;
-  memmove(&u->at[at], &u->at[at + 1], (u->count - at) * sizeof *u->at);
+void swim_users_close(struct swim *s) {
+  if (!s->users) return;
+  swim_origins_close(s->users);
+  blobs_free(&s->users->bytes);
+  free(s->users->at);
+  free(s->users->own);
+  free(s->users);
+  s->users = NULL;
 }
 
-/* Room for one more: the most-sent one goes. NULL when that one is still to be delivered here, or was never sent. */
-static struct user *make_room(struct swim *s) {
+bool swim_users_waiting(const struct swim *s) { return s->users && s->users->unspent > 0; }
+
+/* ---- the budget ---- */
+
+int64_t swim_user_depth(const struct swim *s) {
+  uint32_t eighth = s->config.user_bytes_per_s / 8;
+  return eighth > s->config.datagram_max ? eighth : s->config.datagram_max;
+}
+
+bool swim_user_affords(struct swim *s) {
+  uint64_t us = (s->now_ns - s->user_budget_ns) / 1000, most_us = 1000000000;
+  int64_t depth = swim_user_depth(s);
+  uint64_t bytes = earlier(us, most_us) * s->config.user_bytes_per_s / 1000000;
+  if (bytes > 0) { /* Else what has accrued is not lost: user_budget_ns stays. */
+    s->user_budget_ns = s->now_ns;
+    s->user_budget_bytes += (int64_t)bytes;
+    if (s->user_budget_bytes > depth) s->user_budget_bytes = depth;
+  }
+  return s->user_budget_bytes > 0;
+}
+
+/* ---- slots, and the lists of events sent equally often ---- */
+
+static bool pushed(const struct user *e) { return e->kept && e->sent < PUSHES; }
+
+static void unlink_event(struct users *u, uint32_t at) {
+  struct user *e = &u->at[at];
+  struct list *list = &u->lists[e->sent];
+  if (e->previous != NONE) u->at[e->previous].next = e->next;
+  else list->head = e->next;
+  if (e->next != NONE) u->at[e->next].previous = e->previous;
+  else list->tail = e->previous;
+  u->unspent--;
+}
+
+static void link_event(struct users *u, uint32_t at) {
+  struct user *e = &u->at[at];
+  struct list *list = &u->lists[e->sent];
+  e->previous = list->tail;
+  e->next = NONE;
+  if (list->tail != NONE) u->at[list->tail].next = at;
+  else list->head = at;
+  list->tail = at;
+  u->unspent++;
+}
+
+static uint32_t take_slot(struct users *u) {
+  if (u->free == NONE) {
+    uint32_t capacity = u->capacity ? u->capacity * 2 : 64;
+    if (capacity > SLOTS_MAX) capacity = SLOTS_MAX;
+    struct user *grown = capacity > u->capacity ? realloc(u->at, capacity * sizeof *grown) : NULL;
+    if (!grown) return NONE;
+    u->at = grown;
+    for (uint32_t at = u->capacity; at < capacity; at++) grown[at] = (struct user){.next = at + 1 < capacity ? at + 1 : NONE};
+    u->free = u->capacity;
+    u->capacity = capacity;
+  }
+  uint32_t at = u->free;
+  u->free = u->at[at].next;
+  u->used++;
+  return at;
+}
+
+static void free_slot(struct users *u, uint32_t at) {
+  struct user *e = &u->at[at];
+  assert(e->length > 0 && !e->kept && !e->waiting);
+  blobs_give(&u->bytes, e->blob, e->length);
+  *e = (struct user){.next = u->free};
+  u->free = at;
+  if (--u->used == 0) blobs_free(&u->bytes);
+}
+
+/* The caller of swim_next() has read what was delivered last. */
+static void release_delivered(struct users *u) {
+  uint32_t at = u->delivered;
+  u->delivered = NONE;
+  if (at != NONE && !u->at[at].kept) free_slot(u, at);
+}
+
+static void unkeep(struct users *u, uint32_t at) {
+  struct user *e = &u->at[at];
+  if (pushed(e)) unlink_event(u, at);
+  e->kept = false;
+  u->kept--;
+  u->origins[e->origin].held--;
+  if (!e->waiting && at != u->delivered) free_slot(u, at);
+}
+
+void swim_user_sent(struct swim *s, uint32_t at) {
+  struct user *e = &s->users->at[at];
+  e->needed_ns = s->now_ns;
+  if (!pushed(e)) return;
+  bool storm = s->users->unspent > STORM;
+  unlink_event(s->users, at);
+  e->sent = storm ? PUSHES : (uint8_t)(e->sent + 1);
+  if (e->sent < PUSHES) link_event(s->users, at);
+}
+
+/* ---- how long they are kept ---- */
+
+/* While we are alone, nobody can take our events: they age as if they had been pushed. */
+static bool may_end(const struct swim *s, const struct user *e, uint32_t periods) {
+  if (e->sent < PUSHES && s->living > 0) return false;
+  return s->now_ns - e->needed_ns >= swim_user_age_ns(s, periods) || s->now_ns - e->at_ns >= swim_user_age_ns(s, KEEP_LIMIT);
+}
+
+/* Ours end in the order of their numbers: the base says so. */
+static void retire_own(struct swim *s, uint32_t periods, uint32_t most) {
   struct users *u = s->users;
-  if (u->count < USERS_MAX) return &u->at[u->count++];
-  uint32_t most = NONE;
-  for (uint32_t i = 0; i < u->count; i++)
-    if (!u->at[i].waiting && u->at[i].sent > 0 && (most == NONE || u->at[i].sent > u->at[most].sent)) most = i;
-  if (most == NONE) return NULL;
-  for (uint32_t i = most; i < u->count; i++)
-    if (u->at[i].waiting) return NULL; /* Events refer to it by its index. They will be taken soon. */
-  s->counts.user_dropped++;
-  remove_at(u, most);
-  return &u->at[u->count++];
+  if (u->own_origin == NONE) return;
+  struct origin *o = &u->origins[u->own_origin];
+  for (; o->base < o->newest && most > 0; most--) {
+    uint32_t at = u->own[(o->base + 1) % SWIM_USER_WINDOW];
+    if (!may_end(s, &u->at[at], periods)) return;
+    unkeep(u, at);
+    o->base++;
+  }
 }
 
-static struct user *add(struct swim *s, const struct user_event *e) {
-  struct user *user = make_room(s);
-  if (!user) return NULL;
-  *user = (struct user){.key = e->key, .generation = e->generation, .number = e->number, .length = (uint16_t)e->length};
-  memcpy(user->bytes, e->bytes, e->length);
-  swim_gossip_wake(s);
-  return user;
+static void retire_others(struct swim *s, uint32_t periods) {
+  struct users *u = s->users;
+  for (uint32_t at = 0; at < u->capacity; at++) {
+    const struct user *e = &u->at[at];
+    if (e->kept && e->origin != u->own_origin && may_end(s, e, periods)) unkeep(u, at);
+  }
+}
+
+void swim_users_over(struct swim *s) {
+  struct users *u = s->users;
+  for (uint32_t at = 0; at < u->capacity; at++) {
+    const struct user *e = &u->at[at];
+    if (e->kept && e->origin != u->own_origin && e->number <= u->origins[e->origin].base) unkeep(u, at);
+  }
+}
+
+/* Room for one more event, at most once a round by looking at all. */
+static bool has_room(struct swim *s) {
+  struct users *u = s->users;
+  if (u->kept < SWIM_USERS_MAX) return true;
+  if (s->now_ns < u->looked_ns) return false;
+  u->looked_ns = s->now_ns + swim_user_round_ns(s);
+  retire_others(s, KEEP_LEAST);
+  return u->kept < SWIM_USERS_MAX;
+}
+
+void swim_users_period(struct swim *s) {
+  if (!s->users) return;
+  release_delivered(s->users);
+  retire_own(s, KEEP_MOST, UINT32_MAX);
+  retire_others(s, KEEP_MOST);
+  swim_origins_period(s);
+}
+
+/* ---- telling ---- */
+
+static uint32_t add(struct swim *s, uint32_t origin, const struct user_event *e, bool keep) {
+  struct users *u = s->users;
+  uint32_t at = take_slot(u);
+  if (at == NONE) return NONE;
+  uint32_t blob = blobs_take(&u->bytes, e->length);
+  if (blob == UINT32_MAX) {
+    u->at[at] = (struct user){.next = u->free};
+    u->free = at;
+    u->used--;
+    return NONE;
+  }
+  memcpy(blobs_at(&u->bytes, blob), e->bytes, e->length);
+  u->at[at] = (struct user){.at_ns = s->now_ns, .needed_ns = s->now_ns, .origin = origin, .number = e->number, .blob = blob,
+                            .length = (uint16_t)e->length, .kept = keep, .sent = 0};
+  if (!keep) return at;
+  link_event(u, at);
+  u->kept++;
+  u->origins[origin].held++;
+  swim_users_wake(s);
+  return at;
+}
+
+/* Our window in this life, and the places of our events. */
+static struct origin *own(struct swim *s) {
+  struct users *u = s->users;
+  const struct member *self = &s->members[SELF];
+  if (!u->own) u->own = calloc(SWIM_USER_WINDOW, sizeof *u->own);
+  if (!u->own) return NULL;
+  if (u->own_origin != NONE && u->origins[u->own_origin].generation == self->incarnation.generation) return &u->origins[u->own_origin];
+  uint32_t at = swim_origin_add(s, self->key, self->incarnation.generation);
+  if (at == NONE) return NULL;
+  u->own_origin = at; /* What we told in an earlier generation, others may still ask for. */
+  s->user_number = 0;
+  return &u->origins[at];
 }
 
 int swim_tell(struct swim *s, uint64_t now_ns, const void *bytes, size_t length) {
-  assert(now_ns >= s->now_ns);
-  s->now_ns = now_ns;
+  swim_advance(s, now_ns);
   if (length == 0 || length > SWIM_USER_MAX) return ERR_TOO_LARGE;
-  if (!reserve(s)) return ERR_MEMORY;
-  const struct member *self = &s->members[SELF];
-  struct user_event e = {self->key, self->incarnation.generation, s->user_number + 1, bytes, length};
-  if (!add(s, &e)) return ERR_FULL;
-  s->user_number++;
+  struct origin *o = swim_users_reserve(s) ? own(s) : NULL;
+  if (!o) return ERR_MEMORY;
+  release_delivered(s->users);
+  if (s->user_number - o->base >= SWIM_USER_WINDOW) retire_own(s, KEEP_LEAST, 1);
+  if (s->user_number - o->base >= SWIM_USER_WINDOW || !has_room(s) || s->user_number == UINT32_MAX - SWIM_USER_WINDOW) {
+    s->counts.user_full++;
+    return ERR_FULL;
+  }
+  struct user_event e = {o->key, o->generation, s->user_number + 1, bytes, length};
+  uint32_t at = add(s, s->users->own_origin, &e, true);
+  if (at == NONE) return ERR_MEMORY;
+  s->users->own[e.number % SWIM_USER_WINDOW] = at;
+  o->low = o->newest = o->known = s->user_number = e.number;
+  o->heard_ns = now_ns;
   s->counts.user_sent++;
   return 0;
 }
 
-static struct origin *origin_of(struct users *u, const struct user_event *e) {
-  for (uint32_t i = 0; i < u->origins_count; i++)
-    if (u->origins[i].key == e->key) return &u->origins[i];
-  return NULL;
+uint64_t swim_tell_after_ns(const struct swim *s) {
+  const struct users *u = s->users;
+  const struct origin *o = u && u->own_origin != NONE ? &u->origins[u->own_origin] : NULL;
+  if (!o || (s->user_number - o->base < SWIM_USER_WINDOW && u->kept < SWIM_USERS_MAX)) return s->now_ns;
+  uint64_t soon_ns = s->now_ns + ms(s->config.gossip_interval_ms);
+  if (s->user_number - o->base < SWIM_USER_WINDOW) return soon_ns;
+  uint64_t end_ns = u->at[u->own[(o->base + 1) % SWIM_USER_WINDOW]].needed_ns + swim_user_age_ns(s, KEEP_LEAST);
+  return end_ns > soon_ns ? end_ns : soon_ns;
 }
 
-/* Numbers grow within a life; events of an older life are too late. */
-static bool seen(struct swim *s, const struct user_event *e) {
-  const struct origin *o = origin_of(s->users, e);
-  if (!o || e->generation > o->generation || (e->generation == o->generation && e->number > o->newest)) return false;
-  if (e->generation == o->generation && o->newest - e->number < 64) return o->seen >> (o->newest - e->number) & 1;
-  s->counts.user_dropped++; /* It may have been delivered; the promise is at most once. */
-  return true;
-}
-
-static void mark(struct users *u, const struct user_event *e) {
-  struct origin *o = origin_of(u, e);
-  if (!o) o = u->origins_count < ORIGINS_MAX ? &u->origins[u->origins_count++] : &u->origins[u->origins_next++ % ORIGINS_MAX];
-  if (o->key != e->key || o->generation != e->generation) *o = (struct origin){.key = e->key, .generation = e->generation};
-  if (e->number > o->newest) {
-    uint32_t ahead = e->number - o->newest;
-    o->seen = ahead < 64 ? o->seen << ahead : 0;
-    o->newest = e->number;
-  }
-  o->seen |= UINT64_C(1) << (o->newest - e->number);
-}
+/* ---- hearing ---- */
 
 void swim_merge_user(struct swim *s, const struct user_event *e) {
-  uint32_t id = swim_members_by_key(s, e->key, e->generation);
-  if (id == NONE || id == SELF || !reserve(s)) return; /* The sender is not known yet: the event will come again. */
-  if (seen(s, e)) return;
-  struct user *user = add(s, e);
-  if (!user) {
-    s->counts.user_dropped++;
+  uint32_t id;
+  if (!swim_users_reserve(s)) return;
+  release_delivered(s->users);
+  uint32_t origin = swim_origin_of(s, e->key, e->generation, &id);
+  if (origin == NONE) return; /* Of a sender that is not known yet, and the event will be asked for; or long over. */
+  if (swim_origin_seen(s, origin, e->number)) {
+    s->counts.user_repeated++;
     return;
   }
-  mark(s->users, e);
+  /* Events of a member whose life has ended are delivered, but not passed on: so they do not circulate from one new member to the next. */
   const struct member *m = &s->members[id];
-  struct event *event = swim_emit(s, SWIM_EVENT_USER, id, m->incarnation, m->held ? SWIM_DEAD : m->state);
-  if (!event) return;
-  event->user = (uint32_t)(user - s->users->at);
-  user->waiting = true;
+  bool keep = swim_lives(m) && m->incarnation.generation == e->generation && has_room(s);
+  uint32_t at = swim_origin_reserve(s, origin, e->number) ? add(s, origin, e, keep) : NONE;
+  struct event *event = at == NONE ? NULL : swim_emit(s, SWIM_EVENT_USER, id, m->incarnation, m->held ? SWIM_DEAD : m->state);
+  if (!event) { /* No memory. It is not marked as seen, so that it will be asked for. */
+    s->counts.user_dropped++;
+    if (at != NONE && keep) unkeep(s->users, at);
+    else if (at != NONE) free_slot(s->users, at);
+    return;
+  }
+  swim_origin_mark(s, origin, e->number);
+  event->user = at;
+  s->users->at[at].waiting = true;
   s->counts.user_heard++;
+}
+
+void swim_user_deliver(struct swim *s, uint32_t at, struct swim_action *out) {
+  struct users *u = s->users;
+  struct user *e = &u->at[at];
+  release_delivered(u);
+  assert(e->waiting);
+  e->waiting = false;
+  u->delivered = at;
+  out->told = blobs_at(&u->bytes, e->blob), out->told_length = e->length, out->told_number = e->number;
+}
+
+/* ---- sending ---- */
+
+struct user_event swim_user_event(const struct swim *s, uint32_t at) {
+  const struct user *e = &s->users->at[at];
+  const struct origin *o = &s->users->origins[e->origin];
+  return (struct user_event){o->key, o->generation, e->number, blobs_at(&s->users->bytes, e->blob), e->length};
 }
 
 uint32_t swim_tell_users(struct swim *s, struct writer *w) {
   struct users *u = s->users;
-  uint32_t told = 0, limit = swim_rumour_limit(s);
-  if (!u) return 0;
-  for (uint8_t sent = 0; sent < limit && told < u->count && s->user_budget_bytes > 0; sent++) {
-    for (uint32_t i = 0; i < u->count && s->user_budget_bytes > 0; i++) {
-      struct user *user = &u->at[i];
-      struct user_event e = {user->key, user->generation, user->number, user->bytes, user->length};
+  uint32_t told[SWIM_DATAGRAM_MAX / EVENT_MIN], count = 0, misfits = 0;
+  if (!swim_users_waiting(s) || !swim_user_affords(s)) return 0;
+  for (int n = 0; n < PUSHES; n++)
+    for (uint32_t at = u->lists[n].head; at != NONE && misfits < MISFITS_MAX && s->user_budget_bytes > 0; at = u->at[at].next) {
+      struct user_event e = swim_user_event(s, at);
       size_t size = swim_wire_user_size(&e);
-      if (user->sent != sent || size > writer_room(w)) continue;
-      swim_wire_write_user(w, &e);
-      s->user_budget_bytes -= (int64_t)size;
-      user->sent |= 128; /* Sent in this datagram. */
-      told++;
+      if (writer_room(w) < EVENT_MIN) misfits = MISFITS_MAX;
+      else if (size > writer_room(w)) misfits++;
+      else swim_wire_write_user(w, &e), s->user_budget_bytes -= (int64_t)size, told[count++] = at;
     }
+  for (uint32_t i = 0; i < count; i++) swim_user_sent(s, told[i]); /* Only now, for it moves them between the lists walked above. */
+  return count;
+}
+
+uint64_t swim_user_round_ns(const struct swim *s) { return ms(s->config.gossip_interval_ms) / ROUNDS; }
+
+void swim_users_wake(struct swim *s) {
+  struct users *u = s->users;
+  uint64_t round_ns = swim_user_round_ns(s);
+  if (u->push_ns == UINT64_MAX && u->unspent > 0) u->push_ns = s->now_ns + rng_below(&s->rng, round_ns);
+  u->seen_wait_ns = round_ns;
+  if (u->seen_ns > s->now_ns + 2 * round_ns) u->seen_ns = s->now_ns + round_ns + rng_below(&s->rng, round_ns);
+}
+
+void swim_users_tick(struct swim *s) {
+  struct users *u = s->users;
+  if (!u) return;
+  if (s->now_ns >= u->push_ns) {
+    u->push_ns = u->unspent == 0 ? UINT64_MAX : s->now_ns + (s->living ? swim_user_round_ns(s) : ms(s->config.probe_interval_ms));
+    uint32_t ids[FANOUT_MAX], fanout = s->config.gossip_fanout;
+    bool may = u->unspent > 0 && s->sends_count + fanout <= SENDS_MAX && swim_user_affords(s);
+    uint32_t count = may ? swim_choose(s, ids, fanout, NONE) : 0;
+    for (uint32_t i = 0; i < count; i++)
+      swim_post(s, &(struct send){.type = GOSSIP, .to = swim_address(s, &s->members[ids[i]]), .about = NONE});
   }
-  for (uint32_t i = 0; i < u->count; i++)
-    if (u->at[i].sent & 128) u->at[i].sent = (uint8_t)((u->at[i].sent & 127) + 1);
-  for (uint32_t i = u->count; i-- > 0;) { /* Not past one that is still to be delivered: events refer to it by index. */
-    if (u->at[i].waiting) break;
-    if (u->at[i].sent >= limit) remove_at(u, i);
+  if (s->now_ns >= u->seen_ns) swim_seen_round(s);
+}
+
+uint64_t swim_users_deadline(const struct swim *s) {
+  return s->users ? earlier(s->users->push_ns, s->users->seen_ns) : UINT64_MAX;
+}
+
+/* ---- for specs ---- */
+
+void swim_users_check(const struct swim *s) {
+  const struct users *u = s->users;
+  if (!u) return;
+  uint32_t kept = 0, unspent = 0, used = 0;
+  for (uint32_t at = 0; at < u->capacity; at++) {
+    const struct user *e = &u->at[at];
+    used += e->length > 0;
+    kept += e->kept;
+    unspent += pushed(e);
+    assert(e->length > 0 || (!e->kept && !e->waiting));
+    assert(!e->kept || e->origin == u->own_origin || e->number <= u->origins[e->origin].newest);
   }
-  return told;
+  assert(kept == u->kept && unspent == u->unspent && used == u->used && kept <= SWIM_USERS_MAX && used <= SLOTS_MAX);
+  swim_origins_check(u);
 }

@@ -54,7 +54,7 @@ int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t l
   if (read_u16(r) != (uint16_t)cluster->crc) return -1 - SWIM_REFUSED_CLUSTER;
   if (read_u32(r) != checksum(bytes, length, cluster)) return -1 - SWIM_REFUSED_CHECKSUM;
   out->type = kind & 15;
-  if (out->type < PING || out->type > ACK_AT) return -1 - SWIM_REFUSED_TYPE;
+  if (out->type < PING || out->type > SEEN) return -1 - SWIM_REFUSED_TYPE;
   out->key = read_u32(r);
   out->incarnation = read_incarnation(r);
   return r->failed || out->key == 0 ? -1 - SWIM_REFUSED_BODY : 0;

@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "core/errors.h"
 #include "core/swim.h"
 #include "drive/swim_driver.h"
 #include "lua/door.h"
@@ -199,10 +200,19 @@ static int l_hint(lua_State *L) {
 }
 
 static int l_tell(lua_State *L) {
-  struct swim_driver *d = check(L);
+  struct binding *b = check_open(L);
   size_t length;
   const char *bytes = luaL_checklstring(L, 2, &length);
-  return error_or_true(L, "swim: tell", swim_driver_tell(d, bytes, length));
+  int rc = swim_driver_tell(b->driver, bytes, length);
+  if (rc != ERR_FULL) return error_or_true(L, "swim: tell", rc);
+  uint64_t now_ns = world_now_ns(b->handle.world), after_ns = swim_tell_after_ns(swim_driver_core(b->driver));
+  lua_Integer wait_ms = after_ns > now_ns ? (lua_Integer)((after_ns - now_ns) / 1000000 + 1) : 1;
+  lua_pushnil(L);
+  lua_pushfstring(L, "swim: tell: %d events of this member, or %d of all, are not over yet; tell it again in %I ms, or tell less",
+                  (int)SWIM_USER_WINDOW, (int)SWIM_USERS_MAX, (LUAI_UACINT)wait_ms);
+  lua_pushliteral(L, "FULL");
+  lua_pushinteger(L, wait_ms);
+  return 4;
 }
 
 static int l_why(lua_State *L) {

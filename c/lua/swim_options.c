@@ -268,7 +268,8 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
   COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(streams), COUNT(stream_failures), COUNT(streams_refused), COUNT(stalls), COUNT(held);
   COUNT(conflicts), COUNT(dropped);
-  COUNT(rumours), COUNT(rtt_ns), COUNT(health), COUNT(user_sent), COUNT(user_heard), COUNT(user_dropped);
+  COUNT(rumours), COUNT(rtt_ns), COUNT(health), COUNT(user_sent), COUNT(user_heard), COUNT(user_full);
+  COUNT(user_repeated), COUNT(user_missed), COUNT(user_dropped);
 #undef COUNT
   set_count(L, "live", swim_live(s));
   set_count(L, "records", swim_records(s));

@@ -1,4 +1,5 @@
-/* The members that `scripts/bench membership` kills: core/swim over the real world on loopback, or a bare loop beside it.
+/* The members of `scripts/bench membership` and `scripts/bench events`: core/swim over the real world on loopback, or a bare loop
+ * beside it.
  *
  *   membership_bench ours|bare [--port=20000] [--interval=1000] [--timeout=500] [--n=64]
  *
@@ -9,6 +10,8 @@
  *   join 7 0        try again
  *   table 7         print the members that it holds alive (ours only), to find out which are missing
  *   kill 7          close its socket and forget it, without leaving
+ *   tell 7 2 100    tell 100 events of 64 bytes at once: round 2 (ours and memberlist)
+ *   heard 7 2       print how many events of round 2 it has, its own included
  *
  * and print events; each line begins with CLOCK_MONOTONIC in ns, which all processes of a machine share:
  *
@@ -17,6 +20,9 @@
  *   killed          NS 7 killed 7
  *   7 thinks of 3   NS 7 join|alive|suspect|dead 3
  *   table           NS 7 holds 3
+ *   its tells began NS 7 tells 2
+ *   it has them all NS 7 whole 2
+ *   heard           NS 7 last NS, when the last event came; NS 7 heard 99
  *
  * Ours is the profile "lan" as shipped. With another interval every duration of it is scaled alike, and the budget of bytes a
  * second inversely, so that it is the same protocol run faster. */
@@ -48,8 +54,15 @@ struct shoal_address bench_address(uint32_t index) {
 
 /* ---- a member of ours ---- */
 
+enum { EVENT_BYTES = 64, EVENTS_ROUND_MAX = 4096, ROUNDS_KEPT = 4 };
+struct round { /* Its events that came: their bytes begin with the round, the number from 0, and how many there are. */
+  uint32_t number, count;
+  uint8_t seen[EVENTS_ROUND_MAX / 8];
+};
 struct one {
   uint32_t index;
+  struct round rounds[ROUNDS_KEPT]; /* By number, modulo. */
+  uint64_t last_ns;                 /* When the last event came. */
   struct swim *swim; /* NULL once killed. */
   struct world_udp *udp;
   struct world_timer *timer;
@@ -65,6 +78,25 @@ static uint32_t index_of(const struct swim_member *m) {
   return index;
 }
 
+static uint32_t word_at(const uint8_t *bytes, size_t at) {
+  return (uint32_t)bytes[at] << 24 | (uint32_t)bytes[at + 1] << 16 | (uint32_t)bytes[at + 2] << 8 | bytes[at + 3];
+}
+
+static void word_put(uint8_t *bytes, size_t at, uint32_t value) {
+  for (size_t i = 0; i < 4; i++) bytes[at + i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+static void hear(struct one *m, const uint8_t *bytes, size_t length) {
+  BENCH_MUST(length == EVENT_BYTES && word_at(bytes, 4) < EVENTS_ROUND_MAX);
+  struct round *r = &m->rounds[word_at(bytes, 0) % ROUNDS_KEPT];
+  uint32_t at = word_at(bytes, 4);
+  if (r->number != word_at(bytes, 0)) *r = (struct round){.number = word_at(bytes, 0)};
+  BENCH_MUST(!(r->seen[at / 8] >> at % 8 & 1)); /* Once, not more. */
+  r->seen[at / 8] |= (uint8_t)(1u << at % 8);
+  m->last_ns = uv_hrtime();
+  if (++r->count == word_at(bytes, 8)) bench_say(m->index, "whole", r->number);
+}
+
 static void drain(struct one *m) {
   struct swim_action a;
   while (swim_next(m->swim, &a)) {
@@ -73,6 +105,7 @@ static void drain(struct one *m) {
         (void)world_udp_send(m->udp, &a.to, a.bytes, a.length); /* A datagram that the network refuses is lost, as any may be. */
         break;
       case SWIM_EVENT:
+        if (a.event == SWIM_EVENT_USER) hear(m, a.told, a.told_length);
         if (a.event <= SWIM_EVENT_DEAD) bench_say(m->index, swim_event_name(a.event), index_of(&a.member));
         break;
       default: break; /* Membership does not need it. */
@@ -111,6 +144,7 @@ static void ours_open(void) {
                            &config.join_retry_max_ms,  &config.leave_timeout_ms, &config.tombstone_ms};
   for (size_t i = 0; i < sizeof durations / sizeof *durations; i++) *durations[i] = (uint32_t)(*durations[i] * scale);
   config.gossip_bytes_per_s = (uint32_t)(config.gossip_bytes_per_s / scale);
+  config.user_bytes_per_s = (uint32_t)(config.user_bytes_per_s / scale);
   config.probe_interval_ms = bench.interval_ms;
   config.probe_timeout_ms = bench.timeout_ms;
   const char *wrong = swim_config_check(&config);
@@ -162,6 +196,27 @@ static void ours_table(uint32_t index) {
     if (m.state <= SWIM_SUSPECT) bench_say(index, "holds", index_of(&m));
 }
 
+static void ours_tell(uint32_t index, uint32_t round, uint32_t total) {
+  struct one *m = ours[index];
+  uint8_t bytes[EVENT_BYTES];
+  BENCH_MUST(m);
+  bench_say(index, "tells", round);
+  for (uint32_t i = 0; i < total; i++) {
+    for (size_t at = 12; at < sizeof bytes; at += 4) word_put(bytes, at, (uint32_t)world_random(world));
+    word_put(bytes, 0, round), word_put(bytes, 4, i), word_put(bytes, 8, total);
+    BENCH_MUST(swim_tell(m->swim, world_now_ns(world), bytes, sizeof bytes) == 0);
+    hear(m, bytes, sizeof bytes);
+  }
+  drain(m);
+}
+
+static void ours_heard(uint32_t index, uint32_t round) {
+  BENCH_MUST(ours[index]);
+  const struct round *r = &ours[index]->rounds[round % ROUNDS_KEPT];
+  printf("%llu %u last %llu\n", (unsigned long long)uv_hrtime(), index, (unsigned long long)ours[index]->last_ns);
+  bench_say(index, "heard", r->number == round ? r->count : 0);
+}
+
 static const struct bench_kind kinds[] = {
     {"ours", ours_open, ours_start, ours_join, ours_kill, ours_table},
     {"bare", NULL, bare_start, NULL, bare_kill, NULL},
@@ -176,7 +231,13 @@ static void obey(char *line) {
   uint32_t index = (uint32_t)strtoul(word, NULL, 10);
   BENCH_MUST(index < BENCH_MEMBERS_MAX);
   if (strcmp(verb, "kill") == 0) kind->kill(index);
-  else if (strcmp(verb, "start") == 0) kind->start(index);
+  else if (strcmp(verb, "tell") == 0 || strcmp(verb, "heard") == 0) {
+    const char *round = strtok_r(NULL, " ", &save), *total = strtok_r(NULL, " ", &save);
+    BENCH_MUST(round && kind->join && (total || verb[0] == 'h'));
+    if (total) ours_tell(index, (uint32_t)strtoul(round, NULL, 10), (uint32_t)strtoul(total, NULL, 10));
+    else ours_heard(index, (uint32_t)strtoul(round, NULL, 10));
+    return;
+  } else if (strcmp(verb, "start") == 0) kind->start(index);
   else if (strcmp(verb, "table") == 0 && kind->table) kind->table(index);
   else BENCH_MUST(strcmp(verb, "join") == 0);
   while (kind->join && (word = strtok_r(NULL, " ", &save)) != NULL) kind->join(index, (uint32_t)strtoul(word, NULL, 10));

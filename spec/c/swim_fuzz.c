@@ -23,10 +23,13 @@ static void make_corpus(void) {
   for (uint32_t i = 0; i < 8; i++) net_add(net);
   for (uint32_t i = 1; i < 8; i++) join(net, i, 0);
   run(net, 5 * SECOND);
+  for (uint32_t i = 0; i < 40; i++) /* So that there are gaps, and questions about them. */
+    MUST(swim_tell(net->nodes[i % 3].swim, local_ns(net, &net->nodes[i % 3]), &i, sizeof i) == 0);
+  for (uint32_t i = 0; i < 3; i++) settle(net, i);
   crash(net, 3);
   leave(net, 4);
   run(net, 20 * SECOND);
-  MUST(net->sent[PING_REQ] > 0 && net->sent[GOSSIP] > 0 && net->sent[TABLE] > 0);
+  MUST(net->sent[PING_REQ] > 0 && net->sent[GOSSIP] > 0 && net->sent[TABLE] > 0 && net->sent[SEEN] > 0);
   net_close(net);
 }
 
@@ -116,7 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length) {
   memcpy(sealed, bytes, length);
   struct writer w = writer_of(sealed, 18); /* A header that is taken, with the type that was drawn. */
   swim_wire_header(&w, &target->cluster,
-              &(struct header){(uint8_t)(1 + bytes[2] % 7), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
+              &(struct header){(uint8_t)(1 + bytes[2] % 9), 1 + bytes[5] % 5u, {1000 + bytes[9] % 3u, 0}});
   swim_wire_seal(sealed, length, &target->cluster);
   feed(now_ns += MILLISECOND, sealed, length, &refused, &taken);
   swim_tick(target, now_ns);

@@ -184,10 +184,13 @@ static void a_flood_of_events_neither_starves_membership_nor_is_starved(uint64_t
   struct net *net = cluster(seed, 40, "lan");
   struct told told = {0};
   net->on_event = hear, net->data = &told;
+  struct swim_config config = net->config;
+  config.user_bytes_per_s = 1300;
+  for (uint32_t i = 0; i < 40; i++) MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &config) == 0);
   run(net, 5 * SECOND);
   uint64_t began_ns = now_ns(net), death_ns = 0, before = net->bytes;
   crash(net, 30);
-  for (int i = 0; i < 200; i++) { /* More than may be sent: 40 a second of 256 bytes. */
+  for (int i = 0; i < 200; i++) { /* More than may be sent: 10 a second of 256 bytes. */
     uint8_t bytes[SWIM_USER_MAX] = {0};
     struct node *n = &net->nodes[i % 10];
     int rc = swim_tell(n->swim, local_ns(net, n), bytes, sizeof bytes);

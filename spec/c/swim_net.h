@@ -134,6 +134,7 @@ static inline void replay(struct net *net, uint32_t at, const struct swim_action
     case SWIM_EVENT_JOIN: MUST(!b->member); b->member = true; break;
     case SWIM_EVENT_DEAD: MUST(b->member); b->member = false; net->deaths++; break;
     case SWIM_EVENT_LEFT: MUST(b->member); b->member = false; break;
+    case SWIM_EVENT_USER: break; /* Also from a member whose life has ended. */
     default: MUST(b->member); break;
   }
   if (net->on_event) net->on_event(net, at, a);

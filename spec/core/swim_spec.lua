@@ -39,6 +39,10 @@ describe("core/swim", function()
     holds("swim_more_spec", 11)
   end)
 
+  it("brings each event of a user to all once, in storms, over loss, cuts, stalls and restarts, within stated bounds", function()
+    holds("swim_events_spec", 22)
+  end)
+
   it("fetches long tables over streams, and does without where there are none", function ()
     holds("swim_tables_spec", 5)
   end)

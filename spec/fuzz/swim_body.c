@@ -1,7 +1,7 @@
 /* A core among five members gets datagrams whose headers and checksums are right, so that the bodies are reached; between them
  * time passes and its user does things. The input is a row of events:
  *
- *   u8 what    low 4 bits: 0 .. 8 a datagram of that type; 9 time; 10 .. 15 something that its user does
+ *   u8 what    low 4 bits: 1 .. 8 a datagram of that type, 0 one of type 9; 9 time; 10 .. 15 something that its user does
  *              0x80: the first four bytes of the body become the sequence of the last question that was asked (a right answer)
  *              0x40: the next four become our own key (a claim about us)
  *   u8 who     low 3 bits: n0 .. n7 sends it; the next 3: its generation, from 998; the last 2: its version
@@ -20,7 +20,7 @@ static void datagram(uint8_t what, uint8_t who, const uint8_t *body, size_t leng
   uint8_t bytes[SWIM_DATAGRAM_MAX];
   struct writer w = writer_of(bytes, sizeof bytes);
   if (length > BODY_MAX) length = BODY_MAX;
-  swim_wire_header(&w, &core.swim->cluster, &(struct header){what & 15, key_of(who & 7), {998 + (who >> 3 & 7), who >> 6}});
+  swim_wire_header(&w, &core.swim->cluster, &(struct header){what & 15 ? what & 15 : SEEN, key_of(who & 7), {998 + (who >> 3 & 7), who >> 6}});
   size_t head = (size_t)(w.at - bytes);
   memcpy(bytes + head, body, length);
   if (what & 0x80 && length >= 4) put_u32(bytes + head, core.sequence);

@@ -102,6 +102,25 @@ describe("shoal.swim", function ()
     assert.equal(2, a:counts().user_sent)
   end)
 
+  it("refuses an event more than its window, with the time of another try, and drops none that it took", function ()
+    local a = open "a"
+    for i = 1, 1024 do assert.is_true(a:tell("event " .. i)) end
+    local ok, message, code, wait_ms = a:tell "one more"
+    assert.is_nil(ok)
+    assert.equal("FULL", code)
+    assert.is_true(math.type(wait_ms) == "integer" and wait_ms > 0)
+    local text = "swim: tell: 1024 events of this member, or 4096 of all, are not over yet; tell it again in %d ms, or tell less"
+    assert.equal(text:format(wait_ms), message)
+    local counts = a:counts()
+    assert.same({ 1024, 1 }, { counts.user_sent, counts.user_full })
+    local told, last = 0, 0
+    local _, seen_b = open("b", { seeds = { a:address() } }, function (event)
+      if event.kind == "user" then told, last = told + 1, math.max(last, event.number) end
+    end)
+    run_until(function () return told == 1024 end, seen_b) -- It joined late, and they are not over.
+    assert.equal(1024, last)
+  end)
+
   it("says why it believes what it does, also as text", function ()
     local a, seen_a = open "a"
     local b = open("b", { seeds = { a:address() } })

@@ -45,7 +45,7 @@ swim.config = schema.record {
   gossip_fanout = tuning(1, 8, "members that get gossip in a round"),
   retransmit_multiplier = tuning(1, 8, "news is sent this many times ceil(log10(N + 1))"),
   gossip_bytes_per_s = tuning(300, 10000000, "gossip at most, on datagrams of any type"),
-  user_bytes_per_s = tuning(300, 10000000, "user events at most, in addition"),
+  user_bytes_per_s = tuning(300, 10000000, "user events at most, in addition, while there are any"),
   suspicion_multiplier = tuning(1, 16, "least time to refute, in periods, times log10 N"),
   suspicion_max = tuning(1, 16, "most time to refute, in least times"),
   confirmations = tuning(0, 7, "further accusers that bring it down to the least"),
@@ -71,8 +71,10 @@ swim.config = schema.record {
 ---  announce that we leave; on_done gets the number of members that acknowledged it. Then `close`. A second call: code "EXISTS".
 ---@field payload fun(self: Swim, bytes: string): true?, string?, string?  a new payload; code "TOO_LARGE" past 512 bytes
 ---@field hint fun(self: Swim, name: string): boolean  there is evidence against this member: probe it now. This decides nothing.
----@field tell fun(self: Swim, bytes: string): true?, string?, string?  broadcast 1 to 256 bytes: each reachable member gets one event
----  `user`, in no order. Codes "TOO_LARGE", "FULL" (too many broadcasts in progress: try again later).
+---@field tell fun(self: Swim, bytes: string): true?, string?, string?, integer?  broadcast 1 to 256 bytes: each reachable member gets
+---  one event `user`, in no order (`number` tells it). Codes "TOO_LARGE" and "FULL": then nothing was told, and the fourth value is in
+---  how many ms to tell it again. FULL comes when 1,024 events of this member, or 4,096 of all, are not over; an event can be over 10
+---  periods after it was last sent to a member that lacked it. What else may be relied on: c/core/swim.h, "Events of users".
 ---@field why fun(self: Swim, name: string): SwimWhy?  the evidence for a member's state; `swim.explain` makes it text
 ---@field distance_ns fun(self: Swim, a: string, b: string): integer?  the round trip between two members, predicted by
 ---  their network coordinates; nil while one of them has sent none (near nodes never do)
@@ -80,7 +82,8 @@ swim.config = schema.record {
 ---  applies first. Codes "CONFIG", "FULL" (members_max below the number of members): then nothing changed.
 ---@field address fun(self: Swim): string  where it is bound
 ---@field counts fun(self: Swim): table  datagrams by type, refusals by reason (`refused`), datagrams that the network refused in all
----  (`send_failed`) and by the error's name (`send_errors`), probes, suspicions, deaths, rtt_ns, live, ...
+---  (`send_failed`) and by the error's name (`send_errors`), probes, suspicions, deaths, rtt_ns, live, ...; of events of users: `user_sent`,
+---  `user_heard`, `user_full` (refused tells), `user_repeated`, `user_missed` (over before they reached us), `user_dropped` (no memory)
 ---@field close fun(self: Swim)  close at once, without announcing it. Idempotent. Other methods then raise.
 
 ---@class SwimMember

@@ -1,5 +1,5 @@
 // The members of Debian's memberlist (golang-github-hashicorp-memberlist-dev, the base of serf and consul) for
-// `scripts/bench membership`. It follows the protocol of spec/bench/membership_bench.c.
+// `scripts/bench membership` and `scripts/bench events`. It follows the protocol of spec/bench/membership_bench.c.
 //
 // DefaultLANConfig as shipped. With another interval every duration of it is scaled alike. It has no event for a suspicion: the
 // line that it logs at that moment is read instead.
@@ -8,9 +8,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"log"
+	"math/rand"
 	"os"
 	"strconv"
 	"strings"
@@ -26,7 +28,8 @@ import (
 var port = flag.Int("port", 20000, "of member 0")
 var interval = flag.Int("interval", 1000, "ms between probes")
 var timeout = flag.Int("timeout", 500, "ms for an answer")
-var _ = flag.Int("n", 64, "members of the cluster; not needed here")
+var members = flag.Int("n", 64, "members of the cluster; needed for events only")
+var events = flag.Bool("events", false, "members tell events")
 
 var saying sync.Mutex
 
@@ -73,9 +76,78 @@ func must(err error) {
 	}
 }
 
+// Events of users, as serf tells them: a queue of broadcasts, from which memberlist takes what fits each datagram. A member does with
+// an event that is new to it what serf does: it queues it too.
+type event struct{ bytes []byte }
+
+func (e *event) Invalidates(memberlist.Broadcast) bool { return false }
+func (e *event) Message() []byte                       { return e.bytes }
+func (e *event) Finished()                             {}
+
+type round struct {
+	seen  map[uint32]bool
+	total uint32
+}
+
+type teller struct {
+	index  string
+	lock   sync.Mutex
+	rounds map[uint32]*round
+	last   uint64
+	queue  memberlist.TransmitLimitedQueue
+}
+
+func (t *teller) NodeMeta(limit int) []byte                  { return nil }
+func (t *teller) GetBroadcasts(overhead, limit int) [][]byte { return t.queue.GetBroadcasts(overhead, limit) }
+func (t *teller) LocalState(join bool) []byte                { return nil }
+func (t *teller) MergeRemoteState(buf []byte, join bool)     {}
+
+// The bytes of an event: its round, its number from 0, how many the round has.
+func (t *teller) NotifyMsg(b []byte) {
+	r, number, total := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	if t.rounds[r] == nil {
+		t.rounds[r] = &round{map[uint32]bool{}, total}
+	}
+	if t.rounds[r].seen[number] {
+		return
+	}
+	t.rounds[r].seen[number] = true
+	t.last = monotonic()
+	t.queue.QueueBroadcast(&event{append([]byte(nil), b...)})
+	if uint32(len(t.rounds[r].seen)) == total {
+		say(t.index, "whole", strconv.Itoa(int(r)))
+	}
+}
+
+func (t *teller) tell(r, total uint32) {
+	say(t.index, "tells", strconv.Itoa(int(r)))
+	for i := uint32(0); i < total; i++ {
+		b := make([]byte, 64)
+		rand.Read(b) // memberlist compresses datagrams: zeros would be no events of 64 bytes.
+		binary.BigEndian.PutUint32(b, r)
+		binary.BigEndian.PutUint32(b[4:], i)
+		binary.BigEndian.PutUint32(b[8:], total)
+		t.NotifyMsg(b)
+	}
+}
+
+func (t *teller) heard(r uint32) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	count := 0
+	if t.rounds[r] != nil {
+		count = len(t.rounds[r].seen)
+	}
+	say(t.index, "last", strconv.FormatUint(t.last, 10))
+	say(t.index, "heard", strconv.Itoa(count))
+}
+
 type member struct {
 	list     *memberlist.Memberlist
 	observer *observer
+	teller   *teller
 }
 
 func start(index int) member {
@@ -91,10 +163,16 @@ func start(index int) member {
 	c.BindPort, c.AdvertisePort = *port+index, *port+index
 	c.Events = o
 	c.Logger = log.New(o, "", 0)
+	t := &teller{index: o.index, rounds: map[uint32]*round{}}
+	t.queue.RetransmitMult = c.RetransmitMult
+	t.queue.NumNodes = func() int { return *members }
+	if *events {
+		c.Delegate = t
+	}
 	m, err := memberlist.Create(c)
 	must(err)
 	say(o.index, "up", o.index)
-	return member{m, o}
+	return member{m, o, t}
 }
 
 func join(m member, seeds []string) {
@@ -111,7 +189,7 @@ func join(m member, seeds []string) {
 
 func main() {
 	flag.Parse()
-	members := map[int]member{}
+	all := map[int]member{}
 	say("-", "ready", "-")
 	input := bufio.NewScanner(os.Stdin)
 	for input.Scan() {
@@ -120,14 +198,21 @@ func main() {
 		must(err)
 		switch words[0] {
 		case "start":
-			members[index] = start(index)
-			go join(members[index], words[2:])
+			all[index] = start(index)
+			go join(all[index], words[2:])
 		case "join":
-			go join(members[index], words[2:])
+			go join(all[index], words[2:])
+		case "tell":
+			r, _ := strconv.Atoi(words[2])
+			total, _ := strconv.Atoi(words[3])
+			all[index].teller.tell(uint32(r), uint32(total))
+		case "heard":
+			r, _ := strconv.Atoi(words[2])
+			all[index].teller.heard(uint32(r))
 		case "kill":
-			members[index].observer.gone.Store(true)
-			must(members[index].list.Shutdown()) // "A leave message will not be broadcasted prior."
-			delete(members, index)
+			all[index].observer.gone.Store(true)
+			must(all[index].list.Shutdown()) // "A leave message will not be broadcasted prior."
+			delete(all, index)
 			say(words[1], "killed", words[1])
 		}
 	}

@@ -4,6 +4,7 @@ local function spec(behaviour) return { "swim_spec", behaviour } end
 local function rule(behaviour) return { "swim_rules_spec", behaviour } end
 local function flap(behaviour) return { "swim_flap_spec", behaviour } end
 local function more(behaviour) return { "swim_more_spec", behaviour } end
+local function events(behaviour) return { "swim_events_spec", behaviour } end
 local function chaos(seeds, from) return { "chaos_study", "--seeds=" .. seeds, "--from=" .. (from or 1) } end
 
 return {
@@ -180,13 +181,27 @@ return {
     find = "place->version > m->place_version) set_place", put = "place->version != m->place_version) set_place" },
   -- Events of users, and evidence.
   { name = "what_was_seen_is_told_again", file = "swim_user.c", killers = { more "all_hear_once" },
-    find = "  mark(s->users, e);\n", put = "  (void)mark;\n" },
-  { name = "events_of_the_old_life_hide_the_new", file = "swim_user.c", killers = { more "begins_its_numbers_anew" },
-    find = "if (o->key != e->key || o->generation != e->generation) *o", put = "if (o->key != e->key) *o" },
-  { name = "events_of_users_have_no_budget", file = "swim_user.c", killers = { more "neither_starves" },
-    find = "s->user_budget_bytes -= (int64_t)size;", put = "" },
-  { name = "events_are_told_once", file = "swim_user.c", killers = { more "all_hear_once" },
-    find = "uint32_t told = 0, limit = swim_rumour_limit(s);", put = "uint32_t told = 0, limit = 1;" },
+    find = "  swim_origin_mark(s, origin, e->number);\n", put = "" },
+  { name = "events_of_the_old_life_hide_the_new", file = "swim_seen.c", killers = { more "begins_its_numbers_anew" },
+    find = "u->origins[at].key == key && u->origins[at].generation == generation", put = "(void)generation, u->origins[at].key == key" },
+  { name = "events_of_users_have_no_budget", file = "swim_user.c", killers = { more "neither_starves", events "more_than_its_budget" },
+    find = "s->user_budget_bytes -= (int64_t)size, told", put = "told" },
+  { name = "answers_have_no_budget", file = "swim_seen.c", killers = { events "more_than_its_budget" },
+    find = "    s->user_budget_bytes -= (int64_t)swim_wire_user_size(&event);\n", put = "" },
+  { name = "events_are_never_asked_for", file = "swim_seen.c", killers = { more "all_hear_once", events "storm" },
+    find = "  answer(s, from, entries);\n", put = "  (void)answer;\n" },
+  { name = "a_full_window_makes_room", file = "swim_user.c", killers = { events "full_window" },
+    find = "periods) || s->now_ns - e->at_ns", put = "0) || s->now_ns - e->at_ns" },
+  { name = "the_store_has_no_bound", file = "swim_user.c", killers = { events "store_is_bounded" },
+    find = "if (u->kept < SWIM_USERS_MAX) return true;\n  if", put = "if (u->kept < SWIM_USERS_MAX + 9) return true;\n  if" },
+  { name = "dead_tellers_words_go_round", file = "swim_user.c", killers = { events "window_of_its_own" },
+    find = "bool keep = swim_lives(m) && m->incarnation.generation == e->generation && has_room(s);", put = "bool keep = has_room(s);" },
+  { name = "lost_events_are_not_counted", file = "swim_seen.c", killers = { events "over_before_it_came" },
+    find = "  if (!o->fresh) s->counts.user_missed += missed;\n", put = "" },
+  { name = "the_base_ends_nothing", file = "swim_seen.c", killers = { events "over_before_it_came" },
+    find = "      raise_low(s, o, e.base);\n", put = "" },
+  { name = "all_that_is_seen_is_offered_for_ever", file = "swim_user.c", killers = { events "at_rest" },
+    find = "  retire_own(s, KEEP_MOST, UINT32_MAX);\n", put = "" },
   { name = "whoever_accuses_is_not_named", file = "swim_why.c", killers = { more "why_tells" },
     find = "uint32_t id = key ? swim_members_by_key(s, key, 0) : NONE;",
     put = "uint32_t id = key == 1 ? swim_members_by_key(s, key, 0) : NONE;" },
