@@ -10,11 +10,13 @@
 --- the largest) }. Part and workflow have `cores`, `env`, `where`; the spec has the job's `name`, `env`, `labels`.
 local job = require "shoal.job"
 
+--- How the part's last attempt on this executor ended: "lost", "failed", or nil if there was none.
 local function tried(part, name)
+  local state
   for _, attempt in ipairs(part.history) do
-    if attempt.executor == name and attempt.state ~= "refused" then return true end
+    if attempt.executor == name and attempt.state ~= "refused" then state = attempt.state end
   end
-  return false
+  return state
 end
 
 --- How often this executor refused the part, so that others are tried first.
@@ -40,9 +42,10 @@ function workers.split(workflow, executors)
   return job.share(workflow, workflow.parts or workflow.command and 1 or able)
 end
 
---- Choose by fewest refusals, then most free cores. Use an executor that failed this part only if no other has enough cores.
+--- Choose by fewest refusals, then most free cores. One that lost this part gets it again only if no other has enough cores; one where
+--- it failed gets it again if no other is free.
 function workers.choose(part, workflow, executors)
-  local cores, best, again, busy, least = workflow.cores or 1, nil, nil, false, 0
+  local cores, best, again, failed, busy, least = workflow.cores or 1, nil, nil, nil, false, 0
   for _, e in ipairs(executors) do
     local failed_here = tried(part, e.name)
     if e.free >= cores and not failed_here then
@@ -50,12 +53,13 @@ function workers.choose(part, workflow, executors)
       if not best or said_no < least or said_no == least and e.free > best.free then best, least = e, said_no end
     elseif e.free >= cores then
       again = again or e
+      if failed_here == "failed" then failed = failed or e end
     elseif e.cores >= cores and not failed_here then
       busy = true -- worth waiting for
     end
   end
-  if best then return best.name end
-  return not busy and again and again.name or nil
+  if not best then best = failed or not busy and again end
+  return best and best.name or nil
 end
 
 local datacenters = {}

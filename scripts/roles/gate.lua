@@ -8,7 +8,7 @@ local lead = require "shoal.lead"
 
 local role = { name = "gate" }
 
-role.sends = { "part.dispatch", "part.cancel", "lead", "job.status", "job.stats", "job.result", "job.push" }
+role.sends = { "part.dispatch", "part.cancel", "lead", "executor.hold", "job.status", "job.stats", "job.result", "job.push" }
 
 role.answers = intake.answers {
   ["dc.register"] = function (state, body) return state.registry:register(body) end,

@@ -79,6 +79,7 @@ function role.start(node)
   })
   if not state.lead then return nil, err, code end
   state.heart = dc.heart(node, state.lead) -- its loops register with the gates
+  node.hold_of = function (name) return state.lead.ledger:hold_of(name) end -- cordoned or draining, for `shoal members`
   node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state
 end

@@ -166,6 +166,26 @@ describe("ledger", function ()
     assert.equal(0, l.runs[run].work.w.open)
   end)
 
+  it("places nothing on an executor that is cordoned, at most HELD_MAX of them, over a snapshot too; what is moved is no execution", function ()
+    local run = job()
+    local p = part(run, 1)
+    assert.equal("executor_held", kinds(commit { kind = "hold", executor = "x", mode = "cordoned" }))
+    assert.equal("part_unplaced", kinds(place(run, "w/1", "x")))
+    local restored = ledger.new()
+    restored:restore(bytes_of(l:snapshot()))
+    assert.same({ "cordoned", l.held }, { restored:hold_of "x", restored.held })
+    assert.is_true(commit { kind = "hold", executor = "y", mode = "none" }.stale)
+    for i = 2, ledger.HELD_MAX do l.held["x" .. i] = { mode = "cordoned" } end
+    assert.same({ full = ledger.HELD_MAX }, commit { kind = "hold", executor = "one more", mode = "cordoned" }.answer)
+    assert.equal("executor_held", kinds(commit { kind = "hold", executor = "x", mode = "draining", until_ms = 5 })) -- Known: no more.
+    assert.equal("executor_held", kinds(commit { kind = "hold", executor = "x", mode = "none" }))
+    assert.is_nil(l:hold_of "x")
+    for _ = 1, 3 do
+      assert.is_true(lose(run, "w/1", place(run, "w/1", "x")[1].fence, { moved = true, still_there = true })[1].again)
+    end
+    assert.same({ 0, 3, "pending" }, { p.executions, p.attempt, p.state })
+  end)
+
   it("F38: no policy makes a part run more often than retries + 1, its executions below included", function ()
     local run = job()
     local p = part(run, 2)

@@ -13,7 +13,7 @@ describe("messages", function ()
 
   it("compile, all of the project's", function ()
     messages.compile()
-    assert.equal(25, #messages.names())
+    assert.equal(26, #messages.names())
     assert.equal("part.dispatch", messages.by_id(20).name)
     assert.is_nil(messages.by_id(999))
   end)
@@ -22,7 +22,7 @@ describe("messages", function ()
     local ids = {}
     for _, name in ipairs(messages.names()) do ids[name] = messages.get(name).id end
     assert.same({
-      ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14,
+      ["executor.hold"] = 60, ["job.submit"] = 10, ["job.cancel"] = 11, ["job.get"] = 12, ["job.list"] = 13, ["job.watch"] = 14,
         ["job.status"] = 15,
       ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["job.unwatch"] = 19,
       ["part.dispatch"] = 20, ["part.progress"] = 21,

@@ -15,7 +15,10 @@ local NOBODYS = -1       -- No node's cursor: the answer is the table of now.
 
 local function table_of(members)
   local rows = { { "NODE", "ROLE", "DC", "STATE", "ADDRESS", "SEEN BY" } }
-  for _, m in ipairs(members) do rows[#rows + 1] = { m.name, m.role, m.dc ~= "" and m.dc or "-", m.state, m.address, m.via } end
+  for _, m in ipairs(members) do
+    local state = m.hold and m.state .. ", " .. m.hold or m.state
+    rows[#rows + 1] = { m.name, m.role, m.dc ~= "" and m.dc or "-", state, m.address, m.via }
+  end
   return common.columns(rows)
 end
 

@@ -120,6 +120,9 @@ function attempts:doom(a, state, reason, still_there)
   self:wake()
 end
 
+--- Whether a drained attempt goes on elsewhere: not if it must not run twice.
+local function may_move(a, part) return a.moved and part.retries > 0 end
+
 --- The entry for this attempt in a `lost` command.
 function attempts:loss(a)
   local lead = self.lead
@@ -127,7 +130,8 @@ function attempts:loss(a)
   local part = entry.parts[a.part]
   return {
     run = a.run, part = a.part, fence = a.fence, state = a.end_state, reason = a.reason, progress = a.end_state == "lost" and a.progress or nil,
-    retry = a.end_state == "declined" or lead:again(run, part, a.end_state, a.progress), still_there = a.still_there,
+    moved = a.moved, retry = may_move(a, part) or not a.moved and (a.end_state == "declined" or lead:again(run, part, a.end_state, a.progress)),
+    still_there = a.still_there,
   }
 end
 
@@ -391,6 +395,22 @@ local function look_at_executors(self, now)
   end
 end
 
+--- Move the parts that have not ended on workers that are drained. One with retries = 0 must not run twice, so it fails.
+local function look_at_drained(self)
+  local lead = self.lead
+  for name, h in sorted(lead.ledger.held) do
+    if h.mode == "draining" and lead:clock_ms() >= h.until_ms then
+      for _, at in ipairs(lead.ledger:on(name)) do
+        local a = self:get(at.run, at.part)
+        if a and a.executor == name and a.state ~= "cancelling" and a.state ~= "doomed" then
+          a.moved = true
+          self:doom(a, "lost", ("%s is drained"):format(name), true)
+        end
+      end
+    end
+  end
+end
+
 local function look_at_silence(self, now)
   local silent_ms = self.lead.options.silent_ms
   for _, of_run in sorted(self.of) do
@@ -419,6 +439,7 @@ local function step(self)
   if now - self.looked_ms >= LOOK_MS then
     excuse(self, now)
     look_at_executors(self, now)
+    if next(self.lead.ledger.held) then look_at_drained(self) end
     if self.count > 0 then look_at_silence(self, now) end
   elseif self.someone_gone then
     look_at_executors(self, now)

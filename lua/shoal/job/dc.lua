@@ -227,6 +227,31 @@ function registry:members()
   return out
 end
 
+--- Hand a cordon, uncordon or drain to the manager that leads the worker's datacenter.
+function registry:hold(body)
+  local found, all = {}, {}
+  for name, d in sorted(self.dcs) do
+    local m = not d.gone and self.managers[d.leader]
+    if m and (body.dc == "" or body.dc == name) then
+      all[#all + 1] = m
+      for _, w in ipairs(d.members or {}) do
+        if w.name == body.worker then found[#found + 1] = m end
+      end
+    end
+  end
+  if #found > 1 then
+    return nil, ("worker %s is in %s and in %s: name its datacenter"):format(body.worker, found[1].dc, found[2].dc), "CONFIG"
+  end
+  local err, code = ("no datacenter %sis known here"):format(body.dc ~= "" and body.dc .. " " or ""), "NOT_FOUND"
+  for _, m in ipairs(#found == 1 and found or all) do -- One that is not a member now may be cordoned all the same.
+    local reply
+    reply, err, code = self.node.rpc:peer(m.address):call("executor.hold", body)
+    if reply or code ~= "NOT_FOUND" then return reply, err, code end
+  end
+  if #all > 1 then err = ("no datacenter here knows a worker %s"):format(body.worker) end
+  return nil, err, code
+end
+
 function registry:close() self.scope:close() end
 
 return dc

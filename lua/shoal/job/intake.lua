@@ -19,6 +19,7 @@ local clients = {
   end,
   ["job.watch"] = function (state, body, peer) return state.lead:watch(body.job, peer, body.from_seq) end,
   ["job.unwatch"] = function (state, body, peer) state.lead:unwatch(body.job, peer) end,
+  ["executor.hold"] = function (state, body) return (state.registry or state.lead):hold(body) end,
   ["job.events"] = function (state, body)
     return state.lead:events(body.job, body.from_seq, math.min(body.max, EVENTS_MAX))
   end,

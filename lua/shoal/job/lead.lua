@@ -3,7 +3,8 @@
 --- A gate's executors are datacenters, a manager's are workers; the messages are the same on both hops. Durable state is in the
 --- ledger (ledger.lua), fed by the tier. Volatile state is in objects that each leadership creates and its end destroys: drivers of
 --- runs (driver.lua), placing (placing.lua), attempts (attempts.lua). The leader's other methods are grouped by subject: taking.lua
---- (submit, cancel), hearing.lua (reports of executors), ending.lua (results), asking.lua (queries).
+--- (submit, cancel), hearing.lua (reports of executors), ending.lua (results), asking.lua (queries), holding.lua
+--- (cordon and drain).
 ---
 --- Effects follow apply: the effects of a command (`effects` below) run when it is applied, whichever call proposed it and however
 --- that call returned. A proposer gets the facts of its own command, or the reason for a refusal. UNKNOWN means that the command may
@@ -15,11 +16,14 @@ local attempts = require "shoal.job.attempts"
 local errors = require "shoal.base.errors"
 local executors = require "shoal.job.executors"
 local ledger = require "shoal.job.ledger"
+local log = require "shoal.base.log"
 local placing = require "shoal.job.placing"
 local results = require "shoal.job.results"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local tier = require "shoal.tier.single"
+
+log.event("lead.moved", { "job", "part", "executor", "attempt", "again" })
 
 local lead = {}
 lead.__index = lead
@@ -223,10 +227,14 @@ function effects.part_lost(self, fact)
     self.placing:declined(fact.run, part, fact.executor, fact.reason)
     return attempt_over(self, fact)
   end
-  errors.report("lead.attempt_lost", {
-    job = entry.job, workflow = part.workflow, part = fact.part, attempt = part.attempt, executor = fact.executor, fence = fact.fence,
-    requests = part.counts and part.counts.lost or 0, retry = fact.again,
-  }, fact.reason, fact.state == "lost" and "LOST" or "REFUSED")
+  if fact.moved then -- As an operator asked.
+    log.info("lead.moved", { job = entry.job, part = fact.part, executor = fact.executor, attempt = part.attempt, again = fact.again })
+  else
+    errors.report("lead.attempt_lost", {
+      job = entry.job, workflow = part.workflow, part = fact.part, attempt = part.attempt, executor = fact.executor, fence = fact.fence,
+      requests = part.counts and part.counts.lost or 0, retry = fact.again,
+    }, fact.reason, fact.state == "lost" and "LOST" or "REFUSED")
+  end
   if fact.still_there and executor and executor.state ~= "down" then
     self.attempts:cancel_stray({ job = entry.job, part = fact.part, fence = fact.fence }, fact.executor, executor.address,
       "the attempt was given up: " .. fact.reason)
@@ -247,6 +255,13 @@ function effects.run_cancelling(self, fact)
 end
 
 function effects.run_finished(self, fact) self:close_run(self.ledger:ended_run(fact.run)) end
+
+--- An executor may get parts again, or none any more.
+function effects.executor_held(self)
+  self.executors.version = self.executors.version + 1
+  self.placing:wake()
+  self.attempts:gone()
+end
 
 function effects.run_forgotten(self, fact)
   self.results:remove(fact.file)
@@ -281,6 +296,7 @@ require "shoal.job.taking" (lead)
 require "shoal.job.hearing" (lead)
 require "shoal.job.ending" (lead)
 require "shoal.job.asking" (lead)
+require "shoal.job.holding" (lead)
 
 function lead:close()
   self.stop_hearing()

@@ -32,6 +32,8 @@ ledger.__index = ledger
 
 ledger.FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 
+ledger.HELD_MAX = 4096 -- Executors that are cordoned or draining.
+
 local REFUSALS_MAX = 100 -- Refusals in a row of one part; a policy cannot raise it.
 
 local RUN = machine.define {
@@ -243,6 +245,8 @@ local function place(self, facts, index, c, key)
   local why
   if not part or run.state ~= "running" or part.state ~= "pending" then
     why = "stale"
+  elseif self.held[c.executor] then
+    why = "held"
   elseif c.capacity and self:load(c.executor) + part.cores > c.capacity then
     why = "full"
   end
@@ -274,10 +278,11 @@ function place_all(self, facts, index, c, this)
 end
 
 --- An attempt is over: add its numbers, free its cores.
-local function close_attempt(self, run, part, state, reason, progress, within)
+--- `moved`: its executor is drained, so it does not count as an execution.
+local function close_attempt(self, run, part, state, reason, progress, within, moved)
   let_off(self, run, part)
   local work = run.work[part.workflow]
-  part.executions = part.executions + (state == "refused" and 0 or math.max(1, progress and progress.executions or 1))
+  part.executions = part.executions + ((state == "refused" or moved) and 0 or math.max(1, progress and progress.executions or 1))
   work.executions = math.max(work.executions or 0, part.executions)
   part.refusals = state == "refused" and part.refusals + 1 or 0
   part.counts = tally.add(part.counts or {}, progress)
@@ -322,7 +327,7 @@ local function lose(self, facts, c)
     let_off(self, run, part)
     part.attempt, part.executor = part.attempt - 1, nil
   else
-    close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil)
+    close_attempt(self, run, part, c.state, c.reason, c.state == "lost" and c.progress or nil, nil, c.moved)
   end
   local again = c.retry == true and may_again(run, part, c.state)
   count_runs(run.work[part.workflow], c.state, c.progress, again)
@@ -333,13 +338,13 @@ local function lose(self, facts, c)
   end
   facts[#facts + 1] = {
     kind = "part_lost", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, reason = c.reason, again = again,
-    still_there = c.still_there,
+    still_there = c.still_there, moved = c.moved,
   }
 end
 
---- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there? } } }: attempts ended without a result: "lost", or
+--- lost{ parts = { { run, part, fence, state, reason, progress?, retry, still_there?, moved? } } }: attempts ended without a result: "lost", or
 --- "refused" when they never ran, "declined" when the executor takes no such work. `retry` true requests another attempt.
---- `still_there`: it may still run, and must be cancelled.
+--- `still_there`: it may still run, and must be cancelled. `moved`: see close_attempt.
 function apply.lost(self, _, c)
   local facts = {}
   for _, each in ipairs(c.parts) do lose(self, facts, each) end
@@ -420,6 +425,20 @@ function finish(self, facts, run, c, index)
   self.ended[#self.ended + 1] = run.run
   facts[#facts + 1] = { kind = "run_finished", run = run.run, state = c.state, index = index }
   return true
+end
+
+--- hold{ executor, mode, until_ms? }: "cordoned" and "draining" (its parts may end until until_ms) give it no new parts; "none" ends it.
+function apply.hold(self, _, c)
+  local known, count = self.held[c.executor], 0
+  if c.mode == "none" then
+    self.held[c.executor] = nil
+    if not known then return { stale = true } end
+  else
+    for _ in next, self.held do count = count + 1 end -- order-free: a count
+    if not known and count >= ledger.HELD_MAX then return { stale = true, answer = { full = count } } end
+    self.held[c.executor] = { mode = c.mode, until_ms = c.until_ms, since_ms = known and known.since_ms or self.clock_ms }
+  end
+  return { { kind = "executor_held", run = "", executor = c.executor, mode = c.mode } }
 end
 
 --- forget{ runs = { { run, index } } }: remove runs whose results the higher tier has.
@@ -573,6 +592,7 @@ end
 function ledger:restore(bytes)
   local head, runs, rows = saving.read(bytes)
   self.runs, self.past, self.clock_ms, self.ended, self.saving = {}, {}, head.clock_ms, head.ended, nil
+  self.held = head.held or {}
   self.keys, self.jobs, self.handing, self.executors, self.files = {}, {}, {}, {}, {}
   self.result_bytes, self.inline_bytes, self.live, self.live_bytes = 0, 0, 0, 0
   for _, run in ipairs(runs) do

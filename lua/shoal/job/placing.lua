@@ -30,7 +30,7 @@ local FAILED = {} -- Marks a policy call that failed.
 local DECLINES_MAX = 16   -- Parts of a workflow that an executor declines one by one; then it is not offered the others.
 local REASON_MAX = 200 -- Bytes of an attempt's reason in the reason for waiting.
 local BEHIND = "it waits behind other jobs"
-local NO_CHOICE = "placement.%s names no executor, though some can run it"
+local NO_CHOICE = "placement.%s waits: it names none of the executors that can run it now"
 
 log.event("lead.declined", { "job", "workflow", "executor", "reason" })
 

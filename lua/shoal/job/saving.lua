@@ -1,7 +1,7 @@
 --- saving: a snapshot of the ledger at one instant, packed piece by piece while commands go on, so that no turn of the loop is long. A
 --- run or part that is about to change is packed first, so that the snapshot is of that instant.
 ---
----     u32 length | head: { clock_ms, ended }
+---     u32 length | head: { clock_ms, ended, held }
 ---     then in any order, each after its u32 length:
 ---       a live run         a map without its parts (`run` is its key)
 ---       parts of a run     { of = key, parts = { part, ... } }, after their run
@@ -34,7 +34,8 @@ end
 
 ---@param ledger table
 function saving.new(ledger)
-  local rows, count, seen = {}, 0, {}
+  local rows, count, seen, held = {}, 0, {}, {}
+  for name, h in next, ledger.held do held[name] = h end -- order-free: a copy; an entry is replaced, never changed
   for _, key in ipairs(ledger.ended) do -- Holds each ended run, a forgotten and repeated one twice; sorting them all would take too long.
     if ledger.past[key] and not seen[key] then
       count, seen[key] = count + 1, true
@@ -42,7 +43,7 @@ function saving.new(ledger)
     end
   end
   return setmetatable({
-    head = { clock_ms = ledger.clock_ms, ended = table.move(ledger.ended, 1, #ledger.ended, 1, {}) }, runs = ledger:list(), at = 1,
+    head = { clock_ms = ledger.clock_ms, ended = table.move(ledger.ended, 1, #ledger.ended, 1, {}), held = held }, runs = ledger:list(), at = 1,
     known = {}, early = {}, rows = rows, row_at = 0,
   }, saving)
 end

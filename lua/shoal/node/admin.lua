@@ -95,7 +95,10 @@ function admin.open(node)
   rpc:handle("node.members", function ()
     local members = {}
     for i, m in ipairs(node:members()) do
-      members[i] = { name = m.name, address = m.address, state = m.state, role = m.role, dc = m.dc, via = node.name }
+      members[i] = {
+        name = m.name, address = m.address, state = m.state, role = m.role, dc = m.dc, via = node.name,
+        hold = node.hold_of and node.hold_of(m.name),
+      }
     end
     for _, m in ipairs(node.known and node.known() or {}) do members[#members + 1] = m end
     return { members = members }

@@ -11,6 +11,7 @@ local function leadership(title) return { "spec/sim/leadership_spec.lua", title 
 local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
 local function retry(title) return { "spec/sim/retry_spec.lua", title } end
+local function holding(title) return { "spec/sim/holding_spec.lua", title } end
 local function placing(title) return { "spec/sim/placing_spec.lua", title } end
 local function fit(title) return { "spec/lua/fit_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
@@ -32,7 +33,7 @@ return {
   { name = "executions_below_count_once", file = "lua/shoal/job/ledger.lua", killers = { ledger "F38" },
     find = "0 or math.max(1, progress and progress.executions or 1))", put = "0 or 1)" },
   { name = "a_refusal_is_an_execution", file = "lua/shoal/job/ledger.lua", killers = { ledger "counts a refusal" },
-    find = '(state == "refused" and 0 or math', put = "(state == false and 0 or math" },
+    find = '((state == "refused" or moved) and 0 or math', put = "(moved and 0 or math" },
   { name = "again_ignores_executions", file = "lua/shoal/job/ledger.lua", killers = { ledger "F38" },
     find = "return part.executions <= part.retries", put = "return true" },
   { name = "refusals_have_no_end", file = "lua/shoal/job/ledger.lua", killers = { ledger "counts a refusal" },
@@ -273,6 +274,16 @@ return {
     find = "elseif known.count < DECLINES_MAX and", put = "elseif" },
   { name = "a_declined_attempt_counts", file = "lua/shoal/job/ledger.lua", killers = { placing "fails nothing" },
     find = "part.attempt, part.executor = part.attempt - 1, nil", put = "part.executor = nil" },
+  { name = "a_cordoned_worker_is_offered_parts", file = "lua/shoal/job/executors.lua", killers = { holding "gets no new parts" },
+    find = 'if e.state == "up" and not hold(e.name) then', put = 'if e.state == "up" then' },
+  { name = "a_cordon_ends_with_its_leader", file = "lua/shoal/job/saving.lua", killers = { ledger "places nothing on" },
+    find = "held[name] = h end", put = "held[name] = nil end" },
+  { name = "what_is_drained_counts", file = "lua/shoal/job/ledger.lua", killers = { ledger "places nothing on" },
+    find = '((state == "refused" or moved) and 0 or', put = '(state == "refused" and 0 or' },
+  { name = "a_drain_has_no_timeout", file = "lua/shoal/job/attempts.lua", killers = { holding "up to the timeout" },
+    find = "lead:clock_ms() >= h.until_ms then", put = "lead:clock_ms() < 0 then" },
+  { name = "what_must_not_run_twice_is_moved", file = "lua/shoal/job/attempts.lua", killers = { holding "must not run twice" },
+    find = "return a.moved and part.retries > 0 end", put = "return a.moved end" },
   { name = "a_constraint_is_advice", file = "lua/shoal/job/placing.lua", killers = { placing "constraint holds" },
     find = "if not where and cores <= round.least then return all end", put = "do return all end" },
   { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },

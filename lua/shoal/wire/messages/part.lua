@@ -93,6 +93,14 @@ return {
       reply = { { "gate", "string" }, { "fence", "integer" } },
     },
     {
+      name = "executor.hold", id = 60, lane = "control", from = { "client", "gate" }, to = leaders, retry = "idempotent",
+      doc = "cordon, uncordon or drain a worker; a gate hands it on. dc: \"\" for any. state: \"cordoned\", \"draining\" or \"\"",
+      fields = {
+        { "worker", "string" }, { "dc", "string" }, { "action", "enum:cordon|uncordon|drain|look" }, { "timeout_ms", "integer" },
+      },
+      reply = { { "worker", "string" }, { "dc", "string" }, { "state", "string" }, { "parts", "integer" } },
+    },
+    {
       name = "lead.who", id = 26, lane = "control", from = workers, to = leaders, retry = "idempotent",
       doc = "asks for the leader of a job; an empty address: not known here",
       fields = { { "job", "string" } },

@@ -1,0 +1,2 @@
+--- shoal uncordon: a cordoned or drained worker gets parts again.
+return require("shoal.cli.hold").command "uncordon"
