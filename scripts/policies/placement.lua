@@ -88,7 +88,8 @@ local function wanted(spec, name)
   return false
 end
 
---- One part for each datacenter that the job names (default: all); a command goes to the one with the most free cores.
+--- One part for each datacenter that the job names (default: all); a command, and a script with fewer `parts` than there are
+--- datacenters, goes to those with the most free cores.
 function datacenters.split(workflow, executors, spec)
   local targets = {}
   for _, e in ipairs(executors) do
@@ -96,7 +97,7 @@ function datacenters.split(workflow, executors, spec)
   end
   if #targets == 0 or #targets < #(spec.datacenters or {}) then return nil end -- Wait for a named one that is down.
   local count = #targets
-  if workflow.command then
+  if workflow.command or (workflow.parts or count) < count then
     table.sort(targets, function (a, b) return a.free > b.free or a.free == b.free and a.name < b.name end)
     count = math.min(count, workflow.parts or 1)
   end

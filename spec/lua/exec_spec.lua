@@ -128,7 +128,9 @@ describe("a script", function ()
       return future:await(15000)
     end)
     assert.equal("completed", result.state, result.reason)
-    assert.same({ requests = 100, ok = 90, errors = 10, iterations = 100, bytes_in = 0, bytes_out = 0 }, result.summary)
+    assert.same({
+      requests = 100, ok = 90, errors = 10, iterations = 100, bytes_in = 0, bytes_out = 0, checks_passed = 90, checks_failed = 10,
+    }, result.summary)
     assert.equal(100, #seen)
     assert.same({ "job-1", "w/1", "1" }, seen[1])
     local summary = assert(stats.summary(result.stats))

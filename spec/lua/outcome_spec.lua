@@ -132,6 +132,30 @@ describe("outcome", function ()
     assert.equal("completed", state(100, 11, { upstream = {} }))
   end)
 
+  it("checks and quantiles beyond their thresholds fail a workflow, and at them not", function ()
+    local r = stats.recorder()
+    for i = 1, 100 do r:request("a", i * 1000000) end
+    local function state(workflow, more)
+      local e = entry(more)
+      local work = e.work.w
+      work.requests, work.errors, work.checks, work.checks_failed, work.detail = 100, 0, 50, 5, stats.accumulator()
+      work.detail:add(r:export(1))
+      workflow.after = {}
+      local found = outcome.workflow_state(e, workflow, "w", {})
+      return found, found == "failed" and select(2, outcome.run_state(e, { workflows = { w = workflow } }, { "w" }, { w = "failed" })) or nil
+    end
+    assert.equal("completed", state { max_failed_checks_share = 0.1 })
+    assert.same({ "failed", "w: 5 of 50 checks failed (10.0 %), and max_failed_checks_share allows 9 %" },
+      { state { max_failed_checks_share = 0.09 } })
+    assert.equal("completed", state { max_p95_ms = 96, max_p99_ms = 100 })
+    assert.same({ "failed", "w: the p95 of its requests is 94.9 ms, and max_p95_ms allows 90 ms" }, { state { max_p95_ms = 90 } })
+    assert.matches("the p99 of its requests is 9[89].* ms, and max_p99_ms allows 97.5 ms", select(2, state { max_p99_ms = 97.5 }))
+    assert.equal("completed", state({ max_p95_ms = 90 }, { upstream = {} }))
+    r = stats.recorder()
+    r:request("a", 5, "http")
+    assert.matches("is unknown %(none worked", select(2, state { max_p95_ms = 90 }))
+  end)
+
   it("F63: of a run that was to end and has failures, the end is the one asked for", function ()
     local e = entry { state = "cancelling", ends_as = "timed_out", reason = "over" }
     e.work.w.failed, e.work.w.failed_why = 1, "w/1: exit"

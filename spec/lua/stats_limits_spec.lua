@@ -220,11 +220,13 @@ describe("names", function ()
     local r = stats.recorder()
     for i = 1, 1000 do
       r:time(("a%04d"):format(i), 1)
-      r:time("iteration", 1)
+      r:time("iteration", 2)
+      r:measure("iteration", 3)
     end
     local record = r:export(1)
-    assert.equal(1000, histogram.decode(record.timers.iteration):count())
-    assert.equal(800, histogram.decode(record.timers[stats.OTHER]):count())
+    assert.equal(1000, histogram.decode(record.own.iteration):count())
+    assert.equal(3, histogram.decode(record.own.iteration):min())
+    assert.equal(1800, histogram.decode(record.timers[stats.OTHER]):count())
     assert(stats.check(record))
   end)
 

@@ -20,14 +20,17 @@ end
 describe("a recorder", function ()
   it("counts each request once, as ok or by its kind of error", function ()
     local record = part(1, 100)
-    assert.same({ requests = 100, ok = 90, errors = 10, iterations = 100, bytes_in = 10000, bytes_out = 0 }, record.counts)
+    assert.same({
+      requests = 100, ok = 90, errors = 10, iterations = 100, bytes_in = 10000, bytes_out = 0, checks_passed = 90, checks_failed = 10,
+    }, record.counts)
     assert.same({ timeout = 5, http = 5 }, record.errors)
     assert.same({ passed = 90, failed = 10 }, record.checks["status 200"])
     assert.same({ bought = 33 }, record.counters)
     local all = 0
     for name, bytes in pairs(record.latency) do
       local r = record.requests[name]
-      assert.equal(r.ok + r.failed, histogram.decode(bytes):count())
+      assert.equal(r.ok, histogram.decode(bytes):count())
+      assert.equal(r.failed, histogram.decode(record.failures[name]):count()) -- Of failures, apart.
       all = all + r.ok + r.failed
     end
     assert.equal(100, all)
@@ -72,7 +75,9 @@ describe("merging", function ()
     assert.equal(4000, all.elapsed_ms)
     assert.equal(33 + 19, all.counters.bought)
     local n = 0
-    for _, bytes in pairs(all.latency) do n = n + histogram.decode(bytes):count() end
+    for _, field in ipairs { "latency", "failures" } do
+      for _, bytes in pairs(all[field]) do n = n + histogram.decode(bytes):count() end
+    end
     assert.equal(158, n)
     assert.equal(4, #all.commands)
   end)

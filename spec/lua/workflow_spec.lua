@@ -57,11 +57,12 @@ local function run(text, work, limit_ms)
   task.scope("main"):spawn("exec.workflow", {}, function ()
     out.state, out.reason = workflow.run {
       world = world, scope = scope, recorder = recorder, job = "j", workflow = "w", part = "p", attempt = 2, work = work,
-      log = function (line) lines[#lines + 1] = line end,
+      log = function (line) lines[#lines + 1] = line end, zero_ns = began_ns, limit_ns = work.limit_ms and began_ns + work.limit_ms * 1000000,
     }
     out.took_ms = (world:now_ns() - began_ns) / 1000000
   end)
   world:run(limit_ms or 60000)
+  if out.state then assert.equal(0, scope:count()) end -- No user is left.
   return out.state, out.reason, recorder:export(0), lines, out.took_ms
 end
 
@@ -103,7 +104,7 @@ describe("an open loop", function ()
   it("counts the wait for a free user, from when the iteration was due", function ()
     -- 100 a second for one user that needs 20 ms: the k-th is 10 ms * k late.
     local _, _, record = run("return function (vu) vu:sleep(20) end", { vus = 1, iterations = 10, rate = 100.0 })
-    local h = assert(histogram.decode(record.timers.iteration))
+    local h = assert(histogram.decode(record.own.iteration))
     assert.equal(20000000, h:min())
     assert.equal(20000000 + 9 * 10000000, h:max())
   end)
@@ -119,6 +120,160 @@ describe("an open loop", function ()
   it("with a duration begins what is due before its end", function ()
     local _, _, record = run("return function (vu) end", { duration_ms = 100, rate = 100.0 })
     assert.equal(10, record.counts.iterations)
+    assert.is_nil(record.counts.dropped)
+  end)
+
+  it("ends at its duration, and counts as dropped what was due and had not begun", function ()
+    local text = "return function (vu) vu:sleep(200) end"
+    local state, _, record, _, took_ms = run(text, { duration_ms = 1000, rate = 50.0 })
+    assert.equal("completed", state)
+    assert.equal(1000, took_ms) -- Begun at 0, 200, ... 800 ms: never the backlog.
+    assert.equal(5, record.counts.iterations)
+    assert.equal(45, record.counts.dropped)
+    assert.equal(4, record.counts.late)
+    for phase = 0, 2 do -- Each part accounts for its own share of the schedule: 17, 17 and 16 of 50.
+      _, _, record = run(text, { duration_ms = 1000, rate = 50.0, phase = phase, stride = 3 })
+      assert.equal(phase < 2 and 12 or 11, record.counts.dropped)
+      assert.equal(17, record.counts.iterations + record.counts.dropped + (phase == 2 and 1 or 0))
+    end
+  end)
+
+  it("charges a wait for a free user to the latency, and never to the raw one", function ()
+    local text = [[return function (vu) vu.http:get("/a") vu:sleep(95) end]] -- 1 ms to connect once, 5 ms an answer.
+    local _, _, record = run(text, { iterations = 10, rate = 20.0, vus = 1 })
+    local latency, raw = histogram.decode(record.latency["GET /a"]), histogram.decode(record.raw["GET /a"])
+    assert.equal(10, raw:count())
+    assert.near(5000000, raw:quantile(0.5), 50000)
+    assert.equal(5000000 + 9 * 50000000 + 1000000, latency:max())
+    assert.equal(9, record.counts.late)
+    assert.equal(20000, record.wanted_milli)
+    local summary = assert(stats.summary(record))
+    assert.near(10, summary.iterations_per_second, 0.2)
+    assert.equal(20, summary.pace.wanted_per_second)
+    assert.near(5, summary.raw_latency.p50_ms, 0.05)
+    assert.is_nil(summary.pace.start_delay) -- No user was free in time.
+  end)
+
+  it("does not charge our own timer's delay to the server, and shows it", function ()
+    local sleep = task.sleep
+    local _ <close> = setmetatable({}, { __close = function () task.sleep = sleep end })
+    function task.sleep(ms) -- A timer that fires up to 3 ms late.
+      return sleep(ms > 50 and ms + 3 or ms)
+    end
+    local _, _, record = run([[return function (vu) vu.http:get("/a") end]], { iterations = 20, rate = 10.0 })
+    local latency = histogram.decode(record.latency["GET /a"])
+    assert.near(5000000, latency:quantile(0.9), 50000)
+    assert.equal(3000000, histogram.decode(record.own.start_delay):max())
+    assert.is_nil(record.counts.late)
+  end)
+end)
+
+describe("the end of a duration", function ()
+  local SLOW = "return function (vu) vu:sleep(15000) end"
+
+  it("leaves an iteration that is under way graceful_ms, then ends it and counts it as interrupted", function ()
+    local state, _, record, _, took_ms = run(SLOW, { duration_ms = 1000, graceful_ms = 2000, vus = 3 })
+    assert.equal("completed", state)
+    assert.equal(3000, took_ms)
+    assert.equal(3, record.counts.interrupted)
+    assert.equal(0, record.counts.iterations)
+    _, _, record, _, took_ms = run(SLOW, { duration_ms = 1000, graceful_ms = 0 })
+    assert.same({ 1000, 1 }, { took_ms, record.counts.interrupted })
+  end)
+
+  it("leaves it 30 s without graceful_ms, and less where the time limit comes before", function ()
+    local _, _, record, _, took_ms = run(SLOW, { duration_ms = 1000 })
+    assert.same({ 15000, 1 }, { took_ms, record.counts.iterations })
+    _, _, record, _, took_ms = run("return function (vu) vu:sleep(45000) end", { duration_ms = 1000 })
+    assert.same({ 31000, 1 }, { took_ms, record.counts.interrupted })
+    local state
+    state, _, record, _, took_ms = run(SLOW, { duration_ms = 1000, limit_ms = 8000 })
+    assert.same({ "completed", 6000, 1 }, { state, took_ms, record.counts.interrupted })
+    _, _, _, _, took_ms = run(SLOW, { duration_ms = 1000, limit_ms = 1500 }) -- No room: at the end of the duration.
+    assert.equal(1000, took_ms)
+  end)
+
+  it("still runs teardown after an interrupted iteration", function ()
+    local _, _, _, lines = run([[return { vu = function (vu) vu:sleep(99999) end, teardown = function (vu) vu:log("down") end }]],
+      { duration_ms = 10, graceful_ms = 10 })
+    assert.same({ "down" }, lines)
+  end)
+end)
+
+describe("load", function ()
+  it("begins after setup and ends before teardown, and their requests count apart", function ()
+    local _, _, record, _, took_ms = run([[return {
+      setup = function (vu) vu.http:get("/login") vu:sleep(2994) end,
+      vu = function (vu) vu.http:get("/a") vu:sleep(5) end,
+      teardown = function (vu) vu:sleep(2000) vu.http:get("http://127.0.0.1:80/logout") end,
+    }]], { duration_ms = 1000 })
+    assert.equal(3000 + 1001 + 2006, took_ms)
+    assert.same({ { 3000000, 4001000 } }, record.load)
+    assert.equal(100, record.counts.requests)
+    assert.equal(2, record.counts.outside)
+    assert.same({ ["(setup) GET /login"] = { ok = 1, failed = 0 }, ["(teardown) GET /logout"] = { ok = 1, failed = 0 } }, record.outside)
+    assert.is_nil(record.requests["GET /login"])
+    local summary = assert(stats.summary(record))
+    assert.near(100, summary.requests_per_second, 0.2)
+    assert.near(1001, summary.load_ms, 0.001)
+    assert.equal(100, summary.latency.count)
+    assert.equal("(setup) GET /login", summary.outside[1].name)
+    assert.equal(6, summary.outside[1].max_ms)
+  end)
+
+  it("of an open loop that keeps up ends with its schedule", function ()
+    local _, _, record = run("return function (vu) vu:sleep(300) end", { vus = 40, duration_ms = 1000, rate = 100.0 })
+    assert.same({ { 0, 1000000 } }, record.load)
+    _, _, record = run("return function (vu) vu:sleep(300) end", { vus = 40, iterations = 50, rate = 100.0, stride = 2, phase = 1 })
+    assert.same({ { 0, 1000000 } }, record.load)
+    assert.equal(50, assert(stats.summary(record)).iterations_per_second)
+  end)
+
+  it("of an open loop that falls behind ends with its last iteration", function ()
+    local _, _, record = run("return function (vu) vu:sleep(100) end", { vus = 2, iterations = 100, rate = 100.0 })
+    assert.same({ { 0, 5010000 } }, record.load) -- The second user began at 10 ms.
+    assert.near(20, assert(stats.summary(record)).iterations_per_second, 0.05)
+    assert.equal(98, record.counts.late)
+  end)
+
+  it("that a part never reached is none", function ()
+    local state, _, record = run("return { setup = function () error('no') end, vu = function () end }", { duration_ms = 10 })
+    assert.equal("failed", state)
+    assert.is_nil(record.load)
+    assert.equal(0, assert(stats.summary(record)).requests_per_second)
+  end)
+end)
+
+describe("a name", function ()
+  it("that is no text, or ours, is the script's error at its line, of whatever kind it is", function ()
+    for call, want in pairs {
+      ['vu.http:get("/", { name = 42 })'] = "vu.http:get: name: expected a string, found a number",
+      ['vu.http:request { url = "/", name = {} }'] = "vu.http:request: name: expected a string, found a table",
+      ['vu.http:get("/", { name = "GET / (redirect)" })'] = 'vu.http:get: the name "GET / (redirect)" ends as those of followed redirects',
+      ['vu:check(42, true)'] = "vu:check: a name is text, found a number", ["vu:count(true)"] = "vu:count: a name is text, found a boolean",
+      ["vu:time(nil, 4)"] = "vu:time: a name is text, found a nil", ['vu:check("(other)", true)'] = 'vu:check: the name "(other)" is ours',
+      ['vu.http:get("/", { name = "(other)" })'] = 'vu.http:get: the name "(other)" is ours',
+      ['vu:count("a", "b")'] = "vu:count: expected a whole number after the name, found b",
+      ['vu:time("a", -1)'] = "vu:time: expected milliseconds after the name, found -1",
+    } do
+      local state, reason, record = run("return function (vu)\n  " .. call .. " vu:sleep(0) end", { iterations = 1 })
+      assert.equal("failed", state)
+      assert.equal("every iteration failed: w.lua:2: " .. want, (reason:gsub(":2:.*:2: ", ":2: "):sub(1, #want + 33)))
+      assert.equal(0, record.counts.requests)
+    end
+  end)
+
+  it("of a script never meets one of ours", function ()
+    local _, _, record = run([[return function (vu)
+      vu:time("iteration", 7) vu:time("start_delay", 8) vu:count("requests", 5) vu:count("dropped", 3) vu:check("checks_failed", true)
+      vu.http:get("/", { name = "(setup) GET /" })
+    end]], { iterations = 1 })
+    assert.equal(1, record.counts.requests)
+    assert.is_nil(record.counts.dropped)
+    assert.is_nil(record.counts.outside)
+    assert.equal(7000000, histogram.decode(record.timers.iteration):max())
+    assert.equal(6000000, histogram.decode(record.own.iteration):max())
+    assert.is_nil(record.own.start_delay)
   end)
 end)
 

@@ -1,22 +1,11 @@
 --- render: progress and results as people read them. Pure: tables in, text out.
-local common = require "shoal.cli.common"
-local sorted = require "shoal.base.sorted"
+local numbers = require "shoal.cli.numbers"
 local views = require "shoal.cli.views"
 
 local render = {}
 
---- 1234567 as "1,234,567".
-local function grouped(n)
-  local text = ("%d"):format(n // 1)
-  local from = #text % 3
-  return text:sub(1, from) .. text:sub(from + 1):gsub("%d%d%d", function (three) return "," .. three end):gsub("^,", from == 0 and "" or ",")
-end
+local grouped = numbers.grouped
 render.grouped = grouped
-
-local function ms(value)
-  if not value then return "-" end
-  return value < 10 and ("%.2f ms"):format(value) or value < 1000 and ("%.1f ms"):format(value) or ("%.2f s"):format(value / 1000)
-end
 
 --- One line of progress: by datacenter (or worker) and workflow, with rates since the line before.
 ---@param stats { at_ms: number, parts: table[] }
@@ -48,60 +37,16 @@ function render.progress(stats, before)
   return ("%6.1f s  %s"):format(stats.at_ms / 1000, table.concat(cells, "  |  ")), now
 end
 
-local function pairs_text(map)
-  local words = {}
-  for name, count in sorted(map or {}) do words[#words + 1] = ("%s %s"):format(name, grouped(count)) end
-  return #words > 0 and table.concat(words, ", ") or "none"
-end
-
---- Errors by kind; with what share of all requests each is, where there were any.
-local function errors_text(stats)
-  local words, requests = {}, stats.requests or 0
-  for kind, count in sorted(stats.errors or {}) do
-    words[#words + 1] = ("%s %s"):format(kind, grouped(count)) .. (requests > 0 and (" (%.3g %%)"):format(100 * count / requests) or "")
-  end
-  return #words > 0 and table.concat(words, ", ") or "none"
-end
-
---- A job of which every request failed has completed all the same, for a load test counts failed requests. So a warning stands
---- on top of the result.
-local function nothing_worked(result, put)
-  for _, w in ipairs(result.workflows or {}) do
-    local s = w.stats or {}
-    if w.state == "completed" and (s.requests or 0) > 0 and (s.failed or 0) >= s.requests then
-      put("WARNING: every request of %s failed: %s; with max_failed_share in the job file that fails the job", w.workflow, errors_text(s))
-    end
-  end
-end
-
-local function workflow_rows(result)
-  local rows = { { "WORKFLOW", "STATE", "REQUESTS", "FAILED", "RATE", "p50", "p95", "p99", "MAX" } }
-  for _, w in ipairs(result.workflows or {}) do
-    local s = w.stats or {}
-    local l = s.latency or {}
-    local measured = (s.requests or 0) > 0
-    rows[#rows + 1] = {
-      w.workflow, w.state, grouped(s.requests or 0), grouped(s.failed or 0),
-      measured and ("%.0f/s"):format(s.requests_per_second or 0) or "-", ms(measured and l.p50_ms), ms(measured and l.p95_ms),
-      ms(measured and l.p99_ms), ms(measured and l.max_ms),
-    }
-  end
-  return common.columns(rows)
-end
-
 local function indent(text) return (("\n" .. text:gsub("\n+$", "")):gsub("\n", "\n    ")):sub(2) end
 
 --- A whole result.
 function render.result(result)
   local lines = { ("job %s %s%s after %.1f s"):format(result.job, result.state, result.reason and " (" .. result.reason .. ")" or "",
-    (result.elapsed_ms or 0) / 1000), views.times(result) or "", workflow_rows(result) }
+    (result.elapsed_ms or 0) / 1000), views.times(result) or "", numbers.workflows(result) }
   local function put(format, ...) lines[#lines + 1] = format:format(...) end
   put("")
-  local stats = result.stats or {}
-  nothing_worked(result, put)
-  put("errors by kind: %s", errors_text(stats))
-  for _, c in ipairs(stats.checks or {}) do put("check %q: %s passed, %s failed", c.name, grouped(c.passed), grouped(c.failed)) end
-  if next(stats.counters or {}) ~= nil then put("counters: %s", pairs_text(stats.counters)) end
+  numbers.warnings(result, put)
+  numbers.detail(result, put)
   local lost, retried = {}, 0
   for _, a in ipairs(result.attempts or {}) do
     if a.state == "lost" then lost[#lost + 1] = a end
@@ -122,10 +67,7 @@ function render.result(result)
       if text ~= "" then put("%s", indent(text)) end
     end
   end
-  put("incidents: %d", #(result.incidents or {}))
-  for _, i in ipairs(result.incidents or {}) do
-    put("  %s on %s: %-8s %s: %s%s", i.id, i.node, i.level, i.site, i.message, (i.where or "?") ~= "?" and " (" .. i.where .. ")" or "")
-  end
+  numbers.incidents(result, put)
   return table.concat(lines, "\n")
 end
 

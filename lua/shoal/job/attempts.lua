@@ -90,6 +90,26 @@ local function add(self, run, entry, part, state)
   return a
 end
 
+--- The executor took this attempt `age_ms` ago, by a message that was on its way for a while: the earliest such instant is the best
+--- guess, on the tier's clock.
+---@param age_ms? integer
+function attempts:taken(a, age_ms)
+  if not age_ms or age_ms < 0 then return end
+  local at_ms = self.lead:clock_ms() - age_ms
+  a.from_ms = math.min(a.from_ms or at_ms, at_ms)
+end
+
+--- From the beginning of the run until its executor took this attempt: 0 when nothing is known of it.
+---@param entry table  the ledger's run
+---@param body { part: string, fence: integer, age_ms: integer? }  its result
+---@return integer ms
+function attempts:offset_ms(key, entry, body)
+  local a = self:get(key, body.part)
+  if not a or a.fence ~= body.fence then return 0 end
+  self:taken(a, body.age_ms)
+  return a.from_ms and math.max(0, a.from_ms - entry.started_ms) or 0
+end
+
 --- The ledger ended this attempt: forget it. A newer attempt of the same part may already be here.
 function attempts:over(key, part, fence)
   local of_run = self.of[key]
@@ -203,6 +223,7 @@ local function send(self, run, a)
     if not is_live(self, a) then return end
     if reply then
       a.seen_ms = task.now_ms()
+      self:taken(a, 0)
       if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for the dispatch to be answered.
       return
     end
@@ -241,10 +262,11 @@ end
 -- Reports of executors -------------------------------------------------------------------------------------------------
 
 --- Progress of one attempt; the newest wins. False: the attempt does not count.
----@param item { fence: integer, seq: integer, stats: table<string, integer> }
+---@param item { fence: integer, seq: integer, stats: table<string, integer>, age_ms: integer? }
 function attempts:hear(key, item)
   local a = self:get(key, item.part)
   if not a or a.fence ~= item.fence then return false end
+  self:taken(a, item.age_ms)
   if item.seq <= a.seq then return true end
   a.seq, a.seen_ms, a.progress = item.seq, task.now_ms(), item.stats
   if a.state == "sending" or a.state == "unheard" then move(a, "running") end

@@ -23,9 +23,8 @@ check.RETRIES = 2 -- A part survives two deaths of its worker. A workflow that m
 
 local JOB_FIELDS = { "datacenters", "env", "labels", "name", "timeout_ms", "where", "workflows" }
 local SCRIPT_FIELDS = {
-  "after", "cores", "duration_ms", "env", "iterations", "max_failed_share", "parts", "rate", "retries", "retry", "script",
-  "timeout_ms", "vus",
-  "where",
+  "after", "cores", "duration_ms", "env", "graceful_ms", "iterations", "max_failed_checks_share", "max_failed_share", "max_p95_ms",
+  "max_p99_ms", "parts", "rate", "retries", "retry", "script", "timeout_ms", "vus", "where",
 }
 local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "retry", "timeout_ms", "where" }
 local RETRY_FIELDS = { "backoff_ms", "factor", "failed", "max_ms" }
@@ -315,6 +314,25 @@ function Checker:command(at, value)
   return out
 end
 
+--- Bounds that fail a workflow whose numbers are beyond them.
+function Checker:thresholds(at, w, out)
+  local function bound(field, what, fits)
+    local value = w[field]
+    if value == nil then return end
+    if type(value) ~= "number" or not fits(value) then
+      self:problem(at .. "." .. field, ("found %s; expected %s"):format(show(value), what))
+    else
+      out[field] = value + 0.0
+    end
+  end
+  local function is_share(v) return v >= 0 and v < 1 end
+  local function is_time(v) return v > 0 and v <= DURATION_MS_MAX end
+  bound("max_failed_share", "a share of all requests, from 0 to below 1", is_share)
+  bound("max_failed_checks_share", "a share of all checks, from 0 to below 1", is_share)
+  bound("max_p95_ms", "milliseconds above 0, for 95 % of the requests that work", is_time)
+  bound("max_p99_ms", "milliseconds above 0, for 99 % of the requests that work", is_time)
+end
+
 --- How much a script workflow does: users, and iterations or a duration, and perhaps a rate.
 function Checker:load(at, w, out)
   out.vus = self:integer(at .. ".vus", w.vus, 1, VUS_MAX, 1)
@@ -334,14 +352,11 @@ function Checker:load(at, w, out)
       out.rate = w.rate + 0.0
     end
   end
-  if w.max_failed_share ~= nil then
-    if type(w.max_failed_share) ~= "number" or not (w.max_failed_share >= 0 and w.max_failed_share < 1) then
-      self:problem(at .. ".max_failed_share", ("found %s; expected a share of all requests, from 0 to below 1"):format(
-        show(w.max_failed_share)))
-    else
-      out.max_failed_share = w.max_failed_share + 0.0
-    end
+  out.graceful_ms = self:integer(at .. ".graceful_ms", w.graceful_ms, 0, DURATION_MS_MAX)
+  if w.graceful_ms ~= nil and w.duration_ms == nil then
+    self:problem(at .. ".graceful_ms", "is given without duration_ms, which it prolongs for iterations that are under way")
   end
+  self:thresholds(at, w, out)
   if w.parts ~= nil then
     out.parts = self:integer(at .. ".parts", w.parts, 1, PARTS_MAX)
     if out.parts and out.parts > out.vus then

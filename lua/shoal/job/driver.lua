@@ -266,6 +266,7 @@ function driver:tell_stats(entry)
     self.lead.options.reports:progress({
       job = self.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
       leader_name = up.name, since = self.lead.fence << 20, stats = outcome.totals(entry, live), waiting = self.reported,
+      began_ms = task.now_ms() - self:elapsed_ms(),
     })
   else
     local parts, more = outcome.by_part(entry, live, self.changed)

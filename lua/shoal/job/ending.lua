@@ -91,6 +91,7 @@ return function (lead)
     self.options.reports:result({
       job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
       state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = bytes, stats = result.totals,
+      began_ms = task.now_ms() - math.max(0, self:clock_ms() - entry.started_ms),
     }, function () self:forget(entry.run, index) end)
   end
 

@@ -70,6 +70,7 @@ return function (lead)
       command = {
         kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
         progress = body.stats, retry = body.state == "failed" and self:again(run, part, "failed", body.stats),
+        offset_ms = self.attempts:offset_ms(key, entry, body),
       }
       if run then -- If no result can be computed here, the driver retries.
         local ok, finish = errors.call("lead.run", { job = run.job }, run.finish_with, run, entry, command)

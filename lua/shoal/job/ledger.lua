@@ -353,8 +353,9 @@ end
 
 local finish
 
---- ended{ run, part, fence, state, reason?, result?, progress?, retry?, finish? }: the executor reported a result. `finish` { state,
---- reason?, result, workflows } finishes the run in the same step, if no part is open after it and all `workflows` were split.
+--- ended{ run, part, fence, state, reason?, result?, progress?, retry?, offset_ms?, finish? }: the executor reported a result, whose
+--- stretches of load are counted from offset_ms after the beginning of the run. `finish` { state, reason?, result, workflows } finishes
+--- the run in the same step, if no part is open after it and all `workflows` were split.
 function apply.ended(self, index, c)
   local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
@@ -367,7 +368,7 @@ function apply.ended(self, index, c)
   if again then
     assert(PART:step(part, "pending"))
   else
-    tally.measured(run.work[part.workflow], inner.stats, c.state == "completed" and c.progress)
+    tally.measured(run.work[part.workflow], inner.stats, c.state == "completed" and c.progress, c.offset_ms)
     end_part(run, part, c.state, c.reason)
   end
   local facts = { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again } }

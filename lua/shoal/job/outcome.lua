@@ -59,8 +59,11 @@ end
 function outcome.adds_up(workflow, shares)
   for _, field in ipairs { "vus", "iterations", "parts" } do
     local wanted, placed = workflow[field], 0
-    if field == "parts" and not workflow.command then wanted = nil end
-    for _, share in ipairs(shares) do placed = placed + (share[field] or 0) end
+    local given = field ~= "parts" or workflow.command ~= nil
+    for _, share in ipairs(shares) do
+      placed, given = placed + (share[field] or 0), given or share[field] ~= nil
+    end
+    if not given then wanted = nil end -- A policy need not say into how many parts a tier below cuts a script's share.
     if wanted and placed ~= wanted then return nil, ("%s: %s of %d are placed"):format(field, placed, wanted) end
   end
   return true
@@ -87,14 +90,28 @@ end
 
 -- States ---------------------------------------------------------------------------------------------------------------
 
---- The reason that a workflow failed although all its parts completed, or nil. Only the leader of the whole workflow can decide this:
---- a datacenter that leads a share does not know the other shares.
-local function too_many_failed(entry, workflow, name)
+local function over_share(what, share, failed, all, field)
+  if not share or failed <= all * share then return nil end
+  return ("%d of %d %s failed (%.1f %%), and %s allows %g %%"):format(failed, all, what, 100 * failed / math.max(all, 1), field, 100 * share)
+end
+
+local function over_quantile(work, bound_ms, q, field)
+  if not bound_ms or work.requests == 0 then return nil end
+  local found_ms = stats.quantile_ms(work.detail and work.detail:record() or {}, q)
+  if found_ms and found_ms <= bound_ms then return nil end
+  return ("the p%g of its requests is %s, and %s allows %g ms"):format(100 * q, found_ms and ("%.4g ms"):format(found_ms) or
+    "unknown (none worked, or detail was cut)", field, bound_ms)
+end
+
+--- The reason that a workflow failed although all its parts completed: a threshold of the job file; or nil. Only the leader of the whole
+--- workflow can decide this: a datacenter that leads a share does not know the other shares.
+local function beyond(entry, workflow, name)
   local work = entry.work[name]
-  if entry.upstream or not workflow.max_failed_share or not work then return nil end
-  if work.errors <= work.requests * workflow.max_failed_share then return nil end
-  return ("%s: %d of %d requests failed (%.1f %%), and max_failed_share allows %g %%"):format(name, work.errors, work.requests,
-    100 * work.errors / math.max(work.requests, 1), 100 * workflow.max_failed_share)
+  if entry.upstream or not work then return nil end
+  local why = over_share("requests", workflow.max_failed_share, work.errors, work.requests, "max_failed_share")
+    or over_share("checks", workflow.max_failed_checks_share, work.checks_failed or 0, work.checks or 0, "max_failed_checks_share")
+    or over_quantile(work, workflow.max_p95_ms, 0.95, "max_p95_ms") or over_quantile(work, workflow.max_p99_ms, 0.99, "max_p99_ms")
+  return why and name .. ": " .. why
 end
 
 --- `states` holds the states of the workflows before it in the graph's order.
@@ -111,7 +128,7 @@ function outcome.workflow_state(entry, workflow, name, states)
   if work.open > 0 then return "running" end
   if work.failed > 0 then return "failed" end
   if work.cancelled > 0 then return "cancelled" end
-  return too_many_failed(entry, workflow, name) and "failed" or "completed"
+  return beyond(entry, workflow, name) and "failed" or "completed"
 end
 
 --- The job's final state and reason: a requested one (cancelled, timed_out) wins; else any failed workflow fails the job.
@@ -119,7 +136,7 @@ function outcome.run_state(entry, spec, order, states)
   if entry.state == "cancelling" then return entry.ends_as, entry.reason end
   for _, name in ipairs(order) do
     if states[name] == "failed" then
-      return "failed", (entry.work[name].failed_why or too_many_failed(entry, spec.workflows[name], name)):sub(1, REASON_MAX)
+      return "failed", (entry.work[name].failed_why or beyond(entry, spec.workflows[name], name)):sub(1, REASON_MAX)
     end
   end
   for _, name in ipairs(order) do

@@ -24,9 +24,13 @@
 --- `where = { gpu = "a100" }` lets a workflow (or, at the top, every workflow) run only on workers with that label; fit.lua has its
 --- forms. `labels = { team = "shop" }` is what the job says of itself to policies and workers.
 ---
---- A job measures, so failed requests do not fail it: it completes, and its result says how many failed and why. A script with
---- `max_failed_share` (from 0 to below 1) fails when a greater share of its requests failed, over all datacenters; the workflows after
---- it are then skipped.
+--- With `duration_ms`, iterations that are under way at its end get `graceful_ms` more (30 s when left out), then they are ended. With
+--- `parts`, a script is cut into so many parts in all: a gate gives each datacenter its share of them, and where there are fewer parts than
+--- datacenters, those with the most free cores get one each.
+---
+--- A job measures, so failed requests do not fail it: it completes, and its result says how many failed and why. Thresholds fail a
+--- script, over all datacenters, and the workflows after it are then skipped: `max_failed_share` (from 0 to below 1) of its requests,
+--- `max_failed_checks_share` of its checks, `max_p95_ms` and `max_p99_ms` for the latency of requests that work.
 ---
 --- Every node works with the *canonical spec*: known keys only, defaults filled in, scripts as { path, bytes }, so that equal jobs are
 --- equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
@@ -45,7 +49,11 @@ local job = {}
 ---@field iterations? integer   scripts: how many in all, or
 ---@field duration_ms? integer  for how long
 ---@field rate? number          iterations a second, all parts together
+---@field graceful_ms? integer  scripts: how much longer than duration_ms an iteration may take
 ---@field max_failed_share? number  scripts: the workflow fails when a greater share of its requests has failed
+---@field max_failed_checks_share? number  the same of its checks
+---@field max_p95_ms? number    scripts: the workflow fails when the quantile of the requests that worked is greater
+---@field max_p99_ms? number
 ---@field phase? integer        shares: this part begins the iterations phase, phase + stride, ... of the whole
 ---@field stride? integer
 ---@field parts? integer        commands: how many times it runs; scripts: into how many parts to split it
@@ -136,7 +144,7 @@ end
 ---@param workflow table
 ---@return integer
 function job.divisible(workflow)
-  return workflow.command and workflow.parts or workflow.vus
+  return workflow.command and workflow.parts or math.min(workflow.vus, workflow.parts or workflow.vus)
 end
 
 --- The i-th of n nearly equal pieces of a total, i from 0; earlier ones are greater by at most one, and they add up to the total.
@@ -148,7 +156,7 @@ end
 --- `divisible`), so that no part is empty.
 ---@param workflow table
 ---@param n integer
----@return table[] shares  scripts: { vus, iterations?, duration_ms?, rate?, phase, stride }; commands: { parts }
+---@return table[] shares  scripts: { vus, iterations?, duration_ms?, rate?, phase, stride, parts? }; commands: { parts }
 function job.share(workflow, n)
   assert(math.type(n) == "integer" and n >= 1, "share: n must be a positive integer")
   n = math.min(n, job.divisible(workflow))
@@ -161,6 +169,7 @@ function job.share(workflow, n)
       shares[i + 1] = {
         vus = piece(workflow.vus, i, n), iterations = workflow.iterations and piece(workflow.iterations, i, n),
         duration_ms = workflow.duration_ms, rate = workflow.rate, phase = phase + i * stride, stride = stride * n,
+        parts = workflow.parts and piece(workflow.parts, i, n),
       }
     end
   end
@@ -174,8 +183,7 @@ end
 function job.with_share(workflow, share)
   local out = {}
   for k, v in next, workflow do out[k] = v end
-  out.parts = workflow.command and share.parts or nil
-  for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride" } do out[k] = share[k] end
+  for _, k in ipairs { "vus", "iterations", "duration_ms", "rate", "phase", "stride", "parts" } do out[k] = share[k] end
   out.executions = share.executions
   out.retries = share.retries or out.retries -- A tier below may use only the remaining executions.
   return out

@@ -19,6 +19,8 @@ local INCIDENTS_MAX = 100
 ---@field cancelled integer
 ---@field requests integer   of parts that completed
 ---@field errors integer
+---@field checks? integer    the same of checks
+---@field checks_failed? integer
 ---@field counts table       over all closed attempts
 ---@field runs? integer       executions of its parts, in all; those of a tier below included
 ---@field retried? integer    executions that were followed by another of the same part
@@ -102,13 +104,17 @@ end
 ---@param work Tally
 ---@param record? table
 ---@param completed table|false|nil  its counts, if it completed
-function tally.measured(work, record, completed)
+---@param offset_ms? integer  from the beginning of the run to that of the record's clock
+function tally.measured(work, record, completed, offset_ms)
   if completed then
     work.requests, work.errors = work.requests + (completed.requests or 0), work.errors + (completed.errors or 0)
+    local failed = completed.checks_failed or 0
+    work.checks = (work.checks or 0) + failed + (completed.checks_passed or 0)
+    work.checks_failed = (work.checks_failed or 0) + failed
   end
   if not record then return end
   work.detail = work.detail or stats.accumulator()
-  work.detail:add(record)
+  work.detail:add(record, (offset_ms or 0) * 1000)
 end
 
 --- A part has its final state.

@@ -36,9 +36,8 @@ function Exec:send(message)
   end
 end
 
-function Exec:elapsed_ms()
-  return (self.world:now_ns() - self.started_ns) // 1000000
-end
+function Exec:elapsed_us() return (self.world:fresh_ns() - self.started_ns) // 1000 end
+function Exec:elapsed_ms() return self:elapsed_us() // 1000 end
 
 --- Exit, after what was written has left. A worker that does not read is paused, or busy: the result waits for as long as its end of the
 --- pipes is open.
@@ -69,8 +68,9 @@ function Exec:finish(state, reason)
   self.finished = true
   self.work_scope:close()
   if self.ending then state, reason = self.ending.state, self.ending.reason end
+  self.recorder:stop(self:elapsed_us())
   self:send {
-    type = "result", state = state, reason = reason and short(reason), incidents = incidents(),
+    type = "result", at_us = self:elapsed_us(), state = state, reason = reason and short(reason), incidents = incidents(),
     record = stats.fit(self.recorder:export(self:elapsed_ms()), stats.PART_MAX),
     log_lines_dropped = self.log_lines > LOG_LINES_MAX and self.log_lines - LOG_LINES_MAX or nil,
   }
@@ -91,7 +91,8 @@ local function run(self)
   local start = self.start
   return workflow.run {
     world = self.world, scope = self.users, recorder = self.recorder, job = start.job, workflow = start.workflow, part = start.part,
-    attempt = start.attempt, work = start.work, log = function (text) self:log(text) end,
+    attempt = start.attempt, work = start.work, zero_ns = self.started_ns,
+    limit_ns = start.timeout_ms and self.started_ns + start.timeout_ms * 1000000, log = function (text) self:log(text) end,
   }
 end
 
@@ -110,7 +111,7 @@ function Exec:begin(start)
       return self:malformed(("start without a %s called %s"):format(kind, name))
     end
   end
-  self.start, self.started_ns = start, self.world:now_ns()
+  self.start, self.started_ns = start, self.world:fresh_ns()
   self.ids = { job = start.job, workflow = start.workflow, part = start.part, attempt = start.attempt }
   if self.options.own_process then errors.start(self.world, ("%s#%d"):format(start.part, start.attempt)) end
   if start.timeout_ms then
@@ -123,7 +124,7 @@ function Exec:begin(start)
     interval_ms = start.progress_ms, first_ms = start.progress_ms, backoff_ms = { start.progress_ms, 5000 },
   }, function ()
     if self.stdout:queued() > 0 then return end -- The worker does not read: newer numbers will do.
-    self:send { type = "progress", record = self.recorder:export(self:elapsed_ms(), true) }
+    self:send { type = "progress", at_us = self:elapsed_us(), record = self.recorder:export(self:elapsed_ms(), true) }
   end)
   local main = self.work_scope:spawn("exec.workflow", self.ids, run, self)
   self.scope:spawn("exec.result", self.ids, function ()
@@ -163,7 +164,7 @@ function exec.serve(options)
   local world = options.world or world_module.current()
   local self = setmetatable({
     world = world, options = options, exit = options.exit or function (status) require("shoal.core.node").exit(status) end, ids = { part = "" },
-    recorder = stats.recorder(), log_lines = 0, started_ns = world:now_ns(),
+    recorder = stats.recorder(), log_lines = 0, started_ns = world:fresh_ns(),
   }, Exec)
   self.scope = task.scope("exec")
   self.work_scope = task.scope("part", self.scope)

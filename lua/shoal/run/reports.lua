@@ -196,8 +196,9 @@ end
 
 -- Called by owners ------------------------------------------------------------------------------------------------------
 
---- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary), and
---- `since`: above all numbers that an earlier life of this node gave to the same attempt.
+--- Newest wins. `record`: job, workflow, part, attempt, fence, leader (address), leader_name, stats (a flat summary),
+--- `began_ms` (when the attempt was taken, by task.now_ms), and `since`: above all numbers that an earlier life of this node gave to the
+--- same attempt.
 function reports:progress(record)
   local part = self:live(record)
   if record.fence <= part.over then return end

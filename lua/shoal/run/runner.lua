@@ -40,11 +40,18 @@ local function program()
   return require("shoal.core.node").program()
 end
 
+--- A record whose stretches of load are counted from the start of the attempt, as its leader knows it, not of the child's.
+local function since_start(self, record)
+  if record and self.offset_us then record.load = stats.shifted(record.load, self.offset_us) end
+  return record
+end
+
 --- The child's result, or ours about it.
 local function verdict(self)
   local said = self.said
   local tail = self.stderr:sub(-STDERR_SHOWN)
   if said then
+    since_start(self, said.record)
     return {
       state = said.state, reason = said.reason, stats = said.record, summary = said.record.counts or {}, incidents = said.incidents or {},
       log = self.lines, stderr = tail,
@@ -62,7 +69,7 @@ local function verdict(self)
   if shown ~= "" then why = why .. "; its stderr ends: " .. shown end
   return {
     state = self.cancelled and "cancelled" or "failed", reason = self.cancelled and self.cancelled .. " (" .. why .. ")" or why,
-    stats = self.record or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail,
+    stats = since_start(self, self.record) or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail,
     lost = not self.cancelled and not self.problem or nil,
   }
 end
@@ -129,8 +136,19 @@ local function valid_result(m)
     and (m.reason == nil or type(m.reason) == "string" and #m.reason <= REASON_MAX) and valid_incidents(m.incidents)
 end
 
+local function now_us(self) return self.world:fresh_ns() // 1000 end
+
+--- The child's clock began at its start frame. A message that says when it was written shows when that was, late by its way; the
+--- least of all is the best.
+local function set_clock(self, m)
+  if math.type(m.at_us) ~= "integer" or m.at_us < 0 or m.at_us > stats.REACH_US then return end
+  local offset_us = math.max(0, now_us(self) - self.began_us - m.at_us)
+  self.offset_us = math.min(self.offset_us or offset_us, offset_us)
+end
+
 local function take(self, m)
   if self.said or self.problem then return end
+  set_clock(self, m)
   if m.type == "progress" and valid_record(m.record) then
     self.record, self.summary = m.record, m.record.counts
     if self.on_progress then errors.call("exec.progress", self.ids, self.on_progress, m.record.counts, m.record) end
@@ -269,6 +287,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
     open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
     ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Run)
+  self.began_us = now_us(self)
   local ok, err, code = spawn(self, options.argv or { program(), "exec" })
   if not ok then return nil, err, code end
   self.ids.pid = self.process:pid()

@@ -144,7 +144,7 @@ local function on_result(self, run, verdict)
   local lost = verdict.lost and verdict.state == "failed"
   self.reports:result({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
-    leader_name = body.leader_name, state = lost and "lost" or verdict.state, reason = verdict.reason,
+    leader_name = body.leader_name, began_ms = run.began_ms, state = lost and "lost" or verdict.state, reason = verdict.reason,
     stats = stats.small(verdict.summary or {}),
     result = stats.pack { stats = verdict.stats, incidents = incidents.of(body, verdict.incidents) },
   }, function () accepted(self, run) end)
@@ -155,7 +155,7 @@ local function on_progress(self, run, summary)
   local body = run.body
   self.reports:progress({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
-    leader_name = body.leader_name, stats = stats.small(summary),
+    leader_name = body.leader_name, began_ms = run.began_ms, stats = stats.small(summary),
   })
 end
 
@@ -189,7 +189,7 @@ function worker:dispatch(body)
     return nil, ("%d of %d cores are free, %d were asked for"):format(self.cores - claimed, self.cores, cores), "FULL"
   end
   local run, fence_before = enter(slim(body), cores), self.fences[key]
-  self.fences[key], self.runs[key] = body.fence, run
+  self.fences[key], self.runs[key], run.began_ms = body.fence, run, task.now_ms()
   local free <close> = setmetatable({}, { __close = function () -- Refused or raised: nothing of it stays, so that it can be sent again.
     if run.handle then return end
     move(run, "over")

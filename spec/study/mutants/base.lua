@@ -9,11 +9,11 @@ local function budget(title) return { "spec/lua/budget_spec.lua", title } end
 local function task(title) return { "spec/lua/task_spec.lua", title } end
 
 return {
-  { name = "whole_numbers_wrap", file = "c/lua/json_decode.c", killers = { { "spec/lua/json_spec.lua", "beyond.64.bits" } },
+  { name = "whole_numbers_wrap", file = "lua/json_decode.c", killers = { { "spec/lua/json_spec.lua", "beyond.64.bits" } },
     find = "if (n < INT64_MIN + digit) return false;", put = "" },
-  { name = "floats_of_15_digits", file = "c/lua/json_encode.c", killers = { { "spec/lua/json_spec.lua", "writes.floats.so" } },
+  { name = "floats_of_15_digits", file = "lua/json_encode.c", killers = { { "spec/lua/json_spec.lua", "writes.floats.so" } },
     find = "digits <= 17; digits++", put = "digits <= 15; digits++" },
-  { name = "empty_lists_are_objects", file = "c/lua/json_decode.c", killers = { { "spec/lua/json_spec.lua", "an.empty.list" } },
+  { name = "empty_lists_are_objects", file = "lua/json_decode.c", killers = { { "spec/lua/json_spec.lua", "an.empty.list" } },
     find = "    lua_pushvalue(r->L, r->array);\n    lua_setmetatable(r->L, -2);\n", put = "" },
   { name = "waiters_not_taken_out_in_the_middle", file = "lua/shoal/base/task.lua",
     killers = { { "spec/lua/task_spec.lua", "keeps.the.order.of.the.others" } },

@@ -3,6 +3,7 @@
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
 local names = require "shoal.job.stats.names"
+local spans = require "shoal.job.stats.spans"
 
 local check = {}
 
@@ -36,7 +37,8 @@ end
 
 local MAPS = {
   { "counts", is_count }, { "errors", is_count }, { "counters", is_integer }, { "requests", is_request }, { "checks", is_check },
-  { "latency", is_histogram }, { "timers", is_histogram },
+  { "latency", is_histogram }, { "failures", is_histogram }, { "raw", is_histogram }, { "timers", is_histogram }, { "own", is_histogram },
+  { "outside", is_request }, { "outside_latency", is_histogram },
 }
 
 --- A list: its keys are 1..n, without a hole.
@@ -72,6 +74,8 @@ end
 function check.record(record)
   if type(record) ~= "table" then return wrong "the record" end
   if not is_count_or_nil(record.elapsed_ms) then return wrong "elapsed_ms" end
+  if not is_count_or_nil(record.wanted_milli) then return wrong "wanted_milli" end
+  if record.load ~= nil and not spans.valid(record.load) then return wrong "load" end
   for _, field in ipairs(MAPS) do
     local what, fits = field[1], field[2]
     local map = record[what]

@@ -20,8 +20,9 @@ fit.PART_MAX = 1024 * 1024 -- A part's packed result, cut at its source.
 fit.LEAST = 16 * 1024      -- Any record can be cut to this.
 
 local TEXT_MAX = 1000      -- Bytes of an incident's message in a result that is cut.
-local COUNTS_MAX = 32      -- In a record of counts alone; ours have seven.
-local ROW_BYTES, CHECK_BYTES, SUMMARY_BYTES = 256, 16, 512 -- How much larger a summary is than its record: see `bytes`.
+local COUNTS_MAX = 32      -- In a record of counts alone; ours have fourteen.
+local HISTOGRAMS = { "latency", "failures", "raw", "timers", "own", "outside_latency" }
+local ROW_BYTES, CHECK_BYTES, SUMMARY_BYTES = 256, 16, 1024 -- How much larger a summary is than its record: see `bytes`.
 
 local function copied(map)
   local out = {}
@@ -37,7 +38,9 @@ end
 
 --- The greatest difference between the size of a record's summary and of the record.
 local function summary_room(record)
-  return SUMMARY_BYTES + ROW_BYTES * (entries(record.latency) + entries(record.timers)) + CHECK_BYTES * entries(record.checks)
+  local rows = entries(record.requests) + entries(record.outside)
+  for _, field in ipairs(HISTOGRAMS) do rows = rows + entries(record[field]) end
+  return SUMMARY_BYTES + ROW_BYTES * rows + CHECK_BYTES * entries(record.checks)
 end
 
 --- An upper bound of the bytes of a record, packed, and of its summary. A summary has a row of quantiles for each histogram.
@@ -54,7 +57,9 @@ local function add_cut(record, what, n)
 end
 
 local SMALL_RUNS, SMALL_BYTES = 4, 4096
-local SMALL_FIELDS = { counts = true, elapsed_ms = true, commands = true, cut = true } -- The other fields are empty.
+local SMALL_FIELDS = { -- The other fields are empty.
+  counts = true, elapsed_ms = true, load = true, wanted_milli = true, commands = true, cut = true,
+}
 local RUN_FIELDS = { run = true, status = true, signal = true, head = true, tail = true, bytes = true, elapsed_ms = true }
 
 --- Whether a record has certainly fewer than LEAST bytes, without packing it: true for a few commands with little output.
@@ -99,11 +104,12 @@ end
 local function weight_of_histogram(bytes) return assert(histogram.decode(bytes)):count() end
 local function weight_of_pair(entry) return (entry.ok or entry.passed or 0) + (entry.failed or 0) end
 
---- `latency` goes with `requests`: both keep the same names.
+--- The histograms of requests go with `requests`: all keep the same names.
 local WEIGHED = {
   { "errors", function (n) return n end }, { "counters", function (n) return n == math.mininteger and math.maxinteger or math.abs(n) end },
-  { "checks", weight_of_pair }, { "requests", weight_of_pair, "latency" }, { "latency", weight_of_histogram, "requests" },
-  { "timers", weight_of_histogram },
+  { "checks", weight_of_pair }, { "requests", weight_of_pair, { "latency", "failures", "raw" } }, { "latency", weight_of_histogram },
+  { "failures", weight_of_histogram }, { "raw", weight_of_histogram }, { "timers", weight_of_histogram }, { "own", weight_of_histogram },
+  { "outside", weight_of_pair, { "outside_latency" } }, { "outside_latency", weight_of_histogram },
 }
 
 --- The names of a map, the heaviest first.
@@ -148,9 +154,11 @@ local function cut_names(out, max)
         kept[name] = true
       end
       moved = moved + keep_names(out, field, kept)
-      if with and out[with] then
-        keep_names(out, with, kept)
-        done[with] = true
+      for _, other in ipairs(with or {}) do
+        if out[other] then
+          keep_names(out, other, kept)
+          done[other] = true
+        end
       end
     end
   end
@@ -158,8 +166,11 @@ local function cut_names(out, max)
 end
 
 local function cut_histograms(out)
-  local n = entries(out.latency) + entries(out.timers)
-  out.latency, out.timers = {}, {}
+  local n = 0
+  for _, field in ipairs(HISTOGRAMS) do
+    n = n + entries(out[field])
+    out[field] = {}
+  end
   add_cut(out, "histograms", n)
 end
 
@@ -168,7 +179,7 @@ local function only_counts(out)
   for name, n in sorted(out.counts or {}) do
     if entries(counts) < COUNTS_MAX then counts[name] = n end
   end
-  return { counts = counts, elapsed_ms = out.elapsed_ms, cut = out.cut }
+  return { counts = counts, elapsed_ms = out.elapsed_ms, load = out.load, wanted_milli = out.wanted_milli, cut = out.cut }
 end
 
 local STEPS = { function (out, max_bytes) cut_output(out, max_bytes // 4) end }

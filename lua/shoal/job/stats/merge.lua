@@ -6,11 +6,15 @@
 ---   output     once the added output exceeds OUTPUT_MAX bytes, each command keeps OUTPUT_MAX / (2 * commands) bytes of its
 ---              beginning and of its end; `cut.output_bytes` counts the rest
 ---
---- Merging merged records (as a gate does) gives the same as merging all at once, except for output that was cut before.
+---   load       the union of the records' stretches of load (stats/spans.lua), all on one clock
+---
+--- Merging merged records (as a gate does) gives the same as merging all at once, except for output that was cut before, and for gaps
+--- between more stretches of load than a list holds.
 local check = require "shoal.job.stats.check"
 local histogram = require "shoal.core.histogram"
 local msgpack = require "shoal.core.msgpack"
 local names = require "shoal.job.stats.names"
+local spans = require "shoal.job.stats.spans"
 
 local merge = {}
 
@@ -18,7 +22,8 @@ merge.COMMANDS_MAX = 1000
 merge.OUTPUT_MAX = 256 * 1024
 
 local COUNT_MAX = check.COUNT_MAX
-local MAPS = { "counts", "errors", "counters", "requests", "checks", "latency", "timers" }
+local MAPS = { "counts", "errors", "counters", "requests", "checks", "latency", "failures", "raw", "timers", "own", "outside",
+  "outside_latency" }
 
 ---@class Accumulator
 ---@field commands table[]      at most 2 * COMMANDS_MAX; sorted and cut when there are more, and by `record`
@@ -56,7 +61,8 @@ end
 
 local JOINS = {
   counts = plus, errors = plus, counters = plus_wrapping, requests = plus_requests, checks = plus_checks, latency = plus_histogram,
-  timers = plus_histogram,
+  failures = plus_histogram, raw = plus_histogram, timers = plus_histogram, own = plus_histogram, outside = plus_requests,
+  outside_latency = plus_histogram,
 }
 merge.joins = JOINS
 
@@ -64,6 +70,7 @@ merge.joins = JOINS
 function merge.new()
   local self = setmetatable({
     commands = {}, commands_added = 0, output_added = 0, output_held = 0, elapsed_ms = 0, maps = {},
+    load = {}, wanted_milli = 0,
     cut = names.new(plus, check.CUT_MAX - 1),
   }, Accumulator)
   for _, field in ipairs(MAPS) do self.maps[field] = names.new(JOINS[field]) end
@@ -145,7 +152,8 @@ end
 
 --- Add a record that passed `stats.check`. Cannot fail.
 ---@param record table
-function Accumulator:add(record)
+---@param offset_us? integer  the zero of the record's clock, on the sum's
+function Accumulator:add(record, offset_us)
   for _, field in ipairs(MAPS) do
     local map = record[field]
     if map then
@@ -156,6 +164,8 @@ function Accumulator:add(record)
   for _, run in ipairs(record.commands or {}) do add_command(self, run) end
   for what, n in next, record.cut or {} do self.cut:add(what, n) end -- order-free: sums by name
   self.elapsed_ms = math.max(self.elapsed_ms, record.elapsed_ms or 0)
+  for _, span in ipairs(spans.shifted(record.load, offset_us or 0) or {}) do spans.add(self.load, span[1], span[2]) end
+  self.wanted_milli = plus(self.wanted_milli, record.wanted_milli or 0)
 end
 
 local function cut_of(self)
@@ -173,6 +183,8 @@ function Accumulator:record()
   tighten(self)
   local out = { commands = table.move(self.commands, 1, #self.commands, 1, {}), elapsed_ms = self.elapsed_ms, cut = cut_of(self) }
   table.sort(out.commands, by_run)
+  if self.load[1] then out.load = spans.shifted(self.load, 0) end
+  if self.wanted_milli > 0 then out.wanted_milli = self.wanted_milli end
   for _, field in ipairs(MAPS) do
     local copy = {}
     for name, value in next, self.maps[field].map do copy[name] = value end -- order-free: a copy

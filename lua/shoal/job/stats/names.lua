@@ -3,8 +3,9 @@
 --- A map keeps the NAMES_MAX names that sort first. All others share one entry, OTHER, which does not count towards the limit. When a
 --- smaller name evicts a larger one, the larger one's numbers move to OTHER, and its later numbers go there too. So a map's content
 --- depends only on the names and numbers, not on their order or grouping: the NAMES_MAX first names of a union are among the NAMES_MAX
---- first names of each of its parts. A kept name therefore has the numbers of all parts that used it. Our own timer "iteration" is
---- always kept, in addition.
+--- first names of each of its parts. A kept name therefore has the numbers of all parts that used it.
+---
+--- A script cannot give the names that we make (`reserved`), so its numbers never mix with ours.
 local crc = require "shoal.core.crc"
 
 local names = {}
@@ -14,7 +15,17 @@ names.NAME_BYTES_MAX = 200
 names.OTHER = "(other)"
 
 --- Names that are always kept and do not count towards the limit.
-names.FIXED = { [names.OTHER] = true, iteration = true }
+names.FIXED = { [names.OTHER] = true }
+
+names.REDIRECT = " (redirect)" -- Behind the name of a request that follows a redirect.
+
+--- The reason that a script may not give this name; nil: it may.
+---@param name string
+---@return string?
+function names.reserved(name)
+  if name == names.OTHER then return ("the name %q is ours: it stands for all names past the limit"):format(name) end
+  if name:sub(-#names.REDIRECT) == names.REDIRECT then return ("the name %q ends as those of followed redirects do"):format(name) end
+end
 
 --- A name as records hold it: a long one is cut, and a digest of the whole distinguishes it from others with the same beginning.
 ---@param name string  any bytes

@@ -7,7 +7,9 @@
 ---
 ---   to the child (fd 0)       start{ job, workflow, part, attempt, fence, work, timeout_ms?, progress_ms }, once and first
 ---                             cancel{ reason }
----   from the child (fd 1)     progress{ record }, log{ text }, result{ state, reason?, record, incidents }, once and last
+---   from the child (fd 1)     progress{ record, at_us }, log{ text },
+---                             result{ state, reason?, record, incidents, at_us }, once and last
+---   `at_us` is the time since the start frame, and so are the instants of a record's load
 local msgpack = require "shoal.core.msgpack"
 
 local frames = {}

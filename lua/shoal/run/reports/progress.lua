@@ -203,6 +203,7 @@ function progress.flush(self, leader)
       message[i] = {
         job = r.job, workflow = r.workflow, part = r.part, attempt = r.attempt, fence = r.fence, seq = r.seq, stats = r.stats,
         waiting = r.waiting,
+        age_ms = r.began_ms and math.floor(task.now_ms() - r.began_ms),
       }
     end
     tried = true

@@ -286,6 +286,7 @@ function send(self, entry)
   local reply, err, code = self.node.rpc:peer(leader.address):call("part.result", {
     job = record.job, workflow = record.workflow, part = record.part, attempt = record.attempt, fence = record.fence,
     state = record.state, reason = record.reason or "", result = result, stats = record.stats,
+    age_ms = record.began_ms and math.floor(task.now_ms() - record.began_ms),
   }, { timeout_ms = RESULT_MS })
   try.ended = true -- From here on the entry may be under way again.
   answered(self, entry, leader, reply, err, code)

@@ -20,9 +20,13 @@
 --- kind "http", unless `expect` says which are right; a request without a response has a kind of http.kind. Redirects are responses; one that
 --- is followed (`redirects = 5`) is recorded by itself, and the next request as one more, counted in `redirected`.
 ---
---- A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most 200 bytes; a
---- script that requests /item/1, /item/2, ... should name its requests, or most of them appear under "(other)" (job/stats/names.lua).
+--- Requests of setup and teardown are recorded apart, and are in no rate or quantile of the load.
+---
+--- A name is text. A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most
+--- 200 bytes; the others share the name "(other)", which is ours: no script can give it. A script that requests /item/1, /item/2, ...
+--- should name its requests, or most of them appear there (job/stats/names.lua).
 local http = require "shoal.run.http"
+local names = require "shoal.job.stats.names"
 local task = require "shoal.base.task"
 
 local vu = {}
@@ -37,34 +41,38 @@ Http.__index = Http
 
 --- The name under which a request is recorded.
 local function name_of(part, method, url)
-  local names = part.names[method]
-  if not names then
-    names = {}
-    part.names[method] = names
+  local known = part.names[method]
+  if not known then
+    known = {}
+    part.names[method] = known
   end
-  local name = names[url]
+  local name = known[url]
   if name then return name end
   local path = url:match("^[^?#]*"):gsub("^%a+://[^/]*", "")
   name = method .. " " .. (path == "" and "/" or path)
-  if part.urls_count < URLS_MAX and #url <= URL_BYTES_MAX then names[url], part.urls_count = name, part.urls_count + 1 end
+  if part.urls_count < URLS_MAX and #url <= URL_BYTES_MAX then known[url], part.urls_count = name, part.urls_count + 1 end
   return name
 end
 
 --- Record one exchange. A redirect that is followed is one of its own, under "METHOD /path", or "NAME (redirect)".
 local function record(user, part, r, hop, response, code, latency_ns, last)
-  local kind
+  local recorder, kind = part.recorder, nil
   if not response then kind = http.kind(code) elseif last and not http.expected(r.expect, response) then kind = "http" end
-  local late_ns = user.late_ns
-  if late_ns then -- Open loop: the latency of an iteration's first request runs from the iteration's due time.
-    latency_ns, user.late_ns = latency_ns + late_ns, nil
-  end
   local name = r.name
   if hop.count > 0 then
-    local counts = part.recorder.counts
+    local counts = recorder.counts
     counts.redirected = (counts.redirected or 0) + 1
-    name = name and name .. " (redirect)"
+    name = name and name .. names.REDIRECT
   end
-  part.recorder:request(name or name_of(part, hop.method, hop.url), latency_ns, kind, response and response.body_bytes)
+  name = name or name_of(part, hop.method, hop.url)
+  if user.phase then
+    recorder:beside(user.phase, name, latency_ns, kind)
+  elseif recorder.open_loop then -- The iteration waited for a free user: its first request is that much later than intended.
+    recorder:request(name, latency_ns + user.late_ns, kind, response and response.body_bytes, latency_ns)
+    user.late_ns = 0
+  else
+    recorder:request(name, latency_ns, kind, response and response.body_bytes)
+  end
 end
 
 --- Raise a problem at the line of the script that made the call, also through pcall or a tail call, which leaves none.
@@ -79,21 +87,27 @@ local function blame(part, what, problem)
   end
 end
 
----@param options { url: string, method: string?, name: string?, headers: table?, body: string?, timeout_ms: number? }  and more: request.lua
----@return table? response, string? err, string? code
-function Http:request(options)
-  local r, problem = self.client:check(nil, nil, options)
-  if not r then blame(self.part, "vu.http:request", problem) end
+--- Check a name that a script gives.
+local function check_name(part, what, name)
+  if type(name) ~= "string" then blame(part, what, "a name is text, found a " .. type(name)) end
+  local why = names.reserved(name)
+  if why then blame(part, what, why) end
+end
+
+--- Send a request, if it is one.
+local function send(self, what, r, problem)
+  if not r then blame(self.part, what, problem) end
+  if r.name then check_name(self.part, what, r.name) end
   return self.client:send(r)
 end
 
+---@param options { url: string, method: string?, name: string?, headers: table?, body: string?, timeout_ms: number? }  and more: request.lua
+---@return table? response, string? err, string? code
+function Http:request(options) return send(self, "vu.http:request", self.client:check(nil, nil, options)) end
+
 local function short(method)
   local what = "vu.http:" .. method:lower()
-  return function (self, url, options)
-    local r, problem = self.client:check(method, url, options)
-    if not r then blame(self.part, what, problem) end
-    return self.client:send(r)
-  end
+  return function (self, url, options) return send(self, what, self.client:check(method, url, options)) end
 end
 
 Http.get, Http.head, Http.delete, Http.options = short "GET", short "HEAD", short "DELETE", short "OPTIONS"
@@ -111,27 +125,29 @@ local User = {}
 User.__index = User
 
 function User:check(name, passed)
-  if type(name) ~= "string" then error("vu:check: expected a name and whether it passed", 2) end
+  check_name(self._part, "vu:check", name)
   self._part.recorder:check(name, passed)
   return passed and true or false
 end
 
 function User:count(name, n)
+  check_name(self._part, "vu:count", name)
   if n == nil then n = 1 end
-  n = type(n) == "number" and math.tointeger(n)
-  if type(name) ~= "string" or not n then error("vu:count: expected a name and a whole number", 2) end
-  self._part.recorder:count(name, n)
+  local whole = type(n) == "number" and math.tointeger(n)
+  if not whole then blame(self._part, "vu:count", "expected a whole number after the name, found " .. tostring(n)) end
+  self._part.recorder:count(name, whole)
 end
 
 function User:time(name, ms)
-  if type(name) ~= "string" or type(ms) ~= "number" or not (ms >= 0 and ms < 1e12) then
-    error("vu:time: expected a name and milliseconds", 2)
+  check_name(self._part, "vu:time", name)
+  if type(ms) ~= "number" or not (ms >= 0 and ms < 1e12) then
+    blame(self._part, "vu:time", "expected milliseconds after the name, found " .. tostring(ms))
   end
   self._part.recorder:time(name, math.floor(ms * NS_PER_MS))
 end
 
-function User:sleep(ms) -- luacheck: ignore self
-  if type(ms) ~= "number" or not (ms >= 0 and ms < 1e12) then error("vu:sleep: expected milliseconds", 2) end
+function User:sleep(ms)
+  if type(ms) ~= "number" or not (ms >= 0 and ms < 1e12) then blame(self._part, "vu:sleep", "expected milliseconds, found " .. tostring(ms)) end
   task.sleep(ms)
 end
 
@@ -139,7 +155,7 @@ end
 function User:random(n)
   if n ~= nil then
     local whole = type(n) == "number" and math.tointeger(n)
-    if not whole or whole < 1 then error("vu:random: expected a whole number from 1 on, or nothing", 2) end
+    if not whole or whole < 1 then blame(self._part, "vu:random", "expected a whole number from 1 on, or nothing") end
     return self._part.world:random(whole)
   end
   return self._part.world:unit()
@@ -152,8 +168,9 @@ function User:log(text) self._part.log(tostring(text)) end
 --- Create one user of a part.
 ---@param part table  see workflow.lua
 ---@param id integer  0: the context of setup and teardown
+---@param phase? "setup"|"teardown"
 ---@return VU user, table client  the caller closes the client
-function vu.new(part, id)
+function vu.new(part, id, phase)
   local counts = part.recorder.counts
   local options, user = http.options(part.script and part.script.http), nil
   options.base_url, options.headers, options.reserved, options.timeout_ms = part.base_url, part.headers, "x-shoal-", part.request_timeout_ms
@@ -162,7 +179,7 @@ function vu.new(part, id)
   local client = http.client(part.world, options)
   user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,
-    attempt = part.attempt, _part = part,
+    attempt = part.attempt, phase = phase, late_ns = 0, _part = part,
   }, User)
   user.http = setmetatable({ client = client, user = user, part = part }, Http)
   return user, client

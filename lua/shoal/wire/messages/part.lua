@@ -12,6 +12,7 @@ return {
       { "seq", "integer" },
       { "stats", "map:integer" }, -- flat counts: requests, ok, errors, ...
       { "waiting", "string?" },   -- the reason that it does not run, where its executor is a tier
+      { "age_ms", "integer?" }, -- since the attempt was taken, on the sender's clock
     },
     RunningPart = { { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "attempt", "integer" } },
     KnownMember = {
@@ -57,6 +58,7 @@ return {
         { "reason", "string?" },
         { "stats", "map:integer" },
         { "result", "bytes" }, -- packed detail: stats with histograms, outputs, attempts, incidents
+        { "age_ms", "integer?" }, -- as in PartProgress; absent when the sender restarted since
       },
       reply = { { "accepted", "boolean" }, { "stale", "boolean" } },
     },
