@@ -15,12 +15,12 @@ const char *swim_state_name(enum swim_state state) {
 }
 
 const char *swim_event_name(enum swim_event event) {
-  static const char *const names[] = {"join", "suspect", "alive", "dead", "left", "update", "user"};
+  static const char *const names[] = {"join", "suspect", "alive", "dead", "left", "update", "forgotten", "user"};
   return names[event];
 }
 
 const char *swim_type_name(unsigned type) {
-  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table", "ack_at", "seen"};
+  static const char *const names[SWIM_TYPES] = {NULL, "ping", "ack", "ping_req", "nack", "gossip", "sync", "table", "ack_at", "seen", "intro"};
   return type < SWIM_TYPES ? names[type] : NULL;
 }
 
@@ -112,6 +112,10 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   if (!s) return ERR_MEMORY;
   s->config = *config;
   s->cluster.crc = crc32c(0, identity->cluster, identity->cluster_length);
+  if (identity->cluster_length) memcpy(s->cluster_name, identity->cluster, identity->cluster_length);
+  s->cluster_name_length = identity->cluster_length;
+  s->born = identity->generation;
+  s->rival.next_ns = UINT64_MAX;
   rng_seed(&s->rng, seed);
   s->now_ns = now_ns;
   s->sequence = (uint32_t)rng_next(&s->rng); /* Random, so that acks to an earlier life match nothing. */
@@ -145,6 +149,7 @@ void swim_close(struct swim *s) {
   free(s->relays);
   swim_users_close(s);
   free(s->facts);
+  swim_intro_close(s);
   free(s);
 }
 
@@ -181,7 +186,9 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   if (s->events_count > EVENTS_MAX - EVENTS_INPUT) return; /* swim_next() first. */
   bool late = now_ns > due && now_ns - due > ms(s->config.probe_timeout_ms);
   if (late && s->config.health_max > 0) excuse_stall(s);
+  swim_intro_tick(s);
   swim_probe_tick(s);
+  if (swim_silent(s)) heap_defer(&s->suspects, s->now_ns + ms(s->config.probe_interval_ms)); /* Refutations do not reach us. */
   swim_expire(s);
   swim_join_tick(s);
   if (s->tables_busy) swim_tables_tick(s);
@@ -194,6 +201,7 @@ uint64_t swim_deadline(const struct swim *s) {
   uint64_t at = earlier(swim_probe_deadline(s), heap_deadline(&s->suspects));
   at = earlier(at, earlier(swim_join_deadline(s), s->gossip_ns));
   at = earlier(at, earlier(swim_tables_deadline(s), swim_users_deadline(s)));
+  at = earlier(at, swim_intro_deadline(s));
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }
 
@@ -265,11 +273,15 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
     return ERR_FULL;
   }
   s->counts.bytes_received += length;
-  int rc = check(s, bytes, length, &header, &body, &r);
+  bool intro = length > 2 && !s->channel && (bytes[2] & 15) == INTRO;
+  int rc = intro ? swim_intro_receive(s, from, bytes, length) : check(s, bytes, length, &header, &body, &r);
   if (rc < 0) {
     s->counts.refused[-rc - 1]++;
+    if (!s->channel) swim_seed_refused(s, from, -rc - 1);
+    if (rc == -1 - SWIM_REFUSED_CLUSTER && !s->channel) swim_foreign_heard(s, from);
     return -rc - 1 >= SWIM_REFUSED_OWN ? ERR_REFUSED : ERR_MALFORMED;
   }
+  if (intro) return 0;
   s->counts.received[header.type]++;
   struct swim_incarnation before = s->members[SELF].incarnation;
   bool table = header.type == TABLE, quiet = table && swim_table_quiet(s, body.sequence);
@@ -283,7 +295,7 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
   if (header.type == SEEN) swim_on_seen(s, from, sender, &r);
   else dispatch(s, from, &header, sender, &body);
   /* Send our refutation to the member that doubted us at once; an ACK carries it anyway. */
-  if (header.type != PING && swim_incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined)
+  if (header.type != PING && swim_incarnation_compare(s->members[SELF].incarnation, before) > 0 && s->joined && !swim_silent(s))
     swim_post(s, &(struct send){.type = GOSSIP, .to = *from, .about = NONE, .self_first = true});
   return 0;
 }
@@ -408,16 +420,17 @@ static bool write_send(struct swim *s, const struct send *send, struct swim_acti
     swim_seen_write(s, &w, send->flags);
     return finish(s, &w, SEEN, 0, out);
   }
-  if (send->type != GOSSIP) write_u32(&w, send->sequence);
+  if (send->type != GOSSIP && send->type != INTRO) write_u32(&w, send->sequence);
   if (send->type == PING || send->type == PING_REQ) swim_wire_write_claim(&w, &send->claim);
   if (send->type == PING_REQ) swim_wire_write_address(&w, &send->target), write_varint(&w, send->window_ms);
   if (send->type == SYNC) write_u8(&w, send->flags);
   if (send->type == ACK || send->type == ACK_AT || send->type == SYNC) write_u32(&w, s->digest);
+  if (send->type == INTRO) swim_intro_write(s, &w, send);
   if (send->type == ACK_AT) {
     struct place ours = swim_place(&s->members[SELF]);
     swim_wire_write_place(&w, &ours);
   }
-  if (send->type != SYNC && send->type != NACK) {
+  if (send->type != SYNC && send->type != NACK && send->type != INTRO) {
     bool known = send->about != NONE && s->members[send->about].name_length; /* It may have been reaped since. */
     uint32_t told = swim_piggyback(s, &w, known ? send->about : NONE, send->self_first);
     if (send->type == GOSSIP && told == 0) return false;
@@ -475,7 +488,7 @@ static bool next_event(struct swim *s, struct swim_action *out) {
 }
 
 bool swim_next(struct swim *s, struct swim_action *out) {
-  if (next_send(s, out) || next_answer(s, out) || next_table(s, out) || next_event(s, out)) return true;
+  if (next_send(s, out) || next_answer(s, out) || next_table(s, out) || next_event(s, out) || swim_intro_next(s, out)) return true;
   if (s->left_told || !swim_leave_over(s)) return false;
   s->left_told = true;
   out->kind = SWIM_LEFT_DONE;
@@ -501,7 +514,7 @@ void swim_view(const struct swim *s, uint32_t id, struct swim_member *out) {
 }
 
 bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) {
-  while (*cursor < s->members_count && !s->members[*cursor].name_length) ++*cursor;
+  while (*cursor < s->members_count && (!s->members[*cursor].name_length || s->members[*cursor].forgotten)) ++*cursor;
   if (*cursor >= s->members_count) return false;
   swim_view(s, (*cursor)++, out);
   return true;
@@ -509,8 +522,9 @@ bool swim_each(const struct swim *s, uint32_t *cursor, struct swim_member *out) 
 
 bool swim_find(const struct swim *s, const char *name, size_t name_length, struct swim_member *out) {
   uint32_t id = swim_members_find(s, name, name_length);
-  if (id != NONE) swim_view(s, id, out);
-  return id != NONE;
+  if (id == NONE || s->members[id].forgotten) return false;
+  swim_view(s, id, out);
+  return true;
 }
 
 void swim_self(const struct swim *s, struct swim_member *out) { swim_view(s, SELF, out); }

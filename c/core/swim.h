@@ -61,6 +61,11 @@
  *    restart ends it.
  *  - Events of users have their own budget and a quarter of each datagram, so that neither they nor membership starve. They are
  *    pushed a few times, and then asked for: members compare what they have seen (SEEN), and send what the other lacks.
+ *  - A record of our own name at another address, which peers believe alive, may be a namesake's: before a new node announces itself it
+ *    asks that address, and stays out while its namesake answers. Two that are members both find each other by their outbidding, which is
+ *    bounded; the one that was born first stays. Both, and the seeds, get a notice. An old life does not answer, and delays nobody for more
+ *    than a period.
+ *  - A forgotten member is a tombstone that nobody shows (swim_erase), so that gossip does not bring it back; a living one refutes that.
  *
  * ---- Wire. One datagram is one message of at most SWIM_DATAGRAM_MAX bytes. Integers big-endian, varints core/bytes.h.
  *
@@ -81,6 +86,9 @@
  *   8 ACK_AT     an ACK with the sender's coordinates between digest and records
  *   9 SEEN       u8 flags: bits 0-1 how many answers of this type it may cause in turn, 4 not all origins had room · windows to the end.
  *                The answer is a SEEN if that is allowed and the answerer lacks something or has more to tell, and events in GOSSIP
+ *  10 INTRO      who the sender is; read across clusters, so its checksum begins with 0
+ *                u8 flags: 1 asks for an INTRO, 2 is a member, 4 reports two nodes of its name · u32 its generation at its start
+ *                u8 length and cluster · u8 length and name · its address; with flag 4: the address of the one that stays, and of the other
  *   7 TABLE      u32 sequence of the SYNC, or 0 · u8 flags: 1 the last piece, 2 it is long: fetch it over a stream
  *                u32 digest of the sender's table · with flag 2: u16 the port of its streams · records
  *
@@ -94,7 +102,7 @@
  *            3 i16   where, u16 the height < 2^15, in 32nds of a millisecond (core/vivaldi.h)
  *   address  u8 family 4 or 6 · 4 or 16 bytes · u16 port
  *   record   u8      bits 0-1 state (0 alive, 1 suspect, 2 dead, 3 left) · 2 address is IPv6 · 3 payload follows ·
- *                    4 place follows; the rest 0. 128: an event of a user
+ *                    4 place follows · 5 forgotten (it is left, and not shown); the rest 0. 128: an event of a user
  *            u8      length of the name, 1 .. SWIM_NAME_MAX, and the name
  *            u32     generation < 2^32 - 1, varint version < 2^32 - 1
  *            4 or 16 bytes of address, u16 port > 0
@@ -240,6 +248,10 @@ uint64_t swim_deadline(const struct swim *s);
 int swim_join(struct swim *s, uint64_t now_ns, const struct shoal_address *seed);
 /* Remove it from the list. False when it is not listed. */
 bool swim_forget(struct swim *s, const struct shoal_address *seed);
+/* Remove a member that is dead, or has left, here and everywhere: nobody shows it any more, and gossip does not bring it back. If it lives
+ * after all it returns by itself, in the same life or a new one. Returns 0; ERR_NOT_FOUND; ERR_BUSY: it is alive or suspect, or
+ * ourselves. */
+int swim_erase(struct swim *s, uint64_t now_ns, const char *name, size_t name_length);
 /* Tell others that we leave, and wait until a few have acknowledged it: SWIM_LEFT_DONE comes then, or after leave_timeout_ms.
  * A second call changes nothing. We stop probing, but still answer. */
 void swim_leave(struct swim *s, uint64_t now_ns);
@@ -269,6 +281,7 @@ enum swim_event {
   SWIM_EVENT_DEAD,    /* It was a member, and the incarnation shown has ended, or it is flapping: `held` then. */
   SWIM_EVENT_LEFT,    /* It announced that itself. */
   SWIM_EVENT_UPDATE,  /* Its payload or address changed. */
+  SWIM_EVENT_FORGOTTEN, /* It was dead or had left, and was erased. The member as it was. */
   SWIM_EVENT_USER,    /* It sent bytes, swim_action.told. Also from a member shown as dead, for others may have received it. */
 };
 const char *swim_event_name(enum swim_event event); /* "join", ... */
@@ -289,10 +302,25 @@ struct swim_member {
   uint32_t suspected_ms, confirmations;
   uint64_t rtt_ns; /* Smoothed round trip of our direct probes of it; 0: none was answered. Within 1/2048. */
 };
+/* What people should know of nodes that cannot be members together. The same notice comes again each minute while it holds. */
+enum swim_notice_kind {
+  SWIM_NAMESAKE,      /* Two nodes have the name: `one` is a member and stays, `other` stays out. */
+  SWIM_NAMESAKE_GONE, /* Our namesake `other` does not answer any more: we are in again. */
+  SWIM_FOREIGN,       /* The node at `one` is of `cluster`, and we are not. */
+};
+struct swim_notice {
+  enum swim_notice_kind kind;
+  bool ours, out; /* SWIM_NAMESAKE: it is our name; we stay out. */
+  char name[SWIM_NAME_MAX], cluster[SWIM_CLUSTER_MAX];
+  size_t name_length, cluster_length;
+  struct shoal_address one, other;
+};
+
 enum swim_action_kind {
   SWIM_SEND,
   SWIM_EVENT,
   SWIM_LEFT_DONE,
+  SWIM_NOTICE,
   SWIM_STREAM_OPEN,  /* Connect `stream` to `to`. */
   SWIM_STREAM_SEND,  /* Write these bytes on `stream`. */
   SWIM_STREAM_CLOSE, /* Close it after everything written was sent; its number is invalid from now on. */
@@ -308,6 +336,7 @@ struct swim_action {
   const uint8_t *told; /* SWIM_EVENT_USER: the bytes, and the event's number, from 1 in each life. */
   size_t told_length;
   uint32_t told_number;
+  const struct swim_notice *notice; /* SWIM_NOTICE: valid until the next call. */
   uint32_t heard; /* SWIM_LEFT_DONE: members that acknowledged it. */
 };
 /* Take one; false when none is left. Datagrams come first, then events in the order they happened. */
@@ -375,6 +404,17 @@ struct swim_why {
 /* False when it is not in the table. Pointers are valid until the next call into this swim. */
 bool swim_why(const struct swim *s, const char *name, size_t name_length, struct swim_why *out);
 
+/* A seed, as it stands. */
+struct swim_seed {
+  struct shoal_address address;
+  bool answered;     /* It sent its table. */
+  uint32_t tries;    /* Without an answer so far, */
+  uint64_t since_ns; /* from then on. */
+  int refused;       /* The last datagram from there was refused for this enum swim_refusal; -1: none was. */
+};
+bool swim_each_seed(const struct swim *s, uint32_t *cursor, struct swim_seed *out);
+bool swim_is_out(const struct swim *s); /* We stay out of the cluster, for a namesake is in it. */
+
 uint32_t swim_live(const struct swim *s);    /* Shown as alive or suspect, ourselves included until we leave. */
 uint32_t swim_records(const struct swim *s); /* All kept, tombstones included. */
 /* A digest of the living: equal tables have equal digests. Only specs and studies compare them from outside. */
@@ -400,7 +440,7 @@ enum swim_refusal {
 };
 const char *swim_refusal_name(enum swim_refusal reason); /* "SHORT", ... */
 
-enum { SWIM_TYPES = 10 }; /* By type number, 0 unused. */
+enum { SWIM_TYPES = 11 }; /* By type number, 0 unused. */
 const char *swim_type_name(unsigned type); /* "ping", ...; NULL for a number that is none. */
 
 struct swim_counts {

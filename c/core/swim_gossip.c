@@ -162,6 +162,10 @@ uint32_t swim_piggyback(struct swim *s, struct writer *w, uint32_t about, bool s
 
 void swim_gossip_tick(struct swim *s) {
   if (s->now_ns < s->gossip_ns) return;
+  if (swim_silent(s)) {
+    s->gossip_ns = s->now_ns + ms(s->config.probe_interval_ms);
+    return;
+  }
   if (s->rumours_count == 0) {
     s->gossip_ns = UINT64_MAX; /* swim_rumour() wakes it. */
     return;

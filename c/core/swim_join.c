@@ -31,20 +31,36 @@ bool swim_forget(struct swim *s, const struct shoal_address *seed) {
   return known != NULL;
 }
 
+void swim_seed_refused(struct swim *s, const struct shoal_address *from, int reason) {
+  struct seed *seed = seed_find(s, from);
+  if (seed) seed->refused = 1 + reason;
+}
+
+bool swim_each_seed(const struct swim *s, uint32_t *cursor, struct swim_seed *out) {
+  if (*cursor >= s->seeds_count) return false;
+  const struct seed *seed = &s->seeds[(*cursor)++];
+  *out = (struct swim_seed){.address = seed->address, .answered = seed->member != 0, .tries = seed->tries,
+                            .since_ns = seed->since_ns, .refused = seed->refused - 1};
+  return true;
+}
+
+bool swim_is_out(const struct swim *s) { return s->apart; }
+
 static void try_seed(struct swim *s, struct seed *seed) {
+  if (seed->tries++ == 0) seed->since_ns = s->now_ns;
   seed->sequence = swim_send_sync(s, &seed->address);
   seed->next_ns = s->now_ns + backoff_next(&seed->backoff, rng_next(&s->rng)); /* Jittered: nodes that start together ask apart. */
 }
 
 void swim_join_tick(struct swim *s) {
-  if (s->leaving) return;
+  if (s->leaving || swim_silent(s)) return;
   for (uint32_t i = 0; i < s->seeds_count; i++)
     if (s->now_ns >= s->seeds[i].next_ns) try_seed(s, &s->seeds[i]);
 }
 
 uint64_t swim_join_deadline(const struct swim *s) {
   uint64_t at = UINT64_MAX;
-  for (uint32_t i = 0; i < s->seeds_count && !s->leaving; i++) at = earlier(at, s->seeds[i].next_ns);
+  for (uint32_t i = 0; i < s->seeds_count && !s->leaving && !swim_silent(s); i++) at = earlier(at, s->seeds[i].next_ns);
   return at;
 }
 
@@ -80,6 +96,7 @@ void swim_leave(struct swim *s, uint64_t now_ns) {
   s->probe_ns = UINT64_MAX;
   s->leave_ns = now_ns + ms(s->config.leave_timeout_ms);
   s->witnesses_wanted = s->living < WITNESSES ? s->living : WITNESSES;
+  if (swim_silent(s)) s->witnesses_wanted = 0; /* Nobody knows us, but our namesake. */
   swim_self_left(s);
   swim_leave_tick(s);
 }

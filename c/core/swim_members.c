@@ -62,6 +62,7 @@ static bool move(struct swim *s, uint32_t id, enum swim_state state, struct swim
   if (!lived && lives_now) swim_order_add(s, id);
   if (m->state != state) swim_changed(s, id);
   m->state = state & 3;
+  m->forgotten = false;
   m->incarnation = incarnation;
   if (lives_now) s->digest ^= swim_trace(m);
   if (state == SWIM_SUSPECT) suspicion_begin(s, id, accuser);
@@ -76,7 +77,7 @@ static int claim_compare(struct swim_incarnation a, uint8_t a_state, struct swim
   return order ? order : (a_state > b_state) - (a_state < b_state);
 }
 
-static bool address_greater(const struct shoal_address *a, const struct shoal_address *b) {
+bool swim_address_greater(const struct shoal_address *a, const struct shoal_address *b) {
   if (a->family != b->family) return a->family > b->family;
   int order = memcmp(a->bytes, b->bytes, sizeof a->bytes);
   return order ? order > 0 : a->port > b->port;
@@ -140,6 +141,7 @@ static void merge_self(struct swim *s, const struct record *r) {
   struct shoal_address ours = swim_address(s, self);
   if (swim_incarnation_compare(r->incarnation, self->incarnation) == 0 && !address_equal(&r->address, &ours))
     s->counts.conflicts++;
+  if (swim_rival_heard(s, r)) return;
   if (!s->joined && r->incarnation.generation == self->incarnation.generation) {
     /* Nobody knows of this life yet: they remember an earlier one of the same second. */
     swim_refute(s, (struct swim_incarnation){r->incarnation.generation + 1, 0}, SWIM_ALIVE);
@@ -161,7 +163,7 @@ static bool merge_details(struct swim *s, uint32_t id, const struct record *r) {
   bool news = false;
   int order = swim_incarnation_compare(r->incarnation, m->incarnation);
   struct shoal_address known = swim_address(s, m);
-  if (!address_equal(&known, &r->address) && (order > 0 || (order == 0 && address_greater(&r->address, &known)))) {
+  if (!address_equal(&known, &r->address) && (order > 0 || (order == 0 && swim_address_greater(&r->address, &known)))) {
     if (order == 0) s->counts.conflicts++;
     news = swim_set_address(s, id, &r->address) == 0;
   }
@@ -187,6 +189,7 @@ static void begin(struct swim *s, uint32_t id, const struct record *r, bool quie
   (void)swim_store_payload(s, id, NULL, 0, 0); /* A shorter one always fits. */
   (void)swim_set_address(s, id, &r->address);  /* Without memory the old address stays until its own datagrams correct it. */
   move(s, id, living ? SWIM_ALIVE : r->state, r->incarnation, 0);
+  m->forgotten = r->forgotten;
   merge_details(s, id, r);
   if (living) swim_emit(s, SWIM_EVENT_JOIN, id, r->incarnation, SWIM_ALIVE);
   if (living && !quiet) swim_fact(s, SWIM_FACT_JOINED, id, 0, 0);
@@ -243,6 +246,13 @@ static void advance(struct swim *s, uint32_t id, const struct record *r, bool qu
   enum swim_state before = m->state;
   bool lived = swim_lives(m);
   move(s, id, r->state, r->incarnation, 0);
+  m->forgotten = r->forgotten;
+  if (m->forgotten) { /* No fact, and no event of its end: it had ended before. */
+    swim_changed(s, id);
+    swim_emit(s, SWIM_EVENT_FORGOTTEN, id, r->incarnation, SWIM_LEFT);
+    if (!quiet) swim_rumour(s, id, false);
+    return;
+  }
   if (before != r->state) swim_fact(s, facts[r->state], id, 0, 0);
   if (lived ? before != r->state : r->state == SWIM_ALIVE) {
     enum swim_event kind = lived ? events[r->state] : SWIM_EVENT_JOIN;
@@ -284,6 +294,7 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   }
   struct member *m = &s->members[id];
   if (r.incarnation.generation < m->incarnation.generation) return;
+  if (r.forgotten && swim_lives(m) && r.incarnation.generation == m->incarnation.generation) r.state = SWIM_DEAD, r.forgotten = false;
   bool doubted = r.state == SWIM_DEAD && r.incarnation.generation == m->incarnation.generation && unheard(s, m, table);
   if (doubted) {
     r.state = SWIM_SUSPECT; /* The claim may come from the other side of a partition: let the member answer. */
@@ -297,7 +308,7 @@ void swim_merge(struct swim *s, const struct record *given, bool table, bool qui
   bool news = merge_details(s, id, &r), lived = swim_lives(&s->members[id]);
   m = &s->members[id];
   if (r.state != SWIM_SUSPECT) {
-    if (claim_compare(r.incarnation, r.state, m->incarnation, m->state) > 0) advance(s, id, &r, quiet);
+    if (claim_compare(r.incarnation, r.state + r.forgotten, m->incarnation, m->state + m->forgotten) > 0) advance(s, id, &r, quiet);
   } else {
     swim_suspect(s, id, r.incarnation, r.accuser);
     if (doubted) hasten(s, id, r.incarnation);
@@ -345,4 +356,17 @@ void swim_expire(struct swim *s) {
     swim_flap_died(s, id);
     swim_rumour(s, id, false);
   }
+}
+
+int swim_erase(struct swim *s, uint64_t now_ns, const char *name, size_t name_length) {
+  swim_advance(s, now_ns);
+  uint32_t id = swim_members_find(s, name, name_length);
+  if (id == NONE || s->members[id].forgotten) return ERR_NOT_FOUND;
+  if (id == SELF || swim_lives(&s->members[id])) return ERR_BUSY;
+  struct record r = swim_members_record(s, id, false);
+  r.state = SWIM_LEFT;
+  r.forgotten = true;
+  swim_flap_forget(s, id);
+  advance(s, id, &r, false);
+  return 0;
 }

@@ -1,6 +1,7 @@
 /* swim_private: shared by the parts of swim. swim.c: events and actions · swim_table.c: the table · swim_members.c: merging ·
  * swim_gossip.c: rumours · swim_probe.c: probes and relays · swim_join.c: seeds, leaving · swim_tables.c: tables, streams ·
- * swim_wire.c: bytes · swim_user.c, swim_seen.c: events of users · swim_why.c, swim_place.c, swim_flap.c: evidence, coordinates, damping.
+ * swim_wire.c: bytes · swim_user.c, swim_seen.c: events of users · swim_why.c, swim_place.c, swim_flap.c: evidence, coordinates, damping ·
+ * swim_intro.c: namesakes and other clusters.
  *
  * A member is identified by its id, its index in the table, which never changes while the member is kept. The table moves when it
  * grows, so a pointer into it is valid only until the next add(). */
@@ -54,10 +55,12 @@ enum {
   SWEEP = 8,            /* Table slots checked for reaping each period. */
   FANOUT_MAX = 8,
   IPV6_BYTES = 16,
+  SOURCES_MAX = 8,      /* Nodes of other clusters that are remembered. */
+  NOTICES_MAX = 8,      /* Waiting for swim_next. */
   WINDOW_MAX_MS = 600000 * 9, /* Of a probe: the longest interval in the worst health. */
 };
 
-enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT, SEEN };
+enum type { PING = 1, ACK, PING_REQ, NACK, GOSSIP, SYNC, TABLE, ACK_AT, SEEN, INTRO };
 enum { SYNC_NEW = 1, SYNC_DATAGRAMS = 2, TABLE_LAST = 1, TABLE_STREAM = 2 };
 
 /* ---- wire ---- */
@@ -84,6 +87,7 @@ struct record { /* The bytes belong to the datagram. */
   struct shoal_address address;
   struct swim_incarnation incarnation;
   uint8_t state;
+  bool forgotten; /* Only of state LEFT. */
   uint32_t accuser;
   const uint8_t *payload;
   size_t payload_length;
@@ -134,6 +138,7 @@ struct member { /* 64 bytes: most of the table's memory. */
   uint8_t name_length; /* 0: the slot is free. */
   uint8_t state : 2, ipv6 : 1;
   uint8_t flapped : 1, held : 1; /* It has a struct flap; it is held. */
+  uint8_t forgotten : 1; /* It is left, and not shown. */
   uint16_t changed_high; /* When the state last changed, in milliseconds. */
   uint32_t changed_low;
   uint16_t rtt;   /* Smoothed round trip of direct probes, as swim_rtt_ns() reads it; 0: not known. */
@@ -190,6 +195,28 @@ struct seed {
   struct backoff backoff;
   uint32_t sequence;   /* Of the last SYNC to it. */
   uint32_t member;     /* The key of the member that answered; 0: none yet. */
+  uint32_t tries;      /* Without an answer, */
+  uint64_t since_ns;   /* since then. */
+  int refused;         /* 1 + the reason for which the last datagram from there was refused; 0: none. */
+};
+enum rival_stage { RIVAL_NONE, RIVAL_ASKED /* Does it live? */, RIVAL_LIVES, RIVAL_GONE };
+struct rival { /* Another node that has our name, or had it. */
+  enum rival_stage stage;
+  struct shoal_address address;
+  uint32_t generation; /* The greatest known of it. */
+  uint8_t knocks;      /* Introductions sent in this round. */
+  uint64_t next_ns;    /* The next one; UINT64_MAX: none. */
+  uint64_t told_ns;    /* When the last notice of it came; 0: none yet. */
+};
+struct source { /* A node of another cluster. */
+  struct shoal_address address;
+  uint64_t ask_ns, answer_ns, told_ns; /* The earliest time of the next introduction, answer, notice. */
+  uint64_t used_ns;                    /* 0: free. */
+};
+struct intro { /* Allocated with the first need. */
+  struct source sources[SOURCES_MAX];
+  struct swim_notice notices[NOTICES_MAX], taken;
+  uint32_t notices_count;
 };
 struct transfer { /* A table being sent. */
   bool active;
@@ -345,6 +372,15 @@ struct swim {
   uint32_t health;    /* Lifeguard's local health multiplier less one: 0 well .. config.health_max. */
   uint32_t sequence;
 
+  char cluster_name[SWIM_CLUSTER_MAX];
+  size_t cluster_name_length;
+  uint32_t born;       /* Our generation at the start. */
+  struct rival rival;
+  struct intro *intro;
+  bool apart;          /* We stay out: a namesake is a member. */
+  uint32_t outbids;    /* In a row; */
+  uint64_t outbid_ns;  /* none counts after that. */
+
   struct seed seeds[SWIM_SEEDS_MAX];
   uint32_t seeds_count;
   bool joined;         /* A table was received in this life. */
@@ -439,6 +475,7 @@ bool swim_refute(struct swim *s, struct swim_incarnation incarnation, uint8_t st
 void swim_suspect(struct swim *s, uint32_t id, struct swim_incarnation incarnation, uint32_t accuser);
 void swim_expire(struct swim *s);
 void swim_self_left(struct swim *s);
+bool swim_address_greater(const struct shoal_address *a, const struct shoal_address *b);
 void swim_raise_self(struct swim *s); /* Our record changed: update the digest and gossip it. */
 
 /* swim_flap.c: members that flap. Called after the event that it was suspected, or found dead, here. */
@@ -547,7 +584,21 @@ void swim_conns_close(struct swim *s);
 int swim_receive_framed(struct swim *s, const struct shoal_address *from, uint32_t channel, const uint8_t *bytes, size_t length);
 void swim_advance(struct swim *s, uint64_t now_ns);
 
+/* swim_intro.c */
+bool swim_silent(const struct swim *s); /* We must not appear as a member: a namesake is one, or is being asked. */
+/* A claim about our name. True: it may be a namesake's, and must not be outbid now. */
+bool swim_rival_heard(struct swim *s, const struct record *claim);
+void swim_foreign_heard(struct swim *s, const struct shoal_address *from); /* A datagram of another cluster came. */
+/* 0, or minus (reason + 1). */
+int swim_intro_receive(struct swim *s, const struct shoal_address *from, const uint8_t *bytes, size_t length);
+void swim_intro_write(const struct swim *s, struct writer *w, const struct send *send);
+bool swim_intro_next(struct swim *s, struct swim_action *out);
+void swim_intro_tick(struct swim *s);
+uint64_t swim_intro_deadline(const struct swim *s);
+void swim_intro_close(struct swim *s);
+
 /* swim_join.c */
+void swim_seed_refused(struct swim *s, const struct shoal_address *from, int reason);
 void swim_join_tick(struct swim *s);
 uint64_t swim_join_deadline(const struct swim *s);
 void swim_retry_dead_or_seed(struct swim *s);

@@ -117,7 +117,7 @@ static void fail(struct swim *s, struct probe *p) {
 void swim_on_ping_req(struct swim *s, const struct shoal_address *from, uint32_t sequence, const struct claim *claim,
                  const struct shoal_address *target, uint32_t window_ms) {
   if (!s->relays) s->relays = calloc(RELAYS_MAX, sizeof *s->relays);
-  if (!s->relays) return; /* The asker misses our nack, but asks others too. */
+  if (!s->relays || swim_silent(s)) return; /* The asker misses our nack, but asks others too. */
   struct relay *relay = &s->relays[s->relay_next++ % RELAYS_MAX];
   /* The nack leaves after four fifths of the time that the asker still waits, so that it arrives before the end. */
   *relay = (struct relay){.sequence = swim_next_sequence(s), .key = claim->key, .asked = sequence, .asker = *from,
@@ -168,6 +168,11 @@ void swim_on_nack(struct swim *s, uint32_t sequence) {
 
 void swim_probe_tick(struct swim *s) {
   nack_tick(s);
+  if (swim_silent(s)) {
+    swim_probe_forgive(s);
+    if (s->now_ns >= s->probe_ns) s->probe_ns = swim_in_step(s, s->now_ns + swim_window_ns(s));
+    return;
+  }
   for (int i = 0; i < PROBES_MAX && s->probes_used > 0; i++) {
     struct probe *p = &s->probes[i];
     if (p->stage == PROBE_FREE) continue;
@@ -217,6 +222,7 @@ void swim_probe_suspect(struct swim *s, uint32_t id) {
 }
 
 void swim_on_ping(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, const struct claim *claim) {
+  if (swim_silent(s)) return;
   swim_refute(s, claim->incarnation, claim->state);
   bool unsure = claim->state != SWIM_ALIVE || swim_incarnation_compare(claim->incarnation, s->members[SELF].incarnation) != 0 ||
                 s->members[SELF].state == SWIM_LEFT;

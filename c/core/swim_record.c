@@ -104,6 +104,10 @@ void swim_record_action(struct swim_recorder *r, const struct swim_action *a) {
     if (a->event == SWIM_EVENT_USER) crc = crc32c(crc, a->told, a->told_length);
   } else if (a->kind == SWIM_LEFT_DONE) {
     crc = crc_u64(crc, a->heard);
+  } else if (a->kind == SWIM_NOTICE) {
+    crc = crc_u64(crc, (uint64_t)a->notice->kind);
+    crc = crc32c(crc, a->notice->name, a->notice->name_length);
+    crc = crc_u64(crc, (uint64_t)a->notice->one.port << 16 | a->notice->other.port);
   } else {
     crc = crc_u64(crc, a->stream);
     if (a->kind == SWIM_STREAM_SEND) crc = crc32c(crc, a->bytes, a->length);
@@ -197,6 +201,7 @@ static void read_step(struct reader *r, struct step *out) {
     case SWIM_INPUT_FORGET: read_address(r, &out->address); break;
     case SWIM_INPUT_PAYLOAD:
     case SWIM_INPUT_HINT:
+    case SWIM_INPUT_ERASE:
     case SWIM_INPUT_TELL: out->bytes = read_long(r, &out->length); break;
     case SWIM_INPUT_RECONFIGURE: read_config(r, &out->config); break;
     case SWIM_INPUT_STREAMS:
@@ -222,6 +227,7 @@ static void give(struct swim *s, uint64_t now_ns, const struct step *step) {
     case SWIM_INPUT_LEAVE: swim_leave(s, now_ns); break;
     case SWIM_INPUT_PAYLOAD: (void)swim_set_payload(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
     case SWIM_INPUT_HINT: (void)swim_hint(s, now_ns, (const char *)step->bytes, step->length); break; /* As in the recording. */
+    case SWIM_INPUT_ERASE: (void)swim_erase(s, now_ns, (const char *)step->bytes, step->length); break; /* As in the recording. */
     case SWIM_INPUT_TELL: (void)swim_tell(s, now_ns, step->bytes, step->length); break; /* As in the recording. */
     case SWIM_INPUT_RECONFIGURE: (void)swim_reconfigure(s, now_ns, &step->config); break; /* As in the recording. */
     case SWIM_INPUT_STREAMS: swim_streams(s, (uint16_t)step->stream); break;

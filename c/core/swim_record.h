@@ -8,7 +8,7 @@
  *   identity   u8 length and name · u8 length and cluster · address · u32 generation · varint length and payload
  *   address    u8 family 4 or 6 · 16 bytes · u16 port
  *   step       u8 input · varint ns since the last step · varint count and u32 crc32c of the actions taken since then · body
- *   body       RECEIVE: address, varint length, bytes · JOIN, FORGET: address · PAYLOAD, HINT, TELL: varint length, bytes ·
+ *   body       RECEIVE: address, varint length, bytes · JOIN, FORGET: address · PAYLOAD, HINT, TELL, ERASE: varint length, bytes ·
  *              RECONFIGURE: as at the beginning · TICK, LEAVE: nothing · ACCEPTED: address · STREAMS: the port, OPENED, ENDED: the
  *              stream, STREAM: its bytes, all in u32 stream, varint length, bytes
  *
@@ -22,7 +22,8 @@
 enum swim_input {
   SWIM_INPUT_RECEIVE, SWIM_INPUT_TICK, SWIM_INPUT_JOIN, SWIM_INPUT_FORGET, SWIM_INPUT_LEAVE, SWIM_INPUT_PAYLOAD,
   SWIM_INPUT_HINT, SWIM_INPUT_TELL, SWIM_INPUT_RECONFIGURE,
-  SWIM_INPUT_STREAMS, SWIM_INPUT_OPENED, SWIM_INPUT_ACCEPTED, SWIM_INPUT_STREAM, SWIM_INPUT_ENDED, SWIM_INPUTS_COUNT
+  SWIM_INPUT_STREAMS, SWIM_INPUT_OPENED, SWIM_INPUT_ACCEPTED, SWIM_INPUT_STREAM, SWIM_INPUT_ENDED, SWIM_INPUT_ERASE,
+  SWIM_INPUTS_COUNT
 };
 enum { SWIM_RECORD_STEP_MAX = SWIM_DATAGRAM_MAX + 64, SWIM_RECORD_BEGIN_MAX = 1024 }; /* The most bytes that one call writes. */
 

@@ -70,7 +70,7 @@ int swim_store_payload(struct swim *s, uint32_t id, const uint8_t *bytes, size_t
 struct record swim_members_record(const struct swim *s, uint32_t id, bool whole) {
   const struct member *m = &s->members[id];
   struct record r = {.name = swim_name(s, m), .name_length = m->name_length, .address = swim_address(s, m),
-                     .incarnation = m->incarnation, .state = m->state};
+                     .incarnation = m->incarnation, .state = m->state, .forgotten = m->forgotten};
   if (m->state == SWIM_SUSPECT) r.accuser = suspicion_last_accuser(&s->suspicions[m->suspicion].of);
   if (whole) r.place = swim_place(m);
   if (whole && m->payload_version > 0) {
@@ -266,6 +266,9 @@ void swim_sweep(struct swim *s) {
   for (int n = 0; n < SWEEP && s->members_count > 1; n++) {
     if (++s->sweep_at >= s->members_count) s->sweep_at = SELF + 1;
     struct member *m = &s->members[s->sweep_at];
+    /* In a small table a rumour is sent a few times only, and no digest shows who missed this one. */
+    bool again = m->name_length && m->forgotten && s->now_ns - swim_changed_ns(m) < YOUNG * ms(s->config.probe_interval_ms);
+    if (again) swim_rumour(s, s->sweep_at, false);
     if (m->name_length && !swim_lives(m) && s->now_ns - swim_changed_ns(m) >= ms(s->config.tombstone_ms)) reap(s, s->sweep_at);
   }
 }

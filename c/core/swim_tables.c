@@ -67,6 +67,7 @@ static size_t table_bytes(const struct swim *s) { return (size_t)s->kept * RECOR
 
 void swim_on_sync(struct swim *s, const struct shoal_address *from, uint32_t sender, uint32_t sequence, uint8_t flags,
              uint32_t digest) {
+  if (swim_silent(s)) return;
   s->joined = true; /* The receiver of our table knows us in this life. */
   bool new = flags & SYNC_NEW, whole = digest != s->digest || new;
   bool by_stream = whole && !s->channel && s->stream_port && !(flags & SYNC_DATAGRAMS) && table_bytes(s) > s->config.stream_bytes;
@@ -186,6 +187,7 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
     seed->next_ns = UINT64_MAX;
     backoff_reset(&seed->backoff);
     seed->member = sender_key;
+    seed->tries = 0, seed->refused = 0;
     asked = true;
   }
   if (!asked || s->leaving) return;
@@ -193,6 +195,7 @@ void swim_on_table(struct swim *s, const struct shoal_address *from, uint32_t se
     if (!s->channel) come_by_stream(s, from, sequence, port);
     return; /* We have joined when that table has come. */
   }
+  if (swim_silent(s)) return; /* It named another node of our name, which is being asked. */
   bool first = !s->joined;
   if (first) {
     s->joined = s->joining_more = true;

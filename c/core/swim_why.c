@@ -60,7 +60,7 @@ static void tell_facts(const struct swim *s, const struct member *m, struct swim
 
 bool swim_why(const struct swim *s, const char *name, size_t name_length, struct swim_why *out) {
   uint32_t id = swim_members_find(s, name, name_length);
-  if (id == NONE) return false;
+  if (id == NONE || s->members[id].forgotten) return false;
   const struct member *m = &s->members[id];
   *out = (struct swim_why){.answered = m->heard != 0, .health = s->health};
   swim_view(s, id, &out->member);

@@ -4,7 +4,7 @@
 #include "core/swim_private.h"
 
 enum { MAGIC = 0x5377, VERSION = 1, CHECKSUM_AT = 5, CHECKSUM_END = 9, HEADER_MIN = CHECKSUM_END + 4 + 4 + 1 };
-enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_PLACE = 16, RECORD_KNOWN = 31, USER_EVENT = 128 };
+enum { RECORD_STATE = 3, RECORD_IPV6 = 4, RECORD_PAYLOAD = 8, RECORD_PLACE = 16, RECORD_FORGOTTEN = 32, RECORD_KNOWN = 63, USER_EVENT = 128 };
 
 uint32_t swim_wire_key(const char *name, size_t name_length) {
   uint32_t key = crc32c(0, name, name_length);
@@ -12,7 +12,8 @@ uint32_t swim_wire_key(const char *name, size_t name_length) {
 }
 
 static uint32_t checksum(const uint8_t *bytes, size_t length, const struct cluster *cluster) {
-  uint32_t crc = crc32c(cluster->crc >> 16, bytes, CHECKSUM_AT);
+  bool open = (bytes[2] & 15) == INTRO; /* Read by other clusters too. */
+  uint32_t crc = crc32c(open ? 0 : cluster->crc >> 16, bytes, CHECKSUM_AT);
   return crc32c(crc, bytes + CHECKSUM_END, length - CHECKSUM_END);
 }
 
@@ -51,10 +52,11 @@ int swim_wire_open(const struct cluster *cluster, const uint8_t *bytes, size_t l
   if (read_u16(r) != MAGIC) return -1 - SWIM_REFUSED_MAGIC;
   uint8_t kind = read_u8(r);
   if (kind >> 4 != VERSION) return -1 - SWIM_REFUSED_VERSION;
-  if (read_u16(r) != (uint16_t)cluster->crc) return -1 - SWIM_REFUSED_CLUSTER;
+  bool ours = read_u16(r) == (uint16_t)cluster->crc;
+  if (!ours && (kind & 15) != INTRO) return -1 - SWIM_REFUSED_CLUSTER;
   if (read_u32(r) != checksum(bytes, length, cluster)) return -1 - SWIM_REFUSED_CHECKSUM;
   out->type = kind & 15;
-  if (out->type < PING || out->type > SEEN) return -1 - SWIM_REFUSED_TYPE;
+  if (out->type < PING || out->type > INTRO) return -1 - SWIM_REFUSED_TYPE;
   out->key = read_u32(r);
   out->incarnation = read_incarnation(r);
   return r->failed || out->key == 0 ? -1 - SWIM_REFUSED_BODY : 0;
@@ -128,7 +130,7 @@ size_t swim_wire_record_size(const struct record *record) {
 void swim_wire_write_record(struct writer *w, const struct record *record) {
   assert(record->name_length >= 1 && record->name_length <= SWIM_NAME_MAX);
   write_u8(w, (uint8_t)(record->state | (record->address.family == 6 ? RECORD_IPV6 : 0) |
-                        (record->payload_version > 0 ? RECORD_PAYLOAD : 0) | (record->place.version > 0 ? RECORD_PLACE : 0)));
+                        (record->forgotten ? RECORD_FORGOTTEN : 0) | (record->payload_version > 0 ? RECORD_PAYLOAD : 0) | (record->place.version > 0 ? RECORD_PLACE : 0)));
   write_u8(w, (uint8_t)record->name_length);
   write_bytes(w, record->name, record->name_length);
   write_incarnation(w, record->incarnation);
@@ -180,6 +182,8 @@ bool swim_wire_read_record(struct reader *r, struct record *out, struct user_eve
   if (head == USER_EVENT) return read_user(r, user), !r->failed;
   if (head & ~RECORD_KNOWN) r->failed = true;
   out->state = head & RECORD_STATE;
+  out->forgotten = (head & RECORD_FORGOTTEN) != 0;
+  if (out->forgotten && out->state != SWIM_LEFT) r->failed = true;
   out->name_length = read_u8(r);
   if (out->name_length == 0 || out->name_length > SWIM_NAME_MAX) r->failed = true;
   out->name = (const char *)read_bytes(r, out->name_length);

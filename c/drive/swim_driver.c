@@ -27,19 +27,21 @@ static uint64_t now_ns(const struct swim_driver *d) { return world_now_ns(d->wor
 
 /* ---- from the core to the world and to the owner ---- */
 
-static void count_error(struct swim_driver_counts *c, int code) {
+static void count_error(struct swim_driver_counts *c, int code, const struct shoal_address *to, size_t length) {
   uint32_t i = 0;
   c->send_failed++;
   while (i < c->errors_count && c->errors[i].code != code) i++;
   if (i == SWIM_DRIVER_ERRORS_MAX) return;
   if (i == c->errors_count) c->errors_count++, c->errors[i].code = code;
   c->errors[i].count++;
+  c->errors[i].to = *to;
+  c->errors[i].length = length;
 }
 
 void swim_driver_send(struct swim_driver *d, const struct shoal_address *to, const void *bytes, size_t length) {
   int rc = world_udp_send(d->udp, to, bytes, length);
   if (rc >= 0) return;
-  count_error(&d->counts, rc);
+  count_error(&d->counts, rc, to, length);
   d->events->trouble(d->data, SWIM_DRIVER_SEND, rc);
 }
 
@@ -50,6 +52,9 @@ static void deliver(struct swim_driver *d, const struct swim_action *a) {
       if (!withheld) swim_driver_send(d, &a->to, a->bytes, a->length);
       break;
     case SWIM_EVENT: d->events->event(d->data, a); break;
+    case SWIM_NOTICE:
+      if (d->events->notice) d->events->notice(d->data, a->notice);
+      break;
     case SWIM_STREAM_OPEN:
     case SWIM_STREAM_SEND:
     case SWIM_STREAM_CLOSE: tables_do(d->tables, a); break;
@@ -250,6 +255,13 @@ int swim_driver_join(struct swim_driver *d, const struct shoal_address *seed) {
 bool swim_driver_forget(struct swim_driver *d, const struct shoal_address *seed) {
   record(d, SWIM_INPUT_FORGET, seed, NULL, 0);
   return swim_forget(d->core, seed);
+}
+
+int swim_driver_erase(struct swim_driver *d, const char *name, size_t length) {
+  record(d, SWIM_INPUT_ERASE, NULL, name, length);
+  int rc = swim_erase(d->core, now_ns(d), name, length);
+  wake(d);
+  return rc;
 }
 
 int swim_driver_leave(struct swim_driver *d) {

@@ -22,6 +22,7 @@ enum swim_driver_trouble {
 struct swim_driver_events {
   void (*event)(void *data, const struct swim_action *action); /* SWIM_EVENT. Its pointers are valid until this returns. */
   void (*left)(void *data, uint32_t heard);                    /* SWIM_LEFT_DONE. */
+  void (*notice)(void *data, const struct swim_notice *notice); /* SWIM_NOTICE. NULL: nobody wants them. */
   void (*trouble)(void *data, enum swim_driver_trouble which, int code);
   world_closed_fn *closed; /* Once, after swim_driver_close(). The driver has been freed. */
   /* Hooks that studies put between the core and the network; NULL in a node. True: withheld, the driver does nothing more. */
@@ -56,6 +57,7 @@ void swim_driver_abandon(struct swim_driver *d); /* The world is gone without a 
 
 int swim_driver_join(struct swim_driver *d, const struct shoal_address *seed);
 bool swim_driver_forget(struct swim_driver *d, const struct shoal_address *seed);
+int swim_driver_erase(struct swim_driver *d, const char *name, size_t length);
 int swim_driver_leave(struct swim_driver *d); /* 0; ERR_EXISTS: it is leaving already. */
 int swim_driver_payload(struct swim_driver *d, const void *bytes, size_t length);
 bool swim_driver_hint(struct swim_driver *d, const char *name, size_t length);
@@ -76,6 +78,8 @@ struct swim_driver_counts {
   struct {
     int code;
     uint64_t count;
+    struct shoal_address to; /* Of the last one. */
+    size_t length;           /* Its bytes. */
   } errors[SWIM_DRIVER_ERRORS_MAX]; /* The same ones by code, in the order of first occurrence; further codes are only in the sum. */
 };
 const struct swim_driver_counts *swim_driver_counts(const struct swim_driver *d);

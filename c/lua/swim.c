@@ -2,6 +2,7 @@
  *
  *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_replay.h     core.predict: swim_predict.h
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)
+ *   swim:erase(name)  swim:seeds()  swim:is_out()
  *   swim:tell(bytes)  swim:why(name)  swim:distance_ns(a, b)  swim:reconfigure(options)
  *   swim:payload(bytes)  swim:hint(name)  swim:address()  swim:counts()  swim:close() */
 #include <lauxlib.h>
@@ -35,6 +36,7 @@ static const struct lua_handle_type type = {"shoal.swim", close_binding, abandon
 struct said {
   struct binding *binding;
   const struct swim_action *action;
+  const struct swim_notice *notice;
   uint32_t heard;
 };
 
@@ -75,6 +77,35 @@ static void on_left(void *data, uint32_t heard) {
   (void)door_call(b->handle.L, "swim.left", push_left, 0, NULL, &(struct said){.binding = b, .heard = heard}); /* The door reports it. */
 }
 
+static int push_notice(lua_State *L, void *data) {
+  static const char *const kinds[] = {"namesake", "namesake_gone", "foreign"};
+  const struct said *said = data;
+  const struct swim_notice *n = said->notice;
+  lua_handle_push(L, &said->binding->handle);
+  lua_handle_value(L, -1, ON_EVENT);
+  lua_createtable(L, 0, 7);
+  lua_pushstring(L, kinds[n->kind]);
+  lua_setfield(L, -2, "kind");
+  lua_pushlstring(L, n->name, n->name_length);
+  lua_setfield(L, -2, "name");
+  lua_pushlstring(L, n->cluster, n->cluster_length);
+  lua_setfield(L, -2, "cluster");
+  lua_push_address(L, &n->one);
+  lua_setfield(L, -2, "address");
+  lua_push_address(L, &n->other);
+  lua_setfield(L, -2, "other");
+  lua_pushboolean(L, n->ours);
+  lua_setfield(L, -2, "ours");
+  lua_pushboolean(L, n->out);
+  lua_setfield(L, -2, "out");
+  return 1;
+}
+
+static void on_notice(void *data, const struct swim_notice *notice) {
+  struct binding *b = data;
+  (void)door_call(b->handle.L, "swim.event", push_notice, 0, NULL, &(struct said){.binding = b, .notice = notice}); /* The door reports it. */
+}
+
 static void on_trouble(void *data, enum swim_driver_trouble which, int code) {
   struct binding *b = data;
   if (which == SWIM_DRIVER_SEND) return; /* Counted; a node reports the counts. */
@@ -83,7 +114,8 @@ static void on_trouble(void *data, enum swim_driver_trouble which, int code) {
 
 static void on_closed(void *data) { lua_handle_closed(data); }
 
-static const struct swim_driver_events events = {.event = on_event, .left = on_left, .trouble = on_trouble, .closed = on_closed};
+static const struct swim_driver_events events = {
+    .event = on_event, .left = on_left, .notice = on_notice, .trouble = on_trouble, .closed = on_closed};
 
 /* ---- opening ---- */
 
@@ -168,6 +200,44 @@ static int l_forget(lua_State *L) {
   lua_pushboolean(L, swim_driver_forget(d, &address));
   return 1;
 }
+
+static int l_erase(lua_State *L) {
+  struct swim_driver *d = check(L);
+  size_t length;
+  const char *name = luaL_checklstring(L, 2, &length);
+  int rc = swim_driver_erase(d, name, length);
+  if (rc == 0) return lua_pushboolean(L, 1), 1;
+  lua_pushnil(L);
+  if (rc == ERR_BUSY) lua_pushfstring(L, "%s is alive", name);
+  else lua_pushfstring(L, "%s is no member", name);
+  lua_pushstring(L, error_name(rc));
+  return 3;
+}
+
+static int l_seeds(lua_State *L) {
+  struct binding *b = check_open(L);
+  const struct swim *core = swim_driver_core(b->driver);
+  uint64_t now_ns = world_now_ns(b->handle.world);
+  uint32_t cursor = 0;
+  struct swim_seed seed;
+  lua_newtable(L);
+  while (swim_each_seed(core, &cursor, &seed)) {
+    lua_createtable(L, 0, 5);
+    lua_push_address(L, &seed.address);
+    lua_setfield(L, -2, "address");
+    lua_pushboolean(L, seed.answered);
+    lua_setfield(L, -2, "answered");
+    lua_pushinteger(L, seed.tries);
+    lua_setfield(L, -2, "tries");
+    lua_pushinteger(L, seed.tries ? (lua_Integer)((now_ns - seed.since_ns) / 1000000) : 0);
+    lua_setfield(L, -2, "silent_ms");
+    if (seed.refused >= 0) lua_pushstring(L, swim_refusal_name((enum swim_refusal)seed.refused)), lua_setfield(L, -2, "refused");
+    lua_rawseti(L, -2, (lua_Integer)cursor);
+  }
+  return 1;
+}
+
+static int l_is_out(lua_State *L) { return lua_pushboolean(L, swim_is_out(check_core(L))), 1; }
 
 static int nobody_asks(lua_State *L) { return lua_settop(L, 0), 0; }
 
@@ -260,6 +330,7 @@ int luaopen_shoal_core_swim(lua_State *L) {
       {"members", l_members}, {"member", l_member},   {"self", l_self},       {"join", l_join},
       {"forget", l_forget},   {"leave", l_leave},     {"payload", l_payload}, {"hint", l_hint},
       {"address", l_address}, {"counts", l_counts},   {"close", l_close},     {"tell", l_tell},
+      {"erase", l_erase},     {"seeds", l_seeds},     {"is_out", l_is_out},
       {"why", l_why},         {"distance_ns", l_distance}, {"reconfigure", l_reconfigure}, {NULL, NULL},
   };
   lua_handle_type(L, &type, methods);

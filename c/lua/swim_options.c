@@ -285,4 +285,13 @@ void swim_push_driver_counts(lua_State *L, const struct swim_driver_counts *coun
   }
   if (other > 0) set_count(L, "other", other);
   lua_setfield(L, -2, "send_errors");
+  lua_createtable(L, 0, (int)counts->errors_count);
+  for (uint32_t i = 0; i < counts->errors_count; i++) {
+    lua_createtable(L, 0, 2);
+    lua_push_address(L, &counts->errors[i].to);
+    lua_setfield(L, -2, "to");
+    set_count(L, "bytes", counts->errors[i].length);
+    lua_setfield(L, -2, error_name(counts->errors[i].code));
+  }
+  lua_setfield(L, -2, "send_last");
 }

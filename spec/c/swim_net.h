@@ -39,13 +39,16 @@ struct node {
   struct world_udp *udp;
   struct world_timer *timer;
   char name[16];
+  const char *cluster; /* NULL: "spec". */
   uint32_t id; /* The owner of its name: its own index in `nodes`, or a twin's. */
   struct shoal_address address;
   uint64_t pinged_ns; /* When it last had to; from then on it pings a member each period. */
   bool left_done, paused;
   uint32_t heard;
   struct belief beliefs[NODES];
-  uint64_t events[7]; /* By kind, about any member. */
+  uint64_t events[8]; /* By kind, about any member. */
+  uint32_t notices[3];        /* By kind, and the last one. */
+  struct swim_notice notice;
   struct swim_incarnation highest; /* The greatest that its name ever had, over all its lives. */
 };
 struct net {
@@ -135,6 +138,7 @@ static inline void replay(struct net *net, uint32_t at, const struct swim_action
     case SWIM_EVENT_DEAD: MUST(b->member); b->member = false; net->deaths++; break;
     case SWIM_EVENT_LEFT: MUST(b->member); b->member = false; break;
     case SWIM_EVENT_USER: break; /* Also from a member whose life has ended. */
+    case SWIM_EVENT_FORGOTTEN: MUST(!b->member); b->known = false; break;
     default: MUST(b->member); break;
   }
   if (net->on_event) net->on_event(net, at, a);
@@ -155,7 +159,7 @@ static inline void check_forgotten(struct net *net, struct node *n) {
 /* A node that has a member to probe does so each period, whose length depends on its health. But it skips a period at a member whose
  * address is now its own, and there may be another such member after it. */
 static inline void check_pings(struct net *net, struct node *n, uint32_t others) {
-  if (n->paused || swim_is_leaving(n->swim) || others == 0) n->pinged_ns = now_ns(net);
+  if (n->paused || swim_is_leaving(n->swim) || swim_silent(n->swim) || others == 0) n->pinged_ns = now_ns(net);
   uint64_t longest_ns = net->config.probe_interval_ms * (net->config.health_max + 1) * MILLISECOND;
   MUST(now_ns(net) - n->pinged_ns <= 3 * longest_ns + MILLISECOND);
 }
@@ -200,6 +204,7 @@ static inline void settle(struct net *net, uint32_t at) {
   while (swim_next(n->swim, &a)) {
     if (a.kind == SWIM_SEND) fly(net, at, &a);
     else if (a.kind == SWIM_EVENT) replay(net, at, &a);
+    else if (a.kind == SWIM_NOTICE) n->notices[a.notice->kind]++, n->notice = *a.notice;
     else n->left_done = true, n->heard = a.heard;
   }
   check_node(net, at);
@@ -230,7 +235,8 @@ static inline void start(struct net *net, uint32_t at, uint32_t generation) {
   memset(n->beliefs, 0, sizeof n->beliefs);
   n->left_done = n->paused = false;
   n->pinged_ns = now_ns(net);
-  struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = "spec", .cluster_length = 4,
+  const char *cluster = n->cluster ? n->cluster : "spec";
+  struct swim_identity identity = {.name = n->name, .name_length = strlen(n->name), .cluster = cluster, .cluster_length = strlen(cluster),
                                    .address = n->address, .generation = generation, .payload = (const uint8_t *)n->name,
                                    .payload_length = strlen(n->name)};
   MUST(swim_open(&net->config, &identity, world_random(n->world), world_now_ns(n->world), &n->swim) == 0);

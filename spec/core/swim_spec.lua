@@ -43,6 +43,10 @@ describe("core/swim", function()
     holds("swim_events_spec", 22)
   end)
 
+  it("keeps namesakes and nodes of other clusters apart, and both sides know; an erased ghost stays away", function ()
+    holds("swim_intro_spec", 7)
+  end)
+
   it("fetches long tables over streams, and does without where there are none", function ()
     holds("swim_tables_spec", 5)
   end)
