@@ -194,13 +194,13 @@ void swim_tick(struct swim *s, uint64_t now_ns) {
   if (s->tables_busy) swim_tables_tick(s);
   swim_leave_tick(s);
   swim_gossip_tick(s);
-  swim_users_tick(s);
+  if (!swim_silent(s)) swim_users_tick(s);
 }
 
 uint64_t swim_deadline(const struct swim *s) {
   uint64_t at = earlier(swim_probe_deadline(s), heap_deadline(&s->suspects));
   at = earlier(at, earlier(swim_join_deadline(s), s->gossip_ns));
-  at = earlier(at, earlier(swim_tables_deadline(s), swim_users_deadline(s)));
+  at = earlier(at, earlier(swim_tables_deadline(s), swim_silent(s) ? UINT64_MAX : swim_users_deadline(s)));
   at = earlier(at, swim_intro_deadline(s));
   return s->leaving && !s->left_told ? earlier(at, s->leave_ns) : at;
 }

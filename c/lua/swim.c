@@ -1,6 +1,6 @@
 /* shoal.core.swim: drive/swim_driver in Lua. lua/shoal/member/swim.lua is its face and its manual.
  *
- *   core.open(world, options, on_event) -> swim | nil, message, code     core.replay: swim_replay.h     core.predict: swim_predict.h
+ *   core.open(world, options, on_event, on_notice?) -> swim | nil, message, code     core.replay: swim_replay.h     core.predict: swim_predict.h
  *   swim:members()  swim:member(name)  swim:self()  swim:join(addresses)  swim:forget(address)  swim:leave(on_done?)
  *   swim:erase(name)  swim:seeds()  swim:is_out()
  *   swim:tell(bytes)  swim:why(name)  swim:distance_ns(a, b)  swim:reconfigure(options)
@@ -20,7 +20,7 @@
 #include "lua/swim_predict.h"
 #include "lua/swim_replay.h"
 
-enum { ON_EVENT = 2, ON_LEFT = 3 }; /* User values. */
+enum { ON_EVENT = 2, ON_LEFT = 3, ON_NOTICE = 4 }; /* User values. */
 
 struct binding {
   struct lua_handle handle;
@@ -82,7 +82,7 @@ static int push_notice(lua_State *L, void *data) {
   const struct said *said = data;
   const struct swim_notice *n = said->notice;
   lua_handle_push(L, &said->binding->handle);
-  lua_handle_value(L, -1, ON_EVENT);
+  lua_handle_value(L, -1, ON_NOTICE);
   lua_createtable(L, 0, 7);
   lua_pushstring(L, kinds[n->kind]);
   lua_setfield(L, -2, "kind");
@@ -103,7 +103,7 @@ static int push_notice(lua_State *L, void *data) {
 
 static void on_notice(void *data, const struct swim_notice *notice) {
   struct binding *b = data;
-  (void)door_call(b->handle.L, "swim.event", push_notice, 0, NULL, &(struct said){.binding = b, .notice = notice}); /* The door reports it. */
+  (void)door_call(b->handle.L, "swim.notice", push_notice, 0, NULL, &(struct said){.binding = b, .notice = notice}); /* The door reports it. */
 }
 
 static void on_trouble(void *data, enum swim_driver_trouble which, int code) {
@@ -119,6 +119,8 @@ static const struct swim_driver_events events = {
 
 /* ---- opening ---- */
 
+static int nobody_asks(lua_State *L) { return lua_settop(L, 0), 0; }
+
 static int refuse(lua_State *L, const struct shoal_address *address, const char *why) {
   char text[ADDRESS_TEXT_MAX];
   address_format(address, text);
@@ -132,16 +134,20 @@ static int l_open(lua_State *L) {
   struct shoal_world *world = lua_check_world(L, 1); /* 1. Arguments: may raise; nothing is ours yet. */
   struct swim_driver_options options;
   luaL_checktype(L, 3, LUA_TFUNCTION);
-  lua_settop(L, 3);
+  if (lua_isnoneornil(L, 4)) lua_settop(L, 3), lua_pushcfunction(L, nobody_asks);
+  luaL_checktype(L, 4, LUA_TFUNCTION);
+  lua_settop(L, 4);
   if (swim_check_options(L, 2, &options)) return 3;
   const char *why = swim_driver_refuses(world, &options);
   if (why) return refuse(L, &options.bind, why);
   options.identity.generation = swim_driver_generation(world, options.identity.generation);
-  lua_settop(L, 3);
+  lua_settop(L, 4);
 
-  struct binding *b = lua_handle_new(L, &type, 1, sizeof *b, 2); /* 2. Lua memory: may raise; it is the GC's. */
+  struct binding *b = lua_handle_new(L, &type, 1, sizeof *b, 3); /* 2. Lua memory: may raise; it is the GC's. */
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, -2, ON_EVENT);
+  lua_pushvalue(L, 4);
+  lua_setiuservalue(L, -2, ON_NOTICE);
   lua_handle_pin(L, &b->handle, -1);
 
   int rc = swim_driver_open(world, &options.bind, &events, b, &b->driver); /* 3. The world: never raises. */
@@ -238,8 +244,6 @@ static int l_seeds(lua_State *L) {
 }
 
 static int l_is_out(lua_State *L) { return lua_pushboolean(L, swim_is_out(check_core(L))), 1; }
-
-static int nobody_asks(lua_State *L) { return lua_settop(L, 0), 0; }
 
 static int l_leave(lua_State *L) {
   struct swim_driver *d = check(L);

@@ -8,7 +8,7 @@ local role = { name = "client" }
 
 role.sends = {
   "job.submit", "job.cancel", "job.get", "job.list", "job.watch", "job.unwatch", "job.events", "node.info",
-  "node.members", "node.events", "node.why", "node.incidents", "node.counts", "repl.eval",
+  "node.members", "node.events", "node.why", "node.forget", "node.incidents", "node.counts", "repl.eval",
   "executor.hold",
 }
 

@@ -30,6 +30,7 @@ function role.start(node)
   if not state.lead then return nil, err, code end
   state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- its loop detects silent managers
   node.known = function () return state.registry:members() end
+  node.forget = function (name) return state.registry:erase(name) end
   node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
   return state
 end

@@ -63,6 +63,8 @@ site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a 
 
 -- ---- gate: datacenters by their heartbeats ----
 site("gate.silence", "gate", "error", { "cycle" }, "the loop that notices silent datacenters failed; it goes on")
+site("gate.namesake", "gate", "error", { "dc", "manager", "stays", "out" },
+  "two managers of one name send heartbeats: the later one is refused")
 site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter fell silent; its parts start elsewhere")
 
 -- ---- client: what is pushed to it, and the user's own callbacks (1.4) ----
@@ -153,8 +155,13 @@ site("net.refused", "any", "warning", { "what", "more", "total" },
 site("net.*", "any", "error", {}, "a callback of the transport failed; C called it, and knows no ids")
 site("swim.refused", "any", "warning", { "what", "more", "total" },
   "membership could not read datagrams, or refused them; how many since the last look")
-site("swim.unsent", "any", "warning", { "what", "more", "total" },
-  "the network did not take datagrams of membership, so other nodes may declare this one dead; how many since the last look")
+site("swim.unsent", "any", "warning", { "what", "more", "total", "to", "bytes" },
+  "the network did not take datagrams of membership, so other nodes may declare this one dead; how many since the last look, and the last one")
+site("swim.join", "any", "error", { "seed", "tries", "silent_ms" },
+  "a node has joined nobody: its seeds do not answer, or are not of its group")
+site("swim.seed", "any", "warning", { "seed", "tries", "silent_ms" }, "a seed does not answer, or is not of this group; others are")
+site("swim.namesake", "any", "error", { "member", "stays", "out" }, "two nodes have one name: one is a member, the other stays out")
+site("swim.foreign", "any", "warning", { "address", "member", "cluster" }, "a node of another cluster or datacenter wants to join this one")
 site("swim.payload", "any", "warning", { "member" }, "a member's payload could not be read; the member counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })

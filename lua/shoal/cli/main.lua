@@ -22,6 +22,7 @@ local COMMANDS = {
   { "cordon", "give a worker no new parts" },
   { "uncordon", "give a worker parts again" },
   { "drain", "cordon a worker, let its parts end, and move those that take too long" },
+  { "forget", "remove a member that is dead or silent from the lists" },
   { "incidents", "list what went wrong on a node" },
   { "repl", "talk Lua to a node" },
   { "check", "load and verify scripts, jobs and policies without starting anything" },

@@ -79,11 +79,16 @@ local function settings(args)
     config["retention_" .. key], origin["retention_" .. key] = value, "--retention"
   end
   for key in sorted(LISTS) do
-    if args[key] and #args[key] > 0 then
-      local addresses, err = common.resolve(args[key], "--" .. key)
-      if not addresses then return nil, err end
-      config[key], origin[key] = addresses, "--" .. key
+    if args[key] and #args[key] > 0 then -- Names stay names: a node looks them up, again and again while they have no address.
+      local fine, err = common.check_addresses(args[key], "--" .. key)
+      if not fine then return nil, err end
+      config[key], origin[key] = args[key], "--" .. key
     end
+  end
+  if args.connect and #args.connect > 0 then
+    local addresses, err = common.resolve(args.connect, "--connect")
+    if not addresses then return nil, err end
+    config.connect = addresses
   end
   if args.bind then
     local host, port = dial.split(args.bind)
@@ -128,7 +133,8 @@ function run.run(args)
     if not ok then common.talk("shoal: %s (%s)", why, word) end
   end
   watch(config.name or args.script, 0) -- A start may take its time: a long log is replayed within it.
-  local made, problem, code = node.start { world = world.current(), script = args.script, config = config }
+  local made, problem, code = node.start { world = world.current(), script = args.script, config = config,
+    tell = function (line) common.talk("%s", line) end }
   if not made then
     common.talk("shoal: %s (%s)", problem, code or "FAILED")
     return code == "CONFIG" and common.EXIT.usage or code == "BUSY" and common.EXIT.refused or common.EXIT.failed

@@ -1,5 +1,6 @@
 --- dc: a gate's view of the datacenters, built from their managers' registrations. A simple form of the federated monitor.
 local backoff = require "shoal.base.backoff"
+local dial = require "shoal.wire.dial"
 local errors = require "shoal.base.errors"
 local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
@@ -10,6 +11,7 @@ local task = require "shoal.base.task"
 local dc = {}
 
 log.event("gate.late", { "what" })
+log.event("manager.gate", { "gate", "address", "name" })
 
 -- The manager's side ---------------------------------------------------------------------------------------------------
 
@@ -37,22 +39,55 @@ local function summary(node, lead)
   return s
 end
 
+--- The gate's address to beat at. A name is looked up when it is needed; after a failure the next of its addresses is tried.
+local function address_of(self, gate)
+  if not gate.addresses then
+    local host, port = dial.split(gate.word)
+    if not host then return nil, port, "CONFIG" end
+    if host:find ":" or host:find "^%d+%.%d+%.%d+%.%d+$" then return gate.word end
+    local found, err, code = dial.lookup(self.node.world, host, port, self.node.config.heartbeat_ms * 2)
+    if not found then return nil, err, code end
+    gate.addresses, gate.index = found, 1
+  end
+  return gate.addresses[gate.index]
+end
+
+--- The next address is due; after the last one the name is looked up again.
+local function turn(gate)
+  if not gate.addresses then return end
+  gate.index = gate.index + 1
+  if gate.index > #gate.addresses then gate.addresses = nil end
+end
+
+local function answered(gate, address, reply)
+  if gate.pause_ms or gate.seq == 1 then log.info("manager.gate", { gate = gate.word, address = address, name = reply.gate }) end
+  gate.pause_ms = nil
+  gate.wait:reset()
+end
+
+local function unanswered(self, gate, err, code)
+  gate.pause_ms = gate.wait:next()
+  errors.report("manager.heart", { gate = gate.word, dc = self.node.dc }, err, code)
+  if not gate.told and self.node.tell then self.node.tell(("gate %s: %s"):format(gate.word, err)) end
+  gate.told = true
+  turn(gate)
+end
+
 --- One heartbeat to one gate.
 local function beat(self, gate, lead)
   local node = self.node
+  if node.apart then return end -- A namesake is a member: the gate must not take us for it.
   local s = summary(node, lead)
   gate.seq = gate.seq + 1
-  local reply, err, code = node.rpc:peer(gate.address):call("dc.register", {
+  local address, err, code = address_of(self, gate)
+  if not address then return unanswered(self, gate, err, code) end
+  gate.address = address
+  local reply
+  reply, err, code = node.rpc:peer(address):call("dc.register", {
     dc = node.dc, node = node.name, address = node.address, cores = s.cores, free = s.free, members = s.members,
     largest = s.largest, held = s.held, classes = s.classes, more = s.more, generation = node.generation, seq = gate.seq,
   }, { timeout_ms = node.config.heartbeat_ms * 2 })
-  if reply then
-    gate.pause_ms = nil
-    gate.wait:reset()
-  else
-    gate.pause_ms = gate.wait:next()
-    errors.report("manager.heart", { gate = gate.address, dc = node.dc }, err, code)
-  end
+  if reply then answered(gate, address, reply) else unanswered(self, gate, err, code) end
 end
 
 local REACHABLE = { up = true, half_open = true, closed = true }
@@ -64,14 +99,14 @@ local REACHABLE = { up = true, half_open = true, closed = true }
 function dc.heart(node, lead)
   local self = setmetatable({ node = node, scope = task.scope("heart", node.scope), gates = {}, fences = {} }, heart)
   local interval_ms = node.config.heartbeat_ms
-  for _, address in ipairs(node.config.gates) do
+  for _, word in ipairs(node.config.gates) do
     local gate = {
-      address = address, seq = 0, wake = task.channel(1),
+      word = word, address = word, seq = 0, wake = task.channel(1),
       wait = backoff.new(node.world, { base_ms = 2 * interval_ms, cap_ms = 3 * interval_ms }),
       pause_ms = nil, -- Backoff while the gate does not answer, with jitter so that managers do not return in step.
     }
-    self.gates[address] = gate
-    self.scope:loop("manager.heart", { gate = address, dc = node.dc }, {
+    self.gates[#self.gates + 1] = gate
+    self.scope:loop("manager.heart", { gate = word, dc = node.dc }, {
       interval_ms = 0, backoff_ms = { interval_ms, 3 * interval_ms },
     }, function (cycle)
       if cycle > 1 then gate.wake:pop(gate.pause_ms or interval_ms) end -- TIMEOUT: nothing woke it, and the beat is due.
@@ -79,8 +114,10 @@ function dc.heart(node, lead)
     end)
   end
   self.stop_hearing = node.rpc:watch(function (peer, event)
-    local gate = REACHABLE[event] and self.gates[peer:address()]
-    if gate and gate.pause_ms then gate.wake:push(true) end -- FULL: it is awake already.
+    if not REACHABLE[event] then return end
+    for _, gate in ipairs(self.gates) do
+      if gate.address == peer:address() and gate.pause_ms then gate.wake:push(true) end -- FULL: it is awake already.
+    end
   end)
   return self
 end
@@ -105,6 +142,7 @@ end
 local registry = {}
 registry.__index = registry
 
+local RIVAL_BEATS = 3
 local PAST_MAX = 8 -- Past generations of a manager, whose heartbeats may still be in flight.
 
 --- `policy.admits(dc, manager)` decides whether an unknown datacenter may register; without it, every one may.
@@ -166,6 +204,24 @@ local function is_old(m, body, silent)
   return false
 end
 
+--- Two managers of one name: another process, at another address, beats while the known one does too. The one that is known stays; the other
+--- is refused until the known one has missed RIVAL_BEATS heartbeats, as after a restart elsewhere. Both living, that is an incident.
+---@return string? refusal
+local function rival(self, m, body)
+  local silent_ms = self:silent_ms(m)
+  if m.generation == body.generation then -- The known one lives. Did another beat since its last heartbeat?
+    if m.rival then
+      errors.report("gate.namesake", { dc = m.dc, manager = m.name, stays = m.address, out = m.rival },
+        ("two managers are called %s: the one at %s stays, the one at %s is refused"):format(m.name, m.address, m.rival), "EXISTS")
+      m.rival = nil
+    end
+    return nil
+  end
+  if m.address == body.address or silent_ms >= RIVAL_BEATS * self.node.config.heartbeat_ms then return nil end
+  m.rival = body.address
+  return ("%s is known at %s, and was heard %.1f s ago: two managers need two names"):format(m.name, m.address, silent_ms / 1000)
+end
+
 local function note(m, body)
   if m.generation and m.generation ~= body.generation then
     for i, life in ipairs(m.past) do
@@ -190,6 +246,8 @@ function registry:register(body)
   if m and is_old(m, body, self:silent_ms(m) >= self.node.config.dc_silent_ms) then
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
   end
+  local refusal = m and rival(self, m, body)
+  if refusal then return nil, refusal, "EXISTS" end
   if not self.dcs[body.dc] and self.policy.admits then
     local admitted, why = errors.policy("placement", self.policy.admits, {
       ids = { dc = body.dc, manager = body.node }, fallback = true, check = admission,
@@ -250,6 +308,27 @@ function registry:hold(body)
   end
   if #all > 1 then err = ("no datacenter here knows a worker %s"):format(body.worker) end
   return nil, err, code
+end
+
+--- Forget a manager that is silent, for people.
+---@return string? said, string? err, string? code  "BUSY": it sends heartbeats; "NOT_FOUND"
+function registry:erase(name)
+  local m = self.managers[name]
+  if not m then
+    local at = {}
+    for of, d in sorted(self.dcs) do
+      if d.leader then at[#at + 1] = ("%s (datacenter %s)"):format(self.managers[d.leader].address, of) end
+    end
+    return nil, ("%s is no gate and no manager known here%s"):format(name,
+      #at > 0 and "; about a worker, ask a manager: " .. table.concat(at, ", ") or ""), "NOT_FOUND"
+  end
+  local silent_ms = self:silent_ms(m)
+  if silent_ms < self.node.config.dc_silent_ms then
+    return nil, ("%s sent a heartbeat %.1f s ago, from %s: end it first; a manager that is up returns at once"):format(name, silent_ms / 1000,
+      m.address), "BUSY"
+  end
+  self:forget(m, "it was forgotten by request")
+  return ("forgot manager %s of datacenter %s (silent for %.0f s, last at %s)"):format(name, m.dc, silent_ms / 1000, m.address)
 end
 
 function registry:close() self.scope:close() end

@@ -67,6 +67,10 @@ swim.config = schema.record {
 ---@field self fun(self: Swim): SwimMember
 ---@field join fun(self: Swim, addresses: string[]): true?, string?, string?  add seeds, tried now; code "FULL" past 32
 ---@field forget fun(self: Swim, address: string): boolean  remove a seed; false if it was none
+---@field erase fun(self: Swim, name: string): true?, string?, string?  remove a member that is dead or has left, everywhere; codes "BUSY":
+---  it is alive, "NOT_FOUND"
+---@field seeds fun(self: Swim): SwimSeed[]  how they stand
+---@field is_out fun(self: Swim): boolean  this node stays out, for another of its name is a member
 ---@field leave fun(self: Swim, on_done?: fun(heard: integer)): true?, string?, string?
 ---  announce that we leave; on_done gets the number of members that acknowledged it. Then `close`. A second call: code "EXISTS".
 ---@field payload fun(self: Swim, bytes: string): true?, string?, string?  a new payload; code "TOO_LARGE" past 512 bytes
@@ -99,11 +103,27 @@ swim.config = schema.record {
 ---@field rtt_ns integer?          smoothed round trip of our probes of it
 
 ---@class SwimEvent
----@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
+---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"forgotten"|"user"
 ---@field member SwimMember  for `dead`, `held` may be true; state and incarnation are of the event, the rest is current
 
 ---@field told string?     of `user`: the member's bytes (even of one shown dead, for other members may have received them)
 ---@field number integer?  of `user`: counts this member's broadcasts of one generation, from 1
+
+---@class SwimNotice
+---@field kind "namesake"|"namesake_gone"|"foreign"
+---@field name string     of `foreign`: the other node's; else the name that two nodes have
+---@field address string  of the one that stays; of `foreign`: the other node's
+---@field other string    of the one that stays out; of `namesake_gone`: where the other one was
+---@field ours boolean    it is this node's name
+---@field out boolean     this node stays out
+---@field cluster string  of `foreign`: its cluster
+
+---@class SwimSeed
+---@field address string
+---@field answered boolean
+---@field tries integer     without an answer so far
+---@field silent_ms integer  since the first of them
+---@field refused string?   the reason for which the last datagram from there was refused, such as "CLUSTER"
 
 ---@class SwimWhy  times are whole milliseconds; facts come newest first
 ---@field member SwimMember
@@ -225,13 +245,14 @@ end
 ---@param world World  `require "shoal.core.world".current()`
 ---@param config table  see `swim.config`
 ---@param on_event fun(event: SwimEvent)  must not wait; may call anything, including `close`. A raise is an incident at `swim.event`.
+---@param on_notice? fun(notice: SwimNotice)  of nodes that cannot be members together; the same comes again each minute
 ---@return Swim? swim
 ---@return string? err  every problem of the config at once
 ---@return string? code  "CONFIG", or the system's, such as "EADDRINUSE"
-function swim.open(world, config, on_event)
+function swim.open(world, config, on_event, on_notice)
   local checked, err = swim.config(config)
   if not checked then return nil, "swim: " .. err, "CONFIG" end
-  return core.open(world, checked, on_event)
+  return core.open(world, checked, on_event, on_notice)
 end
 
 --- Modules on top of the events (lua/shoal/member/swim/); on_event feeds each with `:feed(event)`:

@@ -1,6 +1,7 @@
 --- admin: the answers of every node to people: its identity, its members, its incidents and counts, and a line of Lua.
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
+local joining = require "shoal.node.joining"
 local line = require "shoal.base.log.line"
 local repl = require "shoal.node.repl"
 local sorted = require "shoal.base.sorted"
@@ -78,6 +79,31 @@ function admin.incidents(name, max)
   return out
 end
 
+--- Remove a member that is gone: from this node's own group, and from what else its role knows (the managers of a gate).
+---@return string? said, string? err, string? code  "BUSY": it lives; "NOT_FOUND"
+local function membership_forget(node, name)
+  if name == node.name then return nil, ("%s is this node itself, which is up"):format(name), "BUSY" end
+  local said, err, code = nil, ("%s is known to nobody here"):format(name), "NOT_FOUND"
+  local m = node.swim and node.swim:member(name)
+  if m then
+    local erased
+    erased, err, code = node.swim:erase(name)
+    if not erased then
+      return nil, ("%s is %s at %s: end it first; a node that is up returns at once"):format(name, m.held and "flapping" or m.state,
+        m.address), code
+    end
+    said = ("forgot %s (%s at %s); the others of this group forget it too"):format(name, m.state, m.address)
+  end
+  if not node.forget then
+    if said then return said end
+    return nil, err, code
+  end
+  local known, why, word = node.forget(name)
+  if known then return said and said .. "; " .. known or known end
+  if said and word == "NOT_FOUND" then return said end
+  return nil, why, word
+end
+
 ---@param node table
 function admin.open(node)
   local rpc = node.rpc
@@ -88,7 +114,7 @@ function admin.open(node)
       detail = {
         up_ms = (node.world:now_ns() - node.started_ns) // 1000000, cpu_ms = telemetry.cpu_ns // 1000000,
         resident_bytes = telemetry.resident_bytes, open_handles = telemetry.open_handles, seed = node.world:seed(),
-        state = node.describe and node.describe() or {},
+        join = joining.state(node), state = node.describe and node.describe() or {},
       },
     }
   end)
@@ -111,6 +137,11 @@ function admin.open(node)
     end
     why.member.payload = nil -- bytes, and no evidence
     return { node = node.name, why = why, text = swim.explain(why) }
+  end)
+  rpc:handle("node.forget", function (body)
+    local said, err, code = membership_forget(node, body.name)
+    if not said then return nil, err, code end
+    return { node = node.name, said = said }
   end)
   rpc:handle("node.incidents", function (body) return { incidents = admin.incidents(node.name, body.max) } end)
   rpc:handle("node.counts", function ()

@@ -4,6 +4,7 @@
 --- that member replaced it. A role that keeps a table of members (`members = function (state, members)` in its script) is
 --- given the living ones as often, so that an event its hooks missed does no lasting harm.
 local errors = require "shoal.base.errors"
+local joining = require "shoal.node.joining"
 local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
 local msgpack = require "shoal.core.msgpack"
@@ -58,6 +59,7 @@ local function on_member(self, event)
   local m = event.member
   m.role, m.dc, m.cores, m.labels = facts_of(self, m)
   self.journal:feed(event)
+  if event.kind == "forgotten" then return end -- Its end was an event before.
   if event.kind == "dead" and m.held then -- It lives, and people will wonder.
     local why = self.swim:why(m.name)
     log.warning("swim.held", { member = m.name, role = m.role, dc = m.dc, points = ("%.1f"):format(why.flap_points), for_ms = why.held_for_ms })
@@ -117,17 +119,23 @@ function membership.open(self)
   self.partition = assert(swim.partition(self.world, {
     window_ms = window_ms, heal_ms = window_ms // 2, tell_ms = window_ms // 4, group_of = function (member) return member.dc end,
   }, function (event) on_partition(self, event) end))
+  self.group = self.config.cluster .. "/" .. self.dc
+  local seeds, problem, word = joining.open(self)
+  if not seeds then return nil, problem, word end
   local options = {
-    node = self.name, bind = self.address, cluster = self.config.cluster .. "/" .. self.dc, profile = self.config.profile,
-    leave_timeout_ms = LEAVE_MS, seeds = self.config.join, record = self.config.record,
+    node = self.name, bind = self.address, cluster = self.group, profile = self.config.profile,
+    leave_timeout_ms = LEAVE_MS, seeds = seeds, record = self.config.record,
     payload = msgpack.pack({ role = self.role, dc = self.dc, cores = self.config.cores, labels = self.config.labels }),
   }
   for name, value in sorted(self.config.membership) do options[name] = value end
   local opened, err, code = swim.open(self.world, options, function (event)
     errors.call("swim.event", { kind = event.kind, member = event.member.name }, on_member, self, event)
+  end, function (notice)
+    errors.call("swim.event", { kind = notice.kind, member = notice.name }, joining.notice, self, notice)
   end)
   if not opened then return nil, err, code end
   self.swim = opened
+  joining.watch(self)
   self.scope:loop("node.reconcile", {}, { interval_ms = RECONCILE_MS, first_ms = RECONCILE_MS }, function () membership.reconcile(self) end)
   return true
 end

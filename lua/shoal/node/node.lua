@@ -165,7 +165,8 @@ local function wire(self, script)
 end
 
 --- Start a node. Waits; call it in a task.
----@param options { world: table, script: string, config: table }  `script` is the role script's path
+---@param options { world: table, script: string, config: table, tell?: fun(line: string) }  `script` is the role script's path; `tell` gets
+---  a line for people when the node finds nobody to join, or must not join
 ---@return table? node, string? err, string? code
 function node.start(options)
   local script, err, code = node.load_script(options.world, options.script)
@@ -177,7 +178,7 @@ function node.start(options)
   config, err = node.config(options.config)
   if not config then return nil, "config: " .. err, "CONFIG" end
   local self = setmetatable({
-    world = options.world, script = script, role = script.name, config = config, dc = config.dc, path = options.script,
+    world = options.world, tell = options.tell, script = script, role = script.name, config = config, dc = config.dc, path = options.script,
     scope = task.scope("node"), started_ns = options.world:now_ns(),
     -- Two starts of one node differ in it; it is compared for equality only.
     generation = options.world:random() >> 1,

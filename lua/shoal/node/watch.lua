@@ -1,6 +1,7 @@
 --- watch: no caller hears of what the transport and membership refuse or lose on their own, so each look reports the counts that
 --- grew since the last one.
 local errors = require "shoal.base.errors"
+local joining = require "shoal.node.joining"
 local sorted = require "shoal.base.sorted"
 
 local WATCH_MS = 1000
@@ -19,6 +20,19 @@ return function (self)
       end
     end
   end
+  --- A node whose datagrams do not leave is buried by the others, and should know why.
+  local function look_unsent(counts)
+    for what, total in sorted(counts.send_errors or { send_failed = counts.send_failed }) do
+      local name = "unsent." .. what
+      if total > (told[name] or 0) then
+        local last = counts.send_last and counts.send_last[what] or { to = "?", bytes = 0 }
+        local more = total - (told[name] or 0)
+        errors.report("swim.unsent", { what = what, more = more, total = total, to = last.to, bytes = last.bytes },
+          ("the network refused %d datagrams (%s), the last one of %d bytes to %s"):format(more, what, last.bytes, last.to), what)
+        told[name] = total
+      end
+    end
+  end
   self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
     local c = self.rpc:counts()
     look("net.refused", "", {
@@ -29,9 +43,9 @@ return function (self)
     look("net.refused", "fault.", c.faults)
     if self.swim then
       local counts = self.swim:counts()
+      if joining.explains_foreign(self) then told.CLUSTER, counts.refused.CLUSTER = counts.refused.CLUSTER, nil end
       look("swim.refused", "", counts.refused)
-      -- A node whose datagrams do not leave is buried by the others, and should know why.
-      look("swim.unsent", "", counts.send_errors or { send_failed = counts.send_failed })
+      look_unsent(counts)
     end
     if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end
   end)

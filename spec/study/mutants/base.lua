@@ -141,7 +141,7 @@ return {
     find = "if LIVES[m.state] and m.name",
     put = "if m.name" },
   { name = "unsent_datagrams_are_not_reported", file = "lua/shoal/node/watch.lua", killers = { { "spec/sim/members_spec.lua", "D16" } },
-    find = 'look("swim.unsent", "", counts.send_errors or { send_failed = counts.send_failed })',
+    find = "      look_unsent(counts)\n",
     put = "" },
   { name = "the_data_folder_is_not_locked", file = "lua/shoal/node/data.lua", killers = { { "spec/cluster/data_spec.lua", "B8" } },
     find = 'self.data_lock, err, code = self.world:lock(self.config.data .. "/lock")',

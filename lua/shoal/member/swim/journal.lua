@@ -81,7 +81,7 @@ local function copy(member)
   return out
 end
 
-local GONE = { dead = true, left = true }
+local GONE = { dead = true, left = true, forgotten = true }
 
 --- Append an event. Waiting readers wake after the current event of the loop.
 ---@param event SwimEvent

@@ -266,7 +266,7 @@ end
 ---@param event SwimEvent
 function Watch:feed(event)
   if self.closed then error("swim.partition: fed after close", 2) end
-  if event.kind == "user" then return end -- It does not concern losses.
+  if event.kind == "user" or event.kind == "forgotten" then return end -- It does not concern losses.
   local now_ns, kind = self.world:now_ns(), event.kind
   if not self.episode then expire(self, now_ns) end
   local m, e = self:member(event.member), self.episode

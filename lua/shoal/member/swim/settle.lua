@@ -100,7 +100,7 @@ end
 ---@param event SwimEvent  kept until the burst is reported: do not change it
 function Settle:feed(event)
   if self.closed then error("swim.settle: fed after close", 2) end
-  if event.kind == "user" then return end
+  if event.kind == "user" or event.kind == "forgotten" then return end
   local now_ns = self.world:now_ns()
   if self.events == 0 then self.from_ns = now_ns end
   self.events, self.to_ns = self.events + 1, now_ns

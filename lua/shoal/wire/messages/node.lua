@@ -66,6 +66,12 @@ return {
       },
     },
     {
+      name = "node.forget", id = 37, lane = "control", from = { "client" }, to = all, retry = "idempotent", timeout_ms = 10000,
+      doc = "remove a member that is dead, left or silent; refused while it lives",
+      fields = { { "name", "string" } },
+      reply = { { "node", "string" }, { "said", "string" } },
+    },
+    {
       name = "node.why", id = 36, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
       doc = "the evidence for a member's state at this node (swim.lua: SwimWhy); text is for people",
       fields = { { "name", "string" } },
