@@ -1,5 +1,8 @@
 --- gate: leads jobs over datacenters. Its executors are the datacenters whose managers register.
 ---
+--- Hooks that it can wire: job.began, job.ended, job.failed, part.began, part.ended, part.failed, part.retried, each a task that gets
+--- { id, job, name, state, reason, part, workflow, attempt, executor, at_ms } at least once: examples/roles/telling_gate.lua.
+---
 --- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. A datacenter that has not
 --- registered for dc_silent_ms is gone, and its parts start elsewhere.
 local dc = require "shoal.dc"

@@ -186,6 +186,35 @@ describe("ledger", function ()
     assert.same({ 0, 3, "pending" }, { p.executions, p.attempt, p.state })
   end)
 
+  it("keeps events of hooked sites until they are told, over a snapshot too, each id once", function ()
+    local outbox = require "shoal.job.outbox"
+    local function hooked(command)
+      command.tell = outbox.ALL
+      return commit(command)
+    end
+    local run = hooked({ kind = "create", run = "", job = "", key = "k", name = "j", salt = "0001", spec = "spec" }).answer.run
+    cut(run, { "w/1" }, 1)
+    local fence = hooked({ kind = "place", places = { { run = run, part = "w/1", executor = "x" } } })[1].fence
+    hooked { kind = "lost", parts = { { run = run, part = "w/1", fence = fence, state = "lost", reason = "died", retry = true } } }
+    local function sites(of)
+      local out = {}
+      for i, event in ipairs(of.outbox:list()) do out[i] = event.site end
+      return table.concat(out, " ")
+    end
+    assert.equal("job.began part.began part.retried", sites(l))
+    hooked { kind = "told", seqs = { 1, 2 } }
+    assert.is_true(hooked({ kind = "told", seqs = { 1 } }).stale)
+    local restored = ledger.new()
+    restored:restore(bytes_of(l:snapshot()))
+    assert.same({ "part.retried", 3, 3, 1 }, { sites(restored), restored.outbox.first, restored.outbox.last, restored.outbox.count })
+    assert.equal(run .. "#12.1", restored.outbox.events[3].id)
+    -- A site that is not hooked leaves nothing; ids are the same whatever is hooked.
+    local other = commit { kind = "create", run = "", job = "", key = "k2", name = "j", salt = "0002", spec = "spec", tell = 2 }
+    assert.same({ "part.retried", false }, { sites(l), other.answer.duplicate })
+    for _ = 1, outbox.EVENTS_MAX do l.outbox:record(l, 99, 1, { { kind = "run_created", run = run } }) end
+    assert.same({ outbox.EVENTS_MAX, 1, 4 }, { l.outbox.count, l.outbox.dropped, l.outbox.first })
+  end)
+
   it("F38: no policy makes a part run more often than retries + 1, its executions below included", function ()
     local run = job()
     local p = part(run, 2)

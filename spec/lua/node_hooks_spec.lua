@@ -27,6 +27,23 @@ describe("a role's hooks", function ()
     assert.truthy(err:find("takes 0 arguments", 1, true), err)
   end)
 
+  it("B3: of jobs and parts are for gates and managers; each that a role of scripts/roles may wire is fired by something", function ()
+    for _, role in ipairs { "gate", "manager" } do
+      assert.is_true(node.check_hooks("r.lua", role, { ["job.failed"] = f, ["part.retried"] = f }))
+    end
+    local ok, err = node.check_hooks("w.lua", "worker", { ["job.failed"] = f })
+    assert.is_nil(ok)
+    assert.equal('w.lua: hooks["job.failed"]: a site of the gate and the manager, which a worker never fires', err)
+    local hooks = {}
+    for _, name in ipairs(errors.names()) do
+      local site = errors.declared(name)
+      if site.hook and not name:find "^spec%." then hooks[#hooks + 1] = name end
+    end
+    -- scripts/lint refuses a hook that nothing fires, and spec/sim/hooks_spec.lua fires those of jobs and parts.
+    assert.same({ "detector.global_death", "job.began", "job.ended", "job.failed", "part.began", "part.ended", "part.failed", "part.retried",
+      "swim.member", "swim.partition" }, hooks)
+  end)
+
   it("of a script that is not started are read without its state", function ()
     local role = { name = "worker", hooks = function (state)
       return { ["spec.of_any"] = function (event) state.lead:gone(event) end, ["spec.of_gates"] = state.lead.hook and f }

@@ -15,7 +15,7 @@ local sites = {}
 ---@field ids string[]       in the order in which they are written
 ---@field delivery "notify"|"must_deliver"
 ---@field level "debug"|"info"|"warning"|"error"|"critical"
----@field hook? { args: string[], required?: boolean, roles?: string[] }
+---@field hook? { args: string[], required?: boolean, roles?: string[], fires?: string[] }  fires: only nodes of these roles do
 ---@field doc string
 
 local function site(name, role, level, ids, doc, more)
@@ -100,6 +100,19 @@ site("lead.cancel", "any", "warning", { "job", "part", "executor" }, "a cancel w
 site("lead.forget", "any", "warning", { "job" }, "a finished job could not be forgotten yet")
 site("lead.level_loop", "any", "error", { "cycle" }, "measuring the load failed; the level stays")
 site("lead.*", "any", "error", { "job" }, "another step of leading a job failed")
+-- Hooks of jobs and parts run in tasks of their own: they may wait. An event is told until a hook takes it (job/telling.lua).
+local event_ids = { "job", "part", "event", "hook", "attempt" }
+local function event_site(name, what)
+  site(name, "any", "error", event_ids, "a role's hook on " .. what .. " failed; it is told again after a pause",
+    { hook = { args = { "event" }, fires = { "gate", "manager" } } })
+end
+event_site("job.began", "a job that began")
+event_site("job.ended", "a job that ended, whatever its state")
+event_site("job.failed", "a job that failed or timed out")
+event_site("part.began", "a part that was dispatched")
+event_site("part.ended", "a part that ended, whatever its state")
+event_site("part.failed", "a part that failed")
+event_site("part.retried", "a part that is executed again")
 
 -- ---- tiers: the replicated log ----
 site("tier.apply", "any", "critical", { "tier", "index" }, "a committed command could not be applied")

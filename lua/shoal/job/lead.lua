@@ -21,6 +21,7 @@ local placing = require "shoal.job.placing"
 local results = require "shoal.job.results"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
+local telling = require "shoal.job.telling"
 local tier = require "shoal.tier.single"
 
 log.event("lead.moved", { "job", "part", "executor", "attempt", "again" })
@@ -105,6 +106,7 @@ function lead:on_lead(index)
   self.base_ms = math.max(self.ledger.clock_ms, self.node.world:wall_ns() // 1000000)
   self.term = task.scope("term", self.scope)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
+  self.telling = telling.open(self, self.term)
   self.executors:ask_again()
   for _, entry in ipairs(self.ledger:list()) do -- Each by itself: a run that cannot be resumed must not block the others.
     local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
@@ -126,7 +128,7 @@ function lead:on_lose()
   self.fence = 0
   self.term:close()
   self.runs, self.old_feeds, self.forgetting, self.watching = {}, {}, {}, { count = 0 }
-  self.placing, self.attempts = nil, nil
+  self.placing, self.attempts, self.telling = nil, nil, nil
 end
 
 --- Put a command through the tier.
@@ -137,6 +139,8 @@ end
 function lead:propose(command)
   if self.fence == 0 then return self:not_leading() end
   command.at_ms = self:clock_ms()
+  local hooked = telling.mask(self.node)
+  if hooked ~= 0 then command.tell = hooked end
   local index, facts, code = self.tier:propose(ledger.encode(command), PROPOSE_MS)
   if not index then return nil, facts, code end
   return facts
@@ -279,6 +283,9 @@ end
 function lead:act(facts)
   for _, fact in ipairs(facts) do
     errors.call("lead.fact", function () return { job = fact.run, fact = fact.kind } end, effects[fact.kind], self, fact, facts)
+  end
+  if self.ledger.outbox.last > self.telling.seen then
+    errors.call("lead.fact", { job = "any", fact = "told" }, self.telling.look, self.telling)
   end
 end
 

@@ -22,6 +22,7 @@
 --- a job of 10,000 parts stays small. An ended run is one string of bytes (past.lua).
 local machine = require "shoal.base.machine"
 local msgpack = require "shoal.core.msgpack"
+local outbox = require "shoal.job.outbox"
 local past = require "shoal.job.past"
 local saving = require "shoal.job.saving"
 local sorted = require "shoal.base.sorted"
@@ -56,7 +57,8 @@ local PART = machine.define {
 
 function ledger.new()
   return setmetatable({
-    runs = {}, past = {}, clock_ms = 0, ended = {}, held = {}, -- The rest is derived from these. `ended` lists keys in order of their end.
+    runs = {}, past = {}, clock_ms = 0, ended = {}, held = {},
+    outbox = outbox.new(), -- The rest is derived from these. `ended` lists keys in order of their end.
     keys = {}, jobs = {}, handing = {}, executors = {}, files = {}, result_bytes = 0, inline_bytes = 0, live = 0, live_bytes = 0,
   }, ledger)
 end
@@ -322,7 +324,7 @@ end
 local function lose(self, facts, c)
   local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return end
-  local executor = part.executor
+  local executor, attempt = part.executor, part.attempt
   if c.state == "declined" then -- It never was an attempt: its number is used again, and nothing of it is kept.
     let_off(self, run, part)
     part.attempt, part.executor = part.attempt - 1, nil
@@ -338,7 +340,7 @@ local function lose(self, facts, c)
   end
   facts[#facts + 1] = {
     kind = "part_lost", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, reason = c.reason, again = again,
-    still_there = c.still_there, moved = c.moved,
+    still_there = c.still_there, moved = c.moved, attempt = attempt,
   }
 end
 
@@ -359,7 +361,7 @@ local finish
 function apply.ended(self, index, c)
   local run, part = part_of(self, c.run, c.part)
   if not part or part.fence ~= c.fence or part.state ~= "dispatched" then return { stale = true } end
-  local executor = part.executor
+  local executor, attempt = part.executor, part.attempt
   local inner = tally.read(c.result)
   close_attempt(self, run, part, c.state, c.reason, c.progress, inner.attempts)
   tally.incidents(run, inner.incidents)
@@ -371,7 +373,8 @@ function apply.ended(self, index, c)
     tally.measured(run.work[part.workflow], inner.stats, c.state == "completed" and c.progress, c.offset_ms)
     end_part(run, part, c.state, c.reason)
   end
-  local facts = { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again } }
+  local facts = { { kind = "part_ended", run = c.run, part = c.part, fence = c.fence, executor = executor, state = c.state, again = again,
+    attempt = attempt, reason = c.reason } }
   if c.finish and run.state == "running" then
     local cut = 0
     for _ in next, run.work do cut = cut + 1 end -- order-free: a count
@@ -440,6 +443,11 @@ function apply.hold(self, _, c)
     self.held[c.executor] = { mode = c.mode, until_ms = c.until_ms, since_ms = known and known.since_ms or self.clock_ms }
   end
   return { { kind = "executor_held", run = "", executor = c.executor, mode = c.mode } }
+end
+
+--- told{ seqs }: hooks took these events of the outbox.
+function apply.told(self, _, c)
+  return not self.outbox:told(c.seqs) and { stale = true } or {}
 end
 
 --- forget{ runs = { { run, index } } }: remove runs whose results the higher tier has.
@@ -515,7 +523,9 @@ function ledger:apply(index, bytes)
   local fn = apply[c.kind]
   if not fn then error(("ledger: entry %d: unknown command %q"):format(index, tostring(c.kind))) end
   if math.type(c.at_ms) == "integer" and c.at_ms > self.clock_ms then self.clock_ms = c.at_ms end
-  return fn(self, index, c)
+  local facts = fn(self, index, c)
+  if c.tell then self.outbox:record(self, index, c.tell, facts) end
+  return facts
 end
 
 -- Queries --------------------------------------------------------------------------------------------------------------
@@ -591,9 +601,9 @@ function ledger:snapshot()
 end
 
 function ledger:restore(bytes)
-  local head, runs, rows = saving.read(bytes)
+  local head, runs, rows, events = saving.read(bytes)
   self.runs, self.past, self.clock_ms, self.ended, self.saving = {}, {}, head.clock_ms, head.ended, nil
-  self.held = head.held or {}
+  self.held, self.outbox = head.held or {}, outbox.restored(head.outbox, events)
   self.keys, self.jobs, self.handing, self.executors, self.files = {}, {}, {}, {}, {}
   self.result_bytes, self.inline_bytes, self.live, self.live_bytes = 0, 0, 0, 0
   for _, run in ipairs(runs) do

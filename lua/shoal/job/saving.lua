@@ -1,11 +1,12 @@
 --- saving: a snapshot of the ledger at one instant, packed piece by piece while commands go on, so that no turn of the loop is long. A
 --- run or part that is about to change is packed first, so that the snapshot is of that instant.
 ---
----     u32 length | head: { clock_ms, ended, held }
+---     u32 length | head: { clock_ms, ended, held, outbox = { last, dropped } }
 ---     then in any order, each after its u32 length:
 ---       a live run         a map without its parts (`run` is its key)
 ---       parts of a run     { of = key, parts = { part, ... } }, after their run
 ---       an ended run       a list (past.lua)
+---       events             { events = { event, ... } }, in order (outbox.lua)
 ---
 --- Equal states give equal bytes if nothing changed meanwhile: runs are in order of their index, parts in order of their split, ended
 --- runs in order of their end, and maps are packed sorted.
@@ -20,6 +21,7 @@ saving.__index = saving
 local RUNS_A_STEP = 64
 local PARTS_A_STEP = 1000
 local ROWS_A_STEP = 2000
+local EVENTS_A_STEP = 1000
 local BYTES_A_STEP = 256 * 1024
 
 local function pack(value) return string.pack("<s4", msgpack.pack(value)) end
@@ -43,8 +45,9 @@ function saving.new(ledger)
     end
   end
   return setmetatable({
-    head = { clock_ms = ledger.clock_ms, ended = table.move(ledger.ended, 1, #ledger.ended, 1, {}), held = held }, runs = ledger:list(), at = 1,
-    known = {}, early = {}, rows = rows, row_at = 0,
+    head = { clock_ms = ledger.clock_ms, ended = table.move(ledger.ended, 1, #ledger.ended, 1, {}), held = held,
+      outbox = { last = ledger.outbox.last, dropped = ledger.outbox.dropped } }, runs = ledger:list(), at = 1,
+    known = {}, early = {}, rows = rows, row_at = 0, events = ledger.outbox:list(), event_at = 0,
   }, saving)
 end
 
@@ -113,6 +116,12 @@ function saving:next(ended)
     if not parts_of(self, run, put) then break end
     self.at = self.at + 1
   end
+  if self.event_at < #self.events then
+    local from = self.event_at + 1
+    self.event_at = math.min(#self.events, self.event_at + EVENTS_A_STEP)
+    put(pack { events = table.move(self.events, from, self.event_at, 1, {}) })
+    return table.concat(out)
+  end
   while self.at > #self.runs and self.row_at < #self.rows and count < ROWS_A_STEP and bytes < BYTES_A_STEP do
     self.row_at = self.row_at + 1
     put(string.pack("<s4", self.rows[self.row_at]))
@@ -124,9 +133,9 @@ function saving:next(ended)
 end
 
 ---@param bytes string
----@return table head, table[] runs, table[] ended  raises if the bytes are no snapshot
+---@return table head, table[] runs, table[] ended, table[] events  raises if the bytes are no snapshot
 function saving.read(bytes)
-  local head, runs, ended, at, by_key = nil, {}, {}, 1, {}
+  local head, runs, ended, events, at, by_key = nil, {}, {}, {}, 1, {}
   while at <= #bytes do
     local piece
     piece, at = string.unpack("<s4", bytes, at)
@@ -136,6 +145,8 @@ function saving.read(bytes)
       head = value
     elseif value[1] then
       ended[#ended + 1] = past.of(value)
+    elseif value.events then
+      table.move(value.events, 1, #value.events, #events + 1, events)
     elseif value.of then
       local run = by_key[value.of] or error("ledger: snapshot: parts of a run that is not there: " .. tostring(value.of))
       for _, part in ipairs(value.parts) do run.parts[part.part] = part end
@@ -146,7 +157,7 @@ function saving.read(bytes)
     end
   end
   if not head then error "ledger: snapshot: it is empty" end
-  return head, runs, ended
+  return head, runs, ended, events
 end
 
 return saving

@@ -74,6 +74,13 @@ function node.check_script(path, role)
   return true
 end
 
+local function has(list, wanted)
+  for _, one in ipairs(list) do
+    if one == wanted then return true end
+  end
+  return false
+end
+
 --- Are these hooks on sites that this role has? Every problem at once. The order of arguments is checked when they are wired.
 ---@param hooks table<string, function>
 ---@return true? ok, string? err, string? code
@@ -81,7 +88,11 @@ function node.check_hooks(path, role_name, hooks)
   local problems, all = {}, errors.hooks()
   for site, fn in sorted(hooks) do
     local declared = errors.declared(site)
-    if declared and declared.hook and declared.role ~= "any" and declared.role ~= role_name then
+    local fires = declared and declared.hook and declared.hook.fires
+    if fires and not has(fires, role_name) then
+      problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, table.concat(fires, " and the "),
+        role_name)
+    elseif declared and declared.hook and declared.role ~= "any" and declared.role ~= role_name then
       problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, declared.role, role_name)
     else
       local ok, err = errors.handle("role.hooks", { role = role_name }, all.wire, all, site, fn)

@@ -1,10 +1,12 @@
---- role: the shipped role scripts, to base one's own on:
+--- role: the shipped role scripts, to base one's own on, and what hooks often need:
 ---
----     local role = require("shoal.role").shipped "worker"
----     role.answers["part.dispatch"] = ...
----     return role
+---     local role = require "shoal.role"
+---     return role.with_hooks(role.shipped "gate", function (state)
+---       return { ["job.failed"] = function (event) return role.append("failed.log", event.job .. "\n") end }
+---     end)
 local core = require "shoal.core.node"
 local node = require "shoal.node.node"
+local task = require "shoal.base.task"
 local world = require "shoal.core.world"
 
 local role = {}
@@ -33,6 +35,34 @@ function role.with_hooks(base, hooks)
     return all
   end
   return base
+end
+
+local SYNC_MS = 10000
+
+--- Append to a file, and wait until it is on the disk. Call it in a task: a hook on jobs and parts is one. Nothing else is held meanwhile.
+---@param path string
+---@param text string
+---@return true? ok, string? err, string? code
+function role.append(path, text)
+  local synced = task.future("append to " .. path)
+  local file, err, code = world.current():log(path, function (size, why, word)
+    if size then synced:set(true) else synced:fail(why, word) end
+  end)
+  if not file then
+    synced:drop("it was not opened")
+    return nil, err, code
+  end
+  local _ <close> = setmetatable({}, { __close = function () file:close() end })
+  local ok
+  ok, err, code = file:append(text)
+  if ok then ok, err, code = file:sync() end
+  if not ok then
+    synced:drop("nothing was written")
+    return nil, ("%s: %s"):format(path, err), code
+  end
+  ok, err, code = synced:await(SYNC_MS)
+  if not ok then return nil, ("%s: %s"):format(path, err), code end
+  return true
 end
 
 return role

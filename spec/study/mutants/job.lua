@@ -12,6 +12,7 @@ local function effects(title) return { "spec/sim/effects_spec.lua", title } end
 local function families(title) return { "spec/sim/families_spec.lua", title } end
 local function retry(title) return { "spec/sim/retry_spec.lua", title } end
 local function holding(title) return { "spec/sim/holding_spec.lua", title } end
+local function hooks(title) return { "spec/sim/hooks_spec.lua", title } end
 local function placing(title) return { "spec/sim/placing_spec.lua", title } end
 local function fit(title) return { "spec/lua/fit_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
@@ -284,6 +285,18 @@ return {
     find = "lead:clock_ms() >= h.until_ms then", put = "lead:clock_ms() < 0 then" },
   { name = "what_must_not_run_twice_is_moved", file = "lua/shoal/job/attempts.lua", killers = { holding "must not run twice" },
     find = "return a.moved and part.retries > 0 end", put = "return a.moved end" },
+  { name = "events_end_with_their_leader", file = "lua/shoal/job/saving.lua", killers = { ledger "hooked sites" },
+    find = "put(pack { events = table.move(self.events, from, self.event_at, 1, {}) })", put = "put(pack { events = {} })" },
+  { name = "what_was_told_is_told_again", file = "lua/shoal/job/telling.lua", killers = { hooks "once each" },
+    find = "  forget(self, event.seq)\nend", put = "end" },
+  { name = "a_hook_that_fails_is_not_called_again", file = "lua/shoal/job/telling.lua", killers = { hooks "after a pause" },
+    find = "if attempt == telling.TRIES_MAX then", put = "if attempt then" },
+  { name = "a_hook_may_take_for_ever", file = "lua/shoal/job/telling.lua", killers = { hooks "after a pause" },
+    find = "t:join(telling.HOOK_MS)", put = "t:join(1e12)" },
+  { name = "all_events_are_in_hand_at_once", file = "lua/shoal/job/telling.lua", killers = { hooks "given up" },
+    find = "and self.in_hand[site] < telling.IN_HAND_MAX do", put = "do" },
+  { name = "hooks_that_are_not_wired_cost_a_command", file = "lua/shoal/job/telling.lua", killers = { hooks "cost nothing" },
+    find = "if hooks.wired[site] and hooks.wired[site][1] then", put = "if hooks then" },
   { name = "a_constraint_is_advice", file = "lua/shoal/job/placing.lua", killers = { placing "constraint holds" },
     find = "if not where and cores <= round.least then return all end", put = "do return all end" },
   { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },
