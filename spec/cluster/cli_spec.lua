@@ -108,7 +108,7 @@ describe("the command line", function ()
       { "an errors policy's unknown site", "check", "errors.lua", "return { sites = { ['worker.progres.ack'] = { level = 'debug' } } }",
         "errors.lua", "worker.progress.ack" },
       { "a workflow script's unknown field", "check", "w.lua", "return { vus = 3, vu = function () end }",
-        "w.lua: unknown field vus; known are" },
+        "w.lua:1: unknown field vus; known are" },
       { "a workflow script that raises while loading", "check", "w.lua", "local x = nil\nreturn { vu = x.y }", "w.lua:2: attempt to index" },
       { "a workflow script that never ends", "check", "w.lua", "while true do end\nreturn function (vu) end",
         "w.lua: still running after 20000000 steps" },
@@ -176,7 +176,7 @@ describe("the command line", function ()
       assert.equal(path .. ": ok (program: its syntax; it was not run)\n", r.out .. r.err)
     end
     local trace = c.dir .. "/ran"
-    local program = c:file("p.lua", ("local f = io.open(%q, 'w')\nf:close()"):format(trace))
+    local program = c:file("p.lua", ("local luv = require 'luv'\nlocal f = io.open(%q, 'w')\nf:close()\nluv.run()"):format(trace))
     expect(0, { "check", program })
     assert.is_nil(io.open(trace))
   end)

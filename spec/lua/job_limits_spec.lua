@@ -40,9 +40,14 @@ describe("a job file", function ()
       local function with(n)
         local w = { [kind] = kind == "script" and "s.lua" or "true", [field] = n }
         if field == "rate" then w.duration_ms = 1000 end
-        return problems(of(w), { ["s.lua"] = "return {}" })
+        return problems(of(w, { timeout_ms = WEEK_MS }), { ["s.lua"] = "return {}" })
       end
-      assert.equal("", with(max))
+      if field == "duration_ms" then -- The longest job ends no later.
+        assert.equal("", with(max - 1))
+        assert.matches("is not shorter than the job's timeout_ms", with(max))
+      else
+        assert.equal("", with(max))
+      end
       assert.matches(field, with(max + 1))
     end)
   end

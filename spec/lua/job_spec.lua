@@ -262,7 +262,7 @@ describe("its mistakes", function ()
 
   it("bytecode is no script", function ()
     local list = problems("return { name = 'n', workflows = { w = { script = 'w.lua' } } }", { ["w.lua"] = string.dump(function () end) })
-    assert.matches("attempt to load a binary chunk", list[1])
+    assert.matches("w.lua: this is compiled Lua %(bytecode%); expected its source", list[1])
   end)
 end)
 

@@ -1,6 +1,6 @@
 --- A role's hooks are on sites that its role has.
 local errors = require "shoal.errors"
-local node = require "shoal.node.node"
+local wiring = require "shoal.node.wiring"
 
 describe("a role's hooks", function ()
   before_each(function ()
@@ -13,12 +13,12 @@ describe("a role's hooks", function ()
   local function f(_) end
 
   it("are taken where the role has the site", function ()
-    assert.is_true(node.check_hooks("gate.lua", "gate", { ["spec.of_gates"] = f, ["spec.of_any"] = f }))
-    assert.is_true(node.check_hooks("worker.lua", "worker", { ["spec.of_any"] = f }))
+    assert.is_true(wiring.check_hooks("gate.lua", "gate", { ["spec.of_gates"] = f, ["spec.of_any"] = f }))
+    assert.is_true(wiring.check_hooks("worker.lua", "worker", { ["spec.of_any"] = f }))
   end)
 
   it("D17: are refused on another role's site, an unknown one, or with a wrong arity: all at once, by name", function ()
-    local ok, err, code = node.check_hooks("worker.lua", "worker", { ["spec.of_gates"] = f, ["lease.expired"] = f,
+    local ok, err, code = wiring.check_hooks("worker.lua", "worker", { ["spec.of_gates"] = f, ["lease.expired"] = f,
       ["spec.of_any"] = function () end })
     assert.is_nil(ok)
     assert.equal("CONFIG", code)
@@ -29,9 +29,9 @@ describe("a role's hooks", function ()
 
   it("B3: of jobs and parts are for gates and managers; each that a role of scripts/roles may wire is fired by something", function ()
     for _, role in ipairs { "gate", "manager" } do
-      assert.is_true(node.check_hooks("r.lua", role, { ["job.failed"] = f, ["part.retried"] = f }))
+      assert.is_true(wiring.check_hooks("r.lua", role, { ["job.failed"] = f, ["part.retried"] = f }))
     end
-    local ok, err = node.check_hooks("w.lua", "worker", { ["job.failed"] = f })
+    local ok, err = wiring.check_hooks("w.lua", "worker", { ["job.failed"] = f })
     assert.is_nil(ok)
     assert.equal('w.lua: hooks["job.failed"]: a site of the gate and the manager, which a worker never fires', err)
     local hooks = {}
@@ -48,12 +48,12 @@ describe("a role's hooks", function ()
     local role = { name = "worker", hooks = function (state)
       return { ["spec.of_any"] = function (event) state.lead:gone(event) end, ["spec.of_gates"] = state.lead.hook and f }
     end }
-    assert.is_nil(node.check_role_hooks("w.lua", role))
+    assert.is_nil(wiring.check_role_hooks("w.lua", role))
     role.hooks = function () error "no" end
-    assert.truthy(select(2, node.check_role_hooks("w.lua", role)):find "w.lua: hooks: .*no")
+    assert.truthy(select(2, wiring.check_role_hooks("w.lua", role)):find "w.lua: hooks: .*no")
     role.hooks = function () return 5 end
-    assert.truthy(select(2, node.check_role_hooks("w.lua", role)):find "expected a table, found number")
+    assert.truthy(select(2, wiring.check_role_hooks("w.lua", role)):find "expected a table, found number")
     role.hooks = nil
-    assert.is_true(node.check_role_hooks("w.lua", role))
+    assert.is_true(wiring.check_role_hooks("w.lua", role))
   end)
 end)

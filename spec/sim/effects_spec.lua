@@ -243,7 +243,7 @@ describe("a new leader:", function ()
     local c <close> = simcluster.new { set = { retention_ms = 30000 } }
     local m = c.managers[1]
     local began = c.s:now_ms()
-    local id = submitted(c, c:job({ load = { code = USERS, vus = 2, duration_ms = 60000 } }, { timeout_ms = 6000 }))
+    local id = submitted(c, c:job({ load = { code = USERS, vus = 2, iterations = 2000 } }, { timeout_ms = 6000 }))
     c:run(4000)
     c:crash(m)
     c:run(300)

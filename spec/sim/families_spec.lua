@@ -624,7 +624,7 @@ describe("progress and results:", function ()
       submitted(c, c:job { load = { vus = 4, iterations = 40 } }),
       submitted(c, c:job { bad = { work = "bad 100 1" } }),
       submitted(c, c:job { long = { code = USERS, vus = 2, duration_ms = 60000 } }),
-      submitted(c, c:job({ slow = { code = USERS, vus = 2, duration_ms = 60000 } }, { timeout_ms = 1500 })),
+      submitted(c, c:job({ slow = { code = USERS, vus = 2, iterations = 2000 } }, { timeout_ms = 1500 })),
     }
     c:run(1000)
     c:on(c.client, "return state.client:cancel(..., 'enough')", ids[3])

@@ -20,6 +20,7 @@ local judge = require "shoal.base.errors.judge"
 local agenda = require "shoal.base.errors.agenda"
 local hooks = require "shoal.base.errors.hooks"
 local deliver = require "shoal.base.errors.deliver"
+local policies = require "shoal.base.errors.policy"
 local sandbox = require "shoal.base.errors.sandbox"
 local asking = require "shoal.base.errors.asking"
 local totals = require "shoal.base.errors.totals"
@@ -202,6 +203,20 @@ function errors.policy_script(text, path, more)
   local ok, value = sandboxed(chunk)
   if not ok then return nil, type(value) == "string" and value or path .. ": it raised a " .. type(value), "CONFIG" end
   return value
+end
+
+--- The globals of a policy's text, for checks of it.
+---@param more? table<string, any>
+function errors.policy_globals(more) return sandbox.environment(more) end
+
+--- The problems of an errors policy's text, without taking it.
+---@param text string
+---@param path string
+---@return true? ok, string? err  every problem, one a line, each with file:line
+function errors.check_policy(text, path)
+  local policy, err = policies.parse(text, path, sandboxed, state.catalogue)
+  if not policy then return nil, err end
+  return true
 end
 
 --- Read the policy file, and look at it again at later incidents (at most every 200 ms), so that an edit shows.

@@ -10,6 +10,8 @@
 --- text; `checker:problems(value)` returns them as an array of { path, message }. The value given is never changed.
 --- A record's field is required unless it has a default or is `optional`. Keys that a record does not know are problems.
 --- Bodies of messages are not checked here but by shoal.messages.
+local near = require "shoal.base.near"
+
 local schema = {}
 
 ---@class Checker
@@ -63,42 +65,11 @@ local function sorted_keys(map)
   return keys
 end
 
---- Edit distance, neighbours swapped counting once; never more than `limit + 1`.
-local function distance(a, b, limit)
-  if math.abs(#a - #b) > limit then return limit + 1 end
-  local before, row = {}, {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local next_row = { [0] = i }
-    for j = 1, #b do
-      local same = a:byte(i) == b:byte(j)
-      local best = math.min(row[j] + 1, next_row[j - 1] + 1, row[j - 1] + (same and 0 or 1))
-      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
-        best = math.min(best, before[j - 2] + 1)
-      end
-      next_row[j] = best
-    end
-    before, row = row, next_row
-  end
-  return row[#b]
-end
-
 --- The name somebody probably meant, or nil. `names` in any order; ties go to the first bytewise.
 ---@param word any
 ---@param names string[]
 ---@return string?
-function schema.did_you_mean(word, names)
-  if type(word) ~= "string" then return nil end
-  local best, best_distance
-  local limit = #word <= 4 and 1 or #word <= 8 and 2 or 3
-  for _, name in ipairs(names) do
-    local d = distance(word:lower(), name:lower(), limit)
-    if d <= limit and (not best or d < best_distance or (d == best_distance and name < best)) then
-      best, best_distance = name, d
-    end
-  end
-  return best
-end
+function schema.did_you_mean(word, names) return near.of(word, names) end
 
 local function hint(word, names)
   local meant = schema.did_you_mean(word, names)

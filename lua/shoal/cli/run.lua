@@ -9,6 +9,7 @@ local log = require "shoal.base.log"
 local node = require "shoal.node.node"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
+local verify = require "shoal.cli.verify"
 local world = require "shoal.core.world"
 
 local run = {}
@@ -51,7 +52,7 @@ local PLAIN = { "name", "cluster", "dc", "bind", "data", "log", "policies", "cor
 local function settings(args)
   local config, origin = {}, {}
   if args.config then
-    local loaded, err = node.load_script(world.current(), args.config)
+    local loaded, err = verify.read_settings(args.config)
     if not loaded then return nil, err end
     config = loaded
   end
@@ -120,14 +121,31 @@ local function reopen_log()
   log.info("node.log", { reopened_by = "SIGHUP" })
 end
 
+--- What `shoal check` says of the script, the settings and the policies; nil when nothing is wrong. In a simulated node the start
+--- itself says it.
+local function problems_of(args, config, origin)
+  local lines = {}
+  local fine, wrong = node.config(config)
+  if not fine then lines[1] = located.text(wrong, args.config, origin) end
+  if not core.simulated() then
+    local folder = type(config.policies) == "string" and config.policies ~= "" and config.policies or nil
+    local what, err, role = verify.role(args.script, folder)
+    if not what then lines[#lines + 1] = err end
+    local ok = true
+    if folder then ok, err = verify.policies(folder, role) end
+    if not ok then lines[#lines + 1] = err end
+  end
+  return #lines > 0 and table.concat(lines, "\n") or nil
+end
+
 function run.run(args)
   local config, err, origin = settings(args)
   if not config then return common.usage("%s", err) end
+  local problems = problems_of(args, config, origin)
+  if problems then return common.usage("%s", problems) end
   local stopped = task.future("stop")
   common.on_stop_signals(function (signal) stopped:set("signal " .. signal, 0) end)
   common.on_hangup(reopen_log, function () stopped:set("its terminal has gone", 0) end)
-  local fine, wrong = node.config(config)
-  if not fine then return common.usage("%s", located.text(wrong, args.config, origin)) end
   local function watch(name, hang_ms)
     local ok, why, word = core.watch { node = name, log = config.log, hang_ms = hang_ms }
     if not ok then common.talk("shoal: %s (%s)", why, word) end

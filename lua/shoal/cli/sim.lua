@@ -8,9 +8,14 @@ function sim.words(command)
 end
 
 function sim.run(args)
+  local common = require "shoal.cli.common"
+  local file = io.open(args.file, "rb")
+  local bytes = file and file:read "a"
+  if file then file:close() end
   local chunk, err = loadfile(args.file, "t")
-  if not chunk then
-    return require("shoal.cli.common").usage("%s", err)
+  if not chunk then return common.usage("%s", err) end
+  if bytes and not bytes:find "shoal%.sim" then
+    return common.usage("%s: is no simulation; expected a file that drives one: local sim = require \"shoal.sim\"", args.file)
   end
   return chunk(table.unpack(args.arguments)) or 0
 end

@@ -8,6 +8,7 @@ local json = require "shoal.cli.json"
 local render = require "shoal.cli.render"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
+local verify = require "shoal.cli.verify"
 local world = require "shoal.core.world"
 
 local submit = {}
@@ -44,7 +45,7 @@ submit.clashes = {
 --- The job file as bytes, with --env put over its own, and its time limit.
 ---@return string? bytes, string? err, number? timeout_ms
 local function read(args)
-  local spec, err = job.load(world.current(), args.file, os.getenv)
+  local spec, err = verify.job(args.file, os.getenv)
   if not spec then return nil, err end
   for _, pair in ipairs(args.env or {}) do
     local name, value = pair:match("^([%w_]+)=(.*)$")

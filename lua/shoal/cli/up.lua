@@ -6,12 +6,11 @@ local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
 local fit = require "shoal.job.fit"
 local json = require "shoal.base.json"
-local located = require "shoal.cli.located"
-local node = require "shoal.node.node"
 local output = require "shoal.cli.json"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
+local verify = require "shoal.cli.verify"
 local world = require "shoal.core.world"
 
 local up = {}
@@ -232,11 +231,8 @@ local function stop_all(self)
 end
 
 function up.run(args)
-  local value, err = node.load_script(world.current(), args.topology)
-  if not value then return common.usage("%s", err) end
-  local topology
-  topology, err = up.check(value)
-  if not topology then return common.usage("%s", located.text(err, args.topology)) end
+  local topology, err = verify.topology(args.topology)
+  if not topology then return common.usage("%s", err) end
   local self = { topology = topology, data = args.data, children = {} }
   local made, code
   made, err, code = world.current():make_directory(args.data)

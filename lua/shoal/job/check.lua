@@ -2,6 +2,7 @@
 ---
 --- The client applies these rules to a file, and the leader applies them again to each submission, for it trusts no client. They
 --- differ in one thing: a file names scripts by path, and the client reads them; a leader takes their bytes and reads no file.
+local document = require "shoal.base.document"
 local fit = require "shoal.job.fit"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
@@ -30,6 +31,7 @@ local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries",
 local RETRY_FIELDS = { "backoff_ms", "factor", "failed", "max_ms" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- For a workflow of which it is not yet known which kind it is.
 local SHARE_FIELDS = { executions = true, phase = true, stride = true } -- Only inside a dispatch.
+local SCRIPT = { noun = "a workflow script", forms = "Lua" }
 local NONE, OTHER_KIND = {}, { script = true, command = true }
 
 --- The same names as a set, by the list.
@@ -287,12 +289,28 @@ function Checker:script(at, value)
     self:problem(at, ("%s has %d bytes; at most %d"):format(path, #bytes, SCRIPT_BYTES_MAX))
     return nil
   end
-  local chunk, err = load(bytes, "@" .. path, "t", {}) -- Compiled, never run, here.
+  local opened, unfit = document.open(bytes, path, SCRIPT)
+  if not opened then
+    self:problem(at, unfit)
+    return nil
+  end
+  local chunk, err = load(opened, "@" .. path, "t", {}) -- Compiled, never run, here.
   if not chunk then
     self:problem(at, "syntax: " .. err)
     return nil
   end
-  return { path = path, bytes = bytes }
+  return { path = path, bytes = opened }
+end
+
+--- The further check of a script, once for each problem: several workflows may name one script.
+function Checker:run_script(at, script, env)
+  if not (self.check_script and script and env) then return end
+  for problem in (self.check_script(script.path, script.bytes, env) or ""):gmatch "[^\n]+" do
+    if not self.told[problem] then
+      self.told[problem] = true
+      self:problem(at, problem)
+    end
+  end
 end
 
 function Checker:command(at, value)
@@ -399,12 +417,15 @@ function Checker:workflow(name, w, shared_env, shared_where)
   end
   out.env = self:env(at .. ".env", w.env, shared_env)
   out.where = self:where(at .. ".where", w.where, shared_where)
+  self:run_script(at .. ".script", out.script, out.env)
   local after = w.after == nil and {} or self:list(at .. ".after", w.after, WORKFLOWS_MAX, "workflow names") or {}
   local seen = {}
   for _, other in ipairs(after) do
     if type(other) ~= "string" then
       self:problem(at .. ".after", ("found %s; expected names of workflows"):format(show(other)))
-    elseif not seen[other] then
+    elseif seen[other] then
+      self:problem(at .. ".after", ("%q is given twice; expected each name once"):format(other))
+    else
       seen[other] = true
       out.after[#out.after + 1] = other
     end
@@ -476,10 +497,64 @@ function Checker:bytes(workflows)
   end
 end
 
+--- How long a workflow takes at least, in ms, and what says so.
+local function least_ms(w)
+  if w.duration_ms then return w.duration_ms, ".duration_ms", ("duration_ms %d"):format(w.duration_ms) end
+  if not (w.rate and w.iterations) then return 0 end
+  local ms = math.ceil((w.iterations - 1) * 1000 / w.rate)
+  return ms, ".rate", ("%d iterations at a rate of %.14g a second, which take %d ms,"):format(w.iterations, w.rate, ms)
+end
+
+--- Does the work fit into the time limits? Each workflow by itself, and workflows that wait for each other together.
+function Checker:times(workflows, timeout_ms, given)
+  local limit = ("the job's timeout_ms %d%s"):format(timeout_ms, given and "" or " (the default)")
+  local long = false
+  for name, w in sorted(workflows) do
+    local ms, field, what = least_ms(w)
+    local at = "workflows." .. name
+    if ms >= timeout_ms then
+      long = true
+      self:problem(at .. field, ("%s is not shorter than %s; expected a timeout_ms above it"):format(what, limit))
+    end
+    if w.timeout_ms and field == ".rate" and ms >= w.timeout_ms then
+      self:problem(at .. field, ("%s end after the workflow's timeout_ms %d"):format(what, w.timeout_ms))
+    end
+  end
+  if long then return end -- Also the sums are then too long.
+  local sums = {}
+  local function visit(name)
+    if not sums[name] then
+      local before_ms, before = 0, nil
+      sums[name] = { ms = 0, own_ms = 0 } -- Meanwhile, for a cycle, which is a problem of its own.
+      for _, other in ipairs(workflows[name].after) do
+        local ms = workflows[other] and visit(other).ms or 0
+        if ms > before_ms then before_ms, before = ms, other end
+      end
+      local own_ms = least_ms(workflows[name])
+      sums[name] = { ms = before_ms + own_ms, own_ms = own_ms, before = before }
+    end
+    return sums[name]
+  end
+  for name in sorted(workflows) do
+    local sum = visit(name)
+    if sum.ms >= timeout_ms and sum.own_ms > 0 and (not sum.before or sums[sum.before].ms < timeout_ms) then
+      local trail, at = {}, name
+      while at do
+        table.insert(trail, 1, at)
+        at = sums[at].before
+      end
+      self:problem("workflows." .. name .. ".after", ("%s take %d ms one after the other, not less than %s"):format(
+        table.concat(trail, ", "), sum.ms, limit))
+    end
+  end
+end
+
 ---@class JobCheckOptions
 ---@field name? string  the file's, put before each problem
 ---@field lines? table<string, integer>  where keys stand
+---@field problems? { line: integer, text: string }[]  what is wrong with the text itself
 ---@field read? fun(path: string): string?, string?  reads a script; without it, scripts must carry their bytes
+---@field check_script? fun(path: string, bytes: string, env: table): string?  more problems of a script, one a line
 ---@field share? boolean  a dispatched share: `phase` and `stride` are known
 
 --- Check a job and give its canonical form: only known keys, defaults put in, scripts as bytes, `after` sorted.
@@ -491,7 +566,9 @@ function check.job(value, options)
   options = options or {}
   local self = setmetatable({
     name = options.name, lines = options.lines or {}, read = options.read, share = options.share, problems = {}, raw = {},
+    check_script = options.check_script, told = {},
   }, Checker)
+  for i, problem in ipairs(options.problems or {}) do self.problems[i] = { line = problem.line, order = i - 1, text = problem.text } end
   if type(value) ~= "table" then
     self:problem("", ("found %s; expected a table with name and workflows"):format(show(value)))
     return nil, { self.problems[1].text }
@@ -503,7 +580,9 @@ function check.job(value, options)
     local seen = {}
     for _, dc in ipairs(self:list("datacenters", value.datacenters, DATACENTERS_MAX, "datacenter names") or {}) do
       local name = self:name_of("datacenters", dc, "a datacenter's name")
-      if name and not seen[name] then
+      if name and seen[name] then
+        self:problem("datacenters", ("%q is given twice; expected each name once"):format(name))
+      elseif name then
         seen[name] = true
         table.insert(spec.datacenters, name)
       end
@@ -518,6 +597,9 @@ function check.job(value, options)
   spec.labels = self:labels("labels", value.labels)
   spec.workflows = self:workflows(value.workflows, spec.env, self:where("where", value.where))
   self:bytes(spec.workflows)
+  if not self.share then -- A share's limit is what is left of the job's time.
+    self:times(spec.workflows, spec.timeout_ms, value.timeout_ms ~= nil)
+  end
   if #self.problems == 0 then return spec end
   table.sort(self.problems, function (a, b)
     if a.line ~= b.line then return a.line < b.line end

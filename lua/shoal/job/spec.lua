@@ -82,11 +82,14 @@ end
 ---@param name string  the file's, for messages
 ---@param read fun(path: string): string?, string?  gives a script's bytes; relative paths are the job file's neighbours
 ---@param getenv? fun(name: string): string?  the file's `getenv` calls it
+---@param script? fun(path: string, bytes: string, env: table): string?  a further check of each script: its problems
 ---@return JobSpec? spec, string? err, string? code
-function job.parse(bytes, name, read, getenv)
-  local data, lines = source.read(bytes, name, getenv)
-  if not data then return nil, lines, "CONFIG" end
-  local spec, problems = check.job(data, { name = name, lines = lines, read = read })
+function job.parse(bytes, name, read, getenv, script)
+  local data, from = source.read(bytes, name, getenv)
+  if not data then return nil, from, "CONFIG" end
+  local spec, problems = check.job(data, {
+    name = name, lines = from.lines, problems = from.problems, read = read, check_script = script,
+  })
   if not spec then return failed(problems) end
   return spec
 end
@@ -95,14 +98,15 @@ end
 ---@param world table
 ---@param path string
 ---@param getenv? fun(name: string): string?
+---@param script? fun(path: string, bytes: string, env: table): string?  see job.parse
 ---@return JobSpec? spec, string? err, string? code
-function job.load(world, path, getenv)
+function job.load(world, path, getenv, script)
   local bytes, err = world:read_file(path)
   if not bytes then return nil, ("%s: cannot read the job file: %s"):format(path, err), "CONFIG" end
   local folder = path:match("^(.*/)[^/]*$") or ""
-  return job.parse(bytes, path, function (script)
-    return world:read_file(script:sub(1, 1) == "/" and script or folder .. script)
-  end, getenv)
+  return job.parse(bytes, path, function (name)
+    return world:read_file(name:sub(1, 1) == "/" and name or folder .. name)
+  end, getenv, script)
 end
 
 --- A spec's bytes; equal specs give equal bytes.

@@ -7,6 +7,7 @@
 local admin = require "shoal.node.admin"
 local core = require "shoal.core.node"
 local data = require "shoal.node.data"
+local document = require "shoal.base.document"
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
 local membership = require "shoal.node.membership"
@@ -16,6 +17,7 @@ local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
 local task = require "shoal.base.task"
 local watch = require "shoal.node.watch"
+local wiring = require "shoal.node.wiring"
 
 local node = {}
 node.__index = node
@@ -24,17 +26,27 @@ local JOURNAL_KEPT = 1024 -- Member events that can still be read.
 
 node.config = require "shoal.node.config"
 
+local SCRIPT = { noun = "a role script", forms = "Lua" }
+
 --- Load a script as data the operator edits: text only, with its own name in messages.
----@return any? value, string? err, string? code
+---@return any? value, string? err, string? code, string? bytes
 function node.load_script(world, path)
-  local source, err = world:read_file(path)
-  if not source then return nil, "cannot " .. err, "CONFIG" end
-  local chunk, problem = load(source, "@" .. path, "t")
-  if not chunk then return nil, problem, "CONFIG" end
+  local bytes, err, code = world:read_file(path)
+  if not bytes then return nil, document.unreadable(path, err, code), "CONFIG" end
+  local opened, unfit = document.open(bytes, path, SCRIPT)
+  if not opened then return nil, unfit, "CONFIG" end
+  local chunk, problem = load(opened, "@" .. path, "t")
+  if not chunk then
+    local other = document.other(opened, SCRIPT)
+    return nil, other and ("%s: %s"):format(path, other) or problem, "CONFIG"
+  end
   local ok, value = errors.handle("script.load", { path = path }, chunk)
   if not ok then return nil, tostring(value), "CONFIG" end
-  if type(value) ~= "table" then return nil, ("%s: expected the script to return a table, found %s"):format(path, type(value)), "CONFIG" end
-  return value
+  if type(value) ~= "table" then
+    return nil, ("%s: expected the script to return a table, found %s%s"):format(path, type(value),
+      value == nil and "; a role's last line is `return role`" or ""), "CONFIG"
+  end
+  return value, nil, nil, opened
 end
 
 --- A policy script by name, from the node's folder of policies.
@@ -53,67 +65,6 @@ function node:policies_of(names)
     out[name] = policy
   end
   return out
-end
-
---- Is what a script returned a role? Every problem at once.
----@return true? ok, string? err, string? code
-function node.check_script(path, role)
-  local problems = {}
-  local function need(key, kind)
-    if type(role[key]) ~= kind then problems[#problems + 1] = ("%s: expected a %s, found %s"):format(key, kind, type(role[key])) end
-  end
-  need("name", "string")
-  need("start", "function")
-  for _, key in ipairs { "answers", "sends" } do
-    if role[key] ~= nil then need(key, "table") end
-  end
-  for _, key in ipairs { "hooks", "members", "ready", "stop" } do
-    if role[key] ~= nil then need(key, "function") end
-  end
-  if #problems > 0 then return nil, path .. ": " .. table.concat(problems, "; "), "CONFIG" end
-  return true
-end
-
-local function has(list, wanted)
-  for _, one in ipairs(list) do
-    if one == wanted then return true end
-  end
-  return false
-end
-
---- Are these hooks on sites that this role has? Every problem at once. The order of arguments is checked when they are wired.
----@param hooks table<string, function>
----@return true? ok, string? err, string? code
-function node.check_hooks(path, role_name, hooks)
-  local problems, all = {}, errors.hooks()
-  for site, fn in sorted(hooks) do
-    local declared = errors.declared(site)
-    local fires = declared and declared.hook and declared.hook.fires
-    if fires and not has(fires, role_name) then
-      problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, table.concat(fires, " and the "),
-        role_name)
-    elseif declared and declared.hook and declared.role ~= "any" and declared.role ~= role_name then
-      problems[#problems + 1] = ("%s: hooks[%q]: a site of the %s, which a %s never fires"):format(path, site, declared.role, role_name)
-    else
-      local ok, err = errors.handle("role.hooks", { role = role_name }, all.wire, all, site, fn)
-      if not ok then problems[#problems + 1] = ("%s: %s"):format(path, tostring(err)) end
-    end
-  end
-  if #problems == 0 then return true end
-  return nil, table.concat(problems, "\n"), "CONFIG"
-end
-
---- Stands for a role's state while its hooks are only read: every field of it, and every call, gives itself.
-local nobody = setmetatable({}, { __index = function (self) return self end, __call = function (self) return self end })
-
---- The hooks of a role script that is not started.
----@return true? ok, string? err, string? code
-function node.check_role_hooks(path, role)
-  if not role.hooks then return true end
-  local ok, hooks = errors.handle("role.hooks", { role = role.name }, role.hooks, nobody)
-  if not ok then return nil, ("%s: hooks: %s"):format(path, tostring(hooks)), "CONFIG" end
-  if type(hooks) ~= "table" then return nil, ("%s: hooks: expected a table, found %s"):format(path, type(hooks)), "CONFIG" end
-  return node.check_hooks(path, role.name, hooks)
 end
 
 -- Steps of the start; each returns true, or nil, err, code -------------------------------------------------------------
@@ -156,16 +107,11 @@ local function wire(self, script)
   self.hooks = errors.hooks()
   if script.hooks then
     local hooks = script.hooks(self.state)
-    local fine, wrong, word = node.check_hooks(self.path, self.role, hooks)
+    local fine, wrong, word = wiring.check_hooks(self.path, self.role, hooks)
     if not fine then return nil, wrong, word end
     for site, fn in sorted(hooks) do self.hooks:wire(site, fn) end
   end
   for name, fn in sorted(script.answers or {}) do
-    local info = debug.getinfo(fn, "uS")
-    if info.nparams > 3 then
-      return nil, ("answers[%q]: the function at %s:%d takes %d arguments, expected (state, body, peer)"):format(name,
-        info.short_src, info.linedefined, info.nparams), "CONFIG"
-    end
     local taken, problem, word = self.rpc:handle(name, function (body, peer) return fn(self.state, body, peer) end)
     if not taken then return nil, problem, word end
   end
@@ -180,16 +126,15 @@ end
 ---  a line for people when the node finds nobody to join, or must not join
 ---@return table? node, string? err, string? code
 function node.start(options)
-  local script, err, code = node.load_script(options.world, options.script)
+  local script, err, code, bytes = node.load_script(options.world, options.script)
   if not script then return nil, err, code end
-  local fine
-  fine, err, code = node.check_script(options.script, script)
-  if not fine then return nil, err, code end
+  local fine, wrong, why = wiring.check(options.script, script, bytes)
   local config
   config, err = node.config(options.config)
   if not config then return nil, "config: " .. err, "CONFIG" end
   local self = setmetatable({
-    world = options.world, tell = options.tell, script = script, role = script.name, config = config, dc = config.dc, path = options.script,
+    world = options.world, tell = options.tell, script = script, role = fine and script.name or "node", config = config,
+    dc = config.dc, path = options.script,
     scope = task.scope("node"), started_ns = options.world:now_ns(),
     -- Two starts of one node differ in it; it is compared for equality only.
     generation = options.world:random() >> 1,
@@ -200,7 +145,8 @@ function node.start(options)
   self.name = data.name(config, self.role, self.world)
   self.config.data = data.folder(config, self.name)
   local steps = {
-    { "log", open_log }, { "data", data.lock }, { "policies", open_policies }, { "transport", open_transport },
+    { "log", open_log }, { "script", function () return fine, wrong, why end }, { "data", data.lock },
+    { "policies", open_policies }, { "transport", open_transport },
     { "role", function ()
       local ok, state, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.start, self)
       if not ok then return nil, tostring(state), "FAILED" end
@@ -226,7 +172,7 @@ function node.start(options)
     ok, err, code = step[2](self)
     if not ok then
       self:stop(("start failed at %s"):format(step[1]))
-      return nil, ("%s: %s"):format(step[1], err), code
+      return nil, step[1] == "script" and err or ("%s: %s"):format(step[1], err), code -- A script's problems have their file and line.
     end
   end
   log.info("node.ready", { address = self.address, role = self.role, dc = self.dc })

@@ -27,10 +27,10 @@
 --- Each iteration number is taken by exactly one user of one part. An error in a user's function is one incident and one error of kind
 --- "script"; the user continues with the next iteration after a short backoff that doubles at each consecutive error. If every
 --- iteration of a part failed this way, the part has failed.
+local checking = require "shoal.run.workflow.checking"
 local environment = require "shoal.run.workflow.environment"
 local errors = require "shoal.base.errors"
 local http = require "shoal.run.http"
-local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 local vu = require "shoal.run.workflow.vu"
 
@@ -38,7 +38,6 @@ local workflow = {}
 
 local NS_PER_MS = 1000000
 local BACKOFF_MS, BACKOFF_MAX_MS = 10, 1000 -- After an error: long enough not to spin, short enough not to change the load.
-local CHECK_INSTRUCTIONS = 20000000 -- About a second.
 local GRACEFUL_MS = 30000
 local LIMIT_ROOM_MS = 2000 -- From the last iteration's end to the time limit: for teardown and the result.
 local LATE_NS = NS_PER_MS  -- An iteration that waited longer than this for a free user is late.
@@ -68,24 +67,18 @@ local function told(incident)
   return incident.where ~= "?" and ("%s: %s"):format(incident.where, incident.message) or incident.message
 end
 
---- The value that a script returned, as a table with `vu`; or nil and the problem.
-local function read_users(path, value)
+--- The value that a script returned, as a table with `vu`; or nil and every problem. `bytes`: its text, for lines.
+local function read_users(path, value, bytes)
   if type(value) == "function" then value = { vu = value } end
   if type(value) ~= "table" then
     return nil, ("%s returned %s; expected a function, or a table with vu = function (vu) ... end"):format(path,
       value == nil and "nothing" or "a " .. type(value))
   end
-  for name, field in sorted(value) do
-    if not FIELDS[name] then
-      return nil, ("%s: unknown field %s; known are %s"):format(path, tostring(name), table.concat(sorted.keys(FIELDS), ", "))
-    end
-    if type(field) ~= FIELDS[name] then
-      return nil, ("%s: %s is a %s; expected a %s"):format(path, name, type(field), FIELDS[name])
-    end
-  end
-  local problem = value.http and http.problem(value.http)
-  if problem then return nil, ("%s: http: %s"):format(path, problem) end
-  if not value.vu then return nil, path .. ": has no vu = function (vu) ... end" end
+  local problems = checking.fields(path, bytes, value, FIELDS)
+  local problem = type(value.http) == "table" and http.problem(value.http)
+  if problem then problems[#problems + 1] = ("%s: http: %s"):format(path, problem) end
+  if not value.vu then problems[#problems + 1] = path .. ": has no vu = function (vu) ... end" end
+  if #problems > 0 then return nil, table.concat(problems, "\n") end
   return value
 end
 
@@ -95,30 +88,22 @@ local function open_script(part, script)
   if not chunk then return nil, "syntax: " .. err end
   local ok, value = errors.call("exec.workflow", part.ids("load"), chunk)
   if not ok then return nil, told(value) end
-  return read_users(script.path, value)
+  return read_users(script.path, value, script.bytes)
 end
 
---- Check that this text is a workflow's script. Its top level runs as for a part with `env`, for at most CHECK_INSTRUCTIONS. It sends
---- nothing, for only users can send.
+--- Check that this text is a workflow's script. Its top level runs as for a part with `env`, within the bounds of checked files
+--- (base/data_file.lua). It sends nothing, for only users can send.
 ---@param bytes string
 ---@param path string
 ---@param env table<string, string>  the script's `env`
----@return true? ok, string? err
+---@return true? ok, string? err  every problem, one a line
 function workflow.check(bytes, path, env)
   local part = { env = env, ids = function () return { path = path } end, log = function () end }
-  local chunk, err = load(bytes, "@" .. path, "t", environment.new(part))
-  if not chunk then return nil, err end
-  local ok, value = errors.handle("script.load", { path = path }, function ()
-    local before, mask, count = debug.gethook()
-    local free <close> = setmetatable({}, { __close = function () debug.sethook(before, mask, count) end })
-    debug.sethook(function ()
-      error(("%s: still running after %d steps; a script's top level ends"):format(path, CHECK_INSTRUCTIONS), 0)
-    end, "", CHECK_INSTRUCTIONS)
-    return chunk()
-  end)
-  if not ok then return nil, tostring(value) end
-  local found, problem = read_users(path, value)
-  if not found then return nil, problem end
+  local problems, value = checking.text(bytes, path, environment.new(part))
+  if not problems then return nil, value end
+  local found, err = read_users(path, value, bytes)
+  if not found then problems[#problems + 1] = err end
+  if #problems > 0 then return nil, table.concat(problems, "\n") end
   return true
 end
 

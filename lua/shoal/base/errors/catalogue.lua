@@ -2,6 +2,7 @@
 --- add. A record holds everything that is known of a site; the counts in it are the ones of the balance.
 
 local incidents = require "shoal.base.errors.incident"
+local near = require "shoal.base.near"
 local sorted = require "shoal.base.sorted"
 local log = require "shoal.base.log"
 
@@ -103,6 +104,27 @@ function catalogue:find(name)
   return self:add(family, name)
 end
 
+--- Whether a file that names sites may name this one; it adds none. A member of a family counts unless it is a slip of the pen for a
+--- declared sibling, however short.
+---@return boolean known, string? meant
+function catalogue:may_name(name)
+  if type(name) ~= "string" then return false end
+  local record = self.records[name]
+  if record and not record.family then return true end
+  local family = family_of(self, name)
+  local meant, least
+  local prefix = family and family.name:sub(1, -2)
+  for _, other in ipairs(self:names()) do
+    if family and other:sub(1, #prefix) == prefix and other ~= family.name and not self.records[other].family then
+      local letters = #name - #prefix
+      local edits = near.distance(name, other, letters < 2 * NEAR_LENGTH and 1 or 2)
+      if edits <= (letters < 2 * NEAR_LENGTH and 1 or 2) and (not least or edits < least) then meant, least = other, edits end
+    end
+  end
+  if family and not meant then return true end
+  return false, meant or incidents.nearest(name, self:names())
+end
+
 --- The record for failures from a place that the catalogue does not hold.
 function catalogue:stray(name)
   if self.undeclared >= MEMBERS_MAX then return self.records["errors.undeclared"] end
@@ -112,8 +134,8 @@ end
 
 --- What to say of a name that is no site.
 function catalogue:unknown(name)
-  local near = type(name) == "string" and incidents.nearest(name, self:names())
-  return "no site is named " .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
+  local meant = type(name) == "string" and incidents.nearest(name, self:names())
+  return "no site is named " .. tostring(name) .. (meant and ", did you mean " .. meant .. "?" or "")
     .. " (sites are declared in lua/shoal/base/sites.lua)"
 end
 

@@ -4,11 +4,14 @@
 local sorted = require "shoal.base.sorted"
 local incident = require "shoal.base.errors.incident"
 local log = require "shoal.base.log"
+local document = require "shoal.base.document"
 local sandbox = require "shoal.base.errors.sandbox"
+local text_of = require "shoal.base.text"
 
 local policy = {}
 
 local defaults = { burst = 5, per_ms = 10000, traces = 3 }
+local POLICY = { noun = "the errors policy", forms = "Lua" }
 local known = { "burst", "fields", "level", "per_ms", "traces" }
 
 --- What rules when there is no file, or the file's policy failed.
@@ -72,8 +75,8 @@ local function check(text, path, value, catalogue)
         problems[#problems + 1] = path .. ":" .. line_of(text, nil, "sites") .. ": sites must be a table"
       else
         for name, entry in sorted(part) do
-          if type(name) ~= "string" or not catalogue:find(name) then
-            local near = incident.nearest(tostring(name), catalogue:names())
+          local may, near = catalogue:may_name(name)
+          if not may then
             problems[#problems + 1] = path .. ":" .. line_of(text, nil, tostring(name)) .. ": no site is named "
               .. tostring(name) .. (near and ", did you mean " .. near .. "?" or "")
           else
@@ -102,11 +105,18 @@ end
 ---@return table? policy
 ---@return string? err  every problem, one a line, each with file:line
 function policy.parse(text, path, run, catalogue)
-  local chunk, err = load(text, "@" .. path, "t", sandbox.environment())
-  if not chunk then return nil, err end
+  local opened, unfit = document.open(text, path, POLICY)
+  if not opened then return nil, unfit end
+  local chunk, err = load(opened, "@" .. path, "t", sandbox.environment())
+  if not chunk then
+    local other = document.other(opened, POLICY)
+    return nil, other and ("%s: %s"):format(path, other) or err
+  end
   local ran, value = run(chunk)
   if not ran then return nil, type(value) == "string" and value or path .. ": it raised a " .. type(value) end
-  local problems = check(text, path, value, catalogue)
+  local problems = check(opened, path, value, catalogue)
+  local twice = text_of.twice_lines(opened, path)
+  table.move(twice, 1, #twice, #problems + 1, problems)
   if #problems > 0 then return nil, table.concat(problems, "\n") end
   return { default = value.default or {}, sites = value.sites or {}, decide = value.decide, path = path, merged = {} }
 end

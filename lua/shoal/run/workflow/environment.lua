@@ -12,7 +12,7 @@ local environment = {}
 local COPIED = { string = string, table = table, math = math, utf8 = utf8 }
 local GIVEN = {
   assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
-  rawset = rawset, select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring, type = type,
+  rawset = rawset, select = select, tonumber = tonumber, tostring = tostring, type = type,
   _VERSION = _VERSION,
 }
 
@@ -62,6 +62,11 @@ function environment.new(part)
     part.log(table.concat(words, "\t"))
   end
   env.pcall = function (fn, ...) return errors.handle("exec.vu", part.ids("pcall"), fn, ...) end
+  --- No finalizers: nothing can interrupt one.
+  function env.setmetatable(t, meta)
+    if type(meta) == "table" and rawget(meta, "__gc") ~= nil then error("a script has no finalizers (__gc); __close is free", 2) end
+    return setmetatable(t, meta)
+  end
   env._G = env
   return env
 end

@@ -1,0 +1,73 @@
+--- tried: the half of shoal.sim.trial that runs in the simulated node: its entry. It writes its findings to a file of the node's disk.
+local core = require "shoal.core.node"
+local errors = require "shoal.base.errors"
+local node = require "shoal.node.node"
+local task = require "shoal.base.task"
+local text = require "shoal.base.text"
+local wiring = require "shoal.node.wiring"
+local world = require "shoal.core.world"
+
+local INSTRUCTIONS = 10000000 -- About half a second: what does not wait or end in these is an endless loop.
+local ALIVE_MS = 50
+local ANSWER = "/answer"
+local SETTINGS = { name = "trial", cluster = "trial", dc = "trial", data = "/data", connect = { "10.255.0.1:7000" } }
+
+--- An incident of the script's own code: at a site of roles, or raised in the script.
+local function is_scripts(incident, path)
+  return incident.site:find "^role%." ~= nil or (incident.where or ""):sub(1, #path + 1) == path .. ":"
+end
+
+local function told(incident, path)
+  local where = incident.where or "?"
+  return where:sub(1, #path) == path and ("%s: %s"):format(where, incident.message) or ("%s: %s: %s"):format(path, where, incident.message)
+end
+
+--- The script's findings, in order.
+local function try(path, policies, note)
+  local role, err, _, bytes = node.load_script(world.current(), path)
+  if not role then return note("problem", err) end
+  note("role", tostring(role.name))
+  local ok, wrong = wiring.check(path, role, bytes)
+  if not ok then
+    for problem in wrong:gmatch "[^\n]+" do note("problem", problem) end
+    return
+  end
+  local config = { policies = policies ~= "" and policies or nil, cores = 4 }
+  for key, value in next, SETTINGS do config[key] = value end -- order-free: a copy
+  if role.name ~= "client" then config.connect = nil end
+  local made
+  made, err = node.start { world = world.current(), script = path, config = config }
+  if not made then
+    local step, rest = err:match "^(%l+): (.*)$"
+    if rest and rest:sub(1, #path + 1) == path .. ":" then
+      err = rest:gsub("^(.-:%d+): ", "%1: " .. (step == "role" and "start" or step) .. ": ")
+    elseif not err:find(path, 1, true) then
+      local line = err:find "^role: " and text.line_of(bytes, "start") or err:find "^ready: " and text.line_of(bytes, "ready")
+      err = ("%s:%s %s"):format(path, line and line .. ":" or "", err)
+    end
+    return note("problem", err)
+  end
+  task.sleep(ALIVE_MS)
+  made:stop "tried"
+  for _, incident in ipairs(errors.incidents()) do
+    if is_scripts(incident, path) then note("problem", told(incident, path)) end
+  end
+end
+
+return function (path, policies)
+  task.start(world.current())
+  errors.start(world.current(), "trial")
+  errors.budget(INSTRUCTIONS)
+  local lines = {}
+  local function note(kind, words)
+    lines[#lines + 1] = ("%s %s\n"):format(kind, (words:gsub("\\", "\\\\"):gsub("\n", "\\n")))
+  end
+  local scope = task.scope "trial"
+  scope:spawn("sim.trial", { host = "trial" }, function ()
+    local ok, incident = errors.call("sim.trial", { host = "trial" }, try, path, policies, note)
+    if not ok then note("problem", told(incident, path)) end
+    assert(world.current():put_durable(ANSWER, table.concat(lines)))
+    core.exit(0)
+  end)
+  task.flush()
+end
