@@ -122,6 +122,7 @@ int swim_open(const struct swim_config *config, const struct swim_identity *iden
   s->gossip_ns = s->leave_ns = s->relay_ns = UINT64_MAX;
   s->budget_bytes = config->datagram_max;
   s->user_budget_bytes = swim_user_depth(s);
+  s->seen_budget_bytes = s->user_budget_bytes / 4;
   s->user_budget_ns = now_ns;
   vivaldi_open(&s->place);
   s->budget_ns = now_ns;

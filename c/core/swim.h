@@ -129,18 +129,18 @@
  * allocated.
  *
  * Events of users, and what may be relied on. An event is kept until it has been pushed, and then for others that ask: at least 10
- * periods after it was last sent to anybody, 60 when nothing newer needs its room, at most 300 after it came. Its teller decides
+ * periods after it was last pushed or asked for, 60 when nothing newer needs its room, at most 300 after it came. Its teller decides
  * when it is over, and others learn that from SEEN. So:
  *  - Each member that is reached within that time gets each event once. It gets them in no order: the number of an event is its place
  *    among those of its teller, from 1 in each generation.
  *  - A member that is new or restarted also gets the events that are not over then: so it may get some from before its join, and
  *    after a restart some once more. The last events of a member that left or died are still delivered for 60 periods.
  *  - Nothing told is dropped to make room for something newer: swim_tell() returns ERR_FULL while SWIM_USER_WINDOW events of ours are
- *    not over, or SWIM_USERS_MAX of all members are kept here. Each of the first can be over 10 periods after it was last sent.
+ *    not over, or SWIM_USERS_MAX of all members are kept here. Each of the first can be over 10 periods after it was last asked for.
  *  - A member whose store is full delivers an event and does not keep it; others get it from its teller.
  *  - An event that was over before it reached us is counted (user_missed), if it was told in our time.
- * Bytes: events, their windows in SEEN and the headers of SEEN take at most user_bytes_per_s, of which an eighth of a second's worth
- * (at least a datagram's) may be saved up; the last one may overdraw, and is paid back. While events wait, rounds of gossip come four
+ * Bytes: events and the windows in SEEN take at most user_bytes_per_s, of which an eighth of a second's worth (at least a datagram's)
+ * may be saved up; the last one may overdraw, and is paid back. SEEN gets a quarter of it where events would take all. While events wait, rounds of gossip come four
  * times as often. At rest nothing is sent; while any event is kept, one SEEN a period: 22 bytes of header and 12 for each teller.
  * Memory: nothing before the first event; then 5 KB, for each teller 72 bytes, and 128 while there are gaps; for each event kept 48 and
  * its bytes in steps of 8. So at most 1.5 MB, 200 bytes for each member that ever told something, and 4 KB once we told something ourselves.

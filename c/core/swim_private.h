@@ -42,7 +42,7 @@ enum {
   PUSHES = 3,           /* Times that each member pushes an event of a user: most others have it then. The rest is asked for. */
   STORM = 64,           /* While so many wait to be pushed, once is enough: what others lack, their questions say. */
   ROUNDS = 4,           /* Rounds of pushing in an interval of gossip. */
-  KEEP_LEAST = 10,      /* Periods for which an event is kept after it was last sent, so that others may ask for it; */
+  KEEP_LEAST = 10,      /* Periods for which an event is kept after it was last pushed or asked for; */
   KEEP_MOST = 60,       /* when nothing newer needs its room; */
   KEEP_LIMIT = 300,     /* and after it came, however often it is asked for. */
   ORIGIN_BUCKETS = 256,        /* For finding an origin. */
@@ -262,7 +262,7 @@ struct event {
 };
 
 struct user { /* An event of a user: a slot, free while its length is 0. */
-  uint64_t at_ns, needed_ns; /* When it came here, and when it was last sent. */
+  uint64_t at_ns, needed_ns; /* When it came here, and when it was last pushed or asked for. */
   uint32_t origin, number; /* The index of its origin. */
   uint32_t blob;           /* Its bytes. */
   uint32_t next, previous; /* In the list of those pushed equally often; of a free slot: the next free one. */
@@ -351,6 +351,7 @@ struct swim {
   uint64_t budget_ns;   /* as of when, */
   uint64_t young_ns;    /* and the end of the time in which they may use more. */
   int64_t user_budget_bytes; /* Bytes that events of users may still use, */
+  int64_t seen_budget_bytes; /* those of them that SEEN may use, */
   uint64_t user_budget_ns;   /* as of when. */
   struct users *users;
   uint32_t user_number;      /* The number of our last event. */
@@ -513,7 +514,8 @@ bool swim_users_reserve(struct swim *s);
 uint64_t swim_user_age_ns(const struct swim *s, uint32_t periods);
 uint64_t swim_user_round_ns(const struct swim *s);
 int64_t swim_user_depth(const struct swim *s); /* The most that may be saved up. */
-bool swim_user_affords(struct swim *s);        /* The budget, up to now, is not spent. */
+bool swim_user_affords(struct swim *s);        /* The budget, up to now, is not spent; */
+bool swim_seen_affords(struct swim *s);        /* that of SEEN. */
 void swim_user_sent(struct swim *s, uint32_t at);
 struct user_event swim_user_event(const struct swim *s, uint32_t at);
 void swim_users_wake(struct swim *s); /* There is news. */

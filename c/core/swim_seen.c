@@ -255,10 +255,11 @@ void swim_seen_write(struct swim *s, struct writer *w, uint8_t hops) {
     break;
   }
   s->user_budget_bytes -= w->at - start;
+  s->seen_budget_bytes -= w->at - start;
 }
 
 static void post_seen(struct swim *s, const struct shoal_address *to, uint8_t hops) {
-  if (s->sends_count < SENDS_MAX && swim_user_affords(s))
+  if (s->sends_count < SENDS_MAX && swim_seen_affords(s))
     swim_post(s, &(struct send){.type = SEEN, .to = *to, .about = NONE, .flags = hops});
 }
 
@@ -304,22 +305,24 @@ void swim_seen_probed(struct swim *s, uint32_t id) {
 
 /* ---- answering ---- */
 
-/* Note which of our events it lacks. The next datagrams carry them. */
+/* Note which of our events it lacks: they are needed, and the next datagrams carry those that the budget allows. It asks again. */
 static void answer(struct swim *s, const struct shoal_address *to, const struct seen *entries) {
   struct users *u = s->users;
   struct answer *a = NULL;
+  if (u->kept == 0) return;
   for (int i = 0; i < ANSWERS_MAX && !a; i++)
     if (u->answers[i].count == 0) a = &u->answers[i];
-  if (!a || u->capacity == 0 || !swim_user_affords(s)) return; /* It asks again. */
-  a->to = *to;
-  a->sent = 0;
+  bool may = a && swim_user_affords(s);
+  if (may) a->to = *to, a->sent = 0;
   uint32_t first = (uint32_t)rng_below(&s->rng, u->capacity); /* Members that it asks at once begin at different ones. */
-  for (uint32_t i = 0; i < u->capacity && a->count < ANSWER_EVENTS && s->user_budget_bytes > 0; i++) {
+  for (uint32_t i = 0; i < u->capacity; i++) {
     uint32_t at = first + i < u->capacity ? first + i : first + i - u->capacity;
-    const struct user *e = &u->at[at];
+    struct user *e = &u->at[at];
     if (!e->kept) continue;
     const struct origin *o = &u->origins[e->origin];
     if (o->stamp != u->stamp || entry_has(&entries[o->entry], e->number)) continue;
+    e->needed_ns = s->now_ns;
+    if (!may || a->count == ANSWER_EVENTS || s->user_budget_bytes <= 0) continue;
     struct user_event event = swim_user_event(s, at);
     s->user_budget_bytes -= (int64_t)swim_wire_user_size(&event);
     a->at[a->count] = at, a->origins[a->count] = e->origin, a->numbers[a->count++] = e->number;

@@ -42,16 +42,28 @@ int64_t swim_user_depth(const struct swim *s) {
   return eighth > s->config.datagram_max ? eighth : s->config.datagram_max;
 }
 
-bool swim_user_affords(struct swim *s) {
-  uint64_t us = (s->now_ns - s->user_budget_ns) / 1000, most_us = 1000000000;
+/* SEEN has a quarter that events cannot take, and takes no more: neither starves the other. */
+static void refill(struct swim *s) {
+  uint64_t us = (s->now_ns - s->user_budget_ns) / 1000, most_us = 1000000000, rate = s->config.user_bytes_per_s;
   int64_t depth = swim_user_depth(s);
-  uint64_t bytes = earlier(us, most_us) * s->config.user_bytes_per_s / 1000000;
-  if (bytes > 0) { /* Else what has accrued is not lost: user_budget_ns stays. */
-    s->user_budget_ns = s->now_ns;
-    s->user_budget_bytes += (int64_t)bytes;
-    if (s->user_budget_bytes > depth) s->user_budget_bytes = depth;
-  }
+  uint64_t quarter = earlier(us, most_us) * rate / 4000000;
+  if (quarter == 0) return;
+  /* By the time that these bytes take, so that no fraction is lost however often this is called. */
+  s->user_budget_ns = us > most_us ? s->now_ns : s->user_budget_ns + (quarter * 4000000 + rate - 1) / rate * 1000;
+  s->user_budget_bytes += (int64_t)quarter * 4;
+  s->seen_budget_bytes += (int64_t)quarter;
+  if (s->user_budget_bytes > depth) s->user_budget_bytes = depth;
+  if (s->seen_budget_bytes > depth / 4) s->seen_budget_bytes = depth / 4;
+}
+
+bool swim_user_affords(struct swim *s) {
+  refill(s);
   return s->user_budget_bytes > 0;
+}
+
+bool swim_seen_affords(struct swim *s) {
+  refill(s);
+  return s->seen_budget_bytes > 0;
 }
 
 /* ---- slots, and the lists of events sent equally often ---- */

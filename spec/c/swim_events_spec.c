@@ -23,7 +23,7 @@ static void hear(struct net *net, uint32_t node, const struct swim_action *a) {
 
 static uint32_t count_heard(uint32_t node, uint32_t from) {
   uint32_t count = 0;
-  for (uint32_t i = 0; i < NUMBERS; i++) count += heard.bits[node][from][i / 64] >> i % 64 & 1;
+  for (uint32_t i = 0; i < NUMBERS; i++) count += (uint32_t)(heard.bits[node][from][i / 64] >> i % 64 & 1);
   return count;
 }
 
@@ -401,6 +401,29 @@ static void random_faults_lose_and_double_nothing(uint64_t seed) {
   net_close(net);
 }
 
+/* One in so many settings that an operator may choose, at their edges too. */
+static void every_configuration_delivers(uint64_t seed) {
+  struct net *net = listening(seed, 10);
+  struct swim_config c;
+  MUST(swim_config_profile((const char *[]){"lan", "wan", "local"}[rng_below(&net->rng, 3)], &c) == 0);
+  c.datagram_max = rng_below(&net->rng, 2) ? SWIM_DATAGRAM_MIN : SWIM_DATAGRAM_MAX;
+  c.gossip_fanout = 1 + (uint32_t)rng_below(&net->rng, 8);
+  c.gossip_interval_ms = (uint32_t[]){5, 50, 200, 1000}[rng_below(&net->rng, 4)];
+  c.user_bytes_per_s = (uint32_t[]){2000, 8000, 65536, 10000000}[rng_below(&net->rng, 4)];
+  for (uint32_t i = 0; i < 10; i++) {
+    MUST(swim_reconfigure(net->nodes[i].swim, local_ns(net, &net->nodes[i]), &c) == 0);
+    settle(net, i);
+  }
+  net->config = c;
+  set_loss(net, 0.1);
+  for (uint32_t i = 0; i < 5; i++) {
+    for (uint32_t n = 0; n < 20; n++) MUST(tell_bytes(net, i, n % 2 ? SWIM_USER_MAX : 64) == 0);
+    settle(net, i);
+  }
+  until_heard(net, 100 * 9, now_ns(net), 200 * SECOND);
+  net_close(net);
+}
+
 /* ---- the wire ---- */
 
 static bool valid(const uint8_t *bytes, size_t length) {
@@ -473,6 +496,7 @@ static const struct net_spec specs[] = {
     NET_SPEC(whoever_joins_late_gets_what_is_not_over, 1),
     NET_SPEC(what_was_over_before_it_came_is_counted, 1),
     NET_SPEC(random_faults_lose_and_double_nothing, 3),
+    NET_SPEC(every_configuration_delivers, 4),
     NET_SPEC(a_seen_is_checked_whole, 1),
 };
 

@@ -75,7 +75,7 @@ describe("members, simulated:", function ()
     assert.equal("w-a1", c:on(m, "return state.lead:up_executors()")[1].name)
   end)
 
-  it("D16: datagrams of membership that do not leave are an incident, and how many since the last look", function ()
+  it("D16: datagrams of membership that do not leave are an incident, and how many since the last look; so are events of users", function ()
     local c <close> = simcluster.new { workers = 1 }
     local m = c.managers[1]
     c:on(m, [[ local failed, core = 0, node.swim
@@ -85,6 +85,7 @@ describe("members, simulated:", function ()
             local counts = core:counts()
             failed = failed + 5
             counts.send_failed, counts.send_errors = failed, nil
+            counts.user_missed = failed
             return counts
           end
         end
@@ -94,6 +95,8 @@ describe("members, simulated:", function ()
     local told = c:incidents(m, "swim.unsent")
     assert.equal("send_failed", told[1].ids.what)
     assert.same({ 5, 10 }, { told[2].ids.more, told[2].ids.total })
+    told = c:incidents(m, "swim.missed")
+    assert.same({ "user_missed", 5, 10 }, { told[2].ids.what, told[2].ids.more, told[2].ids.total })
   end)
 
   it("reports a payload that cannot be read once, however often members are looked at", function ()

@@ -175,6 +175,8 @@ site("swim.join", "any", "error", { "seed", "tries", "silent_ms" },
 site("swim.seed", "any", "warning", { "seed", "tries", "silent_ms" }, "a seed does not answer, or is not of this group; others are")
 site("swim.namesake", "any", "error", { "member", "stays", "out" }, "two nodes have one name: one is a member, the other stays out")
 site("swim.foreign", "any", "warning", { "address", "member", "cluster" }, "a node of another cluster or datacenter wants to join this one")
+site("swim.missed", "any", "warning", { "what", "more", "total" },
+  "events that other members told were over before they reached this node (user_missed), or found no memory (user_dropped)")
 site("swim.payload", "any", "warning", { "member" }, "a member's payload could not be read; the member counts as without a role")
 site("swim.member", "any", "error", { "member", "kind" }, "a role's hook on a membership event failed; the others still run",
   { hook = { args = { "event" } } })

@@ -78,7 +78,7 @@ swim.config = schema.record {
 ---@field tell fun(self: Swim, bytes: string): true?, string?, string?, integer?  broadcast 1 to 256 bytes: each reachable member gets
 ---  one event `user`, in no order (`number` tells it). Codes "TOO_LARGE" and "FULL": then nothing was told, and the fourth value is in
 ---  how many ms to tell it again. FULL comes when 1,024 events of this member, or 4,096 of all, are not over; an event can be over 10
----  periods after it was last sent to a member that lacked it. What else may be relied on: c/core/swim.h, "Events of users".
+---  periods after it was last asked for. What else may be relied on: c/core/swim.h, "Events of users".
 ---@field why fun(self: Swim, name: string): SwimWhy?  the evidence for a member's state; `swim.explain` makes it text
 ---@field distance_ns fun(self: Swim, a: string, b: string): integer?  the round trip between two members, predicted by
 ---  their network coordinates; nil while one of them has sent none (near nodes never do)

@@ -44,6 +44,7 @@ return function (self)
     if self.swim then
       local counts = self.swim:counts()
       if joining.explains_foreign(self) then told.CLUSTER, counts.refused.CLUSTER = counts.refused.CLUSTER, nil end
+      look("swim.missed", "", { user_missed = counts.user_missed, user_dropped = counts.user_dropped })
       look("swim.refused", "", counts.refused)
       look_unsent(counts)
     end
