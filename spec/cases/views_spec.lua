@@ -91,6 +91,34 @@ describe("what people are shown:", function ()
     end
   end)
 
+  it("C24, C6: output of parts by name, with what was cut; lines that a script prints are in the result", function ()
+    c:file("many.lua", "return { name = 'many', workflows = { crunch = { command = 'seq 1 100000; echo $SHOAL_RUN', parts = 2 }, "
+      .. "talk = { script = 'talk.lua', vus = 1, iterations = 2 }, slow = { after = { 'crunch', 'talk' }, command = 'sleep 0.7' } } }")
+    c:file("talk.lua", "return function (vu) vu:log('at ' .. vu:now_ms()) print('hello', 7) end")
+    local id = shell("$SHOAL submit $D/many.lua --detach").out:match "%S+"
+    local early = shell(("sleep 0.4; $SHOAL output %s talk"):format(id))
+    has(early.out, "hello\t7\n")
+    local r = shell(("$SHOAL wait %s > $D/waited"):format(id))
+    assert.equal(0, r.code, r.err)
+    local waited = cluster.read(c.dir .. "/waited")
+    has(waited, "output of crunch/a/1#1 (status 0):", "lines of talk/a/1:", "hello\t7")
+    local cut = tonumber((waited:match "%.%.%. ([%d,]+) bytes cut %.%.%.":gsub(",", "")))
+    shell(("$SHOAL output -o json %s crunch > $D/all.json"):format(id))
+    local all = cjson.decode(cluster.read(c.dir .. "/all.json")).outputs
+    assert.same({ 2, "crunch", 588897 }, { #all, all[1].workflow, all[1].bytes }) -- seq's, and a number.
+    assert.equal(588897, #all[1].head + cut + #all[1].tail)
+    r = shell(("$SHOAL output %s '%s'"):format(id, all[2].run))
+    assert.matches("^1\n2\n3\n", r.out, r.err)
+    assert.matches("\n99999\n100000\n%d\n$", r.out)
+    assert.is_nil(r.out:find("output of", 1, true))
+    r = shell(("$SHOAL output %s | grep -a ' of '"):format(id))
+    has(r.out, ("output of %s (status 0):"):format(all[1].run), ("output of %s (status 0):"):format(all[2].run), "lines of talk/a/1:")
+    r = shell(("$SHOAL output %s nope"):format(id))
+    assert.equal(4, r.code)
+    has(r.err, ('no output of "nope"; there are: %s, %s'):format(all[1].run, all[2].run))
+    assert.equal(4, shell("$SHOAL output nosuch").code)
+  end)
+
   it("B11: --key with another job is refused with exit code 4", function ()
     assert.equal(0, shell("$SHOAL submit $D/quick.lua --key k1 --detach").code)
     local r = shell "$SHOAL submit $D/quick.lua --key k1"

@@ -328,6 +328,12 @@ describe("what a child says", function ()
     processes[1]:say(1, frames.encode(result { log_lines_dropped = 7 }))
     processes[1]:exit(0)
     world:run(1)
+    local kept = results[1].stats.commands[1] -- C6: what it prints is in its result too.
+    assert.equal("w/1", kept.run)
+    assert.is_nil(kept.status)
+    assert.matches("^line 1\nline 2\n", kept.head)
+    assert.matches("line 203\n%(7 later lines were not sent by the child%)\n$", kept.head)
+    assert.equal(#kept.head, kept.bytes)
     local lines = results[1].log
     assert.equal("(3 earlier lines are not kept)", lines[1])
     assert.equal("line 4", lines[2])

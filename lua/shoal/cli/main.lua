@@ -16,6 +16,7 @@ local COMMANDS = {
   { "submit", "submit a job, follow it, and exit by its outcome" },
   { "status", "tell how a job stands" },
   { "wait", "follow jobs to their ends, and exit by their outcome" },
+  { "output", "print what the commands and scripts of a job wrote" },
   { "cancel", "cancel a job" },
   { "jobs", "list the jobs of a gate or manager" },
   { "members", "list the nodes that one node knows, or what happens to them" },

@@ -7,6 +7,7 @@ local task = require "shoal.base.task"
 
 local REPLAY_FROM = 1 << 19 -- A replayed answer gets event numbers above every number of this leadership's live feeds.
 local AGAIN_MS = 1000       -- A refusal for lack of room tells the client to retry after this.
+local OUTPUTS_MAX = 2 << 20  -- Bytes of outputs in one answer.
 local LOOK_AT_ONCE = 1000   -- Ended jobs that one turn of the loop unpacks for a filter.
 local LIST_MAX = 2000       -- One answer lists at most so many jobs, the newest.
 
@@ -25,8 +26,25 @@ end
 
 ---@param lead table  the class of leaders, which gets these methods
 return function (lead)
+  --- The outputs of the parts that have ended, by workflow, within a message.
+  local function outputs_of(entry, order)
+    local out, left = {}, OUTPUTS_MAX
+    for _, name in ipairs(order) do
+      local work = entry.work[name]
+      local record = work and work.detail and work.detail:record()
+      for _, run in ipairs(record and record.commands or {}) do
+        left = left - #(run.head or "") - #(run.tail or "") - 200
+        if left < 0 then return out, true end
+        out[#out + 1] = { workflow = name, output = run }
+      end
+    end
+    return out
+  end
+
   --- One job as `shoal status` shows it; nil when this tier has none of that id.
-  function lead:get(key)
+  ---@param key string
+  ---@param outputs? boolean  also the outputs of its parts that have ended, while it runs
+  function lead:get(key, outputs)
     local entry, run = self.ledger:run(key), self.runs[key]
     if not entry then return nil end
     local out = row_of(entry)
@@ -40,6 +58,7 @@ return function (lead)
         out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting", waiting = run:why_waiting(name) }
       end
       out.elapsed_ms = run:elapsed_ms()
+      if outputs then out.outputs, out.outputs_cut = outputs_of(entry, run.order) end
       local all = {}
       for name in next, entry.parts do all[name] = true end -- order-free: a set
       out.parts, out.more = outcome.by_part(entry, self.attempts:of_run(key), all)

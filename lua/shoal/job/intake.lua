@@ -9,7 +9,7 @@ local clients = {
   ["job.submit"] = function (state, body) return state.lead:submit(body) end,
   ["job.cancel"] = function (state, body) return state.lead:cancel(body.job, body.reason ~= "" and body.reason or "cancelled by a client") end,
   ["job.get"] = function (state, body)
-    local found = state.lead:get(body.job)
+    local found = state.lead:get(body.job, body.outputs)
     if not found then return nil, "no job " .. body.job .. " here", "NOT_FOUND" end
     return { job = body.job, state = found.state, detail = found }
   end,

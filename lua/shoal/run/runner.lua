@@ -28,7 +28,8 @@ local EXIT_MS = 10000      -- From the result to the exit.
 local PIPES_MS = 1000      -- From the exit to the end of its pipes, which something it started may hold.
 local STDERR_KEEP = 8192   -- Bytes.
 local STDERR_SHOWN = 1000  -- Bytes.
-local LOG_KEEP = 200       -- Lines.
+local LOG_KEEP = 200       -- Lines for the worker's log.
+local PRINT_KEEP = 16 * 1024 -- Bytes of the beginning, and of the end, of what a script prints, for the part's result.
 local REASON_MAX = 4096    -- Bytes, of a child's.
 
 ---@class Run
@@ -46,6 +47,26 @@ local function since_start(self, record)
   return record
 end
 
+--- Keep a line that the script printed.
+local function keep_line(self, text)
+  local p = self.printed
+  text = text .. "\n"
+  p.bytes = p.bytes + #text
+  local room = p.tail == "" and PRINT_KEEP - #p.head or 0
+  p.head = p.head .. text:sub(1, room)
+  p.tail = (p.tail .. text:sub(room + 1)):sub(-PRINT_KEEP)
+end
+
+--- The record with the script's lines as the output of its part: a row as a command has, without a status.
+local function with_lines(self, record)
+  local p, out = self.printed, {}
+  if p.bytes == 0 then return record end
+  for key, value in next, record do out[key] = value end
+  out.commands = table.move(record.commands or {}, 1, #(record.commands or {}), 1, {})
+  out.commands[#out.commands + 1] = { run = self.ids.part, head = p.head, tail = p.tail, bytes = p.bytes }
+  return out
+end
+
 --- The child's result, or ours about it.
 local function verdict(self)
   local said = self.said
@@ -53,8 +74,8 @@ local function verdict(self)
   if said then
     since_start(self, said.record)
     return {
-      state = said.state, reason = said.reason, stats = said.record, summary = said.record.counts or {}, incidents = said.incidents or {},
-      log = self.lines, stderr = tail,
+      state = said.state, reason = said.reason, stats = with_lines(self, said.record), summary = said.record.counts or {},
+      incidents = said.incidents or {}, log = self.lines, stderr = tail,
     }
   end
   local why = self.problem
@@ -69,7 +90,8 @@ local function verdict(self)
   if shown ~= "" then why = why .. "; its stderr ends: " .. shown end
   return {
     state = self.cancelled and "cancelled" or "failed", reason = self.cancelled and self.cancelled .. " (" .. why .. ")" or why,
-    stats = since_start(self, self.record) or {}, summary = self.summary, incidents = {}, log = self.lines, stderr = tail,
+    stats = with_lines(self, since_start(self, self.record) or {}), summary = self.summary, incidents = {}, log = self.lines,
+    stderr = tail,
     lost = not self.cancelled and not self.problem or nil,
   }
 end
@@ -153,6 +175,7 @@ local function take(self, m)
     self.record, self.summary = m.record, m.record.counts
     if self.on_progress then errors.call("exec.progress", self.ids, self.on_progress, m.record.counts, m.record) end
   elseif m.type == "log" and type(m.text) == "string" then
+    keep_line(self, m.text)
     self.lines[#self.lines + 1] = m.text
     if #self.lines > LOG_KEEP then
       table.remove(self.lines, 1)
@@ -161,7 +184,11 @@ local function take(self, m)
   elseif m.type == "result" and valid_result(m) then
     self.said = m
     local unsent = math.tointeger(m.log_lines_dropped) or 0
-    if unsent > 0 then self.lines[#self.lines + 1] = ("(%d later lines were not sent by the child)"):format(unsent) end
+    if unsent > 0 then
+      local note = ("(%d later lines were not sent by the child)"):format(unsent)
+      keep_line(self, note)
+      self.lines[#self.lines + 1] = note
+    end
     if self.lines_cut then table.insert(self.lines, 1, ("(%d earlier lines are not kept)"):format(self.lines_cut)) end
     after(self, EXIT_MS, function () kill(self, "it did not exit after its result") end)
   else
@@ -284,6 +311,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   end
   local self = setmetatable({
     world = world, guard = guard, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
+    printed = { head = "", tail = "", bytes = 0 },
     open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
     ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Run)

@@ -24,7 +24,7 @@ return {
     },
     {
       name = "job.get", id = 12, lane = "data", from = { "client" }, to = leaders, retry = "idempotent",
-      fields = { { "job", "string" } },
+      fields = { { "job", "string" }, { "outputs", "boolean?" } }, -- outputs: of the parts that have ended, while the job runs
       reply = { { "job", "string" }, { "state", "string" }, { "detail", "any" } }, -- detail: shoal.lead.outcome.describe
     },
     {
