@@ -156,7 +156,7 @@ print(n, p.wait())' $SHOAL]])
       { "submit $D/j.lua --timeout -1", "--timeout: expected a number of seconds, from 0.001 to 31536000; found '-1'" },
       { "submit $D/j.lua --timeout 0", "from 0.001 to 31536000; found '0'" },
       { "submit $D/j.lua --timeout 1e300", "from 0.001 to 31536000; found '1e300'" },
-      { "incidents -n -1", "--max: expected a whole number, from 1 to 100000; found '-1'" },
+      { "incidents -n -1", "--max: expected a whole number, from 1 to 512; found '-1'" },
       { "submit $D/j.lua --key ''", "--key: expected a key, 1 to 256 bytes; found nothing" },
     } do
       it("are refused: " .. case[1], function ()

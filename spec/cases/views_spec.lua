@@ -119,6 +119,35 @@ describe("what people are shown:", function ()
     assert.equal(4, shell("$SHOAL output nosuch").code)
   end)
 
+  it("C8: incidents of the whole cluster from any node, with time, node and count; --node, --site, --since, --local, --follow", function ()
+    local manager, worker = up.nodes["m-a1"].address, up.nodes["w-a1"].address
+    local follower = c:start { "incidents", "--follow", "--site", "repl", "--connect", up.connect }
+    shell(("for i in 1 2 3; do $SHOAL repl -c %s --eval 'error [[at the manager]]'; done"):format(manager))
+    shell(("$SHOAL repl -c %s --eval 'error [[at the worker]]'"):format(worker))
+    for _, address in ipairs { up.connect, manager, worker } do
+      local r = shell("$SHOAL incidents --site repl.eval -c " .. address)
+      has(r.out, "m-a1  m-a1-", "w-a1  w-a1-", "repl.eval", "at the manager", "at the worker", "(3 times by then)")
+      assert.matches("\n%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%dZ  ", "\n" .. r.out)
+      assert.equal("", r.err)
+    end
+    local function count(words) return #cjson.decode(shell("$SHOAL incidents -o json " .. words).out).incidents end
+    assert.equal(1, count "--site repl --node w-a1")
+    assert.equal(0, count "--site repl --local")
+    assert.equal(0, count "--site repl --since 0s")
+    assert.equal(2, count "--site repl -n 2")
+    follower:wait_for("at the worker", "out")
+    follower:kill "sigint"
+    assert.equal(130, follower:wait().code)
+    assert.equal(4, select(2, follower.out:gsub("  repl.eval  ", "")), follower.out) -- Each once.
+    for words, says in pairs { -- order-free: each by itself
+      ["--counts --site lead"] = "contradict each other", ["--node ''"] = "--node: expected a node's name", ["-n 513"] = "from 1 to 512",
+    } do
+      local r = shell("$SHOAL incidents " .. words)
+      assert.equal(2, r.code, words)
+      has(r.err, says)
+    end
+  end)
+
   it("B11: --key with another job is refused with exit code 4", function ()
     assert.equal(0, shell("$SHOAL submit $D/quick.lua --key k1 --detach").code)
     local r = shell "$SHOAL submit $D/quick.lua --key k1"

@@ -51,7 +51,7 @@ describe("the command line", function ()
       { "a port too great", { "jobs", "--connect", "127.0.0.1:65536" }, [[found "127.0.0.1:65536"]] },
       { "no host", { "jobs", "--connect", ":7000" }, [[expected HOST:PORT]] },
       { "a bad choice", { "jobs", "--output", "xml" }, "'--output' must be one of 'text', 'json'" },
-      { "a bad number", { "incidents", "-n", "many" }, "--max: expected a whole number, from 1 to 100000; found 'many'" },
+      { "a bad number", { "incidents", "-n", "many" }, "--max: expected a whole number, from 1 to 512; found 'many'" },
       { "a number too small", { "run", "scripts/roles/worker.lua", "--cores", "0" }, "--cores: expected a whole number, at least 1" },
       { "a bad duration", { "submit", "examples/hello.lua", "--timeout", "soon" }, "--timeout: expected a number of seconds" },
       { "a bad --retention", { "run", "scripts/roles/gate.lua", "--retention", "1 day" }, "--retention: expected a time", "such as 24h,1GiB" },

@@ -1,5 +1,5 @@
 --- A node's answer about its incidents fits a message, whatever they hold.
-local admin = require "shoal.node.admin"
+local incidents = require "shoal.node.incidents"
 local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local log = require "shoal.log"
@@ -25,7 +25,7 @@ describe("a node's incidents", function ()
     for i = 1, 550 do
       errors.call("spec.big" .. i % 110, { job = long, part = long:sub(1, 1000), list = { 1, 2, i }, deep = { { {} } } }, error, long)
     end
-    local rows = admin.incidents("node", 1000)
+    local rows = incidents.own("node", 1000)
     assert.equal(512, #rows)
     local last = rows[512]
     assert.equal(("x"):rep(1000) .. "... and 4000 bytes more", last.message)
@@ -33,6 +33,6 @@ describe("a node's incidents", function ()
     assert.equal(long:sub(1, 1000), last.ids.part)
     assert.equal("[1,2,550]", last.ids.list)
     assert.is_true(#assert(messages.encode_reply("node.incidents", { incidents = rows })) < MESSAGE_MAX)
-    assert.same({}, admin.incidents("node", -1))
+    assert.same({}, incidents.own("node", -1))
   end)
 end)

@@ -10,7 +10,7 @@ local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r"
 -- Our answers' lists: one without elements is [], as its reader expects.
 local LISTS = {
   jobs = true, members = true, incidents = true, workflows = true, attempts = true, parts = true, checks = true, commands = true,
-  events = true, log = true, outputs = true,
+  events = true, log = true, outputs = true, silent = true,
 }
 
 local function text(value)

@@ -24,7 +24,7 @@ local COMMANDS = {
   { "uncordon", "give a worker parts again" },
   { "drain", "cordon a worker, let its parts end, and move those that take too long" },
   { "forget", "remove a member that is dead or silent from the lists" },
-  { "incidents", "list what went wrong on a node" },
+  { "incidents", "list what went wrong on the cluster, as any node can tell" },
   { "repl", "talk Lua to a node" },
   { "check", "load and verify scripts, jobs and policies without starting anything" },
   { "sim", "run a file that drives a simulated cluster" },

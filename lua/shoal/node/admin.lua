@@ -1,18 +1,16 @@
 --- admin: the answers of every node to people: its identity, its members, its incidents and counts, and a line of Lua.
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
+local incidents = require "shoal.node.incidents"
 local joining = require "shoal.node.joining"
-local line = require "shoal.base.log.line"
 local repl = require "shoal.node.repl"
-local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
 
-local admin = {}
+local admin = { sends = { "node.incidents" } } -- It asks the others when it is asked for more than itself.
 
 local EVENTS_MOST = 256  -- In one answer.
 local WAIT_MS = 10000    -- An answer waits no longer for the first event; below the message's timeout.
 local WAITERS_MAX = 64   -- So many answers wait at once.
-local TEXT_MAX = 1000    -- Bytes of one text of an incident.
 
 --- Member events behind a cursor, as they cross the wire; a snapshot where they are no longer kept.
 local function events_of(node, cursor, most)
@@ -55,28 +53,6 @@ local function events_handler(node)
     end
     return events_of(node, body.cursor, math.min(body.most, EVENTS_MOST))
   end
-end
-
---- A text of an incident as it crosses the wire: 512 incidents fit a message.
-local function cut(text)
-  if #text <= TEXT_MAX then return text end
-  return text:sub(1, TEXT_MAX) .. ("... and %d bytes more"):format(#text - TEXT_MAX)
-end
-
---- The last incidents as they cross the wire, whatever their ids hold.
----@param name string  this node's
----@param max integer
-function admin.incidents(name, max)
-  local out = {}
-  for _, incident in ipairs(errors.incidents(max)) do
-    local ids = {}
-    for key, value in sorted(incident.ids) do ids[key] = cut(type(value) == "table" and line.encode(value) or tostring(value)) end
-    out[#out + 1] = {
-      id = incident.id, node = name, site = incident.site, level = incident.level, message = cut(incident.message),
-      where = incident.where or "", count = incident.count or 1, wall_ns = incident.wall_ns or 0, ids = ids,
-    }
-  end
-  return out
 end
 
 --- Remove a member that is gone: from this node's own group, and from what else its role knows (the managers of a gate).
@@ -143,7 +119,7 @@ function admin.open(node)
     if not said then return nil, err, code end
     return { node = node.name, said = said }
   end)
-  rpc:handle("node.incidents", function (body) return { incidents = admin.incidents(node.name, body.max) } end)
+  rpc:handle("node.incidents", incidents.handler(node))
   rpc:handle("node.counts", function ()
     local out = {}
     for i, c in ipairs(errors.counts()) do

@@ -94,6 +94,7 @@ local function open_transport(self)
     return true
   end
   admin.open(self)
+  made:sends(admin.sends)
   self.address, err, code = made:listen(self.config.bind)
   if not self.address then return nil, err, code end
   return true

@@ -19,6 +19,7 @@ return {
       { "wall_ns", "integer" },
       { "ids", "map:string" },
     },
+    SilentNode = { { "node", "string" }, { "address", "string" }, { "why", "string" } },
     MemberEvent = { -- `cursor` is the one after it
       { "cursor", "integer" }, { "wall_ns", "integer" }, { "kind", "string" }, { "name", "string" }, { "role", "string" },
       { "dc", "string" }, { "state", "string" }, { "address", "string" }, { "generation", "integer" }, { "version", "integer" },
@@ -40,9 +41,14 @@ return {
       reply = { { "members", "array:KnownMember" } },
     },
     {
-      name = "node.incidents", id = 32, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
-      fields = { { "max", "integer" } },
-      reply = { { "incidents", "array:IncidentInfo" } },
+      name = "node.incidents", id = 32, lane = "telemetry", from = { "client", "gate", "manager", "worker" }, to = all,
+      retry = "idempotent", timeout_ms = 9000,
+      doc = "the newest incidents of the node (scope absent), its group or the cluster (lua/shoal/node/incidents.lua), of this site or "
+        .. "family, of the last within_ms, of this node; silent: nodes that did not answer; asked: how many answered",
+      fields = {
+        { "max", "integer" }, { "scope", "string?" }, { "site", "string?" }, { "within_ms", "integer?" }, { "node", "string?" },
+      },
+      reply = { { "incidents", "array:IncidentInfo" }, { "silent", "array:SilentNode?" }, { "asked", "integer?" }, { "more", "integer?" } },
     },
     {
       name = "node.counts", id = 33, lane = "telemetry", from = { "client" }, to = all, retry = "idempotent",
