@@ -162,3 +162,53 @@ describe("a manager with a name for its gate", function ()
     assert.equal(0, c:counts(m, "manager.heart").raised)
   end)
 end)
+
+describe("a gate's member events", function ()
+  local function read(c, g, cursor)
+    local reply = assert(c:on(c.client, [[ local address, cursor = ...
+      return node.rpc:peer(address):call("node.events", { cursor = cursor, most = 256, wait_ms = 0 }) ]], g.address, cursor))
+    local out = {}
+    for i, e in ipairs(reply.events) do out[i] = ("%s %s %s"):format(e.kind, e.name, e.dc) end
+    return out, reply
+  end
+
+  it("C9: tell of the managers and workers of its datacenters, as it knows them by their heartbeats", function ()
+    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1, set = { dc_silent_ms = 3000 } }
+    local g = c.gates[1]
+    local events, reply = read(c, g, 0)
+    table.sort(events)
+    assert.same({ "join m-a1 a", "join m-b1 b", "join w-a1 a", "join w-b1 b" }, events)
+    local _, now = read(c, g, -1)
+    assert.equal(4, #now.members)
+    c:crash(c.workers[1])
+    assert.truthy(c:until_true(function () return read(c, g, reply.cursor)[1] == "gone w-a1 a" end, 10000, 200))
+    events, reply = read(c, g, reply.cursor)
+    assert.same({ "gone w-a1 a" }, events)
+    c:crash(c.managers[2])
+    c:run(6000)
+    events, reply = read(c, g, reply.cursor)
+    assert.same({ "silent m-b1 b", "silent w-b1 b" }, events)
+    c:restart(c.managers[2])
+    c:run(8000)
+    events = read(c, g, reply.cursor)
+    assert.equal("join m-b1 b", events[1])
+  end)
+end)
+
+describe("a client that goes while a node answers it", function ()
+  it("C10: is no incident", function ()
+    local c <close> = simcluster.new { workers = 1 }
+    local m = c.managers[1]
+    c:on(c.client, [[ local address = ...
+      node.scope:spawn("spec.follow", {}, function ()
+        node.rpc:peer(address):call("node.events", { cursor = -1, most = 1, wait_ms = 0 })
+        local reply = node.rpc:peer(address):call("node.events", { cursor = -1, most = 1, wait_ms = 0 })
+        node.rpc:peer(address):call("node.events", { cursor = reply.cursor, most = 1, wait_ms = 10000 })
+      end) ]], m.address)
+    c:run(500)
+    c:on(c.client, "node.rpc:peer(...):close()", m.address)
+    c:run(12000)
+    assert.same({ {}, {} }, { texts(c, m, "rpc.reply"), texts(c, m, "net.refused") })
+    assert.truthy(c:on(m, "return node.rpc.unread_replies") > 0)
+  end)
+end)

@@ -188,27 +188,39 @@ local function start_all(self)
   return true
 end
 
+--- The nodes, gates aside, that the front door does not list as alive; each with its own last words about that.
+---@return string[] missing
+local function missing_of(self, members)
+  local alive, out = {}, {}
+  for _, m in ipairs(members) do
+    if m.role ~= "gate" and m.state == "alive" then alive[m.name] = true end
+  end
+  for _, child in ipairs(self.children) do
+    if child.role ~= "gate" and not alive[child.name] then
+      local words = child.said:match "([^\n]+)\n*$"
+      out[#out + 1] = child.name .. (words and (" (%s)"):format(words) or "")
+    end
+  end
+  return out
+end
+
 --- Ask the front door until it sees every node that was started, so that a job submitted next finds them. Waits.
 local function wait_seen(self)
   local made, exit = common.client { connect = { self.front }, cluster = self.topology.cluster }
   if not made then return nil, "no client: " .. exit, "FAILED" end
-  local wanted, seen = 0
-  for _, child in ipairs(self.children) do
-    if child.role ~= "gate" then wanted = wanted + 1 end
-  end
+  local missing
   local deadline_ms = task.now_ms() + READY_MS
   repeat
     local reply = made.state.client:call("node.members", {})
-    seen = 0
-    for _, m in ipairs(reply and reply.members or {}) do
-      if m.role ~= "gate" and m.state == "alive" then seen = seen + 1 end
-    end
-    if seen >= wanted then break end
+    missing = missing_of(self, reply and reply.members or {})
+    if #missing == 0 then break end
     task.sleep(50)
   until self.told_to_stop or task.now_ms() >= deadline_ms
   made:stop("seen")
   if self.told_to_stop then return nil, TOLD, "INTERRUPTED" end
-  if seen < wanted then return nil, ("%s sees %d of %d nodes"):format(self.front, seen, wanted), "TIMEOUT" end
+  if #missing > 0 then
+    return nil, ("%s does not see %d of %d nodes: %s"):format(self.front, #missing, #self.children, table.concat(missing, ", ")), "TIMEOUT"
+  end
   return true
 end
 

@@ -4,6 +4,7 @@ local dial = require "shoal.wire.dial"
 local errors = require "shoal.base.errors"
 local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
+local roster = require "shoal.job.roster"
 local silence = require "shoal.base.silence"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -52,15 +53,17 @@ local function address_of(self, gate)
   return gate.addresses[gate.index]
 end
 
---- The next address is due; after the last one the name is looked up again.
+--- Is there another address to try now? After the last one the name is looked up again, for the next heartbeat.
 local function turn(gate)
-  if not gate.addresses then return end
+  if not gate.addresses then return false end
   gate.index = gate.index + 1
-  if gate.index > #gate.addresses then gate.addresses = nil end
+  if gate.index <= #gate.addresses then return true end
+  gate.addresses = nil
+  return false
 end
 
-local function answered(gate, address, reply)
-  if gate.pause_ms or gate.seq == 1 then log.info("manager.gate", { gate = gate.word, address = address, name = reply.gate }) end
+local function answered(gate, reply)
+  if gate.pause_ms or gate.seq == 1 then log.info("manager.gate", { gate = gate.word, address = gate.address, name = reply.gate }) end
   gate.pause_ms = nil
   gate.wait:reset()
 end
@@ -70,7 +73,6 @@ local function unanswered(self, gate, err, code)
   errors.report("manager.heart", { gate = gate.word, dc = self.node.dc }, err, code)
   if not gate.told and self.node.tell then self.node.tell(("gate %s: %s"):format(gate.word, err)) end
   gate.told = true
-  turn(gate)
 end
 
 --- One heartbeat to one gate.
@@ -79,15 +81,19 @@ local function beat(self, gate, lead)
   if node.apart then return end -- A namesake is a member: the gate must not take us for it.
   local s = summary(node, lead)
   gate.seq = gate.seq + 1
-  local address, err, code = address_of(self, gate)
-  if not address then return unanswered(self, gate, err, code) end
-  gate.address = address
-  local reply
-  reply, err, code = node.rpc:peer(address):call("dc.register", {
+  local body = {
     dc = node.dc, node = node.name, address = node.address, cores = s.cores, free = s.free, members = s.members,
     largest = s.largest, held = s.held, classes = s.classes, more = s.more, generation = node.generation, seq = gate.seq,
-  }, { timeout_ms = node.config.heartbeat_ms * 2 })
-  if reply then answered(gate, address, reply) else unanswered(self, gate, err, code) end
+  }
+  local reply, err, code
+  repeat
+    local address
+    address, err, code = address_of(self, gate)
+    if not address then break end
+    gate.address = address
+    reply, err, code = node.rpc:peer(address):call("dc.register", body, { timeout_ms = node.config.heartbeat_ms * 2 })
+  until reply or not turn(gate)
+  if reply then answered(gate, reply) else unanswered(self, gate, err, code) end
 end
 
 local REACHABLE = { up = true, half_open = true, closed = true }
@@ -154,6 +160,7 @@ function dc.registry(node, lead, policy)
     node = node, lead = lead, policy = policy, scope = task.scope("registry", node.scope),
     managers = {}, -- one entry a manager, by its name
     dcs = {},      -- by name: the manager that leads it, and that manager's last heartbeat
+    roster = roster.new(node.journal),
     silence = silence.new(node.config.heartbeat_ms, task.now_ms()),
   }, registry)
   self.scope:loop("gate.silence", {}, { interval_ms = node.config.heartbeat_ms }, function () self:look() end)
@@ -178,6 +185,7 @@ function registry:look()
     end
     if silent_ms >= config.dc_forget_ms then self:forget(m, "it was silent for long") end
   end
+  self.roster:look(self:members())
 end
 
 --- Forget a manager, and its datacenter if it was the last manager there.

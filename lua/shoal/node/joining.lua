@@ -183,7 +183,7 @@ local function look(self)
     local waited_ms = state.silent_ms or state.waited_ms or 0
     if state.answered then
       note_joined(self, seed, state)
-    elseif waited_ms >= (joined and LATE_MS or JOIN_MS) and not (seed.own and #seeds > 1) then
+    elseif (waited_ms >= (joined and LATE_MS or JOIN_MS) or self.joining.foreign[state.address or ""]) and not (seed.own and #seeds > 1) then
       local text = why(self, seed, state)
       seed.joined = nil
       report(self, seed.word, joined and "swim.seed" or "swim.join",

@@ -36,7 +36,7 @@ return function (self)
   self.scope:loop("node.watch", {}, { interval_ms = WATCH_MS }, function (cycle)
     local c = self.rpc:counts()
     look("net.refused", "", {
-      accept_errors = c.accept_errors, unsent_replies = c.unsent_replies,
+      accept_errors = c.accept_errors, unsent_replies = c.unsent_replies - self.rpc.unread_replies, -- Without those of clients that went away.
       stray_replies = c.stray_replies, control_overflows = c.control_overflows,
     })
     look("net.refused", "", c.refused)

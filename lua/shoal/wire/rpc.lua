@@ -383,7 +383,7 @@ function rpc.open(node)
   local config = node.config or {}
   local self = setmetatable({
     node = node, handlers = {}, raw_handlers = {}, sent = {}, sent_names = {}, watchers = {}, by_address = {},
-    free_slots = {}, idle = {}, requests = 0, one_way = 0, peers = setmetatable({}, { __mode = "k" }),
+    free_slots = {}, idle = {}, requests = 0, unread_replies = 0, one_way = 0, peers = setmetatable({}, { __mode = "k" }),
   }, Rpc)
   local opened, err, code = net.open(node.world, {
     node = node.name, role = node.role, dc = node.dc, cluster = config.cluster or "shoal", advertise = config.advertise,

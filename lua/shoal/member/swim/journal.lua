@@ -41,7 +41,8 @@ journal.config = schema.record {
 ---@field sequence integer  1, 2, 3, ... without a gap
 ---@field cursor integer    the cursor after it: a read from there gets the later events
 ---@field at_ns integer     the world's time, or the time given to `feed`
----@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"user"
+---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"forgotten"|"user"; of a gate's datacenters (lua/shoal/job/roster.lua): "join"|
+---  "update"|"silent"|"gone"
 ---@field member SwimMember at that time; a copy
 ---@field told string?     of `user`, as in the event
 ---@field number integer?
@@ -81,7 +82,7 @@ local function copy(member)
   return out
 end
 
-local GONE = { dead = true, left = true, forgotten = true }
+local GONE = { dead = true, left = true, forgotten = true, gone = true }
 
 --- Append an event. Waiting readers wake after the current event of the loop.
 ---@param event SwimEvent
@@ -97,7 +98,7 @@ function Journal:feed(event, now_ns)
     at_ns = now_ns or self.world and self.world:now_ns() or 0, kind = event.kind, member = member,
     told = event.told, number = event.number,
   }
-  if event.kind ~= "user" then self.living[member.name] = not GONE[event.kind] and member or nil end
+  if event.kind ~= "user" then self.living[member.key or member.name] = not GONE[event.kind] and member or nil end
   local news = self.news
   if news then
     self.news = nil

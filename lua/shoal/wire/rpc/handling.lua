@@ -1,5 +1,6 @@
 --- How rpc runs handlers: each message in a reused task, whose results become the answer. One-way messages are bounded.
 local errors = require "shoal.base.errors"
+local log = require "shoal.base.log"
 local messages = require "shoal.wire.messages"
 local task = require "shoal.base.task"
 
@@ -9,29 +10,38 @@ local IDLE_MAX = 64 -- Workers kept for the next request.
 --- One-way messages that are being handled. Nobody waits for them, so the transport does not count them as it does requests.
 local ONE_WAY_MAX, ONE_WAY_PEER_MAX = 1000, 250
 
---- Answer. An answer that cannot be sent is an incident at `rpc.reply`.
-local function answer(self, ids, request, bytes)
+--- An answer could not be sent. A client may go whenever its user likes (Ctrl-C): that is a line of the log; all else is an incident.
+local function unsent(self, ids, err, code, by_client)
+  if by_client and code == "DISCONNECTED" then
+    self.unread_replies = self.unread_replies + 1
+    log.debug("rpc.unread", type(ids) == "function" and ids() or ids)
+  else
+    errors.report("rpc.reply", ids, err, code)
+  end
+end
+
+local function answer(self, ids, request, bytes, by_client)
   local ok, err, code = self.net:reply(request, bytes)
-  if not ok then errors.report("rpc.reply", ids, err, code) end
+  if not ok then unsent(self, ids, err, code, by_client) end
 end
 
 --- Refuse a request; a one-way message (no request) has nobody to refuse. The code goes out as a word; a handler may have given
 --- anything.
-function handling.refuse(self, ids, request, code, text)
+function handling.refuse(self, ids, request, code, text, by_client)
   if not request then return end
   code = type(code) == "string" and code:match "^[%w_%-%.]+$" and code:sub(1, 64) or "REFUSED"
   local ok, err, word = self.net:refuse(request, code, text)
-  if not ok then errors.report("rpc.reply", ids, err, word) end
+  if not ok then unsent(self, ids, err, word, by_client) end
 end
 
 --- A handler's task, after the protected call: its results become the answer.
-local function finish(self, message, ids, request, ok, reply, err, code)
+local function finish(self, message, ids, request, by_client, ok, reply, err, code)
   if not ok then -- `reply` is the incident: it has been reported.
     return handling.refuse(self, ids, request, "FAILED", ("%s: the handler failed: %s"):format(message.name,
-      reply.message or reply.id or "?"))
+      reply.message or reply.id or "?"), by_client)
   end
   if reply == nil and err ~= nil then
-    if request then return handling.refuse(self, ids, request, code, tostring(err)) end
+    if request then return handling.refuse(self, ids, request, code, tostring(err), by_client) end
     errors.report("rpc.handler", ids, err, code) -- No sender waits for this refusal, so it would be lost.
     return
   end
@@ -50,7 +60,7 @@ local function finish(self, message, ids, request, ok, reply, err, code)
   else
     bytes, err, code = messages.encode_reply(message.name, reply)
   end
-  if bytes then return answer(self, ids, request, bytes) end
+  if bytes then return answer(self, ids, request, bytes, by_client) end
   errors.report("rpc.reply", ids, err, code)
   handling.refuse(self, ids, request, "FAILED", err)
 end
@@ -75,7 +85,7 @@ local function left(self, peer) self.one_way, peer.one_way = self.one_way - 1, p
 --- One request, start to answer. In a function of its own, so that an idle worker holds on to nothing of it.
 local function serve(self, worker)
   local ids, peer, one_way = worker.ids, worker.peer, not worker.request
-  finish(self, worker.message, ids, worker.request, errors.call("rpc.handler", ids, worker.handler, worker.body, peer))
+  finish(self, worker.message, ids, worker.request, worker.by_client, errors.call("rpc.handler", ids, worker.handler, worker.body, peer))
   if one_way then left(self, peer) end
   worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
 end
@@ -110,7 +120,7 @@ function handling.dispatch(self, message, request, handler, body, peer)
   if worker then idle[count] = nil else worker = new_worker() end
   self.requests = self.requests + 1
   worker.message, worker.request, worker.handler, worker.body, worker.peer = message, request, handler, body, peer
-  worker.number = self.requests
+  worker.number, worker.by_client = self.requests, peer.role == "client" -- Now: a connection that is gone has no role.
   local ok, err, code
   if count > 0 then
     ok, err, code = worker.inbox:push(true)
