@@ -15,7 +15,7 @@
  *   http.reason(status) -> text | nil
  *   http.token(text) -> boolean                   whether it may be a method or a header's name
  *
- *   message   { status | method + target, body, body_bytes, keep_alive, minor }, and when a Keep-Alive header says so idle_s; `headers`,
+ *   message   { status | method + target, body, body_bytes, keep_alive, minor, idle_s (false without a Keep-Alive header) }; `headers`,
  *             made at its first use, is found by any case of a name and lists names in lower case; values of a repeated one are joined by
  *             ", ", but set-cookie is a list; message:values(name) lists them for any name
  *   codes     MALFORMED, UNSUPPORTED (another version), HEAD_TOO_LARGE, TOO_LARGE (the body), BAD_LENGTH, BAD_CODING, BAD_CHUNK, TRUNCATED
@@ -135,10 +135,9 @@ static void push_head(lua_State *L, struct parser *p) {
   lua_setfield(L, -2, "minor");
   lua_pushlstring(L, h->head_length ? h->head + h->names_from : "", h->head_length - h->names_from);
   lua_setfield(L, -2, "raw");
-  if (h->has_idle) {
-    lua_pushinteger(L, h->idle_s);
-    lua_setfield(L, -2, "idle_s");
-  }
+  if (h->has_idle) lua_pushinteger(L, h->idle_s);
+  else lua_pushboolean(L, 0); /* Not nil, which would call __index. */
+  lua_setfield(L, -2, "idle_s");
   luaL_setmetatable(L, MESSAGE);
 }
 

@@ -1,26 +1,29 @@
---- bench http: the CPU cost of a request in our worker and its children, beside wrk's, against nginx, in the same run.
+--- bench http: the CPU cost of a request in our worker and its children, beside a build of an older commit and wrk, against nginx.
 ---
----   scripts/bench http [--seconds N] [--vus N] [--rounds N]
+---   scripts/bench http [--seconds N] [--vus N] [--rounds N] [--old FOLDER]
 ---
---- A rate depends on the load of the machine; CPU seconds measure the cost of a request whatever else runs. Our cost includes this
---- process (the worker) and the child with the users, as counted by the kernel; wrk's is that of its process. Rounds alternate.
+--- A rate depends on the load of the machine; CPU seconds measure the cost of a request whatever else runs. Our cost includes the
+--- worker and the child with the users, as counted by the kernel; wrk's is that of its process. Rounds alternate, and the bar is the median
+--- of their ratios. --old is a checkout of the older commit that is built; by default one is built from the history.
+package.path = "./?.lua;" .. package.path
+
 local node = require "shoal.core.node"
-local runner = require "shoal.runner"
+local old = require "spec.bench.jobs.old"
 local task = require "shoal.task"
 local world = require("shoal.core.world").current()
 
-local options = { seconds = 4, vus = 16, rounds = 2 }
+local BAR = 0.97 -- Of the older commit's requests per CPU second.
+
+local options = { seconds = 2, vus = 16, rounds = 9, old = "" }
 local words = { ... }
 for i = 1, #words, 2 do
-  local name = words[i]:match("^%-%-(%a+)$")
-  if not options[name] or not tonumber(words[i + 1]) then
-    io.stderr:write("usage: scripts/bench http [--seconds N] [--vus N] [--rounds N]\n")
+  local name, value = words[i]:match("^%-%-(%a+)$"), words[i + 1]
+  if not options[name] or not value or name ~= "old" and not tonumber(value) then
+    io.stderr:write("usage: scripts/bench http [--seconds N] [--vus N] [--rounds N] [--old FOLDER]\n")
     return 2
   end
-  options[name] = math.tointeger(tonumber(words[i + 1]))
+  options[name] = name == "old" and value or math.tointeger(tonumber(value))
 end
-
-local SCRIPT = [[return function (vu) vu.http:get("/") end]]
 
 local NGINX = [[
 worker_processes 1; daemon off; pid DIR/pid; error_log DIR/error.log;
@@ -35,18 +38,6 @@ local function shell(line)
   local text = pipe:read("a")
   pipe:close()
   return text
-end
-
---- CPU seconds of this process and of the children it has waited for.
-local function cpu_seconds()
-  local file = assert(io.open("/proc/self/stat"))
-  local fields, i = {}, 0
-  for word in file:read("a"):match("%) (.*)$"):gmatch("%S+") do
-    i = i + 1
-    fields[i] = tonumber(word)
-  end
-  file:close()
-  return (fields[12] + fields[13] + fields[14] + fields[15]) / 100 -- utime, stime, cutime, cstime in ticks
 end
 
 local function start_nginx(dir, stopping)
@@ -82,18 +73,17 @@ local function run_wrk(url)
   return requests, user + system
 end
 
-local function run_shoal(url)
-  local done = task.future("result")
-  local before = cpu_seconds()
-  assert(runner.start(world, task.scope("bench"), {
-    job = "bench", workflow = "get", part = "get/1", attempt = 1, fence = 1, work = {
-      script = { path = "get.lua", bytes = SCRIPT }, vus = options.vus, duration_ms = options.seconds * 1000, env = { TARGET = url },
-    },
-  }, nil, function (result) done:settle(result) end))
-  local result = done:await()
-  assert(result.state == "completed", result.reason)
-  assert(result.summary.errors == 0, "errors against nginx")
-  return result.summary.requests, cpu_seconds() - before
+--- Run one round of this build, or of the one in `home`. Returns requests and CPU seconds.
+local function run_shoal(url, home)
+  local text = shell(("%s/build/release/bin/shoal lua spec/bench/http/one.lua %s %d %d 2>&1"):format(home, url, options.seconds, options.vus))
+  local requests, cpu = text:match("requests (%d+) cpu ([%d.]+)")
+  assert(requests, home .. " said: " .. text)
+  return tonumber(requests), tonumber(cpu)
+end
+
+local function median(list)
+  table.sort(list)
+  return list[#list // 2 + 1]
 end
 
 local function main()
@@ -105,22 +95,33 @@ local function main()
   local url = start_nginx(dir, stopping)
   print(("GET of 64 bytes from nginx on loopback, %d connections, %d s a round"):format(options.vus, options.seconds))
   print(("%-8s %6s %12s %12s %16s %14s"):format("tool", "round", "requests", "CPU s", "per CPU second", "us a request"))
-  local totals = { wrk = { 0, 0 }, shoal = { 0, 0 } }
+  local home, why = old.build(options.old)
+  if not home then print(("SKIPPED old: no build of %s: %s; the bar against it is not judged"):format(old.COMMIT, why)) end
+  local tools = home and { "wrk", "shoal", "old" } or { "wrk", "shoal" }
+  local totals, ratios = { wrk = { 0, 0 }, shoal = { 0, 0 }, old = { 0, 0 } }, { wrk = {}, old = {} }
   local function row(tool, round, requests, cpu)
     print(("%-8s %6s %12d %12.2f %16.0f %14.2f"):format(tool, round, requests, cpu, requests / cpu, cpu / requests * 1e6))
   end
   for round = 1, options.rounds do
-    for _, tool in ipairs { "wrk", "shoal" } do
-      local requests, cpu = (tool == "wrk" and run_wrk or run_shoal)(url)
+    local rate = {}
+    for i = 1, #tools do
+      local tool = tools[(round + i) % #tools + 1] -- Each goes first in its turn.
+      local requests, cpu
+      if tool == "wrk" then requests, cpu = run_wrk(url) else requests, cpu = run_shoal(url, tool == "old" and home or ".") end
       row(tool, round, requests, cpu)
       totals[tool][1], totals[tool][2] = totals[tool][1] + requests, totals[tool][2] + cpu
+      rate[tool] = requests / cpu
+    end
+    for name, list in pairs(ratios) do -- order-free: each by itself
+      if rate[name] then list[round] = rate.shoal / rate[name] end
     end
   end
-  row("wrk", "all", totals.wrk[1], totals.wrk[2])
-  row("shoal", "all", totals.shoal[1], totals.shoal[2])
-  local ratio = (totals.shoal[1] / totals.shoal[2]) / (totals.wrk[1] / totals.wrk[2])
-  print(("shoal makes %.2f of wrk's requests per CPU second"):format(ratio))
-  return 0
+  for _, tool in ipairs(tools) do row(tool, "all", totals[tool][1], totals[tool][2]) end
+  print(("shoal makes %.2f of wrk's requests per CPU second (median of %d rounds)"):format(median(ratios.wrk), options.rounds))
+  if not home then return 0 end
+  local figure = median(ratios.old)
+  print(("bar http_per_cpu_second_of_%s %.3f want >= %.2f %s"):format(old.COMMIT, figure, BAR, figure >= BAR and "ok" or "short"))
+  return figure >= BAR and 0 or 1
 end
 
 task.start(world)

@@ -1,8 +1,9 @@
 --- The section "speed" of `scripts/bench jobs`: jobs a second and CPU a job, beside other systems.
+local old = require "spec.bench.jobs.old"
 local pieces = require "spec.bench.jobs.pieces"
 local systems = require "spec.bench.jobs.systems"
 
-local OLD = "7975c17" -- The last commit before the job layer was rebuilt.
+local OLD = old.COMMIT
 local BULLMQ, IOREDIS = "bullmq@6.7.0", "ioredis@5.8.2"
 local FLIGHTS = { 1, 64 }
 -- Jobs before the first measurement. Each Node.js worker compiles its code further during the first hundreds of jobs.
@@ -13,23 +14,6 @@ local function shell(line)
   local pipe = assert(io.popen(line))
   local text = pipe:read "a"
   return pipe:close() and text or nil, text
-end
-
---- A build of the old commit: the given one, or one made from the history. Nil and the reason when there is none.
-local function old_build(given)
-  if given ~= "" then
-    if shell(("test -x '%s/build/release/bin/shoal' && echo yes"):format(given)) then return given end
-    error(("--old=%s: expected a checkout that is built (build/release/bin/shoal)"):format(given), 0)
-  end
-  local folder = "build/jobs-" .. OLD
-  if shell(("test -x %s/build/release/bin/shoal && echo yes"):format(folder)) then return folder end
-  if not shell(("git cat-file -e %s^{commit} 2>/dev/null && echo yes"):format(OLD)) then return nil, "the history here does not reach it" end
-  io.stderr:write(("bench jobs: building %s into %s, once\n"):format(OLD, folder))
-  local ok, said = shell(([[
-    { rm -rf %s && git clone -q --shared --no-checkout . %s && cd %s && git checkout -q %s &&
-    cmake --preset release -DSHOAL_SPECS=OFF && cmake --build --preset release -j$(nproc); } 2>&1]]):format(folder, folder, folder, OLD))
-  if not ok then return nil, "it could not be built:\n" .. said:sub(-2000) end
-  return folder
 end
 
 --- Install BullMQ of the pinned version into a folder that is removed when the section ends.
@@ -52,7 +36,7 @@ local function prepare(options, report)
   setmetatable(free, { __close = function (self) if self.folder then os.execute("rm -rf " .. self.folder) end end })
   starts.shoal = wanted.shoal and function (c) return systems.shoal(c, {}) end
   if wanted.old then
-    local home, why = old_build(options.old)
+    local home, why = old.build(options.old)
     if home then
       starts.old = function (c) return systems.shoal(c, { home = home }) end
     else

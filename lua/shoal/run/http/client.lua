@@ -24,6 +24,7 @@ local CONNECT_TIMEOUT_MS = 10000
 local URLS_MAX = 4096 -- The cache of a client; a script that generates URLs must not fill memory.
 local ONE_WRITE = 16 * 1024 -- A larger body is not copied to stand behind its head.
 local MAY_REPEAT = { GET = true, HEAD = true, PUT = true, DELETE = true, OPTIONS = true, TRACE = true }
+local PLAIN = { GET = true, DELETE = true, OPTIONS = true } -- Without a body they send no length, and their answers are read as they come.
 local MORE = connection.MORE
 
 -- The client -----------------------------------------------------------------------------------------------------------
@@ -63,10 +64,11 @@ function client.new(world, options)
     world = world, timeout_ms = options.timeout_ms or TIMEOUT_MS, connect_timeout_ms = options.connect_timeout_ms or CONNECT_TIMEOUT_MS,
     limits = options.body_bytes and { body_bytes = options.body_bytes } or nil, keep_alive = options.keep_alive ~= false,
     fixed = fixed, reserved = options.reserved, defaults = options.defaults or {}, urls = {}, urls_count = 0, idle = {}, all = {},
-    repeated = 0, redirected = 0, connected = 0, on_repeat = options.on_repeat, on_exchange = options.on_exchange,
+    repeated = 0, redirected = 0, connected = 0, on_repeat = options.on_repeat or false, on_exchange = options.on_exchange or false,
     base_url = options.base_url and options.base_url:gsub("/+$", "") or nil,
-    jar = options.cookies and cookies.new(function () return world:wall_ns() / 1e9 end) or nil,
+    jar = options.cookies and cookies.new(function () return world:wall_ns() / 1e9 end) or false, closed = false,
   }, Client)
+  self.simple = not self.jar and next(self.defaults) == nil
   self.fixed_text = self:fixed_lines()
   return self
 end
@@ -174,17 +176,19 @@ local function drain(c, sink, deadline_ms)
 end
 
 --- One exchange on this connection. The last value is true if the request may not have reached the server.
-local function exchange(self, c, q, deadline_ms)
+local function exchange(self, c, bytes, q, deadline_ms)
   local _ <close> = c
-  c.busy, c.reading, c.received, c.pieces = true, true, false, q.sink and true or false
-  if q.special then c.parser:expect(q.is_head, q.sink and "pieces" or q.discard and "discard" or "keep", q.max_bytes) end
-  local written, err, code = c.stream:write(q.bytes)
+  local sink = q and q.sink
+  c.busy, c.reading, c.received, c.pieces = true, true, false, sink and true or false
+  if q and q.special then c.parser:expect(q.is_head, sink and "pieces" or q.discard and "discard" or "keep", q.max_bytes) end
+  local written, err, code = c.stream:write(bytes)
   local response
   if written then
-    if q.sink then
-      response, err, code = drain(c, q.sink, deadline_ms)
+    if sink then
+      response, err, code = drain(c, sink, deadline_ms)
     else
-      response, err, code = c:wait(math.max(0, deadline_ms - task.now_ms()))
+      local left_ms = deadline_ms - task.now_ms()
+      response, err, code = c:wait(left_ms > 0 and left_ms or 0)
     end
   end
   local ended_ns = c.ended_ns
@@ -194,7 +198,7 @@ local function exchange(self, c, q, deadline_ms)
     return nil, err, code, stale
   end
   c.busy = false
-  if c.broken or q.close or not self.keep_alive or self.closed then
+  if c.broken or q and q.close or not self.keep_alive or self.closed then
     c:close()
   else
     if response.idle_s then c:hint(response.idle_s) end
@@ -231,13 +235,13 @@ local function said_of(q, own)
   q.upgrade = own and own.upgrade
 end
 
---- What to send and how to read the answer.
+--- The bytes to send, and how to read the answer.
 local function prepare(self, r, place, hop)
   local method, body, lines, own = hop.method, hop.body, hop.lines, hop.own
   local tail = place.tail
   if own or self.jar or r.compressed then tail, lines = head_lines(self, place, r, lines, own), "" end
   local head = method .. " " .. place.target .. tail .. lines .. request.length_lines(method, body, own)
-  local q = { bytes = not body and head or #body <= ONE_WRITE and head .. body or { head, body }, is_head = method == "HEAD" }
+  local q = { is_head = method == "HEAD" }
   if own then said_of(q, own) end
   local want = r.response_body
   if want == "keep" then want = nil end
@@ -246,30 +250,37 @@ local function prepare(self, r, place, hop)
     if want and not q.discard then q.sink = content.sink(want, r) end
     q.max_bytes = r.max_body_bytes or want and 0 or nil
   end
-  return q
+  return not body and head or #body <= ONE_WRITE and head .. body or { head, body }, q
 end
 
 --- One request and its response: no redirects.
 local function once(self, r, place, hop, deadline_ms)
-  local method, q = hop.method, prepare(self, r, place, hop)
+  local method = hop.method
+  local bytes, q
+  if r.plain then
+    bytes = method .. " " .. place.target .. place.tail .. hop.lines .. "\r\n"
+  else
+    bytes, q = prepare(self, r, place, hop)
+  end
   local response, stale
   local c, err, code = take(self, place, deadline_ms)
   if c then
-    response, err, code, stale = exchange(self, c, q, deadline_ms)
+    response, err, code, stale = exchange(self, c, bytes, q, deadline_ms)
     if stale and MAY_REPEAT[method] then
       self.repeated = self.repeated + 1
       if self.on_repeat then self.on_repeat() end
       c, err, code = self:connect(place, deadline_ms)
-      if c then response, err, code = exchange(self, c, q, deadline_ms) end
+      if c then response, err, code = exchange(self, c, bytes, q, deadline_ms) end
     elseif stale then
       err = ("%s; the kept connection may have ended before the request came, but a %s is not sent twice"):format(err, method)
     end
   end
   if not response then return nil, err, code end
   local ended_ns = err
-  if response.status == 101 and not q.upgrade then
+  if response.status == 101 and not (q and q.upgrade) then
     return nil, "the server switched protocols (101), and the request had no Upgrade", "BAD_UPGRADE"
   end
+  if not q then return response, ended_ns end
   if self.jar then self.jar:store(cookie_host(place, hop.own), place.path, response:values "set-cookie") end
   if q.sink then
     local fine, problem, problem_code = q.sink:finish(response)
@@ -286,7 +297,7 @@ end
 
 --- Where a response leads: nil when it is the last one; false, the problem and its code when it cannot be followed.
 local function next_url(r, place, response, hop)
-  local most = r.redirects or 0
+  local most = r.redirects
   local location = most > 0 and redirect.location(response)
   if not location then return nil end
   if hop.count == most then
@@ -317,17 +328,20 @@ function Client:send(r)
   local world = self.world
   local timeout_ms = r.timeout_ms or self.timeout_ms
   local deadline_ms = task.now_ms() + timeout_ms
-  local hop = { count = 0, method = r.method, url = r.url, headers = r.headers, body = r.body, lines = r.lines, own = r.own }
+  local hop = r -- Of a redirect it is a table of its own, with the fields that it changes.
   while true do
     local started_ns = world:fresh_ns()
-    local place, err, code = locate(self, hop.url)
+    local place, err, code = self.urls[hop.url], nil, nil
+    if not place then place, err, code = locate(self, hop.url) end
     local response, url
     if place then response, err, code = once(self, r, place, hop, deadline_ms) end
     local latency_ns = (response and err or world:fresh_ns()) - started_ns
     if response then
       response.latency_ns = latency_ns
-      url, err, code = next_url(r, place, response, hop)
-      if url == false then response = nil end
+      if r.redirects then
+        url, err, code = next_url(r, place, response, hop)
+        if url == false then response = nil end
+      end
     elseif code == "TIMEOUT" then
       err = ("%s %s: no answer within %g ms"):format(hop.method, shown(hop.url), timeout_ms)
     end
@@ -349,9 +363,11 @@ end
 ---@return table? r  what Client:send takes; or nil
 ---@return string? problem
 function Client:check(method, url, options)
+  if options == nil and self.simple and method and type(url) == "string" then -- Most requests.
+    return { method = method, url = url, lines = "", count = 0, plain = PLAIN[method] or false }
+  end
   local r, problem = request.new(method, url, options)
   if not r then return nil, problem end
-  r.lines = ""
   if r.headers then
     local lines, own = request.lines(r.headers, self.fixed, self.reserved)
     if not lines then return nil, own end
@@ -362,6 +378,7 @@ function Client:check(method, url, options)
   for field, value in next, self.defaults do -- order-free: by field
     if r[field] == nil then r[field] = value end
   end
+  r.plain = not self.jar and not r.own and not r.body and PLAIN[r.method] and not r.response_body and not r.max_body_bytes and not r.compressed
   return r
 end
 

@@ -30,7 +30,7 @@ end
 --- afterwards.
 local function settle(self, value, err, code)
   local waiting = self.waiting
-  self.waiting = nil
+  self.waiting = false
   if waiting then
     waiting:settle(value, err, code)
   elseif self.busy and self.pieces then
@@ -96,7 +96,7 @@ end
 function Connection:wait(timeout_ms)
   local result = self.result
   if result then
-    self.result = nil
+    self.result = false
     return result[1], result[2], result[3]
   end
   local future = task.future("http")
@@ -160,7 +160,11 @@ function connection.open(owner, place, left)
   local addresses, err, code = addresses_of(world, place, left())
   if not addresses then return nil, err, code end
   local c, address, failures = dial.race(world, addresses, function (to, opened)
-    local fresh = setmetatable({ owner = owner, world = world, key = place.key, busy = true, reused = false, opening = true }, Connection)
+    local fresh = setmetatable({
+      owner = owner, world = world, key = place.key, busy = true, reused = false, opening = true, closed = false, broken = false,
+      reading = false, received = false, pieces = false, result = false, waiting = false, until_ns = false, ended_ns = 0,
+      stream = false, parser = false,
+    }, Connection)
     local stream, problem, problem_code = world:connect(to, {
       on_open = function (_, why, why_code)
         fresh.opening = false

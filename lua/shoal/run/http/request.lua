@@ -198,7 +198,7 @@ end
 ---@param options? table
 ---@return table? r, string? problem
 function request.new(method, url, options)
-  local r = {}
+  local r = { method = method, url = url, lines = "", count = 0, plain = false }
   if options ~= nil then
     if type(options) ~= "table" then return nil, "options: expected a table such as { body = ... }, found a " .. type(options) end
     for field, value in next, options do -- order-free: with two problems, either one is named
@@ -206,13 +206,11 @@ function request.new(method, url, options)
       if not check then return nil, unknown(field, CHECKS) end
       local problem = check(value)
       if problem then return nil, problem end
-      r[field] = value
+      if r[field] == nil then r[field] = value end
     end
   end
-  r.method = method or method_of(r.method or "GET")
-  if url ~= nil then r.url = url end
-  local problem = CHECKS.url(r.url)
-  if problem then return nil, problem end
+  if not method then r.method = method_of(r.method or "GET") end
+  if type(r.url) ~= "string" then return nil, CHECKS.url(r.url) end
   return r
 end
 

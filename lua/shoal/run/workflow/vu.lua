@@ -57,7 +57,11 @@ end
 --- Record one exchange. A redirect that is followed is one of its own, under "METHOD /path", or "NAME (redirect)".
 local function record(user, part, r, hop, response, code, latency_ns, last)
   local recorder, kind = part.recorder, nil
-  if not response then kind = http.kind(code) elseif last and not http.expected(r.expect, response) then kind = "http" end
+  if not response then
+    kind = http.kind(code)
+  elseif last and (r.expect == nil and response.status >= 400 or r.expect ~= nil and not http.expected(r.expect, response)) then
+    kind = "http"
+  end
   local name = r.name
   if hop.count > 0 then
     local counts = recorder.counts
@@ -175,7 +179,7 @@ function vu.new(part, id, phase)
   local options, user = http.options(part.script and part.script.http), nil
   options.base_url, options.headers, options.reserved, options.timeout_ms = part.base_url, part.headers, "x-shoal-", part.request_timeout_ms
   function options.on_repeat() counts.repeated = (counts.repeated or 0) + 1 end -- A target may have received these twice.
-  function options.on_exchange(...) record(user, part, ...) end
+  function options.on_exchange(r, hop, response, code, latency_ns, last) record(user, part, r, hop, response, code, latency_ns, last) end
   local client = http.client(part.world, options)
   user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,
