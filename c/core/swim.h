@@ -110,10 +110,11 @@
  *            varint  version of the payload, 0 < it < 2^32 - 1, varint its length, its bytes: when it follows
  *
  *            place:  when it follows (in tables; others get it by ACK_AT)
- *   event    u8 128 · u32 key and u32 generation of its sender · varint its number in that life > 0
+ *   event    u8 128 · u32 key and u32 generation of its sender · varint its number in that life, 0 < it <= 2^32 - 1025
  *            varint length 1 .. SWIM_USER_MAX, the bytes
  *   window   u32 key and u32 generation of a sender of events · varint base: up to it they are over ·
- *            varint low - base: up to low the sender of this message has seen them · varint span 0 .. SWIM_USER_WINDOW ·
+ *            varint low - base: up to low the sender of this message has seen them · varint span 0 .. SWIM_USER_WINDOW,
+ *            low + span <= 2^32 - 1025 ·
  *            span bits in whole bytes, the lowest first: for each of low + 1 .. low + span, whether it has seen it
  *
  * A PING with nothing to tell is 32 bytes, its ACK 26: two small datagrams a period for each member.

@@ -19,6 +19,7 @@
 
 #define NONE UINT32_MAX
 #define NS_PER_MS UINT64_C(1000000)
+#define USER_NUMBER_MAX (UINT32_MAX - SWIM_USER_WINDOW) /* Of an event, so that a window never reaches around zero. */
 
 enum {
   SELF = 0,             /* Our own id. */

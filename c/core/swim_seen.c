@@ -219,7 +219,7 @@ static bool read_entry(struct reader *r, struct seen *out) {
   out->base = read_varint32(r);
   uint64_t low = out->base + read_varint(r);
   uint64_t span = read_varint(r);
-  if (out->key == 0 || low < out->base || low > UINT32_MAX - SWIM_USER_WINDOW || span > SWIM_USER_WINDOW) r->failed = true;
+  if (out->key == 0 || low < out->base || low > USER_NUMBER_MAX || span > SWIM_USER_WINDOW || low + span > USER_NUMBER_MAX) r->failed = true;
   if (r->failed) return false;
   out->low = (uint32_t)low;
   out->top = out->low + (uint32_t)span;

@@ -243,7 +243,7 @@ int swim_tell(struct swim *s, uint64_t now_ns, const void *bytes, size_t length)
   if (!o) return ERR_MEMORY;
   release_delivered(s->users);
   if (s->user_number - o->base >= SWIM_USER_WINDOW) retire_own(s, KEEP_LEAST, 1);
-  if (s->user_number - o->base >= SWIM_USER_WINDOW || !has_room(s) || s->user_number == UINT32_MAX - SWIM_USER_WINDOW) {
+  if (s->user_number - o->base >= SWIM_USER_WINDOW || !has_room(s) || s->user_number == USER_NUMBER_MAX) {
     s->counts.user_full++;
     return ERR_FULL;
   }

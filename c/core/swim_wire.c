@@ -160,7 +160,7 @@ void swim_wire_write_user(struct writer *w, const struct user_event *user) {
 static void read_user(struct reader *r, struct user_event *out) {
   *out = (struct user_event){.key = read_u32(r), .generation = read_u32(r), .number = read_varint32(r)};
   uint64_t length = read_varint(r);
-  if (out->key == 0 || out->number == 0 || length == 0 || length > SWIM_USER_MAX) r->failed = true;
+  if (out->key == 0 || out->number == 0 || out->number > USER_NUMBER_MAX || length == 0 || length > SWIM_USER_MAX) r->failed = true;
   if (r->failed) return;
   out->length = (size_t)length;
   out->bytes = read_bytes(r, out->length);

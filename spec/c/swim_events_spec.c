@@ -464,12 +464,34 @@ static void a_seen_is_checked_whole(uint64_t seed) {
   MUST(!valid(bytes, length));
   length = window(bytes, 2, 0, 10, 3, 0, 0);
   MUST(!valid(bytes, length));
-  length = window(bytes, 2, 5, UINT32_MAX - SWIM_USER_WINDOW, 0, SWIM_USER_WINDOW, SWIM_USER_WINDOW / 8);
+  length = window(bytes, 2, 5, USER_NUMBER_MAX - 8, 0, 8, 1);
   MUST(valid(bytes, length));
-  length = window(bytes, 2, 5, UINT32_MAX - SWIM_USER_WINDOW, 1, 0, 0);
+  length = window(bytes, 2, 5, USER_NUMBER_MAX - 8, 1, 8, 1);
   MUST(!valid(bytes, length));
   length = window(bytes, 2, 5, 10, UINT64_MAX - 5, 0, 0); /* Around zero. */
   MUST(!valid(bytes, length));
+}
+
+static bool readable(uint32_t number) {
+  uint8_t bytes[64];
+  struct record record;
+  struct user_event event;
+  struct writer w = writer_of(bytes, sizeof bytes);
+  swim_wire_write_user(&w, &(struct user_event){5, 1000, number, (const uint8_t *)"four", 4});
+  struct reader r = reader_of(bytes, (size_t)(w.at - bytes));
+  return swim_wire_read_record(&r, &record, &event) && event.number == number;
+}
+
+static void numbers_end_before_a_window_reaches_around_zero(uint64_t seed) {
+  struct net *net = offering(seed);
+  MUST(!readable(0) && readable(1) && readable(USER_NUMBER_MAX) && !readable(USER_NUMBER_MAX + 1));
+  MUST(offer(1000, USER_NUMBER_MAX) && !offer(1000, USER_NUMBER_MAX) && offer(1000, USER_NUMBER_MAX - SWIM_USER_WINDOW + 1));
+  uint8_t bytes[512];
+  struct reader r = reader_of(bytes, window(bytes, 0, taker->members[1].key, USER_NUMBER_MAX - 8, 0, 8, 1));
+  swim_on_seen(taker, &net->nodes[1].address, 1, &r); /* Its search for what we lack ends at the last number. */
+  swim_check(taker);
+  MUST(!offer(1000, USER_NUMBER_MAX - 8) && offer(1000, USER_NUMBER_MAX - 1)); /* Up to its base all is over. */
+  net_close(net);
 }
 
 /* ---- */
@@ -498,6 +520,7 @@ static const struct net_spec specs[] = {
     NET_SPEC(random_faults_lose_and_double_nothing, 3),
     NET_SPEC(every_configuration_delivers, 4),
     NET_SPEC(a_seen_is_checked_whole, 1),
+    NET_SPEC(numbers_end_before_a_window_reaches_around_zero, 1),
 };
 
 int main(int argc, char **argv) { return net_specs(argc, argv, specs, sizeof specs / sizeof *specs); }

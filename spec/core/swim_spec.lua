@@ -40,7 +40,7 @@ describe("core/swim", function()
   end)
 
   it("brings each event of a user to all once, in storms, over loss, cuts, stalls and restarts, within stated bounds", function()
-    holds("swim_events_spec", 23)
+    holds("swim_events_spec", 24)
   end)
 
   it("keeps namesakes and nodes of other clusters apart, and both sides know; an erased ghost stays away", function ()
