@@ -72,7 +72,7 @@ while True:
   if not b: break
   n += len(b)
 print(n, p.wait())' $SHOAL]])
-    assert.equal("60001 0\n", r.out, r.err)
+    assert.equal("60003 0\n", r.out, r.err)
   end)
 
   describe("--result", function ()

@@ -52,7 +52,7 @@ describe("a simulated node", function ()
 
   it("with a syntax error says its line, and ends with 2", function ()
     local lines = run "local x = = 1"
-    assert.truthy(lines[1]:find("/shoal/program.lua:1: unexpected symbol", 1, true))
+    assert.truthy(lines[1]:find("/shoal/program.lua:1: unexpected symbol", 1, true), lines[1])
     assert.equal("exit 2", lines[2])
   end)
 

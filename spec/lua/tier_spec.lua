@@ -478,7 +478,7 @@ describe("tier", function ()
       begin(left:crash())
       world.files[LOG] = nil
       _, err = machine()
-      assert.truthy(err:find "d/log: missing, though there is a snapshot of index %d+", err)
+      assert.truthy(err:find "d/log: missing, though d holds a snapshot of index %d+", err)
     end)
   end)
 

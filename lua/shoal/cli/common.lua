@@ -24,7 +24,8 @@ local UNREACHABLE = {
 --- To people.
 function common.talk(format, ...)
   local line = select("#", ...) > 0 and format:format(...) or format
-  if core.simulated() then require("shoal.base.log").info("talk", { line = line }) else writer.talk(line) end
+  if core.simulated() and require("shoal.base.log").info("talk", { line = line }) then return end
+  writer.talk(line) -- Or that log is not open yet.
 end
 
 --- To programs, and to people who read stdout. False: it could not be written, and that has been said.
