@@ -1,13 +1,19 @@
 #include "host/guard.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "world/guard.h"
+#include "world/uv_family.h"
+
+enum { ROUNDS = 200, ROUND_MS = 10 };
 
 /* Groups that run now. Few: a worker has at most one a core. */
 static struct {
@@ -47,12 +53,48 @@ static int take(const uint8_t record[GUARD_RECORD_BYTES]) {
   return 0;
 }
 
+static void pause_round(void) {
+  (void)nanosleep(&(struct timespec){.tv_nsec = ROUND_MS * 1000000L}, NULL); /* Woken early, the next round only comes sooner. */
+}
+
+static bool is_group(uint32_t id) { return getpgid((pid_t)id) == (pid_t)id; }
+
+/* A keeper ends with what it kept, so its own group comes last. */
 static void kill_all(void) {
+  pid_t pids[FAMILY_MAX];
+  for (int round = 0; round < ROUNDS; round++) {
+    size_t alive = 0;
+    for (size_t i = 0; i < groups.count; i++) {
+      size_t count = is_group(groups.ids[i]) ? family_all((pid_t)groups.ids[i], pids, FAMILY_MAX) : 0;
+      for (size_t at = 0; at < count; at++) (void)kill(pids[at], SIGKILL); /* It may have ended by now. */
+      alive += count;
+    }
+    if (alive == 0) break;
+    pause_round();
+  }
   for (size_t i = 0; i < groups.count; i++)
     if (kill(-(pid_t)groups.ids[i], SIGKILL) < 0 && errno != ESRCH) perror("shoal guard: kill");
 }
 
-int guard_main(void) {
+/* Returns how many it found. */
+static size_t kill_marked(const char *mark) {
+  size_t found = 0;
+  DIR *table = opendir("/proc");
+  if (!table) return 0;
+  for (const struct dirent *entry; (entry = readdir(table));) {
+    long pid = strtol(entry->d_name, NULL, 10);
+    char state;
+    pid_t session;
+    if (pid < 2 || pid == getpid() || !family_has((pid_t)pid, mark) || !family_state((pid_t)pid, &state, &session) || state == 'Z') continue;
+    (void)kill((pid_t)pid, SIGKILL); /* It may have ended by now. */
+    found++;
+  }
+  (void)closedir(table); /* It was only read. */
+  return found;
+}
+
+int guard_main(const char *word) {
+  char mark[128];
   static const int stops[] = {SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGPIPE};
   uint8_t bytes[64 * GUARD_RECORD_BYTES];
   size_t length = 0;
@@ -72,6 +114,9 @@ int guard_main(void) {
     length -= at;
   }
   kill_all();
+  (void)snprintf(mark, sizeof mark, GUARD_MARK "%s", word);
+  for (int round = 0; round < ROUNDS && *word && kill_marked(mark) > 0; round++)
+    pause_round();
   free(groups.ids);
   return EXIT_SUCCESS;
 }

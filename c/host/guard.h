@@ -2,7 +2,7 @@
 #ifndef SHOAL_HOST_GUARD_H
 #define SHOAL_HOST_GUARD_H
 
-/* Returns the exit status. Only an end of stdin, or want of memory, ends it. */
-int guard_main(void);
+/* `word`: what its children have as their mark (world/guard.h), "" for none. Returns the exit status. Only an end of stdin, or want of memory, ends it. */
+int guard_main(const char *word);
 
 #endif

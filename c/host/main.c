@@ -166,7 +166,7 @@ static int fail(const char *what, int code) {
 int main(int argc, char **argv) {
   char home[PATH_MAX];
   if (!open_standard()) return EXIT_FAILURE; /* Nobody can be told. */
-  if (argc == 2 && strcmp(argv[1], "guard") == 0) return guard_main();
+  if ((argc == 2 || argc == 3) && strcmp(argv[1], "guard") == 0) return guard_main(argc == 3 ? argv[2] : "");
   argv = uv_setup_args(argc, argv);
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) perror("shoal: ignoring SIGPIPE");
   raise_fd_limit();

@@ -73,8 +73,26 @@ static bool field_set(lua_State *L, int table, const char *name) {
   return set;
 }
 
-/* world:spawn{ argv =, env =, cwd =, pipe = { stdin =, stdout =, stderr = }, group =, keeper =, guard = stream,
- * on_exit = fn(status, signal) }
+/* A count in the table on top of the stack; 0 when it is not there. */
+static uint64_t limit_of(lua_State *L, const char *name) {
+  lua_getfield(L, -1, name);
+  lua_Integer value = luaL_optinteger(L, -1, 0);
+  if (value < 0) luaL_error(L, "spawn: limits.%s is below 0", name);
+  lua_pop(L, 1);
+  return (uint64_t)value;
+}
+
+static struct world_limits check_limits(lua_State *L) {
+  struct world_limits limits = {0};
+  if (lua_getfield(L, 2, "limits") == LUA_TTABLE)
+    limits = (struct world_limits){
+        .memory_bytes = limit_of(L, "memory"), .cpu_s = limit_of(L, "cpu_s"), .files = limit_of(L, "nofile")};
+  lua_pop(L, 1);
+  return limits;
+}
+
+/* world:spawn{ argv =, env =, inherit = { NAME, "LC_*", ... }, cwd =, limits = { memory =, cpu_s =, nofile = },
+ * pipe = { stdin =, stdout =, stderr = }, group =, keeper =, guard = stream, on_exit = fn(status, signal) }
  * -> process | nil, message, code */
 static int l_spawn(lua_State *L) {
   static const struct world_process_events events = {on_exit_event, lua_event_closed};
@@ -85,6 +103,8 @@ static int l_spawn(lua_State *L) {
   luaL_argcheck(L, lua_getfield(L, 2, "argv") == LUA_TTABLE && luaL_len(L, -1) > 0, 2, "argv is missing or empty");
   options.argv = check_strings(L, 3, "argv");
   if (lua_getfield(L, 2, "env") != LUA_TNIL) options.env = check_environment(L, lua_gettop(L));
+  if (lua_getfield(L, 2, "inherit") != LUA_TNIL) options.inherit = check_strings(L, lua_gettop(L), "inherit");
+  options.limits = check_limits(L);
   if (lua_getfield(L, 2, "cwd") != LUA_TNIL) options.cwd = luaL_checkstring(L, -1);
   if (lua_getfield(L, 2, "pipe") != LUA_TNIL) {
     luaL_argcheck(L, lua_istable(L, -1), 2, "pipe is no table");
@@ -120,6 +140,26 @@ static int l_process_pid(lua_State *L) {
   return lua_pushinteger(L, world_process_pid(p->process)), 1;
 }
 
+/* process:ended() -> cpu_ms, left_count, { { pid =, command = }, ... } of some of those left. Once it has exited. */
+static int l_process_ended(lua_State *L) {
+  struct process *p = lua_handle_check(L, 1, &process_type, true);
+  struct world_ended e;
+  world_process_ended(p->process, &e);
+  lua_pushinteger(L, (lua_Integer)e.cpu_ms);
+  lua_pushinteger(L, e.left_count);
+  if (e.left_count == 0) return 2;
+  lua_createtable(L, (int)e.left_named, 0);
+  for (uint32_t i = 0; i < e.left_named; i++) {
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, e.left[i].pid);
+    lua_setfield(L, -2, "pid");
+    lua_pushstring(L, e.left[i].command);
+    lua_setfield(L, -2, "command");
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 3;
+}
+
 /* process:kill("TERM" | "KILL" | "INT" | number) -> true | nil, message, code */
 static int l_process_kill(lua_State *L) {
   static const char *const names[] = {"TERM", "KILL", "INT", "HUP", "STOP", "CONT", "QUIT", NULL};
@@ -134,6 +174,7 @@ static int l_process_close(lua_State *L) { return lua_handle_close(lua_handle_ch
 static const luaL_Reg process_methods[] = {{"stream", l_process_stream},
                                            {"pid", l_process_pid},
                                            {"kill", l_process_kill},
+                                           {"ended", l_process_ended},
                                            {"close", l_process_close},
                                            {NULL, NULL}};
 

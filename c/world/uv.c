@@ -372,6 +372,7 @@ static const struct world_ops ops = {
     .process_pid = real_process_pid,
     .process_kill = real_process_kill,
     .process_close = real_process_close,
+    .process_ended = real_process_ended,
     .telemetry = telemetry,
 };
 
@@ -394,12 +395,15 @@ int world_uv_open(const struct world_uv_options *options, struct shoal_world **o
   uv_check_init(w->loop, &w->check);
   uv_idle_init(w->loop, &w->idle);
   uv_timer_init(w->loop, &w->clock);
+  uv_timer_init(w->loop, &w->strays);
   uv_signal_init(w->loop, &w->reaper); /* The loop has its own for the same, with the descriptor that both need. */
   adopt(w, (uv_handle_t *)&w->prepare);
   adopt(w, (uv_handle_t *)&w->check);
   adopt(w, (uv_handle_t *)&w->idle);
   adopt(w, (uv_handle_t *)&w->clock);
   adopt(w, (uv_handle_t *)&w->reaper);
+  adopt(w, (uv_handle_t *)&w->strays);
+  strays_open(w);
   uv_prepare_start(&w->prepare, on_prepare);
   uv_check_start(&w->check, on_check);
   uv_unref((uv_handle_t *)&w->prepare);
@@ -419,6 +423,7 @@ static void on_prepare_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_
 static void on_check_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, check)); }
 static void on_idle_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, idle)); }
 static void on_reaper_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, reaper)); }
+static void on_strays_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, strays)); }
 static void on_clock_closed(uv_handle_t *h) { let_go(CONTAINER(h, struct real_world, clock)); }
 
 void world_uv_close(struct shoal_world *base, world_closed_fn *on_closed, void *data) {
@@ -434,4 +439,5 @@ void world_uv_close(struct shoal_world *base, world_closed_fn *on_closed, void *
   uv_close((uv_handle_t *)&w->idle, on_idle_closed);
   uv_close((uv_handle_t *)&w->clock, on_clock_closed);
   uv_close((uv_handle_t *)&w->reaper, on_reaper_closed);
+  uv_close((uv_handle_t *)&w->strays, on_strays_closed);
 }

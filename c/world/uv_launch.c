@@ -8,8 +8,10 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -73,6 +75,21 @@ static void close_others(int but) {
   (void)close_range(but < 3 ? 3 : (unsigned)but + 1, ~0u, 0);
 }
 
+static int limit(int what, uint64_t soft, uint64_t hard) {
+  struct rlimit now;
+  if (soft == 0) return 0;
+  if (getrlimit((__rlimit_resource_t)what, &now) < 0) return -errno;
+  if (hard > now.rlim_max) hard = now.rlim_max; /* Ours is narrower, and only root may widen it. */
+  struct rlimit wanted = {.rlim_cur = soft < hard ? soft : hard, .rlim_max = hard};
+  return setrlimit((__rlimit_resource_t)what, &wanted) < 0 ? -errno : 0;
+}
+
+static int set_limits(const struct world_limits *l) {
+  int rc = limit(RLIMIT_CPU, l->cpu_s, l->cpu_s + 1);
+  if (rc == 0) rc = limit(RLIMIT_DATA, l->memory_bytes, l->memory_bytes);
+  return rc == 0 ? limit(RLIMIT_NOFILE, l->files, l->files) : rc;
+}
+
 /* Returns only what kept it from becoming the program. */
 static int become(const struct launch *l) {
   if (l->group && setsid() < 0) return -errno;
@@ -82,27 +99,33 @@ static int become(const struct launch *l) {
   if (l->cwd && chdir(l->cwd) < 0) return -errno;
   rc = announce(l, getpid(), true);
   if (rc < 0) return rc;
-  reset_signals();
-  (void)execvp(l->argv[0], (char *const *)(uintptr_t)l->argv);
-  rc = -errno;
+  rc = set_limits(&l->limits);
+  if (rc == 0) {
+    reset_signals();
+    (void)execvp(l->argv[0], (char *const *)(uintptr_t)l->argv);
+    rc = -errno;
+  }
   (void)announce(l, getpid(), false); /* There was room for the other record; a guard that has gone needs none. */
   return rc;
 }
 
 /* ---- the keeper ----
  *
- *      we            clone ---- wait until `starting` is 0 ---> go on                             waitid: read `status`
- *      keeper          \--- setsid, announce, clone ---- close all, starting = 0 ---- wait4 ---- status, done, exit
+ *      we            clone ---- wait until `starting` is 0 ---> go on                                    waitid: read `status`
+ *      keeper          \--- setsid, announce, clone ---- close all, starting = 0 ---- wait4 ---- status, done, sweep, exit
  *      the program                               \--- descriptors, exec --------------/
  *
+ * sweep: what the program left behind has become the keeper's own children by now, or does when its parent is killed; so the keeper kills
+ * its children until it has none. Each kill keeps a process from forking again, so that this ends.
+ *
  * It shares our memory, so it needs no program of its own, which would cost 0.4 ms. In return it keeps these rules: all signals stay
- * blocked, so that only KILL ends it and it never dumps the core of our memory, which would end us too; once we go on, it makes no call
- * that can fail, for `errno` is ours; it stands on a stack of its own, which stays until it is dead.
+ * blocked, so that only KILL ends it and it never dumps the core of our memory, which would end us too; once we go on, it makes system
+ * calls by `raw` alone, for `errno` is ours; it stands on a stack of its own, which stays until it is dead.
  *
  * The program may kill it at once, before it has written a word. So each of the two has a word that the kernel clears: the keeper's at its
  * death, the program's when it leaves our memory, by its exec or its end. */
 
-enum { KEEPER_BYTES = 16 * 1024, EXEC_BYTES = 64 * 1024 };
+enum { KEEPER_BYTES = 16 * 1024, EXEC_BYTES = 64 * 1024, READ_BYTES = 1024 };
 
 struct keeper {
   const struct launch *launch; /* Valid until `starting` is 0. */
@@ -110,9 +133,11 @@ struct keeper {
   size_t stack_bytes;
   _Atomic uint32_t starting;   /* 1; 0 once the keeper has done its part, or is dead. */
   _Atomic uint32_t here;       /* 1; 0 once the program has left our memory. */
-  bool done;
+  _Atomic bool done;
   int failure;
   int status; /* Of wait4, when done. */
+  pid_t program;
+  struct world_ended ended;
 };
 
 #define ON_OTHER_STACK __attribute__((noinline, no_sanitize("address", "undefined")))
@@ -125,6 +150,7 @@ ON_OTHER_STACK static int program_main(void *data) {
     close_others(-1);
     if (l->cwd && chdir(l->cwd) < 0) rc = -errno;
   }
+  if (rc == 0) rc = set_limits(&l->limits);
   if (rc == 0) {
     reset_signals();
     (void)execvp(l->argv[0], (char *const *)(uintptr_t)l->argv);
@@ -136,27 +162,119 @@ ON_OTHER_STACK static int program_main(void *data) {
 }
 
 ON_OTHER_STACK static pid_t start_program(struct keeper *k) {
-  if (setsid() < 0) return -errno;
+  if (setsid() < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) return -errno;
   int rc = announce(k->launch, (pid_t)syscall(SYS_getpid), true);
   if (rc < 0) return rc;
   pid_t pid = clone(program_main, k->stack + k->stack_bytes, CLONE_VM | CLONE_VFORK | CLONE_CHILD_CLEARTID | SIGCHLD, k, NULL, NULL, &k->here);
   return pid < 0 ? -errno : pid;
 }
 
+/* A system call that leaves errno alone; a negative errno when it fails. */
+ON_OTHER_STACK static long raw(long number, long a, long b, long c, long d) {
+#if defined(__x86_64__)
+  long result;
+  register long r10 __asm__("r10") = d;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long x8 __asm__("x8") = number;
+  register long x0 __asm__("x0") = a;
+  register long x1 __asm__("x1") = b;
+  register long x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory", "cc");
+  return x0;
+#else /* Another thread of ours may see a wrong errno, when it fails at the same instant. */
+  int before = errno;
+  long result = syscall(number, a, b, c, d);
+  if (result < 0) result = -errno;
+  errno = before;
+  return result;
+#endif
+}
+
+ON_OTHER_STACK static long raw_open(const char *path) { return raw(SYS_openat, AT_FDCWD, (long)(intptr_t)path, O_RDONLY | O_CLOEXEC, 0); }
+ON_OTHER_STACK static long raw_read(long fd, char *bytes, long size) { return raw(SYS_read, fd, (long)(intptr_t)bytes, size, 0); }
+ON_OTHER_STACK static long raw_wait(long pid, int *status, long options, struct rusage *usage) {
+  return raw(SYS_wait4, pid, (long)(intptr_t)status, options, (long)(intptr_t)usage);
+}
+
+/* What this process is, from its command line. One that is ending has none, and is not named. */
+ON_OTHER_STACK static void name_left(struct world_ended *e, pid_t pid) {
+  char path[32] = "/proc/", digits[12];
+  size_t length = sizeof "/proc/" - 1, count = 0;
+  if (e->left_named == WORLD_LEFT_NAMED) return;
+  for (uint32_t i = 0; i < e->left_named; i++)
+    if (e->left[i].pid == pid) return;
+  for (pid_t rest = pid; rest > 0; rest /= 10) digits[count++] = (char)('0' + rest % 10);
+  while (count > 0) path[length++] = digits[--count];
+  static const char tail[] = "/cmdline";
+  for (size_t i = 0; i < sizeof tail; i++) path[length++] = tail[i];
+  long fd = raw_open(path);
+  if (fd < 0) return;
+  char *command = e->left[e->left_named].command;
+  long n = raw_read(fd, command, WORLD_LEFT_BYTES - 1);
+  (void)raw(SYS_close, fd, 0, 0, 0);
+  if (n <= 0) return;
+  for (long i = 0; i < n; i++)
+    if (command[i] == '\0') command[i] = ' ';
+  while (n > 0 && command[n - 1] == ' ') n--;
+  command[n] = '\0';
+  e->left[e->left_named++].pid = pid;
+}
+
+/* False when the kernel does not list a process's children. */
+ON_OTHER_STACK static bool kill_children(struct world_ended *e) {
+  char bytes[READ_BYTES];
+  pid_t pid = 0;
+  long fd = raw_open("/proc/thread-self/children");
+  if (fd < 0) return false;
+  for (long n; (n = raw_read(fd, bytes, sizeof bytes)) > 0;)
+    for (long i = 0; i < n; i++) {
+      if (bytes[i] >= '0' && bytes[i] <= '9') {
+        pid = (pid_t)(pid * 10 + (bytes[i] - '0'));
+      } else if (pid > 0) {
+        name_left(e, pid);
+        (void)raw(SYS_kill, pid, SIGKILL, 0, 0);
+        pid = 0;
+      }
+    }
+  (void)raw(SYS_close, fd, 0, 0, 0);
+  return true;
+}
+
+ON_OTHER_STACK static void sweep(struct world_ended *e) {
+  for (int status = 0;;) {
+    long pid = raw_wait(-1, &status, WNOHANG | __WALL, NULL);
+    if (pid == 0) {
+      if (!kill_children(e)) (void)raw(SYS_kill, 0, SIGKILL, 0, 0); /* The group, and us with it. */
+      pid = raw_wait(-1, &status, __WALL, NULL);
+    }
+    if (pid < 0) return; /* None is left. */
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) e->left_count++; /* Else it had ended by itself. */
+  }
+}
+
+ON_OTHER_STACK static uint64_t ms_of(struct timeval t) { return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_usec / 1000; }
+
 ON_OTHER_STACK static int keeper_main(void *data) {
   struct keeper *k = data;
   pid_t pid = start_program(k);
   if (pid < 0) k->failure = pid;
+  k->program = pid;
   (void)prctl(PR_SET_NAME, "shoal-keeper");
   (void)close_range(0, ~0u, 0); /* Before our parent goes on: close_others says why. */
   atomic_store(&k->starting, 0);
-  (void)syscall(SYS_futex, &k->starting, FUTEX_WAKE, 1, NULL, NULL, 0);
+  (void)raw(SYS_futex, (long)(intptr_t)&k->starting, FUTEX_WAKE, 1, 0);
   int status;
-  if (pid > 0 && syscall(SYS_wait4, pid, &status, 0, NULL) == pid) {
+  struct rusage usage;
+  if (pid > 0 && raw_wait(pid, &status, 0, &usage) == pid) {
     k->status = status;
-    k->done = true;
+    k->ended.cpu_ms = ms_of(usage.ru_utime) + ms_of(usage.ru_stime);
+    atomic_store(&k->done, true);
+    sweep(&k->ended);
   }
-  (void)syscall(SYS_exit_group, 0);
+  (void)raw(SYS_exit_group, 0, 0, 0, 0);
   return 0; /* Not reached. */
 }
 
@@ -181,6 +299,9 @@ bool keeper_status(const struct keeper *k, int *status) {
   *status = k->status;
   return k->done;
 }
+
+pid_t keeper_program(const struct keeper *k) { return k->done ? 0 : k->program; }
+const struct world_ended *keeper_ended(const struct keeper *k) { return &k->ended; }
 
 static void bury(pid_t pid) {
   while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;

@@ -6,6 +6,9 @@
 #define SHOAL_WORLD_UV_LAUNCH_H
 
 #include <stdbool.h>
+#include <sys/types.h>
+
+#include "world/world.h"
 
 struct launch {
   const char *const *argv; /* argv[0] is looked for in the PATH of `env`. */
@@ -13,10 +16,12 @@ struct launch {
   const char *cwd;         /* NULL: as ours. */
   int fds[3];              /* The sources of stdin, stdout, stderr, from 3 up; -1: the null device for stdin, ours for the others. */
   bool group;              /* A session of its own, so that no terminal's signal reaches it. */
+  struct world_limits limits;
   int guard;               /* Where the child writes guard_records (world/guard.h), or -1. */
 };
 
-/* The parent of a program that must not be able to kill us as its parent. It leads the program's group, waits for it and exits. */
+/* The parent of a program that must not be able to kill us as its parent. It leads the program's group, waits for it, kills what it left
+ * behind, and exits. Everything that the program starts stays its descendant, for it is a subreaper (uv_family.h). */
 struct keeper;
 
 /* Returns the child's process id, which is running argv; or a negative errno, with no child left.
@@ -25,6 +30,9 @@ int launch(const struct launch *l, struct keeper **keeper);
 
 /* After the keeper's end: the program's end as waitpid has it, or false when the keeper was killed before it. */
 bool keeper_status(const struct keeper *k, int *status);
+/* The program's id while it runs, or 0. */
+pid_t keeper_program(const struct keeper *k);
+const struct world_ended *keeper_ended(const struct keeper *k); /* After the keeper's end. */
 void keeper_free(struct keeper *k); /* Only after its end: it stands on this memory. */
 
 #endif

@@ -6,6 +6,7 @@
  *   uv_listener.c accepting
  *   uv_process.c  child processes, stdin, stdout, stderr
  *   uv_launch.c   the start of one
+ *   uv_strays.c   processes that became our children when their parent ended; uv_family.c: the process table
  *   uv_files.c    files
  *   uv_log.c      the log, puts off the loop, locks
  *
@@ -56,6 +57,12 @@ struct real_world {
   uv_signal_t reaper;           /* Hears of children that ended. */
   struct real_process *children; /* Running; those too that were closed, for no zombie may stay. */
   struct real_process *children_due; /* Ended, and about to be reported. */
+  struct real_process *children_kept; /* Ended and reported, not closed yet. */
+  uv_timer_t strays;            /* Runs while there may be some. */
+  int strays_hunts;             /* Looks for strays to kill, still to come. */
+  bool strays_adopted;
+  pid_t strays_seen[32];        /* Zombies that the last look found. */
+  size_t strays_seen_count;
   int children_watched;              /* Running and not closed: while there are any, the loop goes on. */
   struct real_put *puts; /* Under way, in no order. */
   uint32_t puts_count;
@@ -171,8 +178,20 @@ struct world_stream *real_process_stream(struct world_process *p, int fd);
 int real_process_pid(const struct world_process *p);
 int real_process_kill(struct world_process *p, int signal);
 void real_process_close(struct world_process *p);
+void real_process_ended(const struct world_process *p, struct world_ended *out);
 /* The world is closing: forget the children that were left running. */
 void orphans_close(struct real_world *w);
+void on_children(uv_signal_t *handle, int number);
+bool process_is_ours(const struct real_world *w, pid_t pid); /* Started here, and its end not taken yet. */
+
+/* ---- strays: our children that nobody here started ---- */
+void strays_open(struct real_world *w);
+/* From here on the orphans of our descendants become our children. */
+void strays_adopt(struct real_world *w);
+/* Some child has ended: as process 1 we reap those of strangers. */
+void strays_look(struct real_world *w);
+/* A keeper was killed: kill and reap what it kept. */
+void strays_hunt(struct real_world *w);
 
 int real_read_file(struct shoal_world *w, const char *path, uint8_t **bytes, size_t *length);
 int real_put_durable(struct shoal_world *w, const char *path, const void *bytes, size_t length);

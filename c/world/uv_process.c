@@ -1,4 +1,4 @@
-/* Child processes, and this process's own stdin, stdout and stderr. libuv waits for none of them: uv_launch.h says why. */
+/* Child processes (those that nobody here started: uv_strays.c), and this process's own stdin, stdout and stderr. libuv waits for none of them: uv_launch.h says why. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,12 +9,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "world/uv_family.h"
 #include "world/uv_launch.h"
 #include "world/uv_private.h"
 
 extern char **environ;
 
-/*      launch ----> RUNNING ----SIGCHLD----> DUE ----> on_exit ----> ENDED ----close----> gone
+/*      launch ----> RUNNING ----SIGCHLD----> DUE ----> on_exit ----> ENDED ----close----> gone     (each but the last in a list)
  *                      \---close: on_closed; its later end is reaped without a report----------/
  *
  * A group's leader is reaped when the process is closed, not before: until then its id, which is the group's, cannot be given to another,
@@ -35,12 +36,12 @@ struct real_process {
   struct world_process_events events;
   void *data;
   struct world_defer closed; /* on_closed. */
-  struct real_process *next, *previous; /* Of the world's running ones, or of those that are due. */
+  struct real_process *next, *previous; /* Of the world's running ones, of those that are due, or of those that are kept. */
 };
 
 static struct real_process *of_base(const struct world_process *p) { return CONTAINER(p, struct real_process, base); }
 
-/* ---- the environment: ours, with some names replaced or added ---- */
+/* ---- the environment: what it inherits of ours, with some names replaced or added ---- */
 
 static bool same_name(const char *a, const char *b) {
   size_t length = strcspn(a, "=");
@@ -53,15 +54,27 @@ static bool overridden(const char *entry, const char *const *env) {
   return false;
 }
 
+static bool inherited(const char *entry, const char *const *names) {
+  if (!names) return true;
+  for (; *names; names++) {
+    size_t length = strlen(*names);
+    bool family = length > 0 && (*names)[length - 1] == '*';
+    if (family ? strncmp(entry, *names, length - 1) == 0 : strncmp(entry, *names, length) == 0 && entry[length] == '=') return true;
+  }
+  return false;
+}
+
 /* Returns a malloc'ed array of borrowed strings; NULL when out of memory. */
-static char **merge_environment(const char *const *env) {
+static char **merge_environment(const char *const *env, const char *const *names) {
+  static const char *const none[] = {NULL};
+  if (!env) env = none;
   size_t count = 1, n = 0;
   for (char **e = environ; e && *e; e++) count++;
   for (const char *const *e = env; *e; e++) count++;
   char **merged = malloc(count * sizeof *merged);
   if (!merged) return NULL;
   for (char **e = environ; e && *e; e++)
-    if (!overridden(*e, env)) merged[n++] = *e;
+    if (inherited(*e, names) && !overridden(*e, env)) merged[n++] = *e;
   for (const char *const *e = env; *e; e++)
     if (!overridden(*e, e + 1)) merged[n++] = (char *)(uintptr_t)*e; /* The last of a name wins. libuv only reads them. */
   merged[n] = NULL;
@@ -138,6 +151,7 @@ static bool look(struct real_process *p) {
     p->signal = info.si_status;
   }
   if (p->keeper) take_status(p);
+  if (p->keeper && p->signal != 0 && info.si_code != CLD_EXITED) strays_hunt(p->world); /* Killed: what it kept comes to us. */
   return true;
 }
 
@@ -147,6 +161,7 @@ static void finish(struct real_process *p) {
   if (!p->base.handle.closing) {
     watch(p->world, -1);
     if (!p->group) reap(p);
+    put_in(&p->world->children_kept, p);
     p->events.on_exit(p->data, p->status, p->signal); /* May close it, and others. */
     return;
   }
@@ -167,6 +182,17 @@ void on_children(uv_signal_t *handle, int number) {
     p->state = DUE;
   }
   while (w->children_due) finish(w->children_due);
+  strays_look(w);
+}
+
+static bool in_list(const struct real_process *p, pid_t pid) {
+  for (; p; p = p->next)
+    if (p->pid == pid) return true;
+  return false;
+}
+
+bool process_is_ours(const struct real_world *w, pid_t pid) {
+  return in_list(w->children, pid) || in_list(w->children_due, pid) || in_list(w->children_kept, pid);
 }
 
 void orphans_close(struct real_world *w) {
@@ -224,7 +250,7 @@ static int launch_with(struct real_process *p, const struct world_spawn *options
   int rc = 0;
   for (int fd = 0; fd < 3 && rc == 0; fd++)
     if (options->pipe[fd]) rc = make_pipe(p->world, fd, &p->pipes[fd], &l->fds[fd]);
-  if (rc == 0 && options->env && !(env = merge_environment(options->env))) rc = ERR_MEMORY;
+  if (rc == 0 && (options->env || options->inherit) && !(env = merge_environment(options->env, options->inherit))) rc = ERR_MEMORY;
   l->env = env ? env : environ;
   if (rc == 0) rc = launch(l, options->keeper ? &p->keeper : NULL);
   free(env);
@@ -246,13 +272,15 @@ static int guard_of(const struct world_stream *guard, int *out) {
 int real_spawn(struct shoal_world *base, const struct world_spawn *options, const struct world_process_events *events,
                void *data, struct world_process **out) {
   struct real_world *w = real_world(base);
-  struct launch l = {.argv = options->argv, .cwd = options->cwd, .fds = {-1, -1, -1}, .group = options->group, .guard = -1};
+  struct launch l = {.argv = options->argv, .cwd = options->cwd, .fds = {-1, -1, -1}, .group = options->group, .limits = options->limits,
+                     .guard = -1};
   struct real_process *p = calloc(1, sizeof *p);
   if (!p) return ERR_MEMORY;
   *p = (struct real_process){.world = w, .group = options->group || options->keeper, .events = *events, .data = data};
   p->closed = (struct world_defer){.run = report_closed, .data = p};
   int rc = options->guard ? guard_of(options->guard, &l.guard) : 0;
   if (rc == 0) rc = uv_signal_start(&w->reaper, on_children, SIGCHLD);
+  if (rc == 0 && options->keeper) strays_adopt(w);
   if (rc == 0) rc = launch_with(p, options, &l);
   if (rc < 0) {
     for (int fd = 0; fd < 3; fd++)
@@ -282,9 +310,29 @@ struct world_stream *real_process_stream(struct world_process *base, int fd) {
 
 int real_process_pid(const struct world_process *base) { return of_base(base)->pid; }
 
+void real_process_ended(const struct world_process *base, struct world_ended *out) {
+  const struct real_process *p = of_base(base);
+  if (p->keeper && p->state == ENDED) *out = *keeper_ended(p->keeper);
+}
+
+/* KILL goes to the program alone, for its keeper kills the others as soon as it has ended. */
+static int kill_kept(const struct real_process *p, int signal) {
+  pid_t pids[FAMILY_MAX], program = keeper_program(p->keeper);
+  if (signal == SIGKILL && program > 0) {
+    (void)kill(p->pid, SIGCONT); /* The program may have stopped its group, and its keeper with it. */
+    return kill(program, SIGKILL) == 0 || errno == ESRCH ? 0 : -errno;
+  }
+  size_t count = family_all(p->pid, pids, FAMILY_MAX); /* Before the group gets it: who ends leaves no trace to its children. */
+  int rc = kill(-p->pid, signal) == 0 ? 0 : -errno;
+  for (size_t i = 0; i < count; i++)
+    if (getpgid(pids[i]) != p->pid) (void)kill(pids[i], signal); /* It may have ended by now. */
+  return rc;
+}
+
 int real_process_kill(struct world_process *base, int signal) {
   const struct real_process *p = of_base(base);
   if (p->reaped) return -ESRCH; /* Its id may be another's by now. */
+  if (p->keeper && p->state != ENDED) return kill_kept(p, signal);
   return kill(p->group ? -p->pid : p->pid, signal) == 0 ? 0 : -errno;
 }
 
@@ -292,8 +340,12 @@ void real_process_close(struct world_process *base) {
   struct real_process *p = of_base(base);
   for (int fd = 0; fd < 3; fd++)
     if (p->pipes[fd]) world_stream_close(&p->pipes[fd]->base);
-  if (p->state == ENDED) reap(p);
-  else watch(p->world, -1);
+  if (p->state == ENDED) {
+    take_out(&p->world->children_kept, p);
+    reap(p);
+  } else {
+    watch(p->world, -1);
+  }
   world_defer(base->handle.world, &p->closed);
 }
 

@@ -245,6 +245,10 @@ int world_process_kill(struct world_process *p, int signal) {
   return p->handle.closing ? ERR_CLOSED : OPS(p)->process_kill(p, signal);
 }
 void world_process_close(struct world_process *p) { CLOSE(p, process_close); }
+void world_process_ended(const struct world_process *p, struct world_ended *out) {
+  *out = (struct world_ended){0};
+  if (OPS(p)->process_ended) OPS(p)->process_ended(p, out);
+}
 
 void world_telemetry(struct shoal_world *w, struct world_telemetry *out) {
   *out = (struct world_telemetry){.open_handles = w->open_handles};

@@ -204,14 +204,25 @@ void world_log_close(struct world_log *l);
 
 /* ---- child processes ---- */
 
+/* Limits of a program, which its children inherit, each for itself; 0: as ours. */
+struct world_limits {
+  uint64_t memory_bytes; /* Private memory that can be written (RLIMIT_DATA): what it asks for beyond is refused. */
+  uint64_t cpu_s;        /* CPU time: SIGXCPU at so many seconds, KILL a second later. */
+  uint64_t files;        /* Open files. */
+};
+
 struct world_spawn {
   const char *const *argv; /* NULL-terminated; argv[0] is looked for in PATH. */
   const char *const *env;  /* NULL-terminated "NAME=value", added to this process's own; NULL for none. */
+  const char *const *inherit; /* The names of this process's own environment that the child gets; "LC_*" stands for all that begin so.
+                               * NULL: all. */
+  struct world_limits limits;
   const char *cwd;         /* NULL: as ours. */
   bool pipe[3];            /* stdin, stdout, stderr as pipes; else: stdin is the null device, the others are ours. */
   bool group;              /* Its own process group; world_process_kill then reaches all of it. */
   /* Its parent is a process of its own, which leads its group, so that a program that kills its parent harms only itself. When that parent
-   * was killed, on_exit has status -1 and the parent's signal: nobody knows the program's own end, and the rest of its group still runs. */
+   * was killed, on_exit has status -1 and the parent's signal: nobody knows the program's own end, and the rest of its group still runs.
+   * Whatever the program leaves behind when it ends, in any group or session, is killed before on_exit; see world_process_ended. */
   bool keeper;
   /* The stdin of a child that runs guard.h's program, or NULL. Right before argv runs, the new process writes there that it has started;
    * -EPIPE when that child has gone, -EAGAIN when it does not read: then argv does not run. The caller writes that the group has ended,
@@ -229,9 +240,22 @@ int world_spawn(struct shoal_world *w, const struct world_spawn *options, const 
 struct world_stream *world_process_stream(struct world_process *p, int fd);
 int world_process_pid(const struct world_process *p);
 /* -ESRCH once it has ended. A group's leader stays a zombie until it is closed: a kill of the group then succeeds, and reaches the
- * processes that are left of it, if any, but never another process. */
+ * processes that are left of it, if any, but never another process. With a keeper all descendants get the signal, whatever their group. */
 int world_process_kill(struct world_process *p, int signal);
 void world_process_close(struct world_process *p);           /* Leaves the child running. */
+
+enum { WORLD_LEFT_NAMED = 4, WORLD_LEFT_BYTES = 64 };
+/* How a program with a keeper ended; all 0 before on_exit, without a keeper, and in a simulated world. */
+struct world_ended {
+  uint64_t cpu_ms;     /* Of the program and of those of its descendants that were waited for. */
+  uint32_t left_count; /* Processes that it left behind, which were killed, */
+  uint32_t left_named; /* and what the first of them were: */
+  struct {
+    int pid;
+    char command[WORLD_LEFT_BYTES]; /* The command line, cut. */
+  } left[WORLD_LEFT_NAMED];
+};
+void world_process_ended(const struct world_process *p, struct world_ended *out);
 
 /* ---- telemetry of this process ---- */
 

@@ -104,6 +104,7 @@ struct world_ops {
   int (*process_pid)(const struct world_process *p);
   int (*process_kill)(struct world_process *p, int signal);
   void (*process_close)(struct world_process *p);
+  void (*process_ended)(const struct world_process *p, struct world_ended *out); /* NULL: knows nothing. */
 
   void (*telemetry)(struct shoal_world *w, struct world_telemetry *out); /* open_handles is filled in already. */
 };

@@ -13,6 +13,23 @@ end)
 
 teardown(function () c:close() end)
 
+--- Run a job of these workflows to its end. Returns the process, with .result, .of (workflows by name) and .run (their first command).
+local function run(workflows)
+  local p = c:shoal { "submit", c:file("j.lua", ("return { name = 'j', workflows = { %s } }"):format(workflows)), "--connect", up.connect,
+    "--output", "json" }
+  p.result, p.of, p.run = cjson.decode(p.out), {}, {}
+  for _, w in ipairs(p.result.workflows) do
+    p.of[w.workflow], p.run[w.workflow] = w, w.stats.commands and w.stats.commands[1]
+  end
+  return p
+end
+
+local function running(pattern)
+  for pid, words in pairs((c:left())) do
+    if words:find(pattern) then return pid end
+  end
+end
+
 local function file(name, work) return c:file(name, ("return { name = 'j', workflows = { w = { %s } } }"):format(work)) end
 
 --- Run a line of the shell in which $SHOAL is this build's program.
@@ -92,5 +109,105 @@ describe("SIGHUP", function ()
     p:wait(3000)
     assert.equal(129, p.code, p.err)
     assert.matches("SIGHUP", p.err)
+  end)
+end)
+
+describe("a command", function ()
+  local p
+  setup(function ()
+    p = run [=[
+      pipes = { command = "echo one > /dev/stderr; echo two | tee /dev/stderr; echo three > /dev/stdout; echo four >> /proc/self/fd/1" },
+      left = { command = "setsid sleep 331 & (sleep 332 &); sh -mc 'sleep 333 &'; sleep 0.2; echo said" },
+      killed = { command = "[ $SHOAL_ATTEMPT = 1 ] && kill -9 $PPID; echo attempt $SHOAL_ATTEMPT", retries = 2 },
+      shot = { command = "[ $SHOAL_ATTEMPT = 1 ] && kill -9 $$; echo attempt $SHOAL_ATTEMPT", retries = 2 },
+      env = { command = "env", env = { MINE = "1" } },
+      late = { command = "timeout 60 sleep 334", timeout_ms = 400, retries = 0 },
+    ]=]
+  end)
+
+  it("has pipes that it can open again by name", function ()
+    local lines = {}
+    for line in p.run.pipes.head:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    table.sort(lines)
+    assert.same({ "four", "one", "three", "two", "two" }, lines)
+    assert.equal(0, p.run.pipes.status)
+  end)
+
+  it("leaves nothing behind in any group or session, and its result says what was ended with it", function ()
+    assert.equal("completed", p.of.left.state)
+    assert.matches("^3 processes: sleep 33%d %(pid %d+%), sleep 33%d %(pid %d+%), sleep 33%d %(pid %d+%)$", p.run.left.left)
+    assert.is_nil(running "^sleep 33[123]")
+  end)
+
+  it("that makes itself a group, as timeout does, ends at its limit like any other", function ()
+    assert.equal("failed", p.of.late.state)
+    assert.matches("timeout_ms = 400", p.result.reason)
+    assert.is_nil(running "^timeout 60")
+    assert.is_nil(running "^sleep 334")
+  end)
+
+  it("that was killed from outside, or its keeper, is a lost attempt and is tried again", function ()
+    for _, name in ipairs { "killed", "shot" } do
+      assert.equal("completed", p.of[name].state, name)
+      assert.equal("attempt 2\n", p.run[name].head)
+    end
+    local lost = 0
+    for _, a in ipairs(p.result.attempts) do lost = lost + (a.state == "lost" and 1 or 0) end
+    assert.equal(2, lost)
+  end)
+
+  it("gets what is usual of the worker's environment, the job's, and ours", function ()
+    local got = {}
+    for name, value in p.run.env.head:gmatch "([%w_]+)=([^\n]*)" do got[name] = value end
+    assert.equal("1", got.MINE)
+    assert.equal(os.getenv "PATH", got.PATH)
+    assert.equal("1", got.SHOAL_ATTEMPT)
+    local strange = {}
+    for name in pairs(got) do
+      if not (name:find "^SHOAL_" or name:find "^LC_" or (" PATH HOME LANG LANGUAGE TZ TMPDIR USER LOGNAME SHELL MINE PWD OLDPWD SHLVL _ ")
+        :find(" " .. name .. " ", 1, true)) then strange[#strange + 1] = name end
+    end
+    assert.same({}, strange)
+  end)
+
+  it("that is cancelled takes its daemons with it", function ()
+    local q = c:start { "submit", file("d.lua", [=[command = "setsid sh -c 'setsid sleep 335 & setsid sleep 336 & wait' & sleep 337"]=]),
+      "--connect", up.connect, open_stdin = true }
+    local id = q:wait_for "%f[%w]job (%S+)\n"
+    cluster.wait("its daemons", function () return running "^sleep 335" and running "^sleep 336" and running "^sleep 337" end)
+    cancel(id)
+    q:wait()
+    assert.equal(5, q.code, q.err)
+    assert.is_nil(running "^sleep 33[567]")
+  end)
+end)
+
+describe("a worker as process 1 of a container", function ()
+  it("leaves no zombie: of commands, of what they left, nor of processes that enter the container", function ()
+    if not os.execute "unshare -pf --mount-proc true 2> /dev/null" then
+      pending "a process namespace needs root (unshare -pf)"
+      return
+    end
+    local manager = up.nodes["m-a1"].address
+    local outer = c:spawn { "unshare", "-pf", "--mount-proc", "--kill-child", cluster.program, "run", "scripts/roles/worker.lua", "--name",
+      "pid1", "--dc", "a", "--join", manager, "--cores", "8", "--label", "pid=1", "--data", c.dir .. "/pid1", "--announce" }
+    outer:wait_for("({.*})\n", "out")
+    local inner = cluster.wait("process 1", function ()
+      for pid, words in pairs((c:left())) do
+        if words:find "^%S*shoal run .*%-%-name pid1" then return pid end
+      end
+    end)
+    local p = run [[w = { command = "(setsid sleep 0.01 &); echo hi", parts = 20, where = { pid = "1" } },
+      k = { command = "setsid sleep 338 & [ $SHOAL_ATTEMPT = 1 ] && kill -9 $PPID; true", retries = 1, where = { pid = "1" } }]]
+    assert.equal("completed", p.result.state, p.out)
+    os.execute(("nsenter -t %d -p -m sh -c '(sleep 0.01 &)'"):format(inner))
+    cluster.wait("no zombie", function ()
+      local zombies, count = io.popen(("ps -o stat= --ppid %d"):format(inner)):read "a", 0
+      for _ in zombies:gmatch "Z" do count = count + 1 end
+      return count == 0
+    end, 5000)
+    assert.is_nil(running "^sleep 338")
+    outer:kill "sigkill" -- Its namespace goes with process 1.
+    outer:wait()
   end)
 end)

@@ -58,7 +58,7 @@ describe("a job", function ()
     end
     cluster.wait("no child left", function ()
       for _, words in pairs((c:left())) do
-        if not (words:find "bin/shoal run " or words:find "bin/shoal up " or words:find "bin/shoal guard $") then return false end
+        if not (words:find "bin/shoal run " or words:find "bin/shoal up " or words:find "bin/shoal guard %x+ $") then return false end
       end
       return true
     end)

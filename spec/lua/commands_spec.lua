@@ -38,11 +38,16 @@ local function exit(n, status, signal)
 end
 
 it("runs one after the other, each with its names in the environment", function ()
-  start { command = { "x", "y" }, parts = 2, env = { A = "b", SHOAL_RUN = "mine" } }
+  start { command = { "x", "y" }, parts = 2, env = { A = "b", SHOAL_RUN = "mine", SHOAL_JOB = "forged" } }
   assert.equal(1, #processes)
   assert.same({ "x", "y" }, processes[1].options.argv)
-  assert.same({ SHOAL_JOB = "j", SHOAL_WORKFLOW = "w", SHOAL_PART = "w/1", SHOAL_ATTEMPT = "2", SHOAL_RUN = "mine", A = "b" },
-    processes[1].options.env)
+  local env = processes[1].options.env
+  assert.matches("^%x+$", env.SHOAL_GUARD)
+  env.SHOAL_GUARD = nil
+  assert.same({ SHOAL_JOB = "j", SHOAL_WORKFLOW = "w", SHOAL_PART = "w/1", SHOAL_ATTEMPT = "2", SHOAL_RUN = "1", A = "b" }, env)
+  local inherited = " " .. table.concat(processes[1].options.inherit, " ") .. " "
+  assert.is_truthy(inherited:find(" PATH ", 1, true) and inherited:find(" LC_* ", 1, true))
+  assert.is_nil(inherited:find("SHOAL", 1, true))
   assert.is_true(processes[1].options.group)
   exit(1)
   assert.equal(2, #processes)
@@ -55,12 +60,24 @@ it("runs one after the other, each with its names in the environment", function 
   assert.is_nil(run:pid())
 end)
 
-it("kills what is left of a group when its leader has ended, before anything else is started", function ()
+it("whose keeper killed what it left says what that was, and is closed before anything else is started", function ()
   start { parts = 2 }
+  processes[1].left = { { pid = 7, command = "sleep 57" }, { pid = 8, command = "x" } }
   exit(1)
-  assert.equal(9, processes[1].signals[1])
+  assert.same({}, processes[1].signals)
   assert.is_true(processes[1].closed)
-  exit(2)
+  processes[2].left = { { pid = 9, command = "y" } }
+  exit(2, 1)
+  assert.equal("2 processes: sleep 57 (pid 7), x (pid 8)", results[1].stats.commands[1].left)
+  assert.equal("the command exited with status 1; what it left was ended: 1 process: y (pid 9)", results[1].reason)
+end)
+
+it("that was killed, and not by us, is a lost attempt: the machine may have been short of memory", function ()
+  start { parts = 3 }
+  exit(1, 0, 9)
+  assert.same({ "failed", true, 9 }, { results[1].state, results[1].lost, results[1].stats.commands[1].signal })
+  assert.matches("^the command was killed by signal 9, which shoal did not send", results[1].reason)
+  assert.equal(1, errors.count("exec.child").raised)
 end)
 
 it("ends at the first run that fails, and says how", function ()
@@ -79,8 +96,8 @@ it("that killed its keeper is a lost attempt, an incident, and its group is kill
   processes[1]:say(1, "about to kill my parent\n")
   exit(1, -1, 9)
   assert.equal(1, #processes)
-  assert.same({ "failed", "the command's keeper was killed by signal 9, by the command itself or by the machine", true },
-    { results[1].state, results[1].reason, results[1].lost })
+  assert.same({ "failed", true }, { results[1].state, results[1].lost })
+  assert.matches("^the command's keeper was killed by signal 9, which shoal did not send", results[1].reason)
   assert.same({}, results[1].stats.commands) -- Nobody knows how it ended.
   assert.equal(9, processes[1].signals[1])
   assert.is_true(processes[1].closed)
@@ -168,7 +185,7 @@ it("waits a second for output after the exit, and no longer", function ()
   start()
   processes[1].options.on_exit(0, 0)
   world:run(0)
-  assert.same({ 9 }, processes[1].signals) -- Else what it left in the background would hold its output for the whole second.
+  assert.same({}, processes[1].signals)
   world:run(500)
   processes[1]:say(1, "late")
   world:run(499)

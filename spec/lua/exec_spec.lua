@@ -44,7 +44,7 @@ describe("a command", function ()
     local result = attempt(dispatch(command("kill -9 $PPID; exec sleep 300")))
     assert.equal("failed", result.state)
     assert.is_true(result.lost)
-    assert.matches("was killed by signal 9, by the command itself or by the machine", result.reason)
+    assert.matches("was killed by signal 9, which shoal did not send", result.reason)
     result = attempt(dispatch(command("kill -TERM $PPID; kill -SEGV $PPID; exit 3"))) -- Only KILL ends its parent.
     assert.equal("the command exited with status 3", result.reason)
   end)

@@ -209,6 +209,7 @@ describe("its mistakes", function ()
     ["return { name = 'n', [true] = 1, workflows = { w = { command = 'true' } } }"] = "a key is a boolean",
     ["return { name = 'n', datacenters = {}, workflows = { w = { command = 'true' } } }"] = "datacenters: is empty",
     ["return { name = 'n', datacenters = { x = 1 }, workflows = { w = { command = 'true' } } }"] = "plain list",
+    ["return { name = 'n', env = { SHOAL_JOB = 1 }, workflows = { w = { command = 'true' } } }"] = "env.SHOAL_JOB: names that begin",
     ["return { name = 'n', env = { ['a=b'] = 1 }, workflows = { w = { command = 'true' } } }"] = '"a=b" is not a variable name',
     ["return { name = 'n', env = { A = {} }, workflows = { w = { command = 'true' } } }"] = "env.A: found a table",
     ["return { name = 'n', workflows = { w = { command = {} } } }"] = "command: is empty",

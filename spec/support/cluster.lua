@@ -115,7 +115,8 @@ local function environment(self, changes, preload)
     if value then out[#out + 1] = name .. "=" .. value end
   end
   if preload and cluster.sanitized then out[#out + 1] = "LD_PRELOAD=" .. os.getenv "SHOAL_PRELOAD" end
-  out[#out + 1] = "SHOAL_SPEC_MARK=" .. self.mark
+  -- A worker's commands get little of its environment, but all of its locale.
+  out[#out + 1] = "LC_SHOAL_SPEC_MARK=" .. self.mark
   return out
 end
 
@@ -229,7 +230,7 @@ end
 
 --- Processes with this cluster's marker, whatever their parents: { pid = command line }, without those that have just ended.
 function cluster:left()
-  local out, count, wanted = {}, 0, "SHOAL_SPEC_MARK=" .. self.mark
+  local out, count, wanted = {}, 0, "LC_SHOAL_SPEC_MARK=" .. self.mark
   local own = uv.os_getpid()
   for pid in io.popen("ls /proc"):read("a"):gmatch("%f[%d](%d+)%f[%D]") do
     local f = tonumber(pid) ~= own and io.open("/proc/" .. pid .. "/environ")

@@ -35,6 +35,7 @@ function Process:kill(number)
   if self.on_signal then self:on_signal(number) end
   return true
 end
+function Process:ended() return self.cpu_ms or 0, #(self.left or {}), self.left end
 function Process:close()
   if self.closed then return end
   self.closed, self.world.open = true, self.world.open - 1

@@ -65,6 +65,7 @@ function render.result(result)
       put("%s", views.heading(c))
       local text = views.output(c)
       if text ~= "" then put("%s", indent(text)) end
+      if c.left then put("    left when it ended, and ended then: %s", c.left) end
     end
   end
   numbers.incidents(result, put)

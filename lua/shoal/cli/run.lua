@@ -31,6 +31,8 @@ function run.words(command)
   command:option("--cores", "slots a worker offers"):argname("COUNT")
     :convert(common.integer("--cores", "a whole number", 1))
   command:option("--label", "what a worker says of itself; jobs ask for it with `where`; can be given again"):count("*"):argname("NAME=VALUE")
+  command:option("--pass-env", "for workers: more names of its environment that commands get, besides PATH, HOME, LANG, LC_*, TZ, TMPDIR, "
+    .. "USER, LOGNAME, SHELL"):argname("NAME,...")
   command:option("--profile", "membership timing"):choices { "local", "lan", "wan" }
   command:option("--config", "a Lua file that returns a table of any of these and more"):argname("FILE")
   command:option("--set", "one setting, such as cores=8 or membership.gossip_fanout=4; can be given again"):count("*"):argname("NAME=VALUE")
@@ -45,7 +47,7 @@ SIGTERM and Ctrl-C stop it; SIGHUP opens the file of --log again, for log rotati
 end
 
 local LISTS = { join = true, gates = true, connect = true }
-local PLAIN = { "name", "cluster", "dc", "bind", "data", "log", "policies", "cores", "profile" }
+local PLAIN = { "name", "cluster", "dc", "bind", "data", "log", "policies", "cores", "pass_env", "profile" }
 
 --- Options over file over defaults; and which keys came as options, for messages about them.
 ---@return table? config, string? err, table<string, string>? origin

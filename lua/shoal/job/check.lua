@@ -152,6 +152,8 @@ function Checker:env(at, value, base)
     local place = at .. "." .. tostring(k)
     if type(k) ~= "string" or not k:find("^[%a_][%w_]*$") then
       self:problem(at, ("%s is not a variable name"):format(show(k)))
+    elseif k:find "^SHOAL_" then
+      self:problem(place, "names that begin with SHOAL_ are shoal's own (SHOAL_JOB, SHOAL_PART, ...); expected another name")
     elseif type(v) ~= "string" and type(v) ~= "number" and type(v) ~= "boolean" then
       self:problem(place, ("found %s; expected text"):format(show(v)))
     elseif type(v) == "string" and (#v > TEXT_MAX or v:find("\0", 1, true)) then

@@ -14,7 +14,7 @@
 ---       own      = { iteration =, start_delay = },   ours: whole iterations; in open loops, how late our timers fired
 ---       outside  = { ["(setup) GET /login"] = { ok =, failed = } }, outside_latency = { the same names = bytes },
 ---                                                    requests of setup and teardown, which count nowhere else
----       commands = { { run =, status =, signal =, head =, tail =, bytes =, elapsed_ms = } },     gathered, sorted by `run`; without a
+---       commands = { { run =, status =, signal =, head =, tail =, bytes =, elapsed_ms =, left =? } },     gathered, sorted by `run`; without a
 ---                                                    status: what a script printed
 ---       load     = { { from_us, to_us }, ... },      united: when load was generated, from the beginning of the run
 ---       wanted_milli =,                              summed: iterations that open loops want in 1000 s

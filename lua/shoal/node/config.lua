@@ -24,6 +24,8 @@ return schema.record({
   membership = schema.record(swim.tunables, nil, { default = {}, doc = "values of lua/shoal/member/swim.lua other than the profile's" }),
   record = schema.string { default = "", max = 1024, doc = "file for a recording of membership's inputs, for swim.replay" },
   cores = schema.integer { default = 4, min = 1, max = 4096 },
+  pass_env = schema.string { default = "", max = 4096, pattern = "^[%w_,%*]*$",
+    doc = "names of the worker's environment that commands get besides the usual ones: A,B or A_*" },
   labels = schema.map(schema.any(), { default = {}, doc = "what a worker says of itself; jobs ask for it with `where`" }),
   flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
   push_ms = schema.integer { default = 250, min = 10, max = 60000 },

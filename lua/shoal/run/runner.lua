@@ -261,7 +261,7 @@ function Run:pid() return self.process:pid() end
 local function spawn(self, argv)
   local err, code
   self.process, err, code = self.guard:spawn {
-    argv = argv, pipe = { stdin = true, stdout = true, stderr = true },
+    argv = argv, env = { SHOAL_GUARD = self.guard.word }, pipe = { stdin = true, stdout = true, stderr = true },
     on_exit = function (status, signal)
       self.status, self.signal = status, signal
       look(self)
@@ -300,14 +300,14 @@ end
 ---@param dispatch RunnerDispatch
 ---@param on_progress? fun(summary: table, record: table)  counts so far
 ---@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[], lost: boolean? })
----@param options? { argv: string[]?, progress_ms: integer? }  `argv`: the child, for specs
+---@param options? { argv: string[]?, progress_ms: integer?, inherit: string[]? }  `argv`: the child, for specs; see commands.start
 ---@return (Run|CommandsRun)? run, string? err, string? code
 function runner.start(node, scope, dispatch, on_progress, on_result, options)
   options = options or {}
   local world = type(node) == "table" and node.world or node
   local guard, progress_ms = guards.of(world, scope), options.progress_ms or PROGRESS_MS
   if dispatch.work.command then
-    return commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms)
+    return commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, options.inherit)
   end
   local self = setmetatable({
     world = world, guard = guard, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},

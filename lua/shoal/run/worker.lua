@@ -10,6 +10,7 @@
 --- greatest fence is remembered while the part is known, and for fence_ms after that; a lower one is refused and counted.
 ---
 --- Results that an earlier life of this worker left on disk stand here as parts that are reporting, without cores.
+local commands = require "shoal.run.exec.commands"
 local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
@@ -53,12 +54,19 @@ local function slim(body)
   }
 end
 
+--- The names of our environment that commands get: the usual ones, and those that the operator allows.
+local function inherited(pass_env)
+  local out = table.move(commands.INHERITED, 1, #commands.INHERITED, 1, {})
+  for name in (pass_env or ""):gmatch "[^,]+" do out[#out + 1] = name end
+  return out
+end
+
 ---@param node table
 ---@param options { flush_ms: number, others: fun(): string[] }
 function worker.open(node, options)
   local self = setmetatable({
     node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, runs = {}, fences = {}, ended = {}, leaders = {},
-    stale = 0,
+    stale = 0, inherit = inherited(node.config.pass_env),
   }, worker)
   local function end_attempt(reason)
     return function (record)
@@ -196,7 +204,7 @@ function worker:dispatch(body)
     self.runs[key], self.fences[key] = nil, fence_before
   end })
   run.handle, err, code = runner.start(self.node, self.scope, dispatch, function (summary) on_progress(self, run, summary) end,
-    function (verdict) on_result(self, run, verdict) end)
+    function (verdict) on_result(self, run, verdict) end, { inherit = self.inherit })
   if not run.handle then return nil, err, code end
   if run.state == "claimed" then move(run, "running") end
   return { state = "accepted" }

@@ -375,7 +375,7 @@ static void keeper_passes_the_end_on(void) {
   kept("ulimit -c unlimited; kill -ABRT $$", 0, SIGABRT, ""); /* Its core is its own, not ours. */
 }
 static void keeper_dies_instead_of_us(void) {
-  kept("kill -9 $PPID; echo still here; sleep 0.05", -1, SIGKILL, "still here\n");
+  kept("echo here; kill -9 $PPID; sleep 100", -1, SIGKILL, "here\n"); /* What it kept comes to us, and is killed too. */
   kept("kill -9 0", -1, SIGKILL, "");
   kept("for s in HUP INT QUIT ABRT SEGV PIPE ALRM TERM USR1 CHLD; do kill -$s $PPID; done; exit 7", 7, 0, ""); /* All but KILL are blocked there. */
 }
@@ -426,6 +426,88 @@ static void keeper_keeps_no_descriptor(void) {
   UNTIL(late.closed);
   settle(200);
   SAME(late.exited, 0);
+}
+static void keeper_kills_what_is_left(void) {
+  struct child c = {0};
+  struct world_ended e;
+  SAME(run(&c, "setsid sleep 100 & (sleep 101 &); sleep 0.1; echo done; exit 3", KEPT), 0);
+  take_out(&c);
+  UNTIL(c.exited && c.out.ended); /* Nothing holds the pipe. */
+  SAME(c.status, 3);
+  world_process_ended(c.process, &e);
+  SAME(e.left_count, 2);
+  SAME(e.left_named, 2);
+  for (int i = 0; i < 2; i++) {
+    CHECK(strncmp(e.left[i].command, "sleep 10", 8) == 0);
+    SAME(kill(e.left[i].pid, 0), -1);
+  }
+  close_child(&c);
+  c = (struct child){0};
+  SAME(run(&c, "i=0; while [ $i -lt 150 ]; do setsid sleep 100 & i=$((i+1)); done; sleep 0.2", KEPT), 0);
+  UNTIL(c.exited);
+  world_process_ended(c.process, &e);
+  SAME(e.left_count, 150);
+  SAME(e.left_named, WORLD_LEFT_NAMED);
+  close_child(&c);
+}
+static void keeper_passes_on_to_all(void) {
+  struct child c = {0};
+  SAME(run(&c, "trap : TERM; setsid sh -c 'trap \"echo term; exit\" TERM; echo up; while :; do sleep 0.01; done' & wait; wait", KEPT), 0);
+  take_out(&c);
+  UNTIL(strstr(c.text, "up"));
+  SAME(ASK(world_process_kill(c.process, SIGTERM)), 0);
+  UNTIL(c.exited && c.out.ended);
+  CHECK(strstr(c.text, "term"));
+  close_child(&c);
+  c = (struct child){0};
+  SAME(run(&c, "trap '' TERM; setsid sleep 100 & echo up; kill -STOP 0; sleep 100", KEPT), 0);
+  take_out(&c);
+  UNTIL(strstr(c.text, "up"));
+  settle(50);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  UNTIL(c.exited && c.out.ended);
+  SAME(c.signal, SIGKILL);
+  close_child(&c);
+}
+static void keeper_killed_leaves_nobody(void) {
+  struct child c = {0};
+  SAME(run(&c, "setsid sh -c 'echo $$; exec sleep 100' & sleep 0.1; kill -9 $PPID; exec sleep 100", KEPT), 0);
+  take_out(&c);
+  UNTIL(c.exited && strchr(c.text, '\n'));
+  SAME(c.status, -1);
+  SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+  UNTIL(kill(atoi(c.text), 0) < 0); /* Killed, and no zombie. */
+  UNTIL(c.out.ended);
+  close_child(&c);
+}
+static void limits_are_set(void) {
+  struct child c = {0};
+  SAME(run(&c, "ulimit -d; ulimit -n; ulimit -t",
+           (struct world_spawn){.keeper = true, .pipe = {false, true, false}, .limits = {64u << 20, 5, 40}}), 0);
+  take_out(&c);
+  UNTIL(c.exited && c.out.ended);
+  SAME(strcmp(c.text, "65536\n40\n5\n"), 0);
+  close_child(&c);
+  c = (struct child){0};
+  SAME(run(&c, "ulimit -n", (struct world_spawn){.pipe = {false, true, false}, .limits = {.files = 41}}), 0);
+  take_out(&c);
+  UNTIL(c.exited && c.out.ended);
+  SAME(strcmp(c.text, "41\n"), 0);
+  close_child(&c);
+}
+static void environment_is_chosen(void) {
+  struct child c = {0};
+  const char *inherit[] = {"PATH", "SPEC_A*", "SPEC_B", NULL}, *env[] = {"OWN=1", "SPEC_AB=2", NULL};
+  setenv("SPEC_AA", "a", 1);
+  setenv("SPEC_AB", "b", 1);
+  setenv("SPEC_B", "c", 1);
+  setenv("SPEC_BB", "d", 1);
+  SAME(run(&c, "echo $OWN $SPEC_AA $SPEC_AB $SPEC_B ${SPEC_BB-none} ${PATH:+path}",
+           (struct world_spawn){.pipe = {false, true, false}, .inherit = inherit, .env = env}), 0);
+  take_out(&c);
+  UNTIL(c.exited && c.out.ended);
+  SAME(strcmp(c.text, "1 a 2 c none path\n"), 0);
+  close_child(&c);
 }
 static void keepers_side_by_side(void) {
   struct child c[40] = {0};
@@ -505,6 +587,11 @@ const struct test_case process_cases[] = {
     {"keeper: when killed, the rest of its group can still be killed", keeper_killed_leaves_the_group, REAL},
     {"keeper: what cannot start is refused as without one", keeper_of_what_cannot_start, REAL},
     {"keeper: holds no descriptor open; closed while running it leaves nothing", keeper_keeps_no_descriptor, REAL},
+    {"keeper: kills what is left in any group or session, and says what that was", keeper_kills_what_is_left, REAL},
+    {"keeper: a signal reaches all, whatever their group; KILL a group that stopped itself too", keeper_passes_on_to_all, REAL},
+    {"keeper: when killed, what left its group is killed and reaped by us", keeper_killed_leaves_nobody, REAL},
+    {"process: limits hold for the program", limits_are_set, REAL},
+    {"process: inherits the names that it is given, and a family of names", environment_is_chosen, REAL},
     {"keeper: many at once, each with its own end", keepers_side_by_side, REAL},
     {"keeper: left running when the world goes", keeper_outlives_its_world, REAL},
     {"keeper: the guard hears of its start, and of one that failed", guard_hears_of_a_keeper, REAL},

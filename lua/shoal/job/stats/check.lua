@@ -9,6 +9,7 @@ local check = {}
 
 check.COUNT_MAX = 1 << 53 -- Of a count: exact as a double, and a thousand of them add up without wrapping.
 check.RUN_BYTES_MAX = 400 -- Of a command's `run`: the part's name and a number.
+check.LEFT_BYTES_MAX = 512 -- What a command left behind, for people.
 check.INCIDENTS_MAX = 100
 check.ATTEMPTS_MAX = 10000
 check.CUT_MAX = 16
@@ -55,7 +56,7 @@ end
 local function is_command(v)
   return type(v) == "table" and type(v.run) == "string" and #v.run <= check.RUN_BYTES_MAX and is_integer_or_nil(v.status)
     and is_integer_or_nil(v.signal) and is_count_or_nil(v.bytes) and is_count_or_nil(v.elapsed_ms) and is_string_or_nil(v.head)
-    and is_string_or_nil(v.tail)
+    and is_string_or_nil(v.tail) and (v.left == nil or type(v.left) == "string" and #v.left <= check.LEFT_BYTES_MAX)
 end
 
 local function is_cut(v)

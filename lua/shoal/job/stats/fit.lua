@@ -60,7 +60,7 @@ local SMALL_RUNS, SMALL_BYTES = 4, 4096
 local SMALL_FIELDS = { -- The other fields are empty.
   counts = true, elapsed_ms = true, load = true, wanted_milli = true, commands = true, cut = true,
 }
-local RUN_FIELDS = { run = true, status = true, signal = true, head = true, tail = true, bytes = true, elapsed_ms = true }
+local RUN_FIELDS = { run = true, status = true, signal = true, head = true, tail = true, bytes = true, elapsed_ms = true, left = true }
 
 --- Whether a record has certainly fewer than LEAST bytes, without packing it: true for a few commands with little output.
 local function small(record)
@@ -73,7 +73,7 @@ local function small(record)
     for field in next, run do -- order-free: one answer for all
       if not RUN_FIELDS[field] then return false end
     end
-    bytes = bytes + #run.run + merge.output_of(run)
+    bytes = bytes + #run.run + #(run.left or "") + merge.output_of(run)
   end
   return bytes <= SMALL_BYTES
 end

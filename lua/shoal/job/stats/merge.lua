@@ -92,7 +92,9 @@ local function before(a, b)
   end
   local x, y = a.head or "", b.head or ""
   if x ~= y then return x < y end
-  return (a.tail or "") < (b.tail or "")
+  x, y = a.tail or "", b.tail or ""
+  if x ~= y then return x < y end
+  return (a.left or "") < (b.left or "")
 end
 
 --- The order for display.
@@ -107,7 +109,7 @@ function merge.output_of(run) return #(run.head or "") + #(run.tail or "") end
 --- A command with at most `each` bytes of its beginning, and as many of its end.
 function merge.with_output(run, each)
   return {
-    run = run.run, status = run.status, signal = run.signal, bytes = run.bytes, elapsed_ms = run.elapsed_ms,
+    run = run.run, status = run.status, signal = run.signal, bytes = run.bytes, elapsed_ms = run.elapsed_ms, left = run.left,
     head = run.head and run.head:sub(1, each), tail = run.tail and (each > 0 and run.tail:sub(-each) or ""),
   }
 end

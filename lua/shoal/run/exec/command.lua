@@ -1,13 +1,13 @@
 --- exec.command: run a command line to its end, keep the beginning and the end of its output, and leave nothing of it behind.
 ---
----   start -> running --exit--> kill the rest of its group -> ended
----               |  stop(): TERM to the group, after KILL_AFTER_MS KILL
+---   start -> running --exit, and its keeper has killed what it left--> ended
+---               |  stop(): TERM to all of it, after KILL_AFTER_MS KILL
 ---               |  kill(): KILL at once
 ---               +--- it is still there STUCK_MS after a KILL: give it up, an incident
 ---
---- The command runs in a process group of its own, under the guard (exec/guard.lua): what it started and forgot goes with it, and all of it
---- goes when this process does. Its parent is a keeper (`keeper` in c/world/world.h), so that `kill $PPID` ends that one attempt and not the
---- worker with all others.
+--- Its parent is a keeper (`keeper` in c/world/world.h), so that `kill $PPID` ends that one attempt and not the worker with all others. All
+--- that the command starts stays below the keeper, whatever its group or session, and ends with the command; the result names it (`left`).
+--- All of it goes when this process does: the guard (exec/guard.lua) sees to that.
 ---
 --- Its output is read here, in the worker's own loop, so reading is rationed: all commands together may use SLOT_BYTES in SLOT_MS. One that
 --- writes faster waits for its pipe, and the worker stays able to answer.
@@ -19,7 +19,7 @@ local command = {}
 command.KEEP_BYTES = 64 * 1024 -- Of the output's beginning, and of its end.
 local KILL_AFTER_MS = 2000
 local STUCK_MS = 10000   -- From a KILL to the exit. Only a process that hangs in the kernel needs longer.
-local PIPES_MS = 1000    -- From the exit to the end of its output, which something that escaped the group may hold.
+local PIPES_MS = 1000    -- From the exit to the end of its output, which something that escaped its keeper may hold.
 local PIECES_MAX = 256   -- Of output that waits to be joined.
 local SLOT_MS, SLOT_BYTES = 20, 2 * 1024 * 1024 -- 100 MB/s, about 5 % of a CPU.
 local READ_COST_BYTES = 16 * 1024 -- A read of one byte takes about as long as one of this many.
@@ -101,37 +101,49 @@ end
 
 -- Its end ----------------------------------------------------------------------------------------------------------------
 
+--- What it left behind, for people: "2 processes: sleep 57 (pid 411), sleep 58 (pid 412)".
+local function left_of(count, some)
+  local names = {}
+  for i, p in ipairs(some or {}) do names[i] = ("%s (pid %d)"):format(p.command, p.pid) end
+  if count > #names and #names > 0 then names[#names + 1] = "..." end
+  return ("%d process%s%s%s"):format(count, count == 1 and "" or "es", #names > 0 and ": " or "", table.concat(names, ", "))
+end
+
 local function ended(self, status, signal)
   if self.status then return end
   self.status, self.signal = status, signal
+  local cpu_ms, count, some = self.process:ended()
+  self.cpu_ms, self.left = cpu_ms, count > 0 and left_of(count, some) or nil
   if self.killer then self.killer:stop() end
   self.exited:settle(true)
   look(self)
 end
 
-local function signal_group(self, number)
+--- Without a keeper, or after one that was killed, the group; else all of it.
+local function signal_all(self, number)
   local ok, err, code = self.process:kill(number)
   if not ok and code ~= "ESRCH" then errors.report("exec.kill", { pid = self.process:pid(), signal = number }, err, code) end
 end
 
---- KILL the whole group. Its exit follows; if it does not, it is given up.
+--- KILL all of it. Its exit follows; if it does not, it is given up.
 function Command:kill()
   if self.killed or self.status or self.closed then return end
   self.killed = true
-  signal_group(self, 9)
+  signal_all(self, 9)
   self.killer = self.killer or self.world:timer(function () self.on_late() end)
   self.on_late = function ()
     errors.report("exec.kill", { pid = self.process:pid() }, ("it is still there %d ms after it was killed"):format(STUCK_MS))
+    self.stuck = true
     ended(self, 0, 9)
   end
   self.killer:start(STUCK_MS)
 end
 
---- End the command from outside: TERM to the whole group, and KILL KILL_AFTER_MS later. Idempotent.
+--- End the command from outside: TERM to all of it, and KILL KILL_AFTER_MS later. Idempotent.
 function Command:stop()
   if self.stopping or self.status or self.closed then return end
   self.stopping = true
-  signal_group(self, 15)
+  signal_all(self, 15)
   self.killer = self.killer or self.world:timer(function () self.on_late() end)
   if self.killed then return end
   self.on_late = function () self:kill() end
@@ -142,7 +154,9 @@ end
 function Command:close()
   if self.closed then return end
   self.closed = true
-  signal_group(self, 9) -- Its leader is there until the close below, if only as a zombie: the group is its own.
+  if not self.status or self.status == -1 or self.stuck then
+    signal_all(self, 9) -- Its leader is there until the close below, if only as a zombie: the group is its own.
+  end
   self.guard:ended(self.process:pid())
   for _, timer in ipairs { self.killer or false, self.pauser or false } do
     if timer then timer:close() end
@@ -154,13 +168,15 @@ end
 Command.__close = Command.close
 
 --- Wait for its end.
----@return { status: integer, signal: integer, head: string, tail: string, bytes: integer }  status -1: its keeper was killed by `signal`
+---@return { status: integer, signal: integer, head: string, tail: string, bytes: integer, left?: string }
+---  status -1: its keeper was killed by `signal`; left: what was ended with it, for people
 function Command:wait()
   self.exited:await() -- dropped: it is only ever set
-  signal_group(self, 9) -- What it left running in its group ends here.
+  if self.status == -1 then signal_all(self, 9) end -- Nobody kept it.
   local done = self.output_ended:await(PIPES_MS)
   if not done then self.output_ended:await(0) end -- dropped: we may have been paused; what came by now is its output
-  return { status = self.status, signal = self.signal, head = text_of(self.head), tail = text_of(self.tail), bytes = self.bytes }
+  return { status = self.status, signal = self.signal, head = text_of(self.head), tail = text_of(self.tail), bytes = self.bytes,
+    left = self.left }
 end
 
 --- The process id of the command's keeper, which is its group's.
@@ -169,7 +185,7 @@ function Command:pid() return self.process:pid() end
 --- Start a command. The caller holds it in a to-be-closed variable.
 ---@param world table
 ---@param guard Guard
----@param options { argv: string[], env: table<string, string> }
+---@param options { argv: string[], env: table<string, string>, inherit: string[], cwd?: string, limits?: table }  see world:spawn
 ---@return Command? command, string? err, string? code
 function command.start(world, guard, options)
   local self = setmetatable({
@@ -178,7 +194,8 @@ function command.start(world, guard, options)
   }, Command)
   local err, code
   self.process, err, code = guard:spawn {
-    argv = options.argv, env = options.env, pipe = { stdout = true, stderr = true }, keeper = true,
+    argv = options.argv, env = options.env, inherit = options.inherit, cwd = options.cwd, limits = options.limits,
+    pipe = { stdout = true, stderr = true }, keeper = true,
     on_exit = function (status, signal) ended(self, status, signal) end,
   }
   if not self.process then return nil, err, code end

@@ -5,10 +5,11 @@
 ---   RUNNING --------------------> RUNNING ... ---------------------> ENDED ----> on_result (once)
 ---      |  cancel(): TERM, KILL after 2 s, at its deadline at once
 ---      |  timeout_ms: the same, and the result is "failed"
----      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt, and so does a command
----           whose keeper was killed (exec/command.lua): nobody knows how it ended
+---      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt, and so does a KILL
+---           that was not ours, of the command or of its keeper (exec/command.lua): the kernel kills so when memory is short
 ---
---- A command harms nothing else: it is a group of its own under the guard, and reading its output is rationed (exec/command.lua).
+--- A command harms nothing else: all that it starts ends with it, and reading its output is rationed (exec/command.lua). Of the worker's
+--- environment it gets only the names in INHERITED.
 local command = require "shoal.run.exec.command"
 local deadline = require "shoal.run.exec.deadline"
 local errors = require "shoal.base.errors"
@@ -21,6 +22,8 @@ local commands = {}
 local ITS_OWN = { ENOENT = true, EACCES = true, ENOTDIR = true, EISDIR = true, ELOOP = true, ENAMETOOLONG = true, E2BIG = true,
   ENOEXEC = true, EPERM = true, EINVAL = true, ETXTBSY = true }
 local LINE_SHOWN = 200 -- Of the last line of output, in a reason.
+--- The worker may have secrets in its environment, and a job must not depend on where it runs.
+commands.INHERITED = { "PATH", "HOME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL" }
 
 ---@class CommandsRun
 local Commands = {}
@@ -33,12 +36,12 @@ local function last_line(run)
   return line and ": " .. line:sub(1, LINE_SHOWN) or ""
 end
 
-local function environment(dispatch, number)
-  local env = {
-    SHOAL_JOB = dispatch.job, SHOAL_WORKFLOW = dispatch.workflow, SHOAL_PART = dispatch.part,
-    SHOAL_ATTEMPT = tostring(dispatch.attempt), SHOAL_RUN = tostring(number),
-  }
+--- The job's variables, and ours over them: what SHOAL_PART says is so.
+local function environment(self, number)
+  local dispatch, env = self.dispatch, {}
   for name, value in next, dispatch.work.env or {} do env[name] = value end -- order-free: by name
+  env.SHOAL_JOB, env.SHOAL_WORKFLOW, env.SHOAL_PART = dispatch.job, dispatch.workflow, dispatch.part
+  env.SHOAL_ATTEMPT, env.SHOAL_RUN, env.SHOAL_GUARD = tostring(dispatch.attempt), tostring(number), self.guard.word
   return env
 end
 
@@ -57,7 +60,7 @@ end
 local function run_one(self, number)
   local dispatch, began_ns = self.dispatch, self.world:now_ns()
   local c <close>, err, code = command.start(self.world, self.guard, {
-    argv = dispatch.work.command, env = environment(dispatch, number),
+    argv = dispatch.work.command, env = environment(self, number), inherit = self.inherit,
   })
   if not c then
     local reason = ("the command cannot be started: %s (%s)"):format(err, code)
@@ -68,14 +71,20 @@ local function run_one(self, number)
   self.command, self.ids.pid = c, c:pid()
   local run = c:wait()
   self.command = nil
-  if run.status == -1 and not self.ending then
-    local reason = ("the command's keeper was killed by signal %d, by the command itself or by the machine"):format(run.signal)
+  local killed = not self.ending and (run.status == -1 or run.signal == 9)
+  local who = run.status == -1 and "the command's keeper" or "the command"
+  self.left = run.left
+  if run.status ~= -1 or not killed then -- Else nobody knows how it ended.
+    if run.status == -1 then run.status = 0 end -- Our KILL reached the keeper too.
+    run.run, run.elapsed_ms = ("%s#%d"):format(dispatch.part, number), (self.world:now_ns() - began_ns) // 1000000
+    keep(self, run)
+  end
+  if killed then
+    local reason = ("%s was killed by signal %d, which shoal did not send: the machine, a person or the command itself did"):format(who,
+      run.signal)
     errors.report("exec.child", self.ids, reason)
     return nil, reason, true
   end
-  if run.status == -1 then run.status = 0 end -- Our KILL reached the whole group.
-  run.run, run.elapsed_ms = ("%s#%d"):format(dispatch.part, number), (self.world:now_ns() - began_ns) // 1000000
-  keep(self, run)
   if run.status == 0 and run.signal == 0 then return true end
   self.recorder:failure("command")
   local how = run.signal ~= 0 and "was killed by signal " .. run.signal or "exited with status " .. run.status
@@ -102,6 +111,7 @@ local function finish(self, state, reason, lost)
   close(self)
   local ending = self.ending
   if ending then state, reason, lost = ending.state, ending.reason, nil end
+  if reason and self.left then reason = ("%s; what it left was ended: %s"):format(reason, self.left) end
   local record = self.recorder:export(elapsed_ms(self))
   record.cut = self.cut
   record = stats.fit(stats.trim(record, stats.OUTPUT_MAX), stats.PART_MAX)
@@ -166,11 +176,12 @@ end
 ---@param on_progress? function
 ---@param on_result function
 ---@param progress_ms integer
+---@param inherit? string[]  names of the worker's environment that the command gets; INHERITED by default
 ---@return CommandsRun
-function commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms)
+function commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, inherit)
   local self = setmetatable({
     world = world, guard = guard, dispatch = dispatch, on_progress = on_progress, on_result = on_result, timers = {},
-    recorder = stats.recorder(), output_bytes = 0, started_ns = world:now_ns(),
+    inherit = inherit or commands.INHERITED, recorder = stats.recorder(), output_bytes = 0, started_ns = world:now_ns(),
     ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Commands)
   local limit_ms = dispatch.timeout_ms

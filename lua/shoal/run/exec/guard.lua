@@ -5,8 +5,9 @@
 ---   we are gone       the pipe ends, and the guard kills every group that is left
 ---   the guard is gone an incident; start another, and name the groups that run to it
 ---
---- There is one guard for each scope, and it ends with the scope. Only a process that started a session of its own escapes. In the
---- simulator children go with their machine, so there is no guard.
+--- There is one guard for each scope, and it ends with the scope. A process that left the group of its command goes too: the guard kills
+--- all descendants, and by its mark in the environment (SHOAL_GUARD) those that lost their parents. In the simulator children go with their
+--- machine, so there is no guard.
 local errors = require "shoal.base.errors"
 local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
@@ -16,6 +17,7 @@ local guard = {}
 local guards = setmetatable({}, { __mode = "k" }) -- By scope.
 
 ---@class Guard
+---@field word string  the mark of this guard's children: SHOAL_GUARD in their environment
 local Guard = {}
 Guard.__index = Guard
 
@@ -33,7 +35,7 @@ end
 local function open(self)
   local process, err, code
   process, err, code = self.world:spawn {
-    argv = { require("shoal.core.node").program(), "guard" }, pipe = { stdin = true }, group = true,
+    argv = { require("shoal.core.node").program(), "guard", self.word }, pipe = { stdin = true }, group = true,
     on_exit = function (status, signal)
       if self.process == process then lost(self, ("the guard ended with status %d, signal %d"):format(status, signal)) end
     end,
@@ -98,7 +100,7 @@ end
 function guard.of(world, scope)
   local self = guards[scope]
   if self then return self end
-  self = setmetatable({ world = world, running = {}, simulated = world:simulated() }, Guard)
+  self = setmetatable({ world = world, running = {}, simulated = world:simulated(), word = ("%016x"):format(world:random()) }, Guard)
   guards[scope] = self
   if self.simulated then return self end
   scope:spawn("exec.guard", {}, function ()
