@@ -173,6 +173,16 @@ int real_make_directory(struct shoal_world *w, const char *path) {
   return 0;
 }
 
+int real_make_private(struct shoal_world *w, const char *path) {
+  (void)w;
+  return mkdir(path, 0700) < 0 ? -errno : 0;
+}
+
+int real_remove_directory(struct shoal_world *w, const char *path) {
+  (void)w;
+  return rmdir(path) < 0 ? -errno : 0;
+}
+
 static int by_bytes(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 int real_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data) {

@@ -196,6 +196,12 @@ int world_stat(struct shoal_world *w, const char *path, struct world_stat *out) 
 int world_rename(struct shoal_world *w, const char *from, const char *to) { return w->ops->rename(w, from, to); }
 int world_unlink(struct shoal_world *w, const char *path) { return w->ops->unlink(w, path); }
 int world_make_directory(struct shoal_world *w, const char *path) { return w->ops->make_directory(w, path); }
+int world_make_private(struct shoal_world *w, const char *path) {
+  return w->ops->make_private ? w->ops->make_private(w, path) : ERR_UNSUPPORTED;
+}
+int world_remove_directory(struct shoal_world *w, const char *path) {
+  return w->ops->remove_directory ? w->ops->remove_directory(w, path) : ERR_UNSUPPORTED;
+}
 int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data) {
   assert(on_name);
   return w->ops->list(w, path, on_name, data);

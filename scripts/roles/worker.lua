@@ -39,10 +39,12 @@ end
 
 function role.start(node)
   local state = { managers = {} }
-  state.worker = worker.open(node, {
+  local err, code
+  state.worker, err, code = worker.open(node, {
     flush_ms = node.config.flush_ms,
     others = function () return worker.addresses(state.managers) end,
   })
+  if not state.worker then return nil, err, code end
   node.describe = function () return state.worker:describe() end
   return state
 end

@@ -14,7 +14,7 @@ end)
 teardown(function () c:close() end)
 
 --- Run a job of these workflows to its end. Returns the process, with .result, .of (workflows by name) and .run (their first command).
-local function run(workflows)
+local function ended(workflows)
   local p = c:shoal { "submit", c:file("j.lua", ("return { name = 'j', workflows = { %s } }"):format(workflows)), "--connect", up.connect,
     "--output", "json" }
   p.result, p.of, p.run = cjson.decode(p.out), {}, {}
@@ -22,6 +22,13 @@ local function run(workflows)
     p.of[w.workflow], p.run[w.workflow] = w, w.stats.commands and w.stats.commands[1]
   end
   return p
+end
+
+--- Why each workflow's last attempt ended, by the workflow's name.
+local function reasons_of(result)
+  local out = {}
+  for _, a in ipairs(result.attempts) do out[a.part:match "^[^/]+"] = a.reason end
+  return out
 end
 
 local function running(pattern)
@@ -115,12 +122,16 @@ end)
 describe("a command", function ()
   local p
   setup(function ()
-    p = run [=[
+    p = ended [=[
       pipes = { command = "echo one > /dev/stderr; echo two | tee /dev/stderr; echo three > /dev/stdout; echo four >> /proc/self/fd/1" },
       left = { command = "setsid sleep 331 & (sleep 332 &); sh -mc 'sleep 333 &'; sleep 0.2; echo said" },
       killed = { command = "[ $SHOAL_ATTEMPT = 1 ] && kill -9 $PPID; echo attempt $SHOAL_ATTEMPT", retries = 2 },
       shot = { command = "[ $SHOAL_ATTEMPT = 1 ] && kill -9 $$; echo attempt $SHOAL_ATTEMPT", retries = 2 },
       env = { command = "env", env = { MINE = "1" } },
+      folder = { command = "stat -c '%a %n' \"$PWD\"; ls -A | wc -l; echo x > f; mkdir -p a/b; chmod 0 a/b; echo $SHOAL_RUN", parts = 2 },
+      cpu = { command = "while :; do :; done", limits = { cpu_s = 1 }, retries = 0 },
+      memory = { command = "head -c 64M /dev/zero | tail -c 64M | wc -c >&2; exit 3", limits = { memory = "16MiB" }, retries = 0 },
+      files = { command = "ulimit -n", limits = { nofile = 40 } },
       late = { command = "timeout 60 sleep 334", timeout_ms = 400, retries = 0 },
     ]=]
   end)
@@ -141,7 +152,7 @@ describe("a command", function ()
 
   it("that makes itself a group, as timeout does, ends at its limit like any other", function ()
     assert.equal("failed", p.of.late.state)
-    assert.matches("timeout_ms = 400", p.result.reason)
+    assert.matches("not done after timeout_ms = 400", reasons_of(p.result).late)
     assert.is_nil(running "^timeout 60")
     assert.is_nil(running "^sleep 334")
   end)
@@ -168,6 +179,30 @@ describe("a command", function ()
         :find(" " .. name .. " ", 1, true)) then strange[#strange + 1] = name end
     end
     assert.same({}, strange)
+  end)
+
+  it("runs in a folder of its own, which nobody else may read and which goes with the attempt, whatever is in it", function ()
+    local folders = {}
+    for _, run in ipairs(p.of.folder.stats.commands) do
+      local mode, path, count = run.head:match "^(%d+) (%S+)\n%s*(%d+)\n"
+      assert.same({ "700", "0" }, { mode, count }, run.head)
+      folders[#folders + 1] = path
+    end
+    assert.equal(2, #folders)
+    assert.not_equal(folders[1], folders[2])
+    cluster.wait("both are gone", function ()
+      for _, path in ipairs(folders) do
+        if os.rename(path, path) then return false end
+      end
+      return true
+    end)
+  end)
+
+  it("that meets a limit says so in its reason", function ()
+    local reasons = reasons_of(p.result)
+    assert.equal("the command was ended by its cpu limit of 1 s", reasons.cpu)
+    assert.matches("^the command exited with status 3 at its memory limit of 16 MiB: ", reasons.memory)
+    assert.equal("40\n", p.run.files.head)
   end)
 
   it("that is cancelled takes its daemons with it", function ()
@@ -197,7 +232,7 @@ describe("a worker as process 1 of a container", function ()
         if words:find "^%S*shoal run .*%-%-name pid1" then return pid end
       end
     end)
-    local p = run [[w = { command = "(setsid sleep 0.01 &); echo hi", parts = 20, where = { pid = "1" } },
+    local p = ended [[w = { command = "(setsid sleep 0.01 &); echo hi", parts = 20, where = { pid = "1" } },
       k = { command = "setsid sleep 338 & [ $SHOAL_ATTEMPT = 1 ] && kill -9 $PPID; true", retries = 1, where = { pid = "1" } }]]
     assert.equal("completed", p.result.state, p.out)
     os.execute(("nsenter -t %d -p -m sh -c '(sleep 0.01 &)'"):format(inner))
@@ -209,5 +244,26 @@ describe("a worker as process 1 of a container", function ()
     assert.is_nil(running "^sleep 338")
     outer:kill "sigkill" -- Its namespace goes with process 1.
     outer:wait()
+  end)
+end)
+
+describe("a worker that was killed", function ()
+  it("removes the folders of its commands when it starts again", function ()
+    local data = c.dir .. "/again"
+    local words = { "--name", "again", "--dc", "a", "--join", up.nodes["m-a1"].address, "--cores", "2", "--label", "again=1", "--data", data }
+    local w = c:node("worker", words)
+    local q = c:start { "submit", file("again.lua", [[command = "echo > f; sleep 339", retries = 0, where = { again = "1" }]]), "--connect",
+      up.connect, open_stdin = true }
+    cluster.wait("the command", function () return running "^sleep 339" end)
+    local function count() return tonumber((io.popen(("find %s/work -mindepth 1 | wc -l"):format(data)):read "a")) end
+    assert.equal(2, count())
+    w:kill()
+    w:wait()
+    q:wait()
+    assert.is_nil(running "^sleep 339")
+    w = c:node("worker", words)
+    cluster.wait("an empty folder", function () return count() == 0 end)
+    w:close_stdin()
+    w:wait()
   end)
 end)

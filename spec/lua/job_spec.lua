@@ -144,6 +144,19 @@ describe("a job file", function ()
   end)
 end)
 
+it("has limits, whose sizes are text with a unit or bytes; the canonical ones are bytes", function ()
+  local function limits(text)
+    local spec = assert(job.parse(("return { name = 'n', workflows = { w = { command = 'true', limits = %s } } }"):format(text), "f.lua"))
+    assert.same(spec, job.decode(job.encode(spec)))
+    return spec.workflows.w.limits
+  end
+  assert.same({ memory = 512 << 20, cpu_s = 604800, nofile = 1 << 20, disk = 1 << 20 },
+    limits "{ memory = '512MiB', cpu_s = 604800, nofile = 1048576, disk = 1048576 }")
+  assert.same({ memory = 1 << 50 }, limits "{ memory = '1048576GiB' }")
+  assert.is_nil(limits "{}")
+  assert.is_nil(limits "nil")
+end)
+
 describe("its mistakes", function ()
   it("come all at once, each with file and line, what was found and what was expected", function ()
     assert.same({
@@ -209,6 +222,12 @@ describe("its mistakes", function ()
     ["return { name = 'n', [true] = 1, workflows = { w = { command = 'true' } } }"] = "a key is a boolean",
     ["return { name = 'n', datacenters = {}, workflows = { w = { command = 'true' } } }"] = "datacenters: is empty",
     ["return { name = 'n', datacenters = { x = 1 }, workflows = { w = { command = 'true' } } }"] = "plain list",
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = 5 } } }"] = "limits: found 5; expected a table such as",
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = { cpu = 5 } } } }"] = "cpu: unknown limit; known are cpu_s, disk",
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = { memory = '5 MB' } } } }"] = 'memory: found "5 MB"; expected a size',
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = { memory = '1023KiB' } } } }"] = "1047552 is below 1048576",
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = { cpu_s = 604801 } } } }"] = "cpu_s: 604801 is above 604800",
+    ["return { name = 'n', workflows = { w = { command = 'true', limits = { nofile = 31 } } } }"] = "nofile: 31 is below 32",
     ["return { name = 'n', env = { SHOAL_JOB = 1 }, workflows = { w = { command = 'true' } } }"] = "env.SHOAL_JOB: names that begin",
     ["return { name = 'n', env = { ['a=b'] = 1 }, workflows = { w = { command = 'true' } } }"] = '"a=b" is not a variable name',
     ["return { name = 'n', env = { A = {} }, workflows = { w = { command = 'true' } } }"] = "env.A: found a table",

@@ -138,6 +138,8 @@ site("exec.command", "worker", "error", { "job", "workflow", "part", "attempt" }
   "our own code that runs a command failed")
 site("exec.guard", "worker", "error", { "pid" },
   "the process that kills a worker's children when the worker dies has ended; another one is started")
+site("exec.folder", "worker", "error", { "path" },
+  "a command's working folder could not be made, looked at or removed")
 site("exec.kill", "worker", "error", { "job", "part", "pid" }, "a child could not be killed")
 site("exec.*", "any", "error", { "part" }, "another step of executing a part failed")
 site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler failed")

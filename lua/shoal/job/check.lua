@@ -24,10 +24,10 @@ check.RETRIES = 2 -- A part survives two deaths of its worker. A workflow that m
 
 local JOB_FIELDS = { "datacenters", "env", "labels", "name", "timeout_ms", "where", "workflows" }
 local SCRIPT_FIELDS = {
-  "after", "cores", "duration_ms", "env", "graceful_ms", "iterations", "max_failed_checks_share", "max_failed_share", "max_p95_ms",
-  "max_p99_ms", "parts", "rate", "retries", "retry", "script", "timeout_ms", "vus", "where",
+  "after", "cores", "duration_ms", "env", "graceful_ms", "iterations", "limits", "max_failed_checks_share", "max_failed_share",
+  "max_p95_ms", "max_p99_ms", "parts", "rate", "retries", "retry", "script", "timeout_ms", "vus", "where",
 }
-local COMMAND_FIELDS = { "after", "command", "cores", "env", "parts", "retries", "retry", "timeout_ms", "where" }
+local COMMAND_FIELDS = { "after", "command", "cores", "env", "limits", "parts", "retries", "retry", "timeout_ms", "where" }
 local RETRY_FIELDS = { "backoff_ms", "factor", "failed", "max_ms" }
 local EITHER_FIELDS = { "command", table.unpack(SCRIPT_FIELDS) } -- For a workflow of which it is not yet known which kind it is.
 local SHARE_FIELDS = { executions = true, phase = true, stride = true } -- Only inside a dispatch.
@@ -252,6 +252,39 @@ function Checker:labels(at, value)
   return next(out) ~= nil and out or nil
 end
 
+local SIZES = { B = 1, KiB = 1 << 10, MiB = 1 << 20, GiB = 1 << 30 }
+local LIMITS = { -- Each with its least and its most, and whether it is a size.
+  cpu_s = { 1, 7 * 24 * 3600 }, disk = { 1 << 20, 1 << 50, true }, memory = { 1 << 20, 1 << 50, true }, nofile = { 32, 1 << 20 },
+}
+
+--- Limits of each process of a part; of `disk`, what a command's working folder may hold. Sizes are text with a unit, or bytes.
+function Checker:limits(at, value, is_command)
+  if value == nil then return nil end
+  if type(value) ~= "table" then
+    self:problem(at, ("found %s; expected a table such as { memory = \"512MiB\", cpu_s = 10, nofile = 256 }"):format(show(value)))
+    return nil
+  end
+  local out = {}
+  for name, given in self:entries(at, value) do
+    local limit, place = LIMITS[name], at .. "." .. tostring(name)
+    if not limit then
+      self:problem(place, "unknown limit; known are " .. table.concat(sorted.keys(LIMITS), ", "))
+    elseif name == "disk" and not is_command then
+      self:problem(place, "is for commands; a script writes no files")
+    else
+      local number, unit = nil, nil
+      if limit[3] and type(given) == "string" then number, unit = given:match "^(%d+)(%a+)$" end
+      if number and SIZES[unit] and #number <= 12 then given = math.tointeger(number) * SIZES[unit] end
+      if limit[3] and type(given) ~= "number" then
+        self:problem(place, ("found %s; expected a size such as \"512MiB\", or bytes"):format(show(given)))
+      else
+        out[name] = self:integer(place, given, limit[1], limit[2])
+      end
+    end
+  end
+  return next(out) ~= nil and out or nil
+end
+
 function Checker:unknown(at, value, known, extra)
   local set, all = sets[known], true
   extra = extra or NONE
@@ -409,6 +442,7 @@ function Checker:workflow(name, w, shared_env, shared_where)
     out.phase = self.share and self:integer(at .. ".phase", w.phase, 0, PARTS_MAX * PARTS_MAX) or nil
     out.stride = self.share and self:integer(at .. ".stride", w.stride, 1, PARTS_MAX * PARTS_MAX) or nil
   end
+  out.limits = self:limits(at .. ".limits", w.limits, is_command)
   out.cores = self:integer(at .. ".cores", w.cores, 1, CORES_MAX, 1)
   out.retries = self:integer(at .. ".retries", w.retries, 0, RETRIES_MAX, check.RETRIES)
   out.retry = self:retry(at .. ".retry", w, is_command)

@@ -32,6 +32,9 @@
 --- script, over all datacenters, and the workflows after it are then skipped: `max_failed_share` (from 0 to below 1) of its requests,
 --- `max_failed_checks_share` of its checks, `max_p95_ms` and `max_p99_ms` for the latency of requests that work.
 ---
+--- `limits = { memory = "512MiB", cpu_s = 10, nofile = 256 }` hold for each process of a part, and `disk = "1GiB"` (the default) for the
+--- working folder of a command, which is its own and goes with it. A part that met a limit says so in its reason.
+---
 --- Every node works with the *canonical spec*: known keys only, defaults filled in, scripts as { path, bytes }, so that equal jobs are
 --- equal bytes. A *share* is a workflow with less work; shares of a share are shares, so both hops use one function.
 local check = require "shoal.job.check"
@@ -62,6 +65,7 @@ local job = {}
 ---@field retry? { backoff_ms: integer, factor: number, max_ms: integer }  failures are retried too, after these pauses
 ---@field executions? integer  shares: how often the part was executed before, so that attempts go on counting
 ---@field timeout_ms? integer
+---@field limits? { memory: integer?, cpu_s: integer?, nofile: integer?, disk: integer? }  bytes, seconds, files
 ---@field env table<string, string>
 ---@field where? table<string, string|string[]|boolean>  the labels that a worker must have, the job's own included
 

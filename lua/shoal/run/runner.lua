@@ -16,6 +16,7 @@ local deadline = require "shoal.run.exec.deadline"
 local errors = require "shoal.base.errors"
 local frames = require "shoal.run.exec.frames"
 local guards = require "shoal.run.exec.guard"
+local limits = require "shoal.run.exec.limits"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
 
@@ -30,6 +31,7 @@ local STDERR_KEEP = 8192   -- Bytes.
 local STDERR_SHOWN = 1000  -- Bytes.
 local LOG_KEEP = 200       -- Lines for the worker's log.
 local PRINT_KEEP = 16 * 1024 -- Bytes of the beginning, and of the end, of what a script prints, for the part's result.
+local XCPU = 24            -- The signal at the CPU limit.
 local REASON_MAX = 4096    -- Bytes, of a child's.
 
 ---@class Run
@@ -73,20 +75,25 @@ local function verdict(self)
   local tail = self.stderr:sub(-STDERR_SHOWN)
   if said then
     since_start(self, said.record)
+    local note = said.state == "failed" and said.reason and limits.note(self.limits) or ""
     return {
-      state = said.state, reason = said.reason, stats = with_lines(self, said.record), summary = said.record.counts or {},
-      incidents = said.incidents or {}, log = self.lines, stderr = tail,
+      state = said.state, reason = said.reason and said.reason .. note, stats = with_lines(self, said.record),
+      summary = said.record.counts or {}, incidents = said.incidents or {}, log = self.lines, stderr = tail,
     }
   end
   local why = self.problem
   if not why then
-    if self.signal and self.signal ~= 0 then
+    if self.signal == XCPU and self.limits then
+      self.problem = ("the child was ended by its cpu limit of %d s"):format(self.limits.cpu_s or 0)
+      why = self.problem
+    elseif self.signal and self.signal ~= 0 then
       why = ("the child was killed by signal %d"):format(self.signal)
     else
       why = ("the child exited with status %s before its result"):format(tostring(self.status))
     end
   end
   local shown = tail:gsub("%s+$", "")
+  why = why .. limits.note(self.limits)
   if shown ~= "" then why = why .. "; its stderr ends: " .. shown end
   return {
     state = self.cancelled and "cancelled" or "failed", reason = self.cancelled and self.cancelled .. " (" .. why .. ")" or why,
@@ -261,7 +268,7 @@ function Run:pid() return self.process:pid() end
 local function spawn(self, argv)
   local err, code
   self.process, err, code = self.guard:spawn {
-    argv = argv, env = { SHOAL_GUARD = self.guard.word }, pipe = { stdin = true, stdout = true, stderr = true },
+    argv = argv, limits = self.limits, env = { SHOAL_GUARD = self.guard.word }, pipe = { stdin = true, stdout = true, stderr = true },
     on_exit = function (status, signal)
       self.status, self.signal = status, signal
       look(self)
@@ -300,18 +307,19 @@ end
 ---@param dispatch RunnerDispatch
 ---@param on_progress? fun(summary: table, record: table)  counts so far
 ---@param on_result fun(result: { state: string, reason: string?, stats: table, summary: table, incidents: table[], lost: boolean? })
----@param options? { argv: string[]?, progress_ms: integer?, inherit: string[]? }  `argv`: the child, for specs; see commands.start
+---@param options? { argv: string[]?, progress_ms: integer?, inherit: string[]?, folders: table? }  `argv`: the child, for specs;
+---  see commands.start
 ---@return (Run|CommandsRun)? run, string? err, string? code
 function runner.start(node, scope, dispatch, on_progress, on_result, options)
   options = options or {}
   local world = type(node) == "table" and node.world or node
   local guard, progress_ms = guards.of(world, scope), options.progress_ms or PROGRESS_MS
   if dispatch.work.command then
-    return commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, options.inherit)
+    return commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, options)
   end
   local self = setmetatable({
-    world = world, guard = guard, on_progress = on_progress, on_result = on_result, stderr = "", lines = {}, timers = {}, streams = {},
-    printed = { head = "", tail = "", bytes = 0 },
+    world = world, guard = guard, limits = dispatch.work.limits, on_progress = on_progress, on_result = on_result, stderr = "", lines = {},
+    timers = {}, streams = {}, printed = { head = "", tail = "", bytes = 0 },
     open_pipes = 0, summary = {}, done = task.future("exec.run", scope),
     ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Run)

@@ -11,6 +11,7 @@
 ---
 --- Results that an earlier life of this worker left on disk stand here as parts that are reporting, without cores.
 local commands = require "shoal.run.exec.commands"
+local folders = require "shoal.run.exec.folders"
 local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
 local log = require "shoal.base.log"
@@ -63,6 +64,7 @@ end
 
 ---@param node table
 ---@param options { flush_ms: number, others: fun(): string[] }
+---@return table? worker, string? err, string? code
 function worker.open(node, options)
   local self = setmetatable({
     node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, runs = {}, fences = {}, ended = {}, leaders = {},
@@ -79,6 +81,11 @@ function worker.open(node, options)
     stop = end_attempt "its leader does not count it any more", folder = data and data ~= "" and data .. "/results-waiting" or nil,
     restored = function (record) return self:restored(record) end,
   })
+  if data and data ~= "" and not node.world:simulated() then
+    local err, code
+    self.folders, err, code = folders.open(node.world, self.scope, data)
+    if not self.folders then return nil, "the working folders of commands: " .. err, code end
+  end
   return self
 end
 
@@ -204,7 +211,9 @@ function worker:dispatch(body)
     self.runs[key], self.fences[key] = nil, fence_before
   end })
   run.handle, err, code = runner.start(self.node, self.scope, dispatch, function (summary) on_progress(self, run, summary) end,
-    function (verdict) on_result(self, run, verdict) end, { inherit = self.inherit })
+    function (verdict) on_result(self, run, verdict) end, {
+      inherit = self.inherit, folders = self.folders,
+    })
   if not run.handle then return nil, err, code end
   if run.state == "claimed" then move(run, "running") end
   return { state = "accepted" }

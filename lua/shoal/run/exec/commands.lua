@@ -9,10 +9,12 @@
 ---           that was not ours, of the command or of its keeper (exec/command.lua): the kernel kills so when memory is short
 ---
 --- A command harms nothing else: all that it starts ends with it, and reading its output is rationed (exec/command.lua). Of the worker's
---- environment it gets only the names in INHERITED.
+--- environment it gets only the names in INHERITED. All runs of an attempt have one working folder (exec/folders.lua).
 local command = require "shoal.run.exec.command"
 local deadline = require "shoal.run.exec.deadline"
 local errors = require "shoal.base.errors"
+local folders = require "shoal.run.exec.folders"
+local limits = require "shoal.run.exec.limits"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
 
@@ -60,7 +62,7 @@ end
 local function run_one(self, number)
   local dispatch, began_ns = self.dispatch, self.world:now_ns()
   local c <close>, err, code = command.start(self.world, self.guard, {
-    argv = dispatch.work.command, env = environment(self, number), inherit = self.inherit,
+    argv = dispatch.work.command, env = environment(self, number), inherit = self.inherit, cwd = self.folder, limits = dispatch.work.limits,
   })
   if not c then
     local reason = ("the command cannot be started: %s (%s)"):format(err, code)
@@ -71,7 +73,8 @@ local function run_one(self, number)
   self.command, self.ids.pid = c, c:pid()
   local run = c:wait()
   self.command = nil
-  local killed = not self.ending and (run.status == -1 or run.signal == 9)
+  local met = not self.ending and limits.met(dispatch.work.limits, run, c.cpu_ms) or nil
+  local killed = not self.ending and not met and (run.status == -1 or run.signal == 9)
   local who = run.status == -1 and "the command's keeper" or "the command"
   self.left = run.left
   if run.status ~= -1 or not killed then -- Else nobody knows how it ended.
@@ -88,11 +91,27 @@ local function run_one(self, number)
   if run.status == 0 and run.signal == 0 then return true end
   self.recorder:failure("command")
   local how = run.signal ~= 0 and "was killed by signal " .. run.signal or "exited with status " .. run.status
-  return nil, ("the command %s%s"):format(how, last_line(run))
+  if met then return nil, ("the command %s%s"):format(met:format(how), last_line(run)) end
+  return nil, ("the command %s%s%s"):format(how, limits.note(dispatch.work.limits), last_line(run))
+end
+
+--- The attempt's folder; true, or nil, a reason and true: the machine is to blame.
+local function make_folder(self)
+  if not self.folders then return true end
+  local most = self.dispatch.work.limits and self.dispatch.work.limits.disk or folders.BYTES
+  local path, err, code = self.folders:make(most, function (bytes)
+    self:stop_for(("ended by its disk limit of %s: its working folder held %s"):format(limits.size(most), limits.size(bytes)))
+  end)
+  self.folder = path
+  if path then return true end
+  errors.report("exec.spawn", self.ids, err, code)
+  return nil, ("its working folder cannot be made: %s (%s)"):format(err, code), true
 end
 
 --- All runs of this part, one after the other; the first that fails ends it.
 local function run_all(self)
+  local made, why, fault = make_folder(self)
+  if not made then return "failed", why, fault end
   for number = 1, self.dispatch.work.parts or 1 do
     if self.ending then break end
     local ok, reason, machine = run_one(self, number)
@@ -104,6 +123,8 @@ end
 local function close(self)
   for _, timer in ipairs(self.timers) do timer:close() end
   self.timers = {}
+  if self.folder then self.folders:remove(self.folder) end
+  self.folder = nil
 end
 
 local function finish(self, state, reason, lost)
@@ -125,6 +146,9 @@ local function stop(self, state, reason)
   self.ending = { state = state, reason = reason }
   if self.command then self.command:stop() end
 end
+
+--- End the attempt as failed, for a reason of ours.
+function Commands:stop_for(reason) stop(self, "failed", reason) end
 
 --- Ask the attempt to end: TERM to the command, KILL 2 s later, and at the deadline at once. The result follows as of any other.
 --- Idempotent; a later call may bring the deadline nearer.
@@ -176,12 +200,14 @@ end
 ---@param on_progress? function
 ---@param on_result function
 ---@param progress_ms integer
----@param inherit? string[]  names of the worker's environment that the command gets; INHERITED by default
+---@param more { inherit: string[]?, folders: table? }  names of the worker's environment that the command gets (INHERITED by default);
+---  where working folders are made (without: the worker's own)
 ---@return CommandsRun
-function commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, inherit)
+function commands.start(world, scope, guard, dispatch, on_progress, on_result, progress_ms, more)
   local self = setmetatable({
     world = world, guard = guard, dispatch = dispatch, on_progress = on_progress, on_result = on_result, timers = {},
-    inherit = inherit or commands.INHERITED, recorder = stats.recorder(), output_bytes = 0, started_ns = world:now_ns(),
+    inherit = more.inherit or commands.INHERITED, folders = more.folders, recorder = stats.recorder(), output_bytes = 0,
+    started_ns = world:now_ns(),
     ids = { job = dispatch.job, workflow = dispatch.workflow, part = dispatch.part, attempt = dispatch.attempt },
   }, Commands)
   local limit_ms = dispatch.timeout_ms
