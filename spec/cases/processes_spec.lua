@@ -267,3 +267,23 @@ describe("a worker that was killed", function ()
     w:wait()
   end)
 end)
+
+describe("a worker that is stopped in order", function ()
+  it("hands its parts back, and they begin elsewhere at once", function ()
+    local q = c:start { "submit", file("back.lua", [[command = "[ $SHOAL_ATTEMPT = 1 ] && sleep 341; echo again", retries = 1]]),
+      "--connect", up.connect, "--output", "json", open_stdin = true }
+    local pid, name = cluster.wait("the command", function () return running "^sleep 341" end), nil
+    while not name do -- Up from the command to its worker.
+      pid = tonumber(io.open(("/proc/%d/stat"):format(pid)):read("a"):match "%) %a (%d+)")
+      for each, node in pairs(up.nodes) do name = node.pid == pid and each or name end
+    end
+    require("luv").kill(pid, "sigterm")
+    q:wait(10000)
+    local result, reasons = cjson.decode(q.out), {}
+    for _, a in ipairs(result.attempts) do
+      if a.state == "lost" then reasons[#reasons + 1] = a.executor .. ": " .. a.reason end
+    end
+    assert.equal("completed", result.state, q.out)
+    assert.same({ name .. ": the worker is stopping" }, reasons)
+  end)
+end)

@@ -72,12 +72,27 @@ it("whose keeper killed what it left says what that was, and is closed before an
   assert.equal("the command exited with status 1; what it left was ended: 1 process: y (pid 9)", results[1].reason)
 end)
 
-it("that was killed, and not by us, is a lost attempt: the machine may have been short of memory", function ()
-  start { parts = 3 }
+it("that was ended from outside, and not by us, is a lost attempt: the machine was short of memory, or ends us too", function ()
+  for signal, lost in pairs { [9] = true, [15] = true, [11] = false } do
+    errors.reset()
+    results = {}
+    start { parts = 3 }
+    exit(#processes, 0, signal)
+    assert.same({ "failed", lost, signal }, { results[1].state, results[1].lost or false, results[1].stats.commands[1].signal })
+    assert.equal(lost and 1 or 0, errors.count("exec.child").raised)
+  end
+end)
+
+it("that met its cpu limit has failed and is not lost, though the kernel sent a KILL", function ()
+  start { limits = { cpu_s = 2 } }
+  assert.same({ cpu_s = 2 }, processes[1].options.limits)
+  processes[1].cpu_ms = 2000
   exit(1, 0, 9)
-  assert.same({ "failed", true, 9 }, { results[1].state, results[1].lost, results[1].stats.commands[1].signal })
-  assert.matches("^the command was killed by signal 9, which shoal did not send", results[1].reason)
-  assert.equal(1, errors.count("exec.child").raised)
+  assert.same({ "failed", "the command was ended by its cpu limit of 2 s" }, { results[1].state, results[1].reason })
+  assert.is_nil(results[1].lost)
+  start { limits = { memory = 1 << 20 } }
+  exit(2, 3)
+  assert.equal("the command exited with status 3 (under its memory limit of 1 MiB)", results[2].reason)
 end)
 
 it("ends at the first run that fails, and says how", function ()

@@ -414,7 +414,7 @@ describe("results", function ()
     assert.equal(30, #done)
   end)
 
-  it("that can never arrive become a failure that says why", function ()
+  it("that can never arrive are lost attempts that say why", function ()
     local s = opened()
     s.answer["part.result"] = function (body)
       if #body.result > 10 then return nil, "larger than a message", "TOO_LARGE" end
@@ -423,7 +423,7 @@ describe("results", function ()
     s.reports:result(result(1, { result = ("x"):rep(100) }), nothing)
     s:run(1000)
     local sent = s:named "part.result"
-    assert.same({ 2, "failed" }, { #sent, sent[2].body.state })
+    assert.same({ 2, "lost" }, { #sent, sent[2].body.state })
     assert.matches("could not be handed over: larger", sent[2].body.reason)
   end)
 
@@ -469,7 +469,7 @@ describe("results", function ()
     s:run(100)
     local sent = s:named "part.result"
     assert.same({ 1, "bytes" }, { reads, sent[1].body.result })
-    assert.same({ "failed", true }, { sent[2].body.state, sent[2].body.reason:find("no such file", 1, true) ~= nil })
+    assert.same({ "lost", true }, { sent[2].body.state, sent[2].body.reason:find("no such file", 1, true) ~= nil })
     assert.equal(1, s.raised "result.spill")
   end)
 end)

@@ -6,7 +6,8 @@
 ---      |  cancel(): TERM, KILL after 2 s, at its deadline at once
 ---      |  timeout_ms: the same, and the result is "failed"
 ---      +--- a run that fails ends the part; what the machine refused (no memory, no process) loses the attempt, and so does a KILL
----           that was not ours, of the command or of its keeper (exec/command.lua): the kernel kills so when memory is short
+---           or TERM that was not ours, of the command or of its keeper (exec/command.lua): the kernel kills so when memory is short, and
+---           a service manager ends all processes of a worker so
 ---
 --- A command harms nothing else: all that it starts ends with it, and reading its output is rationed (exec/command.lua). Of the worker's
 --- environment it gets only the names in INHERITED. All runs of an attempt have one working folder (exec/folders.lua).
@@ -23,6 +24,7 @@ local commands = {}
 --- Codes of a spawn that the command line itself causes. Every other code is the machine's fault, and the attempt is lost.
 local ITS_OWN = { ENOENT = true, EACCES = true, ENOTDIR = true, EISDIR = true, ELOOP = true, ENAMETOOLONG = true, E2BIG = true,
   ENOEXEC = true, EPERM = true, EINVAL = true, ETXTBSY = true }
+local FROM_OUTSIDE = { [9] = true, [15] = true } -- Signals that hardly any program sends to itself.
 local LINE_SHOWN = 200 -- Of the last line of output, in a reason.
 --- The worker may have secrets in its environment, and a job must not depend on where it runs.
 commands.INHERITED = { "PATH", "HOME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL" }
@@ -74,7 +76,7 @@ local function run_one(self, number)
   local run = c:wait()
   self.command = nil
   local met = not self.ending and limits.met(dispatch.work.limits, run, c.cpu_ms) or nil
-  local killed = not self.ending and not met and (run.status == -1 or run.signal == 9)
+  local killed = not self.ending and not met and (run.status == -1 or FROM_OUTSIDE[run.signal])
   local who = run.status == -1 and "the command's keeper" or "the command"
   self.left = run.left
   if run.status ~= -1 or not killed then -- Else nobody knows how it ended.

@@ -8,7 +8,7 @@
 ---
 --- Each leader has a queue, oldest first, of which SENDS_MAX results are under way at once. A leader that does not answer is tried with
 --- one result at a time, after a backoff that ends when anything is heard of it. A result that can never arrive (too large for
---- a message, or unreadable there) is sent as a failure that says so.
+--- a message, or unreadable there) is sent as a lost attempt whose reason says so.
 ---
 --- In memory wait at most ENTRIES_MAX results of MEMORY_MAX bytes. Those that come after go to disk, if the owner has a folder: a full
 --- disk is an incident, and they stay in memory.
@@ -201,17 +201,18 @@ local function remove_file(self, entry)
   entry.file, self.spilled = nil, self.spilled - 1
 end
 
---- A result that its leader can never take becomes a failure that says why, for the part must end all the same.
+--- A result that its leader can never take: the attempt is lost, for the part must end all the same, and another attempt may bring one.
 local function cut_down(self, entry, err)
   local record = entry.record
   if entry.result == NOTHING then record.stats = {} end -- Not even so.
   remove_file(self, entry)
-  entry.read, record.state = nil, "failed"
+  entry.read = nil
+  if record.state ~= "cancelled" then record.state = "lost" end
   hold(self, entry, NOTHING)
   record.reason = ("the part ended, but its result could not be handed over: %s"):format(err)
 end
 
---- The bytes to send. A result that cannot be read becomes a failure.
+--- The bytes to send. A result that cannot be read is a lost attempt.
 local function bytes_of(self, entry)
   if entry.result then return entry.result end
   local bytes, err, code
