@@ -1,5 +1,6 @@
 --- placement: the placement of jobs and parts. Operators edit this. Each function gets copies and runs within a budget of instructions,
---- time and memory, and the leader checks its answer. If a function fails, the leader uses its own rule and reports an incident.
+--- time and memory, and the leader checks its answer. If one fails, that is an incident; `shoal status` then says why the job waits, and
+--- after ten wrong answers the job fails. This file is read when a node starts.
 ---
 --- `accepts(spec, executors)`  whether to accept this job  -> true | nil, why, code ("NOT_READY": the client retries)
 --- `split(workflow, executors, spec)`  the parts of a workflow  -> shares that add up to the workflow, or nil to wait

@@ -172,6 +172,21 @@ describe("a reason for waiting", function ()
     end
   end)
 
+  it("A5: names a policy that does not end, whose manager answers all the while; it is one incident each 10 s", function ()
+    local c <close> = simcluster.new {}
+    local m = c.managers[1]
+    c:on(m, "state.lead.options.placement.choose = function () while true do end end")
+    local id = submitted(c, c:job { one = { work = "one 50" } })
+    c:run(2000)
+    assert.truthy(waiting(c, id, m):find "eval:1: it ran more than %d+ instructions$")
+    c:on(m, "state.spec_state = state.lead:get(...).state", id)
+    local final = ended(c, id, "failed", 90000)
+    assert.truthy(final.reason:find("it ran more than", 1, true), final.reason)
+    assert.is_true(c:counts(m, "policy.placement").raised <= 5)
+    assert.equal(1, #reasons(c, id))
+    c:rest()
+  end)
+
   it("of a share is told by its manager to the gate: a busy datacenter, not for a moment's wait", function ()
     local c <close> = simcluster.new { gates = 1, set_worker = { cores = 1 } }
     local g = c.gates[1]

@@ -18,6 +18,7 @@ fit.LABELS_MAX, fit.LABELS_BYTES_MAX = 16, 256 -- Of one worker: they travel in 
 fit.NAME, fit.TEXT_MAX = "^[%w_][%w_.-]*$", 64
 fit.BUSY = "every worker that can run it is busy"
 local HELD_NAMED = 5
+local NOTHING = {}
 
 --- Nil if these are labels of a worker; else the problem.
 ---@return string? problem
@@ -41,7 +42,7 @@ end
 ---@param labels table<string, string>
 ---@param where? table<string, string|string[]|boolean>
 function fit.meets(labels, where)
-  for name, wanted in next, where or {} do -- order-free: all must hold
+  for name, wanted in next, where or NOTHING do -- order-free: all must hold
     local value = labels[name]
     if type(wanted) == "table" then
       local found = false
@@ -95,8 +96,12 @@ end
 --- The cores of an executor's largest worker, among those that meet a constraint; nil if none does.
 ---@param e { cores: integer, labels?: table, classes?: table[], more?: integer, largest?: integer }
 local function largest(e, where)
+  if not where then
+    local most = e.largest or e.cores
+    return most > 0 and most or nil -- 0: it has no worker.
+  end
   if not e.classes then
-    if e.labels and where and not fit.meets(e.labels, where) then return nil end
+    if e.labels and not fit.meets(e.labels, where) then return nil end
     return e.largest or e.cores
   end
   local most = (e.more or 0) > 0 and e.largest or nil

@@ -70,6 +70,8 @@ function lead.open(node, options)
     limits = {},
   }, lead)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
+  function self.load_of(name) return self.ledger:load(name) end
+  function self.hold_of(name) return self.ledger:hold_of(name) end
   local err, code
   self.results, err, code = results.open(node, directory .. "/results")
   if not self.results then return nil, err, code end
@@ -291,12 +293,12 @@ end
 
 --- The executors that are up and not held, with their free cores: plain copies.
 function lead:up_executors()
-  return self.executors:list(function (name) return self.ledger:load(name) end, function (name) return self.ledger:hold_of(name) end)
+  return self.executors:list(self.load_of, self.hold_of)
 end
 
 --- All executors, for display.
 function lead:all_executors()
-  return self.executors:all(function (name) return self.ledger:load(name) end, function (name) return self.ledger:hold_of(name) end)
+  return self.executors:all(self.load_of, self.hold_of)
 end
 
 require "shoal.job.taking" (lead)

@@ -352,7 +352,7 @@ local function begin_round(self)
   }
   for _, e in ipairs(round.list) do
     round.byname[e.name], round.free = e, round.free + e.free
-    round.least = math.min(round.least, e.classes and 0 or e.cores) -- A part of so many cores fits every executor.
+    round.least = math.min(round.least, e.largest or e.cores) -- A part of so many cores fits every executor.
   end
   --- A policy gets a copy of the executors, so that it cannot change ours.
   local copy

@@ -302,7 +302,7 @@ return {
   { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },
     find = "if q.wrong >= CHOOSE_TRIES then lead:give_up(q.run, why) end", put = "" },
   { name = "the_sum_of_a_datacenter_is_its_largest", file = "lua/shoal/job/fit.lua", killers = { fit "A13" },
-    find = "local most = (e.more or 0) > 0 and e.largest or nil", put = "local most = e.cores" },
+    find = "local most = e.largest or e.cores", put = "local most = e.cores" },
   { name = "a_busy_datacenter_is_told_at_once", file = "lua/shoal/job/driver.lua", killers = { placing "told by its manager" },
     find = "if now - self.busy_ms < BUSY_MS then reason = nil end", put = "" },
   -- driver

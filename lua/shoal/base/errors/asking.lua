@@ -30,7 +30,7 @@ end
 local function failed(self, record, fn, options, err, over)
   local ids = { file = type(fn) == "function" and debug.getinfo(fn, "S").short_src or "?" }
   for key, value in next, options.ids or {} do ids[key] = value end -- order-free: a copy
-  if over then self.rests[fn] = self.means.clocks() + REST_NS end
+  if over then self.rests[fn] = { until_ns = self.means.clocks() + REST_NS, err = err } end
   self.means.fail(record, ids, {
     error = err, where = type(err) == "string" and incidents.split(err) or ids.file, value = true,
     hint = over and "the fallback answers for 10 s" or "the fallback answered",
@@ -39,8 +39,11 @@ end
 
 --- See errors.policy.
 function asking.ask(self, record, fn, options, ...)
-  local rests_ns, failure = fn ~= nil and self.rests[fn], nil
-  if not (rests_ns and self.means.clocks() < rests_ns) then
+  local rest = fn ~= nil and self.rests[fn] or nil
+  local failure
+  if rest and self.means.clocks() < rest.until_ns then
+    failure = rest.err
+  else
     local results = { false, "expected a function, found " .. type(fn) }
     if type(fn) == "function" then
       local ok, value = self.means.protected(ask, self, options, fn, ...)
@@ -50,7 +53,7 @@ function asking.ask(self, record, fn, options, ...)
     failure = results[2]
     failed(self, record, fn, options, failure, results[3])
   end
-  if options.failed then options.failed(failure or "it broke its budget, and rests") end
+  if options.failed then options.failed(failure) end
   if type(options.fallback) == "function" then return options.fallback(...) end
   return options.fallback
 end
