@@ -64,6 +64,9 @@ describe("shoal check", function ()
     { "a start that raises", "local state = {", "local x = nil + 1\n  local state = {",
       "w.lua:@: start: attempt to perform arithmetic on a nil value" },
     { "a start that never ends", "local state = {", "while true do end\n  local state = {", "w.lua:@: start: it ran 10000000 instructions" },
+    { "a start that takes memory without end", "local state = {",
+      "local t = {} while true do t[#t + 1] = ('x'):rep(1000000) end\n  local state = {",
+      "w.lua: it takes more than 134217728 bytes of memory" },
     { "stop's name", "role.stop", "role.stpo", "w.lua:@: stpo: a role has no such key, did you mean stop?" },
     { "stop's arity", "role.stop(state)", "role.stop(state, why)", "w.lua:@: stop: the function takes 2 arguments, expected (state)" },
     { "a stop that raises", "state.worker:close(2000)", 'error "no way out"', "w.lua:@: no way out" },
@@ -101,7 +104,7 @@ describe("shoal check", function ()
     end)
 
     it("as shoal run does, with the same lines and exit code 2", function ()
-      for _, row in ipairs { ROLES[4], ROLES[12], ROLES[17], ROLES[18] } do
+      for _, row in ipairs { ROLES[4], ROLES[12], ROLES[18], ROLES[19] } do
         local path = c:file("w.lua", edited(WORKER, row[2], row[3]))
         local check, run = c:shoal { "check", path }, c:shoal { "run", path, "--join", "127.0.0.1:1" }
         assert.same({ 2, 2 }, { check.code, run.code }, run.err)

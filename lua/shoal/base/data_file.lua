@@ -1,32 +1,24 @@
 --- data_file: read a Lua file that returns data: a job, a topology, the settings of a node. It runs in a sandbox (no io, os, require,
---- load, setmetatable), for at most INSTRUCTIONS_MAX steps and BYTES_MAX of memory, and has a few words of its own: getenv, seconds,
+--- load, setmetatable), for at most STEPS_MAX steps and BYTES_MAX of memory, and has a few words of its own: getenv, seconds,
 --- minutes. What is no such file is refused by what it is; keys that are given twice and variables that are missing are problems.
+local budget = require "shoal.base.budget"
 local document = require "shoal.base.document"
 local errors = require "shoal.base.errors"
 local near = require "shoal.base.near"
 local sorted = require "shoal.base.sorted"
 local text = require "shoal.base.text"
+local world = require "shoal.core.world"
 
 local data_file = {}
 
-local INSTRUCTIONS_MAX = 20000000 -- About a second; a file that takes longer is in an endless loop.
-local LOOK = 1000 -- Instructions between two looks at the memory.
+local STEPS_MAX = 20000000 -- About a second; a file that takes longer is in an endless loop.
 local BYTES_MAX = 256 * 1024 * 1024
-local STRING_BYTES = 16 * 1024 * 1024
+local TIME_MS = 10000 -- Calls into C; what Lua does is bounded by the steps.
 
 local function copy(library, names)
   local out = {}
   for name in names:gmatch("%S+") do out[name] = library[name] end
   return out
-end
-
---- One call into C cannot be interrupted, so that it must not make much.
-local function rep(s, n, separator)
-  local unit = #tostring(s) + #tostring(separator or "")
-  if math.type(n) == "integer" and unit > 0 and n > STRING_BYTES // unit then
-    error(("rep: a string of more than %d bytes"):format(STRING_BYTES), 2)
-  end
-  return string.rep(s, n, separator)
 end
 
 --- `os` is not there; the one use of it that data has is given by another name.
@@ -41,11 +33,10 @@ local function no_os(what)
 end
 
 --- The globals of the file. `unset` gets the variables that it asked for in vain: { name =, line = }.
-local function globals(what, unset)
-  local strings = copy(string, "byte char find format gmatch gsub len lower match reverse sub upper")
-  strings.rep = rep
+local function globals(what, unset, limits)
   local env = {
-    string = strings, table = copy(table, "concat insert remove sort unpack pack"),
+    string = copy(limits.strings, "byte char find format gmatch gsub len lower match rep reverse sub upper"),
+    table = copy(limits.tables, "concat insert remove sort unpack pack"),
     math = copy(math, "abs ceil floor max min huge pi tointeger"),
     pairs = sorted, ipairs = ipairs, next = next, select = select, tonumber = tonumber, tostring = tostring, type = type,
     assert = assert, error = error, os = no_os(what),
@@ -88,24 +79,26 @@ local function unset_problems(bytes, name, unset)
   return out
 end
 
---- fn() within the bounds of a file that is only read; the simulator may have a hook of its own, which then bounds it.
+--- The limits of a file that is only read: `strings` and `tables` are the libraries that it gets.
+---@param who string  "a job file", for messages
+function data_file.limits(who)
+  return budget.new(world.current(), { who = who, steps = STEPS_MAX, ms = TIME_MS, bytes = BYTES_MAX })
+end
+
+--- fn() within these limits.
+---@param limits table
+---@param site string  of errors.handle
+---@param ids table
 ---@param fn function
 ---@param name string  the file's
 ---@param ends string  what such a file does: "a job file returns data and ends"
-function data_file.bounded(fn, name, ends)
-  if debug.gethook() then return fn() end
-  local looks, kb = 0, collectgarbage "count"
-  local free <close> = setmetatable({}, { __close = function () debug.sethook() end })
-  debug.sethook(function ()
-    looks = looks + 1
-    if looks * LOOK >= INSTRUCTIONS_MAX then
-      error(("%s: still running after %d steps; %s"):format(name, INSTRUCTIONS_MAX, ends), 0)
-    end
-    if (collectgarbage "count" - kb) * 1024 > BYTES_MAX then
-      error(("%s: takes more than %d bytes of memory; %s"):format(name, BYTES_MAX, ends), 0)
-    end
-  end, "", LOOK)
-  return fn()
+---@return boolean ok, any value_or_err
+function data_file.bounded(limits, site, ids, fn, name, ends)
+  local ok, value = errors.handle(site, ids, limits.run, limits, fn)
+  local over = limits:over()
+  if not over then return ok, value end
+  if over == "bytes" then return false, ("%s: takes more than %d bytes of memory; %s"):format(name, BYTES_MAX, ends) end
+  return false, ("%s: still running after %d %s; %s"):format(name, over == "ms" and TIME_MS or STEPS_MAX, over, ends)
 end
 
 --- "attempt to call a nil value (global 'minuts')" with the name that was meant.
@@ -130,13 +123,14 @@ end
 ---@return { line: integer, text: string }[]? problems  variables that are missing
 function data_file.run(bytes, name, what)
   local unset = {}
-  local env = globals(what, unset)
+  local limits = data_file.limits(what.file)
+  local env = globals(what, unset, limits)
   local chunk, err = load(bytes, "@" .. name, "t", env)
   if not chunk then
     local other = document.other(bytes, what)
-    return nil, other and ("%s: %s"):format(err:match "^(.-:%d+): " or name, other) or err
+    return nil, other and ("%s: %s"):format(name, other) or err
   end
-  local ok, value = errors.handle("config.file", { file = name }, data_file.bounded, chunk, name, what.file .. " returns data and ends")
+  local ok, value = data_file.bounded(limits, "config.file", { file = name }, chunk, name, what.file .. " returns data and ends")
   if not ok then return nil, type(value) == "string" and hinted(value, env) or name .. ": raised a " .. type(value) end
   return value, nil, unset_problems(bytes, name, unset)
 end

@@ -13,6 +13,18 @@ local function split(err)
   return out
 end
 
+--- The problems of a schema's message, each with its place, if it has one.
+---@param err string
+---@return { path: string, message: string }[]
+function located.split(err)
+  local out = {}
+  for i, problem in ipairs(split(err)) do
+    local path, rest = problem:match("^([%w_][^:\"]*): (.*)$")
+    out[i] = { path = path or "", message = path and rest or problem }
+  end
+  return out
+end
+
 --- The line of a path's key, or of the nearest key around it.
 ---@param lines table<string, integer>
 ---@param path string
@@ -40,15 +52,14 @@ end
 function located.text(err, file, options)
   local bytes = file and world.current():read_file(file) -- It was read a moment ago; without it there are no lines, no more.
   local lines, out = bytes and text.keys(bytes).lines or {}, {}
-  for i, problem in ipairs(split(err)) do
-    local path, rest = problem:match("^([%w_][^:\"]*): (.*)$")
-    local option = path and options and options[path]
+  for i, problem in ipairs(located.split(err)) do
+    local option = options and options[problem.path]
     if option then
-      out[i] = option .. ": " .. rest
+      out[i] = option .. ": " .. problem.message
     elseif file then
-      out[i] = located.line(file, lines, path or "", path and rest or problem)
+      out[i] = located.line(file, lines, problem.path, problem.message)
     else
-      out[i] = problem
+      out[i] = (problem.path ~= "" and problem.path .. ": " or "") .. problem.message
     end
   end
   return table.concat(out, "\n")

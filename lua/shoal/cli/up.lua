@@ -77,10 +77,18 @@ up.topology = schema.record({
     managers = schema.array(member, { min = 1, max = 100 }), workers = schema.array(member, { max = 1000, default = {} }),
   })),
   set = schema.optional(schema.map(schema.any())),
-}, complete)
+})
+up.complete = complete
 
 --- A topology that was read, complete; or every problem.
-function up.check(value) return up.topology(value) end
+---@return table? topology, string? err, string? code
+function up.check(value)
+  local topology, err, code = up.topology(value)
+  if not topology then return nil, err, code end
+  local problem = complete(topology)
+  if problem then return nil, problem, "CONFIG" end
+  return topology
+end
 
 function up.words(command)
   command:argument("topology", "a Lua file that returns gates and datacenters; see examples/topology.lua")

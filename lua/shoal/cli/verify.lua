@@ -206,7 +206,7 @@ function verify.file(path, topology)
   local compiled, syntax = load(bytes, "@" .. path, "t")
   if not compiled then
     local other = document.other(bytes, ANY)
-    return nil, other and ("%s: %s"):format(syntax:match "^(.-:%d+): " or path, other) or syntax
+    return nil, other and ("%s: %s"):format(path, other) or syntax
   end
   local gives, name = text.gives(bytes), path:match "([^/]*)%.lua$"
   if not gives then return no_value(path, bytes) end

@@ -331,7 +331,8 @@ function Checker:script(at, value)
   end
   local chunk, err = load(opened, "@" .. path, "t", {}) -- Compiled, never run, here.
   if not chunk then
-    self:problem(at, "syntax: " .. err)
+    local other = document.other(opened, SCRIPT)
+    self:problem(at, other and path .. ": " .. other or "syntax: " .. err)
     return nil
   end
   return { path = path, bytes = opened }

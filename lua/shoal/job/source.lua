@@ -25,8 +25,9 @@ end
 local function load_json(bytes, name, what)
   local value, err, line = json.decode(bytes)
   if value == nil then
-    local other = not bytes:find "^%s*[{%[]" and document.other(bytes, what)
-    return nil, ("%s:%d: %s"):format(name, line, other or "JSON: " .. err:gsub("^line %d+, ", ""))
+    local other = not bytes:find "^%s*{" and document.other(bytes, what)
+    if other then return nil, ("%s: %s"):format(name, other) end
+    return nil, ("%s:%d: JSON: %s"):format(name, line, (err:gsub("^line %d+, ", "")))
   end
   if type(value) == "table" and not bytes:find "^%s*%[" then return without_nulls(value) end
   local found = value == json.null and "null" or type(value) == "table" and "a list" or ("a %s"):format(type(value))

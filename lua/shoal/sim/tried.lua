@@ -1,4 +1,5 @@
 --- tried: the half of shoal.sim.trial that runs in the simulated node: its entry. It writes its findings to a file of the node's disk.
+local budget = require "shoal.base.budget"
 local core = require "shoal.core.node"
 local errors = require "shoal.base.errors"
 local node = require "shoal.node.node"
@@ -8,6 +9,7 @@ local wiring = require "shoal.node.wiring"
 local world = require "shoal.core.world"
 
 local INSTRUCTIONS = 10000000 -- About half a second: what does not wait or end in these is an endless loop.
+local TIME_MS, BYTES = 10000, 128 * 1024 * 1024
 local ALIVE_MS = 50
 local ANSWER = "/answer"
 local SETTINGS = { name = "trial", cluster = "trial", dc = "trial", data = "/data", connect = { "10.255.0.1:7000" } }
@@ -64,8 +66,14 @@ return function (path, policies)
   end
   local scope = task.scope "trial"
   scope:spawn("sim.trial", { host = "trial" }, function ()
-    local ok, incident = errors.call("sim.trial", { host = "trial" }, try, path, policies, note)
-    if not ok then note("problem", told(incident, path)) end
+    local limits = budget.new(world.current(), { who = "a role", steps = INSTRUCTIONS, ms = TIME_MS, bytes = BYTES })
+    local ok, incident = errors.call("sim.trial", { host = "trial" }, limits.run, limits, try, path, policies, note)
+    if limits:over() == "bytes" then
+      lines = {}
+      note("problem", ("%s: it takes more than %d bytes of memory before it waits or ends"):format(path, BYTES))
+    elseif not ok then
+      note("problem", told(incident, path))
+    end
     assert(world.current():put_durable(ANSWER, table.concat(lines)))
     core.exit(0)
   end)

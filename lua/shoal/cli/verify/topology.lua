@@ -24,52 +24,40 @@ function Checker:name(path, value, what)
   self:problem(path, "found %q; %s has letters, digits, - _ . and at most %d of them", value, what, NAME_MAX)
 end
 
---- Every node: where it stands in the file, its role, datacenter and name. Names that are not given are as `up` gives them.
+--- Every node: where it stands in the file, its role and datacenter.
 local function nodes_of(value)
   local out = {}
-  local function add(list, path, role, dc, stem)
-    for i, m in ipairs(list) do
-      out[#out + 1] = { path = ("%s[%d]"):format(path, i), role = role, dc = dc, of = m, name = m.name ~= "" and m.name or stem .. i }
-    end
+  local function add(list, path, role, dc)
+    for i, m in ipairs(list) do out[#out + 1] = { path = ("%s[%d]"):format(path, i), role = role, dc = dc, of = m, name = m.name } end
   end
-  add(value.gates, "gates", "gate", nil, "g")
+  add(value.gates, "gates", "gate")
   for dc, d in sorted(value.datacenters) do
-    add(d.managers, ("datacenters.%s.managers"):format(dc), "manager", dc, ("m-%s"):format(dc))
-    add(d.workers, ("datacenters.%s.workers"):format(dc), "worker", dc, ("w-%s"):format(dc))
+    add(d.managers, ("datacenters.%s.managers"):format(dc), "manager", dc)
+    add(d.workers, ("datacenters.%s.workers"):format(dc), "worker", dc)
   end
   return out
 end
 
---- One name is one data folder and one log.
+--- A name is a folder's and a part of keys. That no two nodes have one, up.complete has checked.
 function Checker:names(nodes)
-  local first = {}
-  for _, n in ipairs(nodes) do
-    if n.of.name ~= "" then self:name(n.path .. ".name", n.of.name, "a node's name") end
-    if first[n.name] then
-      self:problem(n.path .. ".name", "%q is the name of %s already%s; expected a name of its own, for it names its data folder", n.name,
-        first[n.name], n.of.name == "" and " (this one's is the default)" or "")
-    else
-      first[n.name] = n.path
-    end
-  end
+  for _, n in ipairs(nodes) do self:name(n.path .. ".name", n.name, "a node's name") end
 end
 
+--- One address may hold another: 0.0.0.0 is every one of IPv4.
 function Checker:addresses(nodes)
   local first = {}
   for _, n in ipairs(nodes) do
     local host, port = n.of.bind:match "^(.+):(%d+)$"
-    port = math.tointeger(tonumber(port or ""))
-    if not host or port > 65535 then
-      self:problem(n.path .. ".bind", "found %q; expected HOST:PORT, such as 127.0.0.1:7000, and a port of at most 65535", n.of.bind)
-    elseif port > 0 then
-      for other, path in sorted(first[port] or {}) do
-        if other == host or HOSTS_ALL[other] or HOSTS_ALL[host] then
-          self:problem(n.path .. ".bind", "%q is the address of %s already; expected a port of its own, or 0 for any", n.of.bind, path)
-          break
-        end
+    local taken = port and port ~= "0" and first[port] or {}
+    for other, path in sorted(taken) do
+      if other ~= host and (HOSTS_ALL[other] or HOSTS_ALL[host]) then
+        self:problem(n.path .. ".bind", "port %s is taken by %s, at %s:%s", port, path, other, port)
+        break
       end
-      first[port] = first[port] or {}
-      first[port][host] = first[port][host] or n.path
+    end
+    if port then
+      taken[host] = taken[host] or n.path
+      first[port] = taken
     end
   end
 end
@@ -158,10 +146,13 @@ end
 ---@param verify table
 ---@return table? topology, string? err
 function topology.check(value, file, lines, verify)
-  local problems, checked = require("shoal.cli.up").topology:problems(value)
+  local up = require "shoal.cli.up"
+  local problems, checked = up.topology:problems(value)
   local self = setmetatable({ file = file, lines = lines, problems = {} }, Checker)
   for _, problem in ipairs(problems) do self:problem(problem.path, "%s", problem.message) end
   if checked then
+    local shared = up.complete(checked)
+    for _, problem in ipairs(shared and located.split(shared) or {}) do self:problem(problem.path, "%s", problem.message) end
     if #checked.cluster > NAME_MAX or not checked.cluster:find(NAME) then self:name("cluster", checked.cluster, "a cluster's name") end
     for dc in sorted(checked.datacenters) do self:name("datacenters." .. dc, dc, "a datacenter's name") end
     local nodes = nodes_of(checked)

@@ -1,7 +1,6 @@
 --- checking: what can be said of a workflow's script from its text and from one run of its top level, before a part runs it.
 local data_file = require "shoal.base.data_file"
 local document = require "shoal.base.document"
-local errors = require "shoal.base.errors"
 local globals = require "shoal.base.globals"
 local near = require "shoal.base.near"
 local sorted = require "shoal.base.sorted"
@@ -27,7 +26,9 @@ function checking.text(bytes, path, env)
   local problems = text.twice_lines(opened, path)
   local unknown = globals.unknown_lines(opened, env, path) -- Before it runs: it may set some.
   table.move(unknown, 1, #unknown, #problems + 1, problems)
-  local ok, value = errors.handle("script.load", { path = path }, data_file.bounded, chunk, path, "a script's top level ends")
+  local limits = data_file.limits "a script"
+  env.string, env.table = limits.strings, limits.tables
+  local ok, value = data_file.bounded(limits, "script.load", { path = path }, chunk, path, "a script's top level ends")
   if ok then return problems, value end
   problems[#problems + 1] = tostring(value)
   return nil, table.concat(problems, "\n")
