@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <luv/lhandle.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -163,6 +165,17 @@ static int fail(const char *what, int code) {
   return EXIT_FAILURE;
 }
 
+/* What a user's own file printed (`shoal sim`, `shoal lua`) is lost when stdout did not take it, now or earlier; lua/shoal/cli/out.lua
+ * has the same codes for our own data. Whoever stopped reading, as `head` does, need not be told. */
+static void flush_prints(void) {
+  bool lost = ferror(stdout) != 0;
+  if (fflush(stdout) == 0 && !lost) return;
+  struct pollfd reader = {.fd = STDOUT_FILENO};
+  bool gone = poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0;
+  if (!gone) (void)fputs("shoal: stdout: cannot write\n", stderr);
+  if (program.code == 0) program.code = gone ? 128 + SIGPIPE : EX_IOERR;
+}
+
 int main(int argc, char **argv) {
   char home[PATH_MAX];
   if (!open_standard()) return EXIT_FAILURE; /* Nobody can be told. */
@@ -193,10 +206,7 @@ int main(int argc, char **argv) {
   while (!program.exiting && uv_run(&program.loop, UV_RUN_DEFAULT) != 0)
     continue; /* A script may stop the loop through luv; only the node ends the program. */
   bool clean = shut_down();
-  if (fflush(stdout) != 0) {
-    perror("shoal: stdout");
-    if (program.code == 0) program.code = EXIT_FAILURE;
-  }
+  flush_prints();
   if (!clean) _Exit(program.code); /* To free memory that is still in use would hide the cause. */
   return program.code;
 }

@@ -13,7 +13,9 @@ role.sends = {
 }
 
 function role.start(node)
-  return { client = client.open(node, node.config.connect) }
+  local opened, err, code = client.open(node, node.config.connect)
+  if not opened then return nil, err, code end
+  return { client = opened }
 end
 
 function role.stop(state)

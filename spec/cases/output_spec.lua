@@ -46,6 +46,16 @@ describe("data that cannot be written", function ()
     assert.equal("character special file\n", shell("stat -c %F $D/full").out)
   end)
 
+  as_root("of a file that `shoal sim` and `shoal lua` run is told too", function ()
+    c:file("p.lua", "local sim = require 'shoal.sim'\nprint(sim and ('x'):rep(100000))")
+    for _, command in ipairs { "sim", "lua" } do
+      local r = shell(("$SHOAL %s $D/p.lua > $D/full"):format(command))
+      assert.same({ 74, "shoal: stdout: cannot write\n" }, { r.code, r.err })
+      r = shell(("$SHOAL %s $D/p.lua | true; exit ${PIPESTATUS[0]}"):format(command))
+      assert.same({ 141, "" }, { r.code, r.err })
+    end
+  end)
+
   as_root("ends a node whose address nobody could hear", function ()
     local r = shell "$SHOAL run scripts/roles/gate.lua --announce --data $D/announce > $D/full"
     assert.equal(74, r.code, r.err)

@@ -148,6 +148,32 @@ describe("what people are shown:", function ()
     end
   end)
 
+  it("C9: at a gate, members --follow prints what happens in its datacenters; --since and --why name the managers to ask", function ()
+    local follower = c:start { "members", "--follow", "--connect", up.connect }
+    follower:wait_for("w%-a1%s+worker", "out")
+    local w = c:node("worker", { "--name", "w-new", "--dc", "a", "--join", up.nodes["m-a1"].address, "--data", c.dir .. "/w-new" })
+    follower:wait_for("Z  join     w%-new  worker  a", "out")
+    w:close_stdin()
+    w:wait()
+    follower:wait_for("gone     w%-new", "out")
+    follower:kill "sigint"
+    assert.equal(130, follower:wait().code)
+    has(shell("$SHOAL members --since 0").err, "g1 is a gate", "m-a1 at " .. up.nodes["m-a1"].address)
+    local r = shell "$SHOAL members --why w-a1"
+    assert.equal(4, r.code)
+    has(r.err, "ask a manager of a: m-a1 at " .. up.nodes["m-a1"].address)
+    assert.equal(0, shell("$SHOAL members --why w-a1 -c " .. up.nodes["m-a1"].address).code)
+  end)
+
+  it("names who to ask when a worker is asked for jobs; a client without an address is refused", function ()
+    local r = shell("$SHOAL submit $D/quick.lua -c " .. up.nodes["w-a1"].address)
+    assert.equal(4, r.code)
+    has(r.err, "this command asks a gate or a manager")
+    r = shell "$SHOAL run scripts/roles/client.lua"
+    assert.equal(2, r.code, r.err)
+    has(r.err, "connect: a client needs the address of a gate or manager")
+  end)
+
   it("B11: --key with another job is refused with exit code 4", function ()
     assert.equal(0, shell("$SHOAL submit $D/quick.lua --key k1 --detach").code)
     local r = shell "$SHOAL submit $D/quick.lua --key k1"

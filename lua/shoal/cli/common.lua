@@ -53,6 +53,7 @@ end
 --- Print a refusal; its exit code.
 ---@param exit? integer  instead of that of the code
 function common.refused(what, err, code, exit)
+  if code == "UNHANDLED" then err = err .. "; this command asks a gate or a manager, and shoal members lists them" end
   common.talk("shoal: %s: %s (%s)", what, err, code or "?")
   return failed(("%s: %s"):format(what, err), code or "?", exit or exit_of(code))
 end

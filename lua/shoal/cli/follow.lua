@@ -64,6 +64,7 @@ end
 ---@return integer exit_code
 function follow.until_signal(made, site, fn)
   local ended = task.future "interrupt"
+  core.on_signal("HUP", function () ended:set(common.EXIT.hung_up) end)
   core.on_signal("INT", function () ended:set(common.EXIT.interrupted) end)
   core.on_signal("TERM", function () ended:set(common.EXIT.terminated) end)
   local running = made.scope:spawn(site, { command = site:match "[^.]+$" }, function ()

@@ -3,14 +3,18 @@
 local ask = require "shoal.cli.ask"
 local common = require "shoal.cli.common"
 local core = require "shoal.core.node"
+local following = require "shoal.cli.follow"
 local json = require "shoal.cli.json"
-local out = require "shoal.cli.out"
 local line = require "shoal.base.log.line"
+local out = require "shoal.cli.out"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
+local world = require "shoal.core.world"
 
 local MOST = 256         -- Events in one answer.
 local WAIT_MS = 10000    -- How long an answer waits for one; then it is asked again.
 local CALL_MS = 15000
+local LOOK_MS = 1000     -- Between two looks at a gate's table.
 local NOBODYS = -1       -- No node's cursor: the answer is the table of now.
 
 local function table_of(members)
@@ -28,12 +32,6 @@ local plain = ask.command {
   text = function (reply) return table_of(reply.members) end,
 }
 
-local why = ask.command {
-  example = "shoal members --connect 127.0.0.1:7001 --why w1",
-  query = function (args) return "node.why", { name = args.why } end,
-  text = function (reply) return reply.text end,
-}
-
 local members = {}
 
 function members.words(command)
@@ -49,7 +47,8 @@ Examples:
   shoal members --connect 127.0.0.1:7001 --follow
   shoal members --connect 127.0.0.1:7001 --why w1
 An event's first column is the cursor behind it. A cursor is one node's, from one of its lives. Where events behind it are no longer
-kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.]])
+kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.
+A gate knows datacenters by their heartbeats: there, --follow prints what changes in its table, without cursors.]])
 end
 
 members.clashes = {
@@ -111,7 +110,7 @@ local function follow(made, args)
   core.on_signal("HUP", function () ended:set(common.EXIT.hung_up) end)
   core.on_signal("INT", function () ended:set(common.EXIT.interrupted) end)
   core.on_signal("TERM", function () ended:set(common.EXIT.terminated) end)
-  local following = made.scope:spawn("cli.members", { command = "members" }, function ()
+  local reading = made.scope:spawn("cli.members", { command = "members" }, function ()
     local _, err, code = read(made.state.client, cursor, WAIT_MS, function (reply, asked)
       if args.output ~= "json" then
         show(reply, asked)
@@ -125,18 +124,112 @@ local function follow(made, args)
   end)
   local _ <close> = out.watch_reader(function () ended:set("lost") end)
   local how, err, code = ended:await()
-  following:cancel()
+  reading:cancel()
   if cursor ~= NOBODYS and how ~= "lost" then common.talk("go on with --since %d", cursor) end
   if how == "refused" then return common.refused("node.events", err, code) end
   return how == "lost" and 0 or how
 end
 
+-- At a gate -------------------------------------------------------------------------------------------------------------
+
+--- The managers that know a datacenter's members best, as "m-a1 at 127.0.0.1:7001".
+local function managers_of(list, dc)
+  local words = {}
+  for _, m in ipairs(list) do
+    if m.role == "manager" and (not dc or m.dc == dc) and m.state == "alive" then words[#words + 1] = m.name .. " at " .. m.address end
+  end
+  return #words > 0 and table.concat(words, ", ") or "none that is alive"
+end
+
+--- What has changed between two tables of members, in order of their names.
+---@return table[] changes  { kind, name, role, dc, state, address, via }
+local function changes_of(before, now)
+  local list = {}
+  local function put(m, kind)
+    list[#list + 1] = { kind = kind, name = m.name, role = m.role, dc = m.dc, state = m.state, address = m.address, via = m.via }
+  end
+  for name, m in sorted(now) do
+    local old = before[name]
+    if not old then
+      put(m, "join")
+    elseif old.state ~= m.state then
+      put(m, m.state)
+    elseif old.address ~= m.address or old.hold ~= m.hold then
+      put(m, "update")
+    end
+  end
+  for name, m in sorted(before) do
+    if not now[name] then put(m, "gone") end
+  end
+  return list
+end
+
+--- A gate hears of datacenters by heartbeats and has no numbered events of them: look at its table, and print what changes.
+local function follow_gate(made, args)
+  return following.until_signal(made, "cli.members", function (leave)
+    local _ <close> = out.watch_reader(function () leave(0) end)
+    local before, failed_ms
+    while true do
+      local reply, err, code = made.state.client:call("node.members", {})
+      if reply then
+        local now = {}
+        for _, m in ipairs(reply.members) do now[m.name] = m end
+        if not before then common.data(args.output == "json" and json.line(reply) or table_of(reply.members)) end
+        for _, c in ipairs(before and changes_of(before, now) or {}) do
+          c.wall_ns = world.current():wall_ns()
+          common.data(args.output == "json" and json.line(c) or ("%s  %-7s  %s  %s  %s  %s  seen by %s"):format(line.wall(c.wall_ns), c.kind,
+            c.name, c.role, c.dc ~= "" and c.dc or "-", c.address, c.via))
+        end
+        if out.lost then return 0 end
+        before, failed_ms = now, nil
+      else
+        failed_ms = failed_ms or task.now_ms()
+        if not before or task.now_ms() - failed_ms >= CALL_MS then return common.refused("node.members", err, code) end
+      end
+      task.sleep(LOOK_MS)
+    end
+  end)
+end
+
+--- Why a member is believed to be as it is: the node that is asked, or which one to ask instead.
+local function tell_why(made, args)
+  local client = made.state.client
+  local reply, err, code = client:call("node.why", { name = args.why })
+  if reply then
+    common.data(args.output == "json" and json.encode(reply) or reply.text)
+    return 0
+  end
+  if code == "NOT_FOUND" then
+    local known = client:call("node.members", {})
+    for _, m in ipairs(known and known.members or {}) do
+      if m.name == args.why then err = ("%s; ask a manager of %s: %s"):format(err, m.dc, managers_of(known.members, m.dc)) end
+    end
+  end
+  return common.refused("node.why", err, code)
+end
+
 function members.run(args)
-  if args.why then return why.run(args) end
-  if not args.since and not args.follow then return plain.run(args) end
+  if not args.since and not args.follow and not args.why then return plain.run(args) end
   local made, exit = common.client(args)
   if not made then return exit end
-  exit = args.follow and follow(made, args) or not args.follow and since(made.state.client, args)
+  local client = made.state.client
+  if args.why then
+    exit = tell_why(made, args)
+  else
+    local info, err, code = client:call("node.info", {})
+    if not info then
+      exit = common.refused("node.info", err, code)
+    elseif info.role == "gate" and args.follow and not args.since then
+      exit = follow_gate(made, args)
+    else
+      exit = args.follow and follow(made, args) or not args.follow and since(client, args)
+      if info.role == "gate" then
+        local known = client:call("node.members", {})
+        common.talk("shoal: %s is a gate, so these events are of gates alone; those of datacenters are at their managers: %s", info.node,
+          managers_of(known and known.members or {}))
+      end
+    end
+  end
   made:stop("done")
   return exit
 end

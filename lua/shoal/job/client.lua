@@ -21,9 +21,10 @@ client.__index = client
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 local CALL_MS = 5000
 local QUIET_MS = 2000 -- After so long without a push, ask for the watch again, wherever a leader answers.
-local WATCH_MS = 2500 -- The timeout of that request.
+local WATCH_MS = 2500 -- The longest timeout of that request, ...
+local WATCH_LEAST_MS = 250 -- ... and the shortest, when `gone` is due.
 local READY_MS = 10000 -- A gate that has just started learns of its datacenters within this time.
-local GONE_MS = 5000  -- After so long without an answer from any leader, call the follower's `gone`.
+local GONE_MS = 4500  -- After so long without an answer from any leader, call the follower's `gone`: people hear of it within 5 s.
 -- How long after the job's own limit a follower gives up: when no leader answers, and when one answers but the job has not ended.
 local GONE_SLACK_MS, OVERDUE_SLACK_MS = 15000, 120000
 
@@ -35,7 +36,9 @@ local PUSHES = {
 
 ---@param node table
 ---@param addresses string[]  gates or managers, "ip:port", tried in order
+---@return table? client, string? err, string? code  "CONFIG" without an address
 function client.open(node, addresses)
+  if #addresses == 0 then return nil, "connect: a client needs the address of a gate or manager, such as 127.0.0.1:7000", "CONFIG" end
   local self = setmetatable({ node = node, addresses = addresses, at = 1, jobs = {}, scope = task.scope("client", node.scope) }, client)
   for name, push in sorted(PUSHES) do
     node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
@@ -61,7 +64,7 @@ end
 
 --- A leader of this job pushed or answered.
 local function answered(self, j)
-  j.answered_ms = task.now_ms()
+  j.answered_ms, j.err = task.now_ms(), nil
   if not j.gone then return end
   j.gone = false
   call_back(j, "back", self.addresses[self.at])
@@ -202,8 +205,14 @@ local function unwatch(self, id, address)
   end })
 end
 
+--- How long until `gone` is due.
+local function until_gone_ms(j)
+  return j.gone and math.huge or math.max(1, j.answered_ms + GONE_MS - task.now_ms())
+end
+
 --- No leader answered: after GONE_MS of that, call the follower's `gone` once.
 local function unanswered(j, address, err, code)
+  j.err, j.code = err, code
   local silent_ms = task.now_ms() - j.answered_ms
   if j.gone or silent_ms < GONE_MS then return end
   j.gone = true
@@ -227,7 +236,8 @@ end
 --- Ask a leader to push the events behind the last one. False: try again.
 ---@return string|false|nil address, string? err, string? code  nil: no leader knows the job
 local function watch(self, id, j)
-  local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, WATCH_MS)
+  local timeout_ms = math.max(WATCH_LEAST_MS, math.min(WATCH_MS, until_gone_ms(j) // #self.addresses))
+  local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, math.floor(timeout_ms))
   if reply then
     j.heard_ms = task.now_ms()
     answered(self, j)
@@ -239,7 +249,7 @@ local function watch(self, id, j)
 end
 
 --- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too; `gone(address, silent_ms, err,
---- code)` is called once when no leader has answered for 5 s, `back(address)` when one answers again. The client keeps retrying. It
+--- code)` is called once when no leader has answered for 4.5 s, `back(address)` when one answers again. The client keeps retrying. It
 --- ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit if no leader answers, and with
 --- "OVERDUE" 120 s after the limit if one does.
 ---@param id string
@@ -261,6 +271,7 @@ function client:follow(id, callbacks, limits)
   end })
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = QUIET_MS })
   while true do
+    if j.err then unanswered(j, self.addresses[self.at], j.err, j.code) end
     if not watching or task.now_ms() - j.heard_ms >= QUIET_MS then
       local before, address, err, code = watching, watch(self, id, j)
       watching = address
@@ -269,10 +280,10 @@ function client:follow(id, callbacks, limits)
         wait:reset()
       else
         unanswered(j, before or self.addresses[self.at], err, code)
-        task.sleep(wait:next())
+        task.sleep(math.min(wait:next(), until_gone_ms(j)))
       end
     end
-    local done = j.done:await(500)
+    local done = j.done:await(math.min(500, until_gone_ms(j)))
     if done then return { state = j.state, reason = j.reason, result = j.result } end
     local err, code = given_up(j, limits)
     if err then return nil, err, code end

@@ -1,7 +1,36 @@
 --- Mutants of the watchdog, the record of what runs, stopping, and the simulator's Lua face: rows as in ../mutants.lua.
 local function watch(title) return { "spec/cluster/watch_spec.lua", title } end
 
+local function output(title) return { "spec/cases/output_spec.lua", title } end
+local function views(title) return { "spec/sim/views_spec.lua", title } end
+local function cluster(title) return { "spec/sim/incidents_spec.lua", title } end
+
 return {
+  -- the command line, and what a leader and a node tell to people
+  { name = "lost_data_is_success", file = "lua/shoal/cli/out.lua", killers = { output "case.28" },
+    find = "  if not out.lost or code ~= 0 then return code end", put = "  if code then return code end" },
+  { name = "a_pipe_whose_reader_left_is_an_error", file = "lua/shoal/cli/out.lua", killers = { output "head" },
+    find = '  if code ~= "EPIPE" then', put = "  if code then" },
+  { name = "a_full_pipe_loses_data", file = "lua/shoal/cli/out.lua", killers = { output "non.blocking" },
+    find = '    elseif code == "EAGAIN" then', put = '    elseif code == "NEVER" then' },
+  { name = "controls_reach_the_terminal", file = "lua/shoal/cli/out.lua", killers = { output "control.bytes" },
+    find = "  if not out.json then text = out.safe(text) end", put = "" },
+  { name = "a_hard_link_is_replaced", file = "lua/shoal/cli/file.lua", killers = { output "keeps.links" },
+    find = "  return about.nlink > 1 or", put = "  return" },
+  { name = "a_link_is_replaced", file = "lua/shoal/cli/file.lua", killers = { output "keeps.links" },
+    find = "    if not next_path then return path end", put = "    if next_path or path then return path end" },
+  { name = "a_mode_is_lost", file = "lua/shoal/cli/file.lua", killers = { output "keeps.links" },
+    find = "self.mode or 438 & ~umask()", put = "438 & ~umask()" },
+  { name = "a_dash_is_an_option", file = "lua/shoal/cli/options.lua", killers = { output "cannot.be.meant" },
+    find = 'if by_alias[word] == "value" and value', put = "if false and value" },
+  { name = "a_key_is_of_any_content", file = "lua/shoal/job/ledger.lua", killers = { views "B11" },
+    find = "run.digest == digest end", put = "true end" },
+  { name = "an_ended_job_has_no_times", file = "lua/shoal/job/past.lua", killers = { views "lists.jobs" },
+    find = "began_ms = row[15] or nil", put = "began_ms = nil" },
+  { name = "a_silent_node_is_left_out", file = "lua/shoal/node/incidents.lua", killers = { cluster "alike" },
+    find = "  if #answer.silent < SILENT_MAX then", put = "  if false then" },
+  { name = "a_family_of_sites_is_a_prefix", file = "lua/shoal/node/incidents.lua", killers = { cluster "alike" },
+    find = 'site:sub(1, #wanted + 1) == wanted .. "."', put = "site:sub(1, #wanted) == wanted" },
   { name = "the_second_signal_is_one_more", file = "host/watch.c", killers = { watch "SIGTERM is heard" },
     find = "if (asked >= 2) _exit(128 + number);",
     put = "" },
