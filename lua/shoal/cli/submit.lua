@@ -39,7 +39,6 @@ end
 submit.clashes = {
   { "detach", "result", "a detached job has no result yet; shoal wait JOB --result FILE writes it" },
   { "detach", "timeout", "a detached job is not followed; its own limit is timeout_ms in the job file" },
-  { "detach", "quiet", "a detached job has no progress lines" },
 }
 
 --- The job file as bytes, with --env put over its own, and its time limit.
