@@ -178,6 +178,20 @@ print(n, p.wait())' $SHOAL]])
     end
   end)
 
+  it("words at their limits are taken, and one past them are not", function ()
+    local function refused(words, says)
+      local r = shell("$SHOAL " .. words)
+      assert.equal(2, r.code, words)
+      return r.err:find(says, 1, true) ~= nil
+    end
+    local key, no = ("k"):rep(256), "submit $D/no.lua " -- A file that is not there is found missing after the words.
+    assert.same({ false, true }, { refused(no .. "--key " .. key, "--key"), refused(no .. "--key k" .. key, "found 257 bytes") })
+    assert.same({ false, true }, { refused(no .. "--timeout 0.001", "--timeout"), refused(no .. "--timeout 0.0009", "--timeout") })
+    assert.same({ false, true }, { refused(no .. "--timeout 31536000", "--timeout"), refused(no .. "--timeout 31536001", "--timeout") })
+    assert.is_true(refused("wait" .. (" j"):rep(101), "too many arguments"))
+    assert.equal(4, shell("$SHOAL wait" .. (" j"):rep(100)).code)
+  end)
+
   it("with --output json everything on stdout is JSON, mistakes and refusals included", function ()
     for words, code in pairs { -- order-free: each by itself
       ["submit -o json"] = 2, ["submit $D/no.lua --output json"] = 2, ["status nosuch --output=json"] = 4,
