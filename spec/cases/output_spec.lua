@@ -103,6 +103,7 @@ print(n, p.wait())' $SHOAL]])
       local before = jobs()
       for path, says in pairs { -- order-free: each by itself
         ["$D/no/x.json"] = "no such file or directory", ["$D"] = "it is a folder", ["$D/j.lua/x"] = "not a directory",
+        ["''"] = "the name is empty", ["$D/no/"] = "no such file or directory",
       } do
         local r = submit("--result " .. path)
         assert.equal(2, r.code, r.err)

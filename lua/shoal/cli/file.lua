@@ -58,6 +58,7 @@ end
 --- Open `path` for one write at the end. In a task.
 ---@return table? handle, string? err, string? code
 function file.open(path)
+  if path == "" then return nil, "the name is empty", "ENOENT" end
   local uv = luv()
   local own = path == "/dev/stdout" and 1 or path == "/dev/stderr" and 2 or math.tointeger(tonumber(path:match "^/dev/fd/(%d+)$"
     or path:match "^/proc/self/fd/(%d+)$"))
