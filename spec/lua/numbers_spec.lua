@@ -50,7 +50,7 @@ describe("the numbers of a job", function ()
       r.counts.iterations = 5
       r:time("db", 5000000)
     end))
-    assert.matches("w +completed  5 +%-  +%-  +%-  +%-", text)
+    assert.matches("w +completed  5 +%-  +%-  +0.50 it/s +%- ", text)
     assert.matches("w: timer db +1 ", text)
   end)
 

@@ -178,16 +178,18 @@ end
 
 -- Workflows ------------------------------------------------------------------------------------------------------------
 
---- The row of each workflow. What a workflow has not, a command's requests for example, is "-".
+--- The row of each workflow. What a workflow has not, a command's requests for example, is "-"; without requests, the rate is that of
+--- its iterations.
 function numbers.workflows(result)
   local rows = { { "WORKFLOW", "STATE", "ITERATIONS", "REQUESTS", "FAILED", "RATE", "p50", "p95", "p99", "MAX" } }
   for _, w in ipairs(result.workflows or {}) do
     local s = w.stats or {}
-    local l, measured = s.latency or {}, (s.requests or 0) > 0
+    local l, measured, iterated = s.latency or {}, (s.requests or 0) > 0, (s.iterations or 0) > 0
     rows[#rows + 1] = {
-      w.workflow, w.state, (s.iterations or 0) > 0 and grouped(s.iterations) or "-", measured and grouped(s.requests) or "-",
-      measured and grouped(s.failed or 0) or "-", measured and rate(s.requests_per_second or 0) or "-", ms(l.p50_ms), ms(l.p95_ms),
-      ms(l.p99_ms), ms(l.max_ms),
+      w.workflow, w.state, iterated and grouped(s.iterations) or "-", measured and grouped(s.requests) or "-",
+      measured and grouped(s.failed or 0) or "-",
+      measured and rate(s.requests_per_second or 0) or iterated and rate(s.iterations_per_second or 0):gsub("/s", " it/s") or "-",
+      ms(l.p50_ms), ms(l.p95_ms), ms(l.p99_ms), ms(l.max_ms),
     }
   end
   return common.columns(rows)
