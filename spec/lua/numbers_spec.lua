@@ -134,6 +134,17 @@ describe("the numbers of a job", function ()
     has(text, "(40 more checks; --output json has them)")
   end)
 
+  it("keep each name on its line", function ()
+    local text = render.result(result(function (r)
+      r:check('a\n"b\\', true)
+      r:time("c\nd", 1)
+      r:count("e\nf", 1)
+    end))
+    has(text, 'check "a\\n\\"b\\\\": 1 passed')
+    has(text, "w: timer c\\nd")
+    has(text, "counters: e\\nf 1\n")
+  end)
+
   it("are grouped by thousands, and rates have three digits", function ()
     for want, n in pairs { ["0"] = 0, ["999"] = 999, ["1,000"] = 1000, ["12,345"] = 12345, ["123,456"] = 123456, ["1,234,567"] = 1234567 } do
       assert.equal(want, numbers.grouped(n))

@@ -254,6 +254,9 @@ describe("a name", function ()
       ["vu:time(nil, 4)"] = "vu:time: a name is text, found a nil", ['vu:check("(other)", true)'] = 'vu:check: the name "(other)" is ours',
       ['vu.http:get("/", { name = "(other)" })'] = 'vu.http:get: the name "(other)" is ours',
       ['vu:count("a", "b")'] = "vu:count: expected a whole number after the name, found b",
+      ['vu:count("a", (1 << 53) + 1)'] = "vu:count: 9007199254740993 is beyond 2^53",
+      ['json.encode { a = { 0/0 } }'] = "json.encode: a[1]: ", ["json.decode '{'"] = "json.decode: line 1, character 2: ",
+      ['pcall(function () end) vu:check({}, true)'] = "vu:check: a name is text, found a table",
       ['vu:time("a", -1)'] = "vu:time: expected milliseconds after the name, found -1",
     } do
       local state, reason, record = run("return function (vu)\n  " .. call .. " vu:sleep(0) end", { iterations = 1 })
@@ -261,6 +264,13 @@ describe("a name", function ()
       assert.equal("every iteration failed: w.lua:2: " .. want, (reason:gsub(":2:.*:2: ", ":2: "):sub(1, #want + 33)))
       assert.equal(0, record.counts.requests)
     end
+  end)
+
+  it("that is wrong in a tail call is told with the script's name, and the greatest count is taken", function ()
+    local _, reason = run("return function (vu) return vu:check({}, true) end", { iterations = 1 })
+    assert.equal("every iteration failed: w.lua: vu:check: a name is text, found a table", (reason:gsub("failed: .-: w", "failed: w")))
+    local _, _, record = run("return function (vu) vu:count('a', 1 << 53) vu:count('b', -(1 << 53)) end", { iterations = 1 })
+    assert.same({ a = 1 << 53, b = -(1 << 53) }, record.counters)
   end)
 
   it("of a script never meets one of ours", function ()

@@ -24,6 +24,10 @@ function numbers.ms(value)
 end
 local ms = numbers.ms
 
+--- A name on one line; out.lua makes the other control bytes harmless.
+local function on_a_line(name) return (name:gsub("\n", "\\n")) end
+local function quoted(name) return '"' .. on_a_line(name:gsub('["\\]', "\\%0")) .. '"' end
+
 ---@param value number  a second
 function numbers.rate(value)
   return value < 9.995 and ("%.2f/s"):format(value) or value < 99.95 and ("%.1f/s"):format(value) or grouped(value + 0.5) .. "/s"
@@ -59,7 +63,7 @@ local function warn_checks(w, s, put)
   local never, failed, passed = {}, 0, 0
   for _, c in ipairs(s.checks or {}) do
     failed, passed = failed + c.failed, passed + c.passed
-    if c.passed == 0 and c.failed > 0 then never[#never + 1] = ("%q"):format(c.name) end
+    if c.passed == 0 and c.failed > 0 then never[#never + 1] = quoted(c.name) end
   end
   if w.state ~= "completed" or #never == 0 then return end
   local which = table.concat(never, ", ", 1, math.min(#never, NAMES_MAX))
@@ -98,7 +102,7 @@ end
 -- Times ----------------------------------------------------------------------------------------------------------------
 
 local function row(what, l)
-  if l and (l.count or 0) > 0 then return { what, grouped(l.count), ms(l.p50_ms), ms(l.p95_ms), ms(l.p99_ms), ms(l.max_ms) } end
+  if l and (l.count or 0) > 0 then return { on_a_line(what), grouped(l.count), ms(l.p50_ms), ms(l.p95_ms), ms(l.p99_ms), ms(l.max_ms) } end
 end
 
 --- Rows of one workflow; the heaviest names first.
@@ -144,7 +148,7 @@ end
 
 local function pairs_text(map)
   local words = {}
-  for name, count in sorted(map) do words[#words + 1] = ("%s %s"):format(name, grouped(count)) end
+  for name, count in sorted(map) do words[#words + 1] = ("%s %s"):format(on_a_line(name), grouped(count)) end
   return table.concat(words, ", ")
 end
 
@@ -158,7 +162,7 @@ local function put_checks(stats, put)
     end)
   end
   for i = 1, math.min(#checks, ROWS_MAX) do
-    put("check %q: %s passed, %s failed", checks[i].name, grouped(checks[i].passed), grouped(checks[i].failed))
+    put("check %s: %s passed, %s failed", quoted(checks[i].name), grouped(checks[i].passed), grouped(checks[i].failed))
   end
   if #checks > ROWS_MAX then put("(%s more checks; --output json has them)", grouped(#checks - ROWS_MAX)) end
 end

@@ -22,7 +22,8 @@
 ---                 time began as soon as its timer fired: that delay is ours, and is recorded apart, as "start_delay".
 ---
 --- With `duration_ms`, no iteration begins after it. Iterations that were due and have not begun are `dropped`; those under way get
---- graceful_ms more (30 s, if the time limit allows), then they are ended, and counted as `interrupted`.
+--- graceful_ms more (30 s, if the time limit allows), then they are ended, and counted as `interrupted`. A request
+--- under way in one is then in no number of ours, though its target may have seen it.
 ---
 --- Each iteration number is taken by exactly one user of one part. An error in a user's function is one incident and one error of kind
 --- "script"; the user continues with the next iteration after a short backoff that doubles at each consecutive error. If every

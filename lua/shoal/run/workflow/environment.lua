@@ -4,6 +4,7 @@
 --- `string.pack` or empties `table` changes only its own copy. Methods of a string ("x"):upper() are the library's, and `getmetatable`
 --- does not expose them. There is no `io`, `os`, `require`, `load`, `debug` or `coroutine`. `pcall` is the library's, so that caught
 --- errors are counted.
+local blame = require "shoal.run.workflow.blame"
 local errors = require "shoal.base.errors"
 local json = require "shoal.base.json"
 
@@ -23,28 +24,30 @@ local function copied(map)
 end
 
 --- `json` of a script: its mistakes are errors at the script's line.
-local function new_json()
+local function new_json(part)
   return {
     null = json.null,
     array = function (list)
-      if list ~= nil and (type(list) ~= "table" or getmetatable(list)) then error("json.array: expected a plain table, or nothing", 2) end
+      if list ~= nil and (type(list) ~= "table" or getmetatable(list)) then blame(part, "json.array", "expected a plain table, or nothing") end
       return json.array(list)
     end,
     encode = function (value)
       local text, err = json.encode(value)
-      return text or error("json.encode: " .. err, 2)
+      return text or blame(part, "json.encode", err)
     end,
     decode = function (text, options)
-      if type(text) ~= "string" then error("json.decode: expected text, found a " .. type(text), 2) end
-      if options ~= nil and type(options) ~= "table" then error("json.decode: options: expected a table, found a " .. type(options), 2) end
+      if type(text) ~= "string" then blame(part, "json.decode", "expected text, found a " .. type(text)) end
+      if options ~= nil and type(options) ~= "table" then
+        blame(part, "json.decode", "options: expected a table, found a " .. type(options))
+      end
       local value, err = json.decode(text, options)
-      if value == nil then error("json.decode: " .. err, 2) end
+      if value == nil then blame(part, "json.decode", err) end
       return value
     end,
   }
 end
 
----@param part table  with env, log(text), ids(step)
+---@param part table  with env, log(text), ids(step), work.script.path?
 ---@return table env
 function environment.new(part)
   local env = copied(GIVEN)
@@ -54,7 +57,7 @@ function environment.new(part)
     if type(value) == "string" then return { __index = own_string } end
     return getmetatable(value)
   end
-  env.json = new_json()
+  env.json = new_json(part)
   env.env = part.env
   function env.print(...)
     local words = table.pack(...)

@@ -25,6 +25,7 @@
 --- A name is text. A part records at most 200 names of each kind (requests, checks, counters, timers, kinds of errors), each of at most
 --- 200 bytes; the others share the name "(other)", which is ours: no script can give it. A script that requests /item/1, /item/2, ...
 --- should name its requests, or most of them appear there (job/stats/names.lua).
+local blame = require "shoal.run.workflow.blame"
 local http = require "shoal.run.http"
 local names = require "shoal.job.stats.names"
 local task = require "shoal.base.task"
@@ -33,6 +34,7 @@ local vu = {}
 
 local URLS_MAX, URL_BYTES_MAX = 3200, 1000 -- Limits of the cache from url to name.
 local NS_PER_MS = 1000000
+local COUNT_MAX = 1 << 53
 
 -- Requests -------------------------------------------------------------------------------------------------------------
 
@@ -76,18 +78,6 @@ local function record(user, part, r, hop, response, code, latency_ns, last)
     user.late_ns = 0
   else
     recorder:request(name, latency_ns, kind, response and response.body_bytes)
-  end
-end
-
---- Raise a problem at the line of the script that made the call, also through pcall or a tail call, which leaves none.
-local function blame(part, what, problem)
-  local path = part.work.script.path
-  local level = 3
-  while true do
-    local frame = debug.getinfo(level, "Sl")
-    if not frame then error(("%s: %s: %s"):format(path, what, problem), 0) end
-    if frame.source == "@" .. path then error(("%s:%d: %s: %s"):format(path, frame.currentline, what, problem), 0) end
-    level = level + 1
   end
 end
 
@@ -139,6 +129,9 @@ function User:count(name, n)
   if n == nil then n = 1 end
   local whole = type(n) == "number" and math.tointeger(n)
   if not whole then blame(self._part, "vu:count", "expected a whole number after the name, found " .. tostring(n)) end
+  if whole > COUNT_MAX or whole < -COUNT_MAX then
+    blame(self._part, "vu:count", ("%d is beyond 2^53, and sums of such numbers would not be exact"):format(whole))
+  end
   self._part.recorder:count(name, whole)
 end
 
