@@ -278,6 +278,7 @@ static int receive(struct swim *s, const struct shoal_address *from, const uint8
   int rc = intro ? swim_intro_receive(s, from, bytes, length) : check(s, bytes, length, &header, &body, &r);
   if (rc < 0) {
     s->counts.refused[-rc - 1]++;
+    s->counts.refused_from[-rc - 1] = *from;
     if (!s->channel) swim_seed_refused(s, from, -rc - 1);
     if (rc == -1 - SWIM_REFUSED_CLUSTER && !s->channel) swim_foreign_heard(s, from);
     return -rc - 1 >= SWIM_REFUSED_OWN ? ERR_REFUSED : ERR_MALFORMED;

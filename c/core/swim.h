@@ -448,6 +448,7 @@ struct swim_counts {
   uint64_t sent[SWIM_TYPES], received[SWIM_TYPES]; /* Datagrams by type; received ones were valid. */
   uint64_t bytes_sent, bytes_received;
   uint64_t refused[SWIM_REFUSALS_COUNT];
+  struct shoal_address refused_from[SWIM_REFUSALS_COUNT]; /* The source of the last one. */
   uint64_t probes, probes_failed;  /* Begun by the round or a hint; ended without direct or indirect answer. */
   uint64_t indirect;               /* Probes that needed others. */
   uint64_t suspicions, refuted;    /* Members suspected here; suspicions of ourselves that we refuted. */

@@ -7,7 +7,8 @@
 
 enum {
   ASKS = 1, MEMBER = 2, REPORT = 4, /* Flags of an INTRO. */
-  KNOCKS = 6,         /* Unanswered introductions, over one probe, after which a namesake counts as gone. */
+  KNOCKS = 6,         /* Unanswered introductions, over one period, after which a namesake counts as gone; */
+  KNOCKS_MIN_MS = 1000, /* but not in less than this, for a busy process may not turn its loop for a while. */
   ROUND_PERIODS = 10, /* Between two looks of a node that stays out whether its namesake still lives. */
   ROUND_MAX_MS = 30000,
   OUTBIDS_MAX = 2,    /* Claims from another address that we outbid in a row; then one each OUTBID_MS. */
@@ -160,7 +161,8 @@ void swim_intro_tick(struct swim *s) {
   if (r->stage == RIVAL_LIVES) r->stage = RIVAL_ASKED, r->knocks = 0;
   if (r->knocks < KNOCKS) {
     r->knocks++;
-    r->next_ns = s->now_ns + ms(s->config.probe_interval_ms) / KNOCKS;
+    uint32_t over_ms = s->config.probe_interval_ms;
+    r->next_ns = s->now_ns + ms(over_ms > KNOCKS_MIN_MS ? over_ms : KNOCKS_MIN_MS) / KNOCKS;
     introduce(s, &r->address, ASKS);
     return;
   }

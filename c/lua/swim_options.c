@@ -264,6 +264,13 @@ void swim_push_counts(lua_State *L, const struct swim *s) {
   for (int reason = 0; reason < SWIM_REFUSALS_COUNT; reason++)
     set_count(L, swim_refusal_name((enum swim_refusal)reason), c->refused[reason]);
   lua_setfield(L, -2, "refused");
+  lua_newtable(L);
+  for (int reason = 0; reason < SWIM_REFUSALS_COUNT; reason++) {
+    if (c->refused_from[reason].family == 0) continue;
+    lua_push_address(L, &c->refused_from[reason]);
+    lua_setfield(L, -2, swim_refusal_name((enum swim_refusal)reason));
+  }
+  lua_setfield(L, -2, "refused_from");
 #define COUNT(name) set_count(L, #name, c->name)
   COUNT(bytes_sent), COUNT(bytes_received), COUNT(probes), COUNT(probes_failed), COUNT(indirect), COUNT(suspicions);
   COUNT(refuted), COUNT(deaths), COUNT(late_acks), COUNT(syncs), COUNT(streams), COUNT(stream_failures), COUNT(streams_refused), COUNT(stalls), COUNT(held);

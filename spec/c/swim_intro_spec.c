@@ -17,8 +17,8 @@ static uint32_t twin(struct net *net, uint32_t of) {
   return at;
 }
 
-static struct net *group(uint64_t seed, uint32_t count) {
-  struct net *net = net_open(seed, "lan");
+static struct net *group_of(const char *profile, uint64_t seed, uint32_t count) {
+  struct net *net = net_open(seed, profile);
   for (uint32_t i = 0; i < count; i++) {
     net_add(net);
     if (i > 0) join(net, i, 0);
@@ -26,6 +26,8 @@ static struct net *group(uint64_t seed, uint32_t count) {
   (void)until_converged(net, 60 * SECOND);
   return net;
 }
+
+static struct net *group(uint64_t seed, uint32_t count) { return group_of("lan", seed, count); }
 
 static bool is_at(const struct net *net, uint32_t observer, uint32_t at) {
   struct swim_member m;
@@ -122,6 +124,29 @@ static void two_members_of_one_name_outbid_each_other_a_few_times_and_the_elder_
   net_close(net);
 }
 
+/* They cannot settle it between themselves: each hears of the other from others only. */
+static void namesakes_that_cannot_reach_each_other_outbid_each_other_rarely(uint64_t seed) {
+  struct net *net = group_of("local", seed, 3);
+  uint32_t first = net->count;
+  for (uint32_t i = 0; i < 3; i++) net_add(net);
+  uint32_t other = twin(net, 1);
+  start(net, other, 1005);
+  join(net, first + 1, first);
+  join(net, first + 2, first);
+  join(net, other, first);
+  run(net, 20 * SECOND);
+  cut_both(net, 1, other, true);
+  join(net, first, 0);
+  run(net, 60 * SECOND);
+  uint32_t generation = net->nodes[1].highest.generation;
+  MUST(generation > 1005 && generation < 1080); /* Without a bound it is hundreds. */
+  cut_both(net, 1, other, false);
+  run(net, 30 * SECOND);
+  MUST(swim_is_out(net->nodes[other].swim) && !swim_is_out(net->nodes[1].swim));
+  for (uint32_t i = 0; i < net->count; i++) MUST(i == 1 || i == other || is_at(net, i, 1));
+  net_close(net);
+}
+
 static void nodes_of_two_clusters_tell_each_other_who_they_are(uint64_t seed) {
   struct net *net = group(seed, 3);
   uint32_t at = net->count;
@@ -194,6 +219,7 @@ static const struct net_spec specs[] = {
     NET_SPEC(it_comes_in_once_its_namesake_has_ended, 4),
     NET_SPEC(a_restart_elsewhere_is_no_namesake, 6),
     NET_SPEC(two_members_of_one_name_outbid_each_other_a_few_times_and_the_elder_stays, 4),
+    NET_SPEC(namesakes_that_cannot_reach_each_other_outbid_each_other_rarely, 3),
     NET_SPEC(nodes_of_two_clusters_tell_each_other_who_they_are, 2),
     NET_SPEC(a_ghost_that_is_erased_is_gone_everywhere_and_gossip_does_not_bring_it_back, 4),
     NET_SPEC(one_that_was_erased_while_it_was_only_cut_off_returns, 2),

@@ -44,7 +44,7 @@ describe("core/swim", function()
   end)
 
   it("keeps namesakes and nodes of other clusters apart, and both sides know; an erased ghost stays away", function ()
-    holds("swim_intro_spec", 7)
+    holds("swim_intro_spec", 8)
   end)
 
   it("fetches long tables over streams, and does without where there are none", function ()

@@ -168,7 +168,7 @@ site("net.connection", "any", "warning", { "peer", "address", "role" },
 site("net.refused", "any", "warning", { "what", "more", "total" },
   "the transport could not take connections, requests or answers; how many since the last look")
 site("net.*", "any", "error", {}, "a callback of the transport failed; C called it, and knows no ids")
-site("swim.refused", "any", "warning", { "what", "more", "total" },
+site("swim.refused", "any", "warning", { "what", "more", "total", "from" },
   "membership could not read datagrams, or refused them; how many since the last look")
 site("swim.unsent", "any", "warning", { "what", "more", "total", "to", "bytes" },
   "the network did not take datagrams of membership, so other nodes may declare this one dead; how many since the last look, and the last one")

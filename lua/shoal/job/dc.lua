@@ -70,6 +70,7 @@ end
 
 local function unanswered(self, gate, err, code)
   gate.pause_ms = gate.wait:next()
+  if code == "UNHANDLED" then err = ("%s: it is no gate (%s)"):format(gate.address, err) end
   errors.report("manager.heart", { gate = gate.word, dc = self.node.dc }, err, code)
   if not gate.told and self.node.tell then self.node.tell(("gate %s: %s"):format(gate.word, err)) end
   gate.told = true

@@ -9,6 +9,7 @@
 local dial = require "shoal.wire.dial"
 local errors = require "shoal.base.errors"
 local log = require "shoal.base.log"
+local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 local joining = {}
@@ -19,6 +20,7 @@ local LOOK_MS = 500
 local AGAIN_MS, AGAIN_MAX_MS = 30000, 600000 -- The same incident comes again after this long, then after twice as long, up to that.
 local LOOKUP_MS = 5000
 local FOREIGN_MS = 70000     -- For so long a notice explains the datagrams of another cluster that the transport counts.
+local FOREIGN_MAX = 64       -- Nodes of other clusters that are remembered.
 joining.SEEDS_MAX = 32       -- Addresses; core/swim.h.
 
 log.event("swim.joined", { "seed", "address", "after_ms" })
@@ -121,7 +123,8 @@ end
 -- The look -------------------------------------------------------------------------------------------------------------
 
 local REFUSED = {
-  OWN = "is this node itself", VERSION = "speaks another version of shoal's protocol", MISDIRECTED = "is another node than it was",
+  OWN = "sends back what it gets, or is this node itself", VERSION = "speaks another version of shoal's protocol",
+  MISDIRECTED = "is another node than it was",
   CLUSTER = "is of another cluster or datacenter",
 }
 
@@ -243,6 +246,13 @@ end
 
 local function on_foreign(self, n)
   self.joining.foreign_ms = task.now_ms()
+  self.joining.foreign_count = (self.joining.foreign_count or 0) + (self.joining.foreign[n.address] and 0 or 1)
+  if self.joining.foreign_count > FOREIGN_MAX then -- Whoever sends from many addresses is told of again.
+    self.joining.foreign, self.joining.foreign_count = {}, 1
+    for key in sorted(self.joining.told) do
+      if key:find "^foreign " then self.joining.told[key] = nil end
+    end
+  end
   self.joining.foreign[n.address] = { name = n.name, cluster = n.cluster }
   for _, seed in ipairs(self.joining.seeds) do
     for _, address in ipairs(seed.addresses or {}) do

@@ -11,11 +11,13 @@ local SWEEP_CYCLES = 30 -- A peer that cannot be reached is closed after one to 
 ---@return true
 return function (self)
   local told = {}
-  local function look(site, prefix, counts)
+  --- `from`: the source of the last one, by its name.
+  local function look(site, prefix, counts, from)
     for what, total in sorted(counts) do
       local name = prefix .. what
       if type(total) == "number" and total > (told[name] or 0) then
-        errors.report(site, { what = name, more = total - (told[name] or 0), total = total }, name, "REFUSED")
+        local ids = { what = name, more = total - (told[name] or 0), total = total, from = from and (from[what] or "?") }
+        errors.report(site, ids, from and ("%s: %d datagrams, the last one from %s"):format(name, ids.more, ids.from) or name, "REFUSED")
         told[name] = total
       end
     end
@@ -45,7 +47,7 @@ return function (self)
       local counts = self.swim:counts()
       if joining.explains_foreign(self) then told.CLUSTER, counts.refused.CLUSTER = counts.refused.CLUSTER, nil end
       look("swim.missed", "", { user_missed = counts.user_missed, user_dropped = counts.user_dropped })
-      look("swim.refused", "", counts.refused)
+      look("swim.refused", "", counts.refused, counts.refused_from)
       look_unsent(counts)
     end
     if cycle % SWEEP_CYCLES == 0 then self.rpc:sweep() end

@@ -5,9 +5,23 @@ local function rule(behaviour) return { "swim_rules_spec", behaviour } end
 local function flap(behaviour) return { "swim_flap_spec", behaviour } end
 local function more(behaviour) return { "swim_more_spec", behaviour } end
 local function events(behaviour) return { "swim_events_spec", behaviour } end
+local function intro(behaviour) return { "swim_intro_spec", behaviour } end
 local function chaos(seeds, from) return { "chaos_study", "--seeds=" .. seeds, "--from=" .. (from or 1) } end
 
 return {
+  -- Namesakes, other clusters, ghosts.
+  { name = "a_newcomer_does_not_ask_its_namesake", file = "swim_members.c", killers = { intro "a_newcomer" },
+    find = "if (swim_rival_heard(s, r)) return;", put = "" },
+  { name = "outbidding_has_no_end", file = "swim_intro.c", killers = { intro "cannot_reach" },
+    find = "if (s->outbids >= OUTBIDS_MAX) return false;", put = "" },
+  { name = "a_namesake_stays_out_for_ever", file = "swim_intro.c", killers = { intro "it_comes_in" },
+    find = "if (waits) come_in(s, was_out);", put = "if (waits && !was_out) come_in(s, was_out);" },
+  { name = "an_incumbent_rises_over_a_newcomer", file = "swim_intro.c", killers = { intro "a_newcomer" },
+    find = "else if (stay && b->flags & MEMBER && r->generation", put = "else if (stay && r->generation" },
+  { name = "an_erased_ghost_returns_by_gossip", file = "swim_members.c", killers = { intro "a_ghost" },
+    find = "r.state + r.forgotten, m->incarnation, m->state + m->forgotten) > 0)", put = "r.state, m->incarnation, m->state) > 0)" },
+  { name = "a_foreigner_is_not_introduced", file = "swim.c", killers = { intro "nodes_of_two_clusters" },
+    find = "if (rc == -1 - SWIM_REFUSED_CLUSTER && !s->channel) swim_foreign_heard(s, from);", put = "" },
   -- Faults found in others (MEMBERSHIP.md).
   { name = "indirect_pings_to_all", file = "swim_probe.c", killers = { spec "exactly_k_indirect" },
     find = "swim_choose(s, ids, s->config.indirect_probes, p->target)", put = "swim_choose(s, ids, FANOUT_MAX, p->target)" },

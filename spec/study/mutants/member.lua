@@ -2,9 +2,21 @@
 local function journal(title) return { "spec/lua/swim_journal_spec.lua", title } end
 local function partition(title) return { "spec/lua/swim_partition_spec.lua", title } end
 local function settle(title) return { "spec/lua/swim_settle_spec.lua", title } end
+local function joins(title) return { "spec/sim/joins_spec.lua", title } end
 local function config(title) return { "spec/lua/config_spec.lua", title } end
 
 return {
+  { name = "a_silent_seed_is_not_told", file = "lua/shoal/node/joining.lua", killers = { joins "joined.nobody" },
+    find = "waited_ms >= (joined and LATE_MS or JOIN_MS) or", put = "waited_ms < 0 or" },
+  { name = "the_same_seed_is_told_at_each_look", file = "lua/shoal/node/joining.lua", killers = { joins "joined.nobody" },
+    find = "if told and now < told.again_ms then return end", put = "" },
+  { name = "a_gate_takes_a_second_manager_of_a_name", file = "lua/shoal/job/dc.lua",
+    killers = { { "spec/sim/boot_spec.lua", "second.manager.of.a.living" } },
+    find = 'if refusal then return nil, refusal, "EXISTS" end', put = "" },
+  { name = "a_living_manager_is_forgotten", file = "lua/shoal/job/dc.lua", killers = { joins "C27" },
+    find = "if silent_ms < self.node.config.dc_silent_ms then\n    return nil", put = "if silent_ms < 0 then\n    return nil" },
+  { name = "a_client_that_leaves_is_an_incident", file = "lua/shoal/wire/rpc/handling.lua", killers = { joins "C10" },
+    find = 'if by_client and code == "DISCONNECTED" then', put = "if false then" },
   { name = "two_nodes_of_a_topology_share_a_name", file = "lua/shoal/cli/up.lua", killers = { config "A3" },
     find = "if names[m.name] then", put = "if false then" },
   { name = "a_group_has_two_address_families", file = "lua/shoal/cli/up.lua", killers = { config "C15" },
