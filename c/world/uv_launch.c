@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "world/guard.h"
@@ -125,7 +126,7 @@ static int become(const struct launch *l) {
  * The program may kill it at once, before it has written a word. So each of the two has a word that the kernel clears: the keeper's at its
  * death, the program's when it leaves our memory, by its exec or its end. */
 
-enum { KEEPER_BYTES = 16 * 1024, EXEC_BYTES = 64 * 1024, READ_BYTES = 1024 };
+enum { KEEPER_BYTES = 16 * 1024, EXEC_BYTES = 64 * 1024, READ_BYTES = 1024, STARTING_MS = 5 };
 
 struct keeper {
   const struct launch *launch; /* Valid until `starting` is 0. */
@@ -312,8 +313,12 @@ static pid_t keep_program(const struct launch *l, struct keeper **out) {
   if (!k) return -ENOMEM;
   pid_t pid = clone(keeper_main, (char *)k + KEEPER_BYTES, CLONE_VM | CLONE_CHILD_CLEARTID | SIGCHLD, k, NULL, NULL, &k->starting);
   int rc = pid < 0 ? -errno : 0;
-  /* It returns early when the word has changed, or for no reason: the loop looks again. */
-  while (pid > 0 && atomic_load(&k->starting)) (void)syscall(SYS_futex, &k->starting, FUTEX_WAIT, 1, NULL, NULL, 0);
+  /* It returns early when the word has changed, or for no reason: the loop looks again. A program that stops its group, or its parent,
+   * may do so before the keeper has done its part: it has to go on, or we would wait for ever. */
+  const struct timespec patience = {.tv_nsec = STARTING_MS * 1000000L};
+  while (pid > 0 && atomic_load(&k->starting))
+    if (syscall(SYS_futex, &k->starting, FUTEX_WAIT, 1, &patience, NULL, 0) < 0 && errno == ETIMEDOUT)
+      (void)kill(pid, SIGCONT); /* It cannot be gone: nobody has waited for it. */
   bool here = atomic_load(&k->here);
   if (pid > 0) rc = k->failure;
   if (rc == 0 && !here) {

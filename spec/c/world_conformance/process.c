@@ -469,6 +469,16 @@ static void keeper_passes_on_to_all(void) {
   SAME(c.signal, SIGKILL);
   close_child(&c);
 }
+static void keeper_stopped_at_its_start(void) {
+  for (int i = 0; i < 20; i++) { /* The program races with its keeper. */
+    struct child c = {0};
+    SAME(run(&c, i % 2 ? "kill -STOP $PPID; exit 0" : "kill -STOP 0; exit 0", (struct world_spawn){.keeper = true}), 0);
+    settle(2);
+    SAME(ASK(world_process_kill(c.process, SIGKILL)), 0);
+    UNTIL(c.exited);
+    close_child(&c);
+  }
+}
 static void keeper_killed_leaves_nobody(void) {
   struct child c = {0};
   SAME(run(&c, "setsid sh -c 'echo $$; exec sleep 100' & sleep 0.1; kill -9 $PPID; exec sleep 100", KEPT), 0);
@@ -590,6 +600,7 @@ const struct test_case process_cases[] = {
     {"keeper: kills what is left in any group or session, and says what that was", keeper_kills_what_is_left, REAL},
     {"keeper: a signal reaches all, whatever their group; KILL a group that stopped itself too", keeper_passes_on_to_all, REAL},
     {"keeper: when killed, what left its group is killed and reaped by us", keeper_killed_leaves_nobody, REAL},
+    {"keeper: a program that stops it, at once too, makes nobody wait", keeper_stopped_at_its_start, REAL},
     {"process: limits hold for the program", limits_are_set, REAL},
     {"process: inherits the names that it is given, and a family of names", environment_is_chosen, REAL},
     {"keeper: many at once, each with its own end", keepers_side_by_side, REAL},
