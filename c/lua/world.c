@@ -199,6 +199,13 @@ static int l_make_private(lua_State *L) {
   return file_result(L, "make directory", path, world_make_private(world, path));
 }
 
+/* world:check_private(path): still as it was made. */
+static int l_check_private(lua_State *L) {
+  struct shoal_world *world = lua_check_world(L, 1);
+  const char *path = luaL_checkstring(L, 2);
+  return file_result(L, "check directory", path, world_check_private(world, path));
+}
+
 /* world:remove_directory(path): an empty one. */
 static int l_remove_directory(lua_State *L) {
   struct shoal_world *world = lua_check_world(L, 1);
@@ -274,7 +281,8 @@ static const luaL_Reg own[] = {
     {"now_ns", l_now_ns}, {"fresh_ns", l_fresh_ns}, {"wall_ns", l_wall_ns},
     {"random", l_random}, {"unit", l_unit}, {"seed", l_seed}, {"simulated", l_simulated},
     {"read_file", l_read_file}, {"put_durable", l_put_durable}, {"stat", l_stat}, {"rename", l_rename}, {"unlink", l_unlink},
-    {"make_directory", l_make_directory}, {"make_private", l_make_private}, {"remove_directory", l_remove_directory}, {"list", l_list}, {"telemetry", l_telemetry},
+    {"make_directory", l_make_directory}, {"make_private", l_make_private}, {"check_private", l_check_private},
+    {"remove_directory", l_remove_directory}, {"list", l_list}, {"telemetry", l_telemetry},
     {NULL, NULL}};
 
 /* ---- the module ---- */

@@ -357,6 +357,7 @@ static const struct world_ops ops = {
     .unlink = real_unlink,
     .make_directory = real_make_directory,
     .make_private = real_make_private,
+    .check_private = real_check_private,
     .remove_directory = real_remove_directory,
     .list = real_list,
     .lock = real_lock,

@@ -178,6 +178,29 @@ int real_make_private(struct shoal_world *w, const char *path) {
   return mkdir(path, 0700) < 0 ? -errno : 0;
 }
 
+static int check_open(DIR *folder) {
+  struct stat about;
+  if (fstat(dirfd(folder), &about) < 0) return -errno;
+  if ((about.st_mode & 07777) != 0700 || about.st_uid != geteuid()) return -EPERM;
+  for (const struct dirent *entry; (entry = readdir(folder));)
+    if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) return -ENOTEMPTY;
+  return 0;
+}
+
+int real_check_private(struct shoal_world *w, const char *path) {
+  (void)w;
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+  if (!folder) {
+    int rc = -errno;
+    if (fd >= 0) close(fd);
+    return rc;
+  }
+  int rc = check_open(folder);
+  closedir(folder);
+  return rc;
+}
+
 int real_remove_directory(struct shoal_world *w, const char *path) {
   (void)w;
   return rmdir(path) < 0 ? -errno : 0;

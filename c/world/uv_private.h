@@ -214,6 +214,7 @@ int real_rename(struct shoal_world *w, const char *from, const char *to);
 int real_unlink(struct shoal_world *w, const char *path);
 int real_make_directory(struct shoal_world *w, const char *path);
 int real_make_private(struct shoal_world *w, const char *path);
+int real_check_private(struct shoal_world *w, const char *path);
 int real_remove_directory(struct shoal_world *w, const char *path);
 int real_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
 int real_log_open(struct shoal_world *w, const char *path, const struct world_log_events *events, void *data,

@@ -199,6 +199,9 @@ int world_make_directory(struct shoal_world *w, const char *path) { return w->op
 int world_make_private(struct shoal_world *w, const char *path) {
   return w->ops->make_private ? w->ops->make_private(w, path) : ERR_UNSUPPORTED;
 }
+int world_check_private(struct shoal_world *w, const char *path) {
+  return w->ops->check_private ? w->ops->check_private(w, path) : ERR_UNSUPPORTED;
+}
 int world_remove_directory(struct shoal_world *w, const char *path) {
   return w->ops->remove_directory ? w->ops->remove_directory(w, path) : ERR_UNSUPPORTED;
 }

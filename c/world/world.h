@@ -169,8 +169,10 @@ int world_stat(struct shoal_world *w, const char *path, struct world_stat *out);
 int world_rename(struct shoal_world *w, const char *from, const char *to);
 int world_unlink(struct shoal_world *w, const char *path);
 int world_make_directory(struct shoal_world *w, const char *path); /* With its parents; there already is 0. */
-/* A new folder that only our user can enter; -EEXIST when something is there. ERR_UNSUPPORTED in a simulated world, as the next. */
+/* A new folder that only our user can enter; -EEXIST when something is there. ERR_UNSUPPORTED in a simulated world, as the next two. */
 int world_make_private(struct shoal_world *w, const char *path);
+/* Is it still as world_make_private made it? -ENOTEMPTY when it holds anything, -EPERM when its mode was changed. */
+int world_check_private(struct shoal_world *w, const char *path);
 int world_remove_directory(struct shoal_world *w, const char *path); /* -ENOTEMPTY when it holds anything. */
 /* Each entry's name, sorted bytewise, during the call. */
 int world_list(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);

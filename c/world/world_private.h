@@ -82,7 +82,8 @@ struct world_ops {
   int (*rename)(struct shoal_world *w, const char *from, const char *to);
   int (*unlink)(struct shoal_world *w, const char *path);
   int (*make_directory)(struct shoal_world *w, const char *path);
-  int (*make_private)(struct shoal_world *w, const char *path); /* NULL: unsupported, as the next. */
+  int (*make_private)(struct shoal_world *w, const char *path); /* NULL: unsupported, as the next two. */
+  int (*check_private)(struct shoal_world *w, const char *path);
   int (*remove_directory)(struct shoal_world *w, const char *path);
   int (*list)(struct shoal_world *w, const char *path, void (*on_name)(void *data, const char *name), void *data);
 

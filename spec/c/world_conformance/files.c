@@ -1,6 +1,8 @@
 /* Files, the log, names. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -476,7 +478,27 @@ static void log_replaced(void) { log_gone("logs/in/replaced", replace_it); }
 static void log_moved_aside(void) { log_gone("logs/in/aside", put_another_there); }
 static void log_moved(void) { log_gone("logs/in/moved", move_its_folder); }
 
+static void private_folders(void) {
+  SAME(world_make_directory(W, "p"), 0);
+  SAME(world_make_private(W, "p/one"), 0);
+  SAME(world_make_private(W, "p/one"), -EEXIST);
+  SAME(world_make_private(W, "p/none/one"), -ENOENT);
+  SAME(world_check_private(W, "p/one"), 0);
+  SAME(world_check_private(W, "p/none"), -ENOENT);
+  SAME(world_put_durable(W, "p/one/file", "x", 1), 0);
+  SAME(world_check_private(W, "p/one"), -ENOTEMPTY);
+  SAME(world_remove_directory(W, "p/one"), -ENOTEMPTY);
+  SAME(world_unlink(W, "p/one/file"), 0);
+  SAME(chmod("p/one", 0755), 0);
+  SAME(world_check_private(W, "p/one"), -EPERM);
+  SAME(symlink("one", "p/two"), 0);
+  CHECK(world_check_private(W, "p/two") < 0); /* A link is not followed. */
+  SAME(world_remove_directory(W, "p/one"), 0);
+  SAME(world_remove_directory(W, "p/one"), -ENOENT);
+}
+
 const struct test_case file_cases[] = {
+    {"private folders: new, empty, ours alone", private_folders, NEEDS_PROCESSES},
     {"files: put, read, replace, rename, unlink", put_and_read, 0},
     {"files: a large one", large_file, 0},
     {"files: the largest that is read, and one byte more", largest_file, NEEDS_REAL_TIME},

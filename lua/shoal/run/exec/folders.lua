@@ -1,6 +1,7 @@
 --- exec.folders: a working folder for each attempt of a command, which goes with the attempt.
 ---
----   make()   DATA/work/LIFE-N, mode 0700 -> the attempt -> remove(): at once when it is empty, else by `rm` beside the loop
+---   make()   DATA/work/LIFE-N, mode 0700 -> the attempt -> remove(): when it holds anything, by `rm` beside the loop; else it waits
+---            IDLE_MS for the next make(), for making and removing a folder costs as much as a third of a small command
 ---   a start  what an earlier life left in DATA/work is removed, also after a kill -9
 ---   a watch  every LOOK_MS `du` looks at the folders that are older than that; one past its bytes is told to `on_over`
 ---
@@ -14,6 +15,7 @@ folders.__index = folders
 
 folders.BYTES = 1 << 30  -- A folder may hold so much, unless the job says otherwise.
 local LOOK_MS = 2000
+local IDLE_MS = 50
 local REMOVES_MAX = 500  -- Paths in one command line.
 --- What a command made unreadable goes too. rm follows no link, and chmod -R follows none below its arguments.
 local REMOVE = [[rm -rf -- "$@" 2> /dev/null; for p; do [ -e "$p" ] || continue; chmod -R u+rwx -- "$p"; rm -rf -- "$p"; done]]
@@ -92,15 +94,40 @@ local function look(self)
   end
 end
 
+--- Remove one that is empty.
+local function remove_empty(self, path)
+  local ok, err, code = self.world:remove_directory(path)
+  if not ok and code ~= "ENOENT" then errors.report("exec.folder", { path = path }, err, code) end -- ENOENT: the command removed it.
+end
+
+--- A task: remove the spare folders that nobody needed.
+local function prune(self)
+  local free <close> = setmetatable({}, { __close = function () self.pruner = nil end })
+  while self.spare[1] do
+    task.sleep(IDLE_MS)
+    local now = task.now_ms()
+    while self.spare[1] and now - self.spare[1].since_ms >= IDLE_MS do remove_empty(self, table.remove(self.spare, 1).path) end
+  end
+end
+
+--- A folder that is new, or as good as new.
+local function take(self)
+  local spare = table.remove(self.spare) -- The one that was used last: the others get old.
+  if spare then return spare.path end
+  self.count = self.count + 1
+  local path = ("%s/%s-%d"):format(self.base, self.life, self.count)
+  local ok, err, code = self.world:make_private(path)
+  if not ok then return nil, err, code end
+  return path
+end
+
 --- A new folder.
 ---@param bytes integer  what it may hold
 ---@param on_over fun(bytes: integer)  hears, perhaps more than once, of more
 ---@return string? path, string? err, string? code
 function folders:make(bytes, on_over)
-  self.count = self.count + 1
-  local path = ("%s/%s-%d"):format(self.base, self.life, self.count)
-  local ok, err, code = self.world:make_private(path)
-  if not ok then return nil, err, code end
+  local path, err, code = take(self)
+  if not path then return nil, err, code end
   self.watched[path] = { bytes = bytes, on_over = on_over, since_ms = task.now_ms() }
   self.looker = self.looker or self.scope:spawn("exec.folder", { path = path }, look, self)
   return path
@@ -110,10 +137,11 @@ end
 ---@param path string
 function folders:remove(path)
   self.watched[path] = nil
-  local ok, err, code = self.world:remove_directory(path)
-  if ok or code == "ENOENT" then return end -- ENOENT: the command removed it.
-  if code == "ENOTEMPTY" then return doom(self, path) end
-  errors.report("exec.folder", { path = path }, err, code)
+  local ok, _, code = self.world:check_private(path)
+  if not ok and code == "ENOENT" then return end -- The command removed it.
+  if not ok then return doom(self, path) end
+  self.spare[#self.spare + 1] = { path = path, since_ms = task.now_ms() }
+  self.pruner = self.pruner or self.scope:spawn("exec.folder", { path = path }, prune, self)
 end
 
 --- The folders of a worker, below DATA.
@@ -124,7 +152,7 @@ end
 function folders.open(world, scope, data)
   local self = setmetatable({
     world = world, scope = scope, base = data .. "/work", life = ("%08x"):format(world:random(1 << 32) - 1), count = 0,
-    doomed = {}, watched = {},
+    doomed = {}, watched = {}, spare = {},
   }, folders)
   local ok, err, code = world:make_directory(data)
   if ok then ok, err, code = world:make_private(self.base) end
@@ -132,7 +160,7 @@ function folders.open(world, scope, data)
   local left
   left, err, code = world:list(self.base)
   if not left then return nil, err, code end
-  for _, name in ipairs(left) do self:remove(self.base .. "/" .. name) end
+  for _, name in ipairs(left) do doom(self, self.base .. "/" .. name) end
   return self
 end
 
