@@ -1,4 +1,4 @@
---- `shoal guard`: at the end of its stdin it kills the recorded groups that have not ended.
+--- `shoal guard`: at the end of its stdin it kills the recorded groups that have not ended, with all descendants, and what bears its mark.
 local child = require "spec.support.child"
 local uv = require "luv"
 
@@ -9,8 +9,8 @@ teardown(function () restore() end)
 local function record(id, started) return string.pack("<I4I4", id, started and 1 or 0) end
 
 --- A process in a group of its own.
-local function sleeper()
-  local handle, pid = assert(uv.spawn("sleep", { args = { "300" }, detached = true }, function () end))
+local function sleeper(env)
+  local handle, pid = assert(uv.spawn("sleep", { args = { "300" }, detached = true, env = env }, function () end))
   return pid, function ()
     handle:kill "sigkill"
     handle:close()
@@ -19,9 +19,9 @@ local function sleeper()
 end
 
 --- Run a guard with these pieces as its stdin. Returns its exit status and signal.
-local function guard(pieces)
+local function guard(pieces, word)
   local stdin, ended = uv.new_pipe(), nil
-  local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard" }, stdio = { stdin, nil, 2 }, detached = true }, function (...)
+  local handle = assert(uv.spawn(child.PROGRAM, { args = { "guard", word }, stdio = { stdin, nil, 2 }, detached = true }, function (...)
     ended = { ... }
   end))
   for _, piece in ipairs(pieces) do
@@ -51,6 +51,33 @@ it("kills what runs, and not what has ended; records may come in any pieces", fu
   close_one()
   close_two()
   close_three()
+end)
+
+it("kills descendants in any group or session, before it kills the group", function ()
+  local out, text = uv.new_pipe(), ""
+  local handle, pid = assert(uv.spawn("sh", {
+    args = { "-c", "setsid sleep 300 & echo $!; setsid sh -c 'setsid sleep 300 & echo $!; wait' & wait" }, detached = true, stdio = { nil, out },
+  }, function () end))
+  out:read_start(function (_, bytes) text = text .. (bytes or "") end)
+  while select(2, text:gsub("\n", "")) < 2 do uv.run "once" end
+  assert.equal(0, (guard { record(pid, true) }))
+  assert(child.gone(pid))
+  for each in text:gmatch "%d+" do assert(child.gone(each)) end
+  out:close()
+  handle:close()
+  uv.run "nowait"
+end)
+
+it("kills what bears its own mark, though it is nobody's descendant, and no other's", function ()
+  local mine, close_mine = sleeper { "PATH=" .. os.getenv "PATH", "SHOAL_GUARD=0123456789abcdef" }
+  local other, close_other = sleeper { "SHOAL_GUARD=0123456789abcdee", "PATH=" .. os.getenv "PATH" }
+  local like, close_like = sleeper { "NOT_SHOAL_GUARD=0123456789abcdef", "PATH=" .. os.getenv "PATH" }
+  assert.equal(0, (guard({}, "0123456789abcdef")))
+  assert(child.gone(mine))
+  assert.is_true(child.alive(other) and child.alive(like))
+  close_mine()
+  close_other()
+  close_like()
 end)
 
 it("knows more groups than it began with room for", function ()

@@ -4,12 +4,30 @@ local function worker(title) return { "spec/lua/worker_spec.lua", title } end
 local function stats(title) return { "spec/lua/stats_limits_spec.lua", title } end
 local function workflow(title) return { "spec/lua/workflow_spec.lua", title } end
 local function exec(title) return { "spec/lua/exec_virtual_spec.lua", title } end
+local function command(title) return { "spec/lua/commands_spec.lua", title } end
+local function folder(title) return { "spec/lua/folders_spec.lua", title } end
 local function http(title) return { "spec/lua/http_spec.lua", title } end
 local function parser(title) return { "spec/lua/http_parser_spec.lua", title } end
 local function users(title) return { "spec/lua/http_client_spec.lua", title } end
 local function jar(title) return { "spec/lua/http_cookies_spec.lua", title } end
 
 return {
+  -- run/exec: commands
+  { name = "command_env_of_the_job_wins", file = "lua/shoal/run/exec/commands.lua", killers = { command "names in the environment" },
+    find = "env.SHOAL_PART = dispatch.job,", put = "env.SHOAL_PART = env.SHOAL_JOB or dispatch.job," },
+  { name = "command_killed_from_outside_has_failed", file = "lua/shoal/run/exec/commands.lua", killers = { command "ended from outside" },
+    find = "FROM_OUTSIDE[run.signal])", put = "false)" },
+  { name = "command_at_its_cpu_limit_is_lost", file = "lua/shoal/run/exec/commands.lua", killers = { command "met its cpu limit" },
+    find = "not self.ending and not met and", put = "not self.ending and" },
+  { name = "command_left_is_not_told", file = "lua/shoal/run/exec/commands.lua", killers = { command "killed what it left" },
+    find = "  self.left = run.left\n", put = "" },
+  { name = "folder_full_one_is_used_again", file = "lua/shoal/run/exec/folders.lua", killers = { folder "removed beside the loop" },
+    find = "  if not ok then return doom(self, path) end\n", put = "" },
+  { name = "folder_at_its_limit_is_over", file = "lua/shoal/run/exec/folders.lua", killers = { folder "2 s old" },
+    find = "tonumber(kib) * 1024 > watched.bytes", put = "tonumber(kib) * 1024 >= watched.bytes" },
+  { name = "folder_of_an_earlier_life_stays", file = "lua/shoal/run/exec/folders.lua", killers = { folder "earlier life" },
+    find = 'for _, name in ipairs(left) do doom(self, self.base .. "/" .. name) end', put = "" },
+
   -- run/reports
   { name = "progress_not_oldest_first", file = "lua/shoal/run/reports/progress.lua", killers = { reports "starves behind it" },
     find = "return a.order < b.order end", put = "return a.key < b.key end" },
