@@ -99,6 +99,17 @@ describe("SIGHUP", function ()
     assert.is_nil(up.code)
   end)
 
+  it("of a terminal that has gone stops its node in order", function ()
+    local log = c.dir .. "/tty.log"
+    local command = ("exec %s run scripts/roles/gate.lua --name tty --data %s/tty --log %s"):format(cluster.program, c.dir, log)
+    local p = c:spawn { "script", "-qefc", command, "/dev/null", env = { SHELL = "/bin/sh" } }
+    p:wait_for("gate tty is ready", "out")
+    p:kill "sigkill"
+    cluster.wait("its end", function () return not running "run scripts/roles/gate.lua %-%-name tty" end)
+    assert.matches('"reason":"its terminal has gone"', cluster.read(log))
+    assert.matches('"event":"node.end"', cluster.read(log))
+  end)
+
   it("ends who follows a job, with 129 and a word about the job, which goes on", function ()
     local p = follow()
     p:kill "sighup"
