@@ -56,7 +56,8 @@ end)
 it("kills descendants in any group or session, before it kills the group", function ()
   local out, text = uv.new_pipe(), ""
   local handle, pid = assert(uv.spawn("sh", {
-    args = { "-c", "setsid sleep 300 & echo $!; setsid sh -c 'setsid sleep 300 & echo $!; wait' & wait" }, detached = true, stdio = { nil, out },
+    args = { "-c", "setsid sleep 300 & echo $!; setsid sh -c 'setsid sleep 300 & echo $!; wait' & wait" },
+    detached = true, stdio = { nil, out },
   }, function () end))
   out:read_start(function (_, bytes) text = text .. (bytes or "") end)
   while select(2, text:gsub("\n", "")) < 2 do uv.run "once" end
