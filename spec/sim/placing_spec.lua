@@ -55,7 +55,7 @@ describe("labels of workers:", function ()
     id = submitted(c, c:job({ one = { work = "four 20", cores = 6 } }, { timeout_ms = 4000 }))
     c:run(300)
     assert.equal("needs 6 cores, the largest worker of a has 4", waiting(c, id, g))
-    ended(c, id, "timed_out")
+    assert.equal("not done after timeout_ms = 4000; one waits: needs 6 cores, the largest worker of a has 4", ended(c, id, "timed_out").reason)
     assert.same({ "one queued: needs 6 cores, the largest worker of a has 4" }, reasons(c, id))
     c.idle["w-gpu"], c.idle["w-h"] = c:ask("w-gpu", "tasks"), c:ask("w-h", "tasks")
     c:rest()
@@ -184,6 +184,20 @@ describe("a reason for waiting", function ()
     assert.truthy(final.reason:find("it ran more than", 1, true), final.reason)
     assert.is_true(c:counts(m, "policy.placement").raised <= 5)
     assert.equal(1, #reasons(c, id))
+    c:rest()
+  end)
+
+  it("a policy that does not end, raises or answers nonsense when a job is submitted is an incident, and the job is taken", function ()
+    local c <close> = simcluster.new {}
+    local m = c.managers[1]
+    for i, wrong in ipairs { "while true do end", "error 'no idea'", "return 'yes'", "return nil, 5" } do
+      c:on(m, ("state.lead.options.placement.accepts = function () %s end"):format(wrong))
+      ended(c, submitted(c, c:job { one = { work = "one 20" } }), "completed")
+      assert.equal(i, c:counts(m, "policy.placement").raised)
+    end
+    c:on(m, "state.lead.options.placement.accepts = function () end")
+    local id, err, code = c:submit(c:job { one = { work = "one 20" } })
+    assert.same({ nil, "placement.accepts refused the job and gave no reason", "CONFIG" }, { id, err, code })
     c:rest()
   end)
 

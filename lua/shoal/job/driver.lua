@@ -118,6 +118,15 @@ function driver:work()
   end
 end
 
+--- What a run that is out of time waited for, as the end of its reason.
+local function waited(self)
+  for _, name in ipairs(self.order) do
+    local why = self:why_waiting(name)
+    if why then return ("; %s waits: %s"):format(name, why) end
+  end
+  return ""
+end
+
 --- Do everything that is due for this run now.
 function driver:advance()
   local entry, now = self:entry(), task.now_ms()
@@ -126,7 +135,8 @@ function driver:advance()
     return
   end
   if entry.state == "running" and entry.limit_ms and self:elapsed_ms() >= entry.limit_ms then
-    local state, err, code = self.lead:stop_run(self.key, ("not done after timeout_ms = %d"):format(entry.limit_ms), "timed_out")
+    local reason = ("not done after timeout_ms = %d%s"):format(entry.limit_ms, waited(self))
+    local state, err, code = self.lead:stop_run(self.key, reason, "timed_out")
     if not state then errors.report("lead.run", { job = self.job }, "the time limit: " .. err, code) end
     return
   end

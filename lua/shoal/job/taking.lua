@@ -30,6 +30,18 @@ return function (lead)
     end
   end
 
+  --- Whether the placement policy accepts a job. One that fails accepts it: the job then waits, and says why, if nothing can run it.
+  local function accepts(self, spec)
+    return errors.policy("placement", self.options.placement.accepts, {
+      ids = { job = spec.name }, fallback = true,
+      check = function (answer, why, code)
+        local texts = (why == nil or type(why) == "string") and (code == nil or type(code) == "string")
+        return (answer == nil or type(answer) == "boolean") and texts,
+          "placement.accepts: neither true nor nil, with a reason: " .. tostring(answer)
+      end,
+    }, errors.view(spec), errors.view(self:all_executors()))
+  end
+
   --- Submit a client's job. Returns { job, duplicate }, or a refusal.
   function lead:submit(body)
     if self.fence == 0 then return self:not_leading() end
@@ -40,8 +52,10 @@ return function (lead)
     if asked then return self:answer_known(asked, body.key, not ledger.same_content(asked, digest)) end
     local full = no_room(self, #body.spec)
     if full then return nil, full, "OVERLOADED" end
-    local reachable, why, code = self.options.placement.accepts(spec, self:all_executors())
-    if not reachable then return nil, why, code or self:young() and "NOT_READY" or "CONFIG" end
+    local accepted, why, code = accepts(self, spec)
+    if not accepted then
+      return nil, why or "placement.accepts refused the job and gave no reason", code or self:young() and "NOT_READY" or "CONFIG"
+    end
     local facts, err
     facts, err, code = self:create({
       kind = "create", run = "", job = "", key = body.key, name = spec.name, salt = ("%04x"):format(self.node.world:random(65536) - 1),

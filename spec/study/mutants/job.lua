@@ -297,6 +297,8 @@ return {
     find = "and self.in_hand[site] < telling.IN_HAND_MAX do", put = "do" },
   { name = "hooks_that_are_not_wired_cost_a_command", file = "lua/shoal/job/telling.lua", killers = { hooks "cost nothing" },
     find = "if hooks.wired[site] and hooks.wired[site][1] then", put = "if hooks then" },
+  { name = "an_accepting_policy_has_no_bound", file = "lua/shoal/job/taking.lua", killers = { placing "when a job is submitted" },
+    find = "local accepted, why, code = accepts(self, spec)", put = "local accepted, why, code = self.options.placement.accepts(spec, {})" },
   { name = "a_constraint_is_advice", file = "lua/shoal/job/placing.lua", killers = { placing "constraint holds" },
     find = "if not where and cores <= round.least then return all end", put = "do return all end" },
   { name = "a_wrong_choice_waits_for_ever", file = "lua/shoal/job/placing.lua", killers = { placing "A6" },
