@@ -126,6 +126,7 @@ describe("shoal check", function ()
       local files = { ["s.lua"] = "local n = tonumber(env.N) + 1\nreturn function (vu) vu:log(n) end" }
       assert.equal("", said("j.lua", job "script = 's.lua', env = { N = 5 }", files))
       refuses("j.lua", job "script = 's.lua'", "s.lua:1: attempt to perform arithmetic on a nil value", files)
+      assert(verify.job(c.dir .. "/j.lua", os.getenv, { N = "7" })) -- As with submit --env N=7.
     end)
   end)
 
@@ -328,6 +329,12 @@ describe("shoal check", function ()
     local r = c:shoal { "run", "scripts/roles/manager.lua", "--dc", "a", "--policies", c.dir .. "/policies", "--data", c.dir .. "/d" }
     assert.equal(2, r.code)
     assert.matches("placement.lua:%d+: wokers: a policy has no such function here", r.err)
+    r = c:shoal { "run", "scripts/roles/worker.lua", "--dc", "a", "--until-eof", "--data", c.dir .. "/w",
+      "--log", c.dir .. "/w.log", stdin = "" }
+    assert.matches("--join: missing: this worker has no parts to run until a manager joins it", r.err, 1, true)
+    r = c:shoal { "run", "scripts/roles/client.lua" }
+    assert.equal(2, r.code)
+    assert.matches("--connect: missing; expected the address of a gate or manager", r.err, 1, true)
     r = c:shoal { "sim", "examples/hello.lua" }
     assert.equal(2, r.code)
     assert.matches("examples/hello.lua: is no simulation; expected a file that drives one", r.err)

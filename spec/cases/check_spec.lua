@@ -66,7 +66,7 @@ describe("shoal check", function ()
     { "a start that never ends", "local state = {", "while true do end\n  local state = {", "w.lua:@: start: it ran 10000000 instructions" },
     { "a start that takes memory without end", "local state = {",
       "local t = {} while true do t[#t + 1] = ('x'):rep(1000000) end\n  local state = {",
-      "w.lua: it takes more than 134217728 bytes of memory" },
+      "w.lua: it takes more than 67108864 bytes of memory" },
     { "stop's name", "role.stop", "role.stpo", "w.lua:@: stpo: a role has no such key, did you mean stop?" },
     { "stop's arity", "role.stop(state)", "role.stop(state, why)", "w.lua:@: stop: the function takes 2 arguments, expected (state)" },
     { "a stop that raises", "state.worker:close(2000)", 'error "no way out"', "w.lua:@: no way out" },

@@ -20,7 +20,7 @@ describe("a node's data folder", function ()
     assert.is_truthy(r.err:find(("data: %s is another node's"):format(data), 1, true), r.err)
     assert.is_truthy(r.err:find(("process %d"):format(m.pid), 1, true), r.err)
     assert.is_truthy(r.err:find("(BUSY)", 1, true), r.err)
-    r = c:shoal { "run", "scripts/roles/worker.lua", "--name", "m3", "--data", data, "--log", c.dir .. "/m3.log" } -- Another role's too.
+    r = c:shoal { "run", "scripts/roles/worker.lua", "--name", "m3", "--join", m.address, "--data", data, "--log", c.dir .. "/m3.log" }
     assert.equal(4, r.code, r.err)
     assert.equal(0, c:shoal({ "submit", job "true", "--connect", m.address, "--quiet" }).code)
     m:kill()
@@ -79,7 +79,8 @@ describe("a node's data folder", function ()
     local path = c:file("where/here.txt", "")
     local names = {}
     for i = 1, 2 do
-      local p = c:start { "run", cluster.root .. "/scripts/roles/worker.lua", "--announce", "--until-eof", "--log", c.dir .. "/w.log",
+      local p = c:start { "run", cluster.root .. "/scripts/roles/worker.lua", "--announce", "--until-eof",
+        "--log", c.dir .. "/w.log", "--join", "127.0.0.1:1",
         open_stdin = true, cwd = path:match "^(.*)/" }
       names[i] = p:wait_for('"node":"(worker%-%x%x%x%x)"', "out")
       p:close_stdin()

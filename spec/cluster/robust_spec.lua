@@ -68,16 +68,16 @@ describe("a node", function ()
 
     it("its role raises at start, with file and line", function ()
       local path = c:file("role.lua", "return { name = 'worker',\n start = function ()\n error 'no luck today' end }")
-      local r = c:shoal { "run", path, "--data", c.dir .. "/d" }
-      assert.equal(1, r.code, r.err)
-      assert.is_truthy(r.err:find(path .. ":3: no luck today", 1, true), r.err)
-      assert_balanced(r.err)
+      local r = c:shoal { "run", path, "--join", "127.0.0.1:1", "--data", c.dir .. "/d" }
+      assert.equal(2, r.code, r.err) -- As `shoal check` says it: the role was started in a simulated world.
+      assert.is_truthy(r.err:find(path .. ":3: start: no luck today", 1, true), r.err)
+      assert.is_truthy(r.err:find("does not handle part.dispatch", 1, true), r.err)
     end)
 
     it("its role answers a message that nobody defined, or wires an unknown hook", function ()
       local path = c:file("role.lua", [[return { name = 'worker', answers = { ["part.dispatsh"] = function () end },
         start = function () return {} end }]])
-      local r = c:shoal { "run", path, "--data", c.dir .. "/d" }
+      local r = c:shoal { "run", path, "--join", "127.0.0.1:1", "--data", c.dir .. "/d" }
       assert.equal(2, r.code, r.err)
       assert.is_truthy(r.err:find("part.dispatsh", 1, true), r.err)
       assert.is_truthy(r.err:find("did you mean part.dispatch", 1, true), r.err)
@@ -93,7 +93,7 @@ describe("a node", function ()
       local r = c:shoal { "run", "scripts/roles/manager.lua", "--dc", "a", "--data", file .. "/x" }
       assert.equal(1, r.code, r.err)
       assert.is_truthy(r.err:find(file .. "/x", 1, true), r.err)
-      r = c:shoal(role("worker", "--dc", "a", "--log", file .. "/x.log"))
+      r = c:shoal(role("worker", "--dc", "a", "--join", "127.0.0.1:1", "--log", file .. "/x.log"))
       assert.equal(1, r.code, r.err)
       assert.is_truthy(r.err:find(file .. "/x.log", 1, true), r.err)
     end)
@@ -108,6 +108,13 @@ describe("a node", function ()
       c:assert_nothing_left()
     end
 
+    --- Before any child is started.
+    local function refuses(text, plain)
+      local r = c:shoal { "up", c:file("t.lua", text), "--data", c.dir .. "/data" }
+      assert.equal(2, r.code, r.err)
+      assert.is_truthy(r.err:find(plain, 1, true), plain .. " in:\n" .. r.err)
+    end
+
     it("a port taken", function ()
       local address = silent_peer()
       fails(([[return { gates = { {} }, datacenters = { a = { managers = { {} }, workers = { {}, { bind = %q } } } } }]])
@@ -116,9 +123,10 @@ describe("a node", function ()
 
     it("a role script that raises, and one that is not there", function ()
       local path = c:file("role.lua", "return { name = 'worker',\n start = function () error 'boo' end }")
-      fails(([[return { datacenters = { a = { managers = { {} }, workers = { { script = %q } } } } }]]):format(path),
-        "w-a1", path .. ":2: boo")
-      fails([[return { datacenters = { a = { managers = { { script = "no.lua" } } } } }]], "m-a1", "cannot read no.lua")
+      refuses(([[return { datacenters = { a = { managers = { {} }, workers = { { script = %q } } } } }]]):format(path),
+        "datacenters.a.workers[1].script: " .. path .. ":2: start: boo")
+      refuses([[return { datacenters = { a = { managers = { { script = "no.lua" } } } } }]],
+        "datacenters.a.managers[1].script: cannot read no.lua")
     end)
 
     it("a child that ends at once, without a word", function ()
@@ -317,11 +325,11 @@ describe("a node", function ()
       assert_at_rest()
     end)
 
-    it("fails a part whose script raises while loading, with file and line", function ()
+    it("does not submit a script that raises while loading, and says its file and line", function ()
       local r = submit("j.lua", "return { name = 'j', workflows = { w = { script = 's.lua', vus = 1 } } }",
         { ["s.lua"] = "\nerror 'not today'" })
-      assert.equal(1, r.code, r.out .. r.err)
-      assert.is_truthy(r.out:find("s.lua:2: not today", 1, true), r.out)
+      assert.equal(2, r.code, r.out .. r.err)
+      assert.is_truthy(r.err:find("s.lua:2: not today", 1, true), r.err)
       assert_at_rest()
     end)
 

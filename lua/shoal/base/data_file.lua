@@ -12,7 +12,7 @@ local world = require "shoal.core.world"
 local data_file = {}
 
 local STEPS_MAX = 20000000 -- About a second; a file that takes longer is in an endless loop.
-local BYTES_MAX = 256 * 1024 * 1024
+local BYTES_MAX = 64 * 1024 * 1024
 local TIME_MS = 10000 -- Calls into C; what Lua does is bounded by the steps.
 
 local function copy(library, names)

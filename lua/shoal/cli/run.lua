@@ -123,6 +123,10 @@ local function reopen_log()
   log.info("node.log", { reopened_by = "SIGHUP" })
 end
 
+local NO_CONNECT = "--connect: missing; expected the address of a gate or manager, such as --connect " .. common.CONNECT
+local NO_JOIN = "shoal: --join: missing: this worker has no parts to run until a manager joins it; expected the address of a manager of its"
+  .. " datacenter, such as --join 127.0.0.1:7001"
+
 --- What `shoal check` says of the script, the settings and the policies; nil when nothing is wrong. In a simulated node the start
 --- itself says it.
 local function problems_of(args, config, origin)
@@ -136,6 +140,8 @@ local function problems_of(args, config, origin)
     local ok = true
     if folder then ok, err = verify.policies(folder, role) end
     if not ok then lines[#lines + 1] = err end
+    if role == "client" and fine and #fine.connect == 0 then lines[#lines + 1] = NO_CONNECT end -- It would reach nobody for ever.
+    if role == "worker" and fine and #fine.join == 0 and #lines == 0 then common.talk("%s", NO_JOIN) end
   end
   return #lines > 0 and table.concat(lines, "\n") or nil
 end

@@ -44,11 +44,15 @@ submit.clashes = {
 --- The job file as bytes, with --env put over its own, and its time limit.
 ---@return string? bytes, string? err, number? timeout_ms
 local function read(args)
-  local spec, err = verify.job(args.file, os.getenv)
-  if not spec then return nil, err end
+  local over = {}
   for _, pair in ipairs(args.env or {}) do
     local name, value = pair:match("^([%w_]+)=(.*)$")
     if not name then return nil, ("--env: expected NAME=VALUE, found %q"):format(pair) end
+    over[name] = value
+  end
+  local spec, err = verify.job(args.file, os.getenv, over)
+  if not spec then return nil, err end
+  for name, value in sorted(over) do
     spec.env[name] = value
     for _, workflow in sorted(spec.workflows) do
       if workflow.env then workflow.env[name] = value end

@@ -13,6 +13,7 @@ local job = require "shoal.job.spec"
 local located = require "shoal.cli.located"
 local node = require "shoal.node.node"
 local policies = require "shoal.node.policies"
+local sorted = require "shoal.base.sorted"
 local text = require "shoal.base.text"
 local trial = require "shoal.sim.trial"
 local workflow = require "shoal.run.workflow"
@@ -107,10 +108,15 @@ end
 --- A job file with all its scripts.
 ---@param path string
 ---@param getenv fun(name: string): string?
+---@param over? table<string, string>  goes over the environment of every script: `submit --env`
 ---@return table? spec, string? err
-function verify.job(path, getenv)
+function verify.job(path, getenv, over)
   return job.load(world.current(), path, getenv, function (script, bytes, env)
-    local _, err = verify.script(script, bytes, env)
+    local given = {}
+    for _, from in ipairs { env, over or {} } do
+      for name, value in sorted(from) do given[name] = value end
+    end
+    local _, err = verify.script(script, bytes, given)
     return err
   end)
 end

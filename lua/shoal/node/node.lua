@@ -124,7 +124,8 @@ end
 
 --- Start a node. Waits; call it in a task.
 ---@param options { world: table, script: string, config: table, tell?: fun(line: string) }  `script` is the role script's path; `tell` gets
----  a line for people when the node finds nobody to join, or must not join
+---  a line for people when the node finds nobody to join, or must not join; `only_start`: for shoal.sim.trial, whatever is wrong with the
+---  wiring, to the end of the role's start, and then TRIED
 ---@return table? node, string? err, string? code
 function node.start(options)
   local script, err, code, bytes = node.load_script(options.world, options.script)
@@ -134,7 +135,7 @@ function node.start(options)
   config, err = node.config(options.config)
   if not config then return nil, "config: " .. err, "CONFIG" end
   local self = setmetatable({
-    world = options.world, tell = options.tell, script = script, role = fine and script.name or "node", config = config,
+    world = options.world, tell = options.tell, script = script, role = (fine or options.only_start) and script.name or "node", config = config,
     dc = config.dc, path = options.script,
     scope = task.scope("node"), started_ns = options.world:now_ns(),
     -- Two starts of one node differ in it; it is compared for equality only.
@@ -146,7 +147,7 @@ function node.start(options)
   self.name = data.name(config, self.role, self.world)
   self.config.data = data.folder(config, self.name)
   local steps = {
-    { "log", open_log }, { "script", function () return fine, wrong, why end }, { "data", data.lock },
+    { "log", open_log }, { "script", function () return fine or options.only_start, wrong, why end }, { "data", data.lock },
     { "policies", open_policies }, { "transport", open_transport },
     { "role", function ()
       local ok, state, problem, word = errors.handle("role.start", { role = self.role, script = self.path }, script.start, self)
@@ -170,7 +171,7 @@ function node.start(options)
   }
   for _, step in ipairs(steps) do
     local ok
-    ok, err, code = step[2](self)
+    if options.only_start and step[1] == "wiring" then ok, err, code = nil, "tried", "TRIED" else ok, err, code = step[2](self) end
     if not ok then
       self:stop(("start failed at %s"):format(step[1]))
       return nil, step[1] == "script" and err or ("%s: %s"):format(step[1], err), code -- A script's problems have their file and line.
