@@ -78,6 +78,11 @@ describe("shoal check", function ()
       end)
     end
 
+    it("a number as retry, and that it is retries", function ()
+      refuses("j.lua", job "command = 'true', retry = 3", 'workflows.w.retry: found 3; expected true, false or a table')
+      refuses("j.lua", job "command = 'true', retry = 3", 'did you mean "retries"?')
+    end)
+
     it("cmd, and that it is command", function ()
       refuses("j.lua", job "cmd = 'true'", { 'workflows.w.cmd: unknown option; did you mean "command"?', "has neither script nor command" })
     end)

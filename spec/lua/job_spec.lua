@@ -53,7 +53,8 @@ describe("a job file", function ()
 
   it("says what is wrong with `retry`, and where", function ()
     assert.same({
-      "job.lua:2: workflows.a.retry: found 2; expected true, false or a table such as { backoff_ms = 1000, factor = 2, max_ms = 60000 }",
+      "job.lua:2: workflows.a.retry: found 2; expected true, false or a table such as { backoff_ms = 1000, factor = 2, "
+        .. 'max_ms = 60000 }; did you mean "retries"?',
       "job.lua:3: workflows.b.retry.failed: found 2; expected true or false: how often stands in `retries`",
       'job.lua:4: workflows.c.retry.backof_ms: unknown option; did you mean "backoff_ms"?',
       "job.lua:5: workflows.d.retry.max_ms: 5 is below backoff_ms = 10",

@@ -212,7 +212,8 @@ function Checker:retry(at, w, is_command)
   for key, default in next, check.RETRY do out[key] = default end
   if value == true then return out end
   if type(value) ~= "table" then
-    self:problem(at, ("found %s; expected true, false or a table such as { backoff_ms = 1000, factor = 2, max_ms = 60000 }"):format(
+    local count = type(value) == "number" and '; did you mean "retries"?' or ""
+    self:problem(at, ("found %s; expected true, false or a table such as { backoff_ms = 1000, factor = 2, max_ms = 60000 }" .. count):format(
       show(value)))
     return nil
   end
