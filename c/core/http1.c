@@ -174,7 +174,7 @@ static enum http1_problem content_length(struct http1 *p, const char *value) {
 }
 
 struct said {
-  bool close, keep_alive, coding, other_coding;
+  bool close, keep_alive, identity, other_coding;
 };
 
 static void connection(struct said *said, const char *value) {
@@ -190,7 +190,10 @@ static void transfer_encoding(struct http1 *p, struct said *said, const char *va
   const char *text;
   size_t length;
   while (element(&value, &text, &length)) {
-    if (is_word(text, length, "identity")) continue; /* No coding, in RFC 2616. */
+    if (is_word(text, length, "identity")) { /* No coding, in RFC 2616; but not chunked either. */
+      said->identity = true;
+      continue;
+    }
     if (p->chunked || !is_word(text, length, "chunked")) said->other_coding = true;
     p->chunked = true;
   }
@@ -246,19 +249,19 @@ static enum http1_event head_done(struct http1 *p) {
     p->left = 0;
     return HTTP1_HEAD;
   }
-  if (said.other_coding) return bad(p, HTTP1_CODING);
+  if (said.other_coding || (said.identity && !p->response)) return bad(p, HTTP1_CODING);
   if (p->chunked) {
     if (p->has_length && !p->response) return bad(p, HTTP1_LENGTH_CHUNKED);
     if (p->has_length || p->minor == 0) p->keep_alive = false; /* RFC 9112, 6.1: the framing cannot be trusted twice. */
     p->has_length = false;
     p->state = HTTP1_STATE_CHUNK_SIZE;
     p->left = p->counted = 0;
-  } else if (p->has_length || !p->response) {
+  } else if ((p->has_length && !said.identity) || !p->response) {
     p->state = HTTP1_STATE_LENGTH;
     p->left = p->has_length ? p->length : 0;
-  } else {
+  } else { /* Also with a Transfer-Encoding that does not end with chunked (RFC 9112, 6.3, 4.1). */
     p->state = HTTP1_STATE_UNTIL_END;
-    p->keep_alive = false;
+    p->keep_alive = p->has_length = false;
   }
   return HTTP1_HEAD;
 }

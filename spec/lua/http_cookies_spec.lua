@@ -60,8 +60,9 @@ describe("a cookie jar", function ()
     assert.same({ "g=7; i=9" }, sent("h.test", "/", { "i=9; Expires=soon; Max-Age=x" }, { "h.test" })) -- Nonsense is ignored.
   end)
 
-  it("sends Secure cookies over https only", function ()
+  it("sends Secure cookies over https, or to this machine, only", function ()
     assert.same({ "-", "a=1" }, sent("h.test", "/", { "a=1; Secure; HttpOnly; SameSite=Lax" }, { "h.test" }, { "h.test", "/", true }))
+    for _, host in ipairs { "localhost", "127.0.0.1", "::1" } do assert.same({ "a=1" }, sent(host, "/", { "a=1; Secure" }, { host })) end
   end)
 
   it("reads values as they are, and ignores what is no cookie", function ()

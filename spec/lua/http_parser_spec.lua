@@ -108,6 +108,9 @@ describe("the parser", function ()
       if type(want) == "string" then assert.equal(want, code, lines)
       else assert.same(want, { message.body, message.keep_alive }, lines) end
     end
+    local parser = http.parser "response" -- RFC 9112, 6.3: a coding that is not chunked ends with the connection.
+    assert.is_false(parser:feed "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabcd")
+    assert.same({ "abcd", false }, (function (m) return { m.body, m.keep_alive } end)(parser:finish()))
     local old = http.parser "response":feed("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" .. chunks)
     assert.same({ "abc", false }, { old.body, old.keep_alive })
     for lines, want in pairs { -- order-free: each by itself

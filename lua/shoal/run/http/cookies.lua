@@ -6,11 +6,13 @@
 ---
 --- A cookie belongs to the host that set it, or with Domain to that domain and all below it; a Domain that does not cover the host, is a
 --- single word, or is an address of numbers is refused, with the cookie. There is no list of public suffixes here. Secure cookies are
---- kept, and sent over https only. A jar holds at most JAR_MAX cookies, HOST_MAX of one domain, COOKIE_BYTES_MAX bytes each: the one that
---- expires or was set first makes place, a larger one is refused.
+--- kept, and sent over https, or to this machine, only. A jar holds at most JAR_MAX cookies, HOST_MAX of one domain, COOKIE_BYTES_MAX bytes
+--- each: the one that expires or was set first makes place, a larger one is refused.
 local cookies = {}
 
 cookies.JAR_MAX, cookies.HOST_MAX, cookies.COOKIE_BYTES_MAX = 3000, 50, 4096
+
+local LOOPBACK = { localhost = true, ["127.0.0.1"] = true, ["::1"] = true }
 
 local Jar = {}
 Jar.__index = Jar
@@ -151,6 +153,7 @@ end
 ---@return string? line
 function Jar:header(host, path, secure)
   local found, now_s = {}, self.now_s()
+  secure = secure or LOOPBACK[host] -- As browsers and curl do.
   for i = #self.list, 1, -1 do
     local c = self.list[i]
     if c.expires_s <= now_s then
