@@ -174,7 +174,9 @@ describe("a body", function ()
         assert.same({ "TOO_LARGE", "too_large" }, { code, http.kind(code) })
         assert.equal("TOO_LARGE", (fails(client, path, { max_body_bytes = size - 1, response_body = "discard" })))
       end
-      assert.equal(#large, #client:get("/").body) -- The limits were those of their requests.
+      assert.equal(#large, #client:get("/", { max_body_bytes = #large }).body)
+      assert.equal(#large + 3, #client:get("/chunked").body) -- The limit was that of its request, not of the connection.
+      assert.equal(1, #client.all)
     end)
   end)
 

@@ -4,8 +4,8 @@
 -- a file a subject. Each mutant is a file of c/core, or of another room by its path, a text that stands there once, and what takes its
 -- place; then the programs that must notice, quickest first. All is built in a temporary folder: the unchanged objects once, then for
 -- each mutant the changed file and a link. A file of lua/ is changed in a copy of the tree, and its killers are spec files, with a filter
--- of titles if one is given; so are those of c/host and c/lua, for which the copy is built whole. One that no longer applies, does not
--- compile or survives is a failure: move it along with the code, or write the spec that is missing.
+-- of titles if one is given; so are those of c/host, c/lua and others that specs of Lua kill, for which the copy is built whole. One that
+-- no longer applies, does not compile or survives is a failure: move it along with the code, or write the spec that is missing.
 --
 -- Mutants cannot test cost: an O(N) scan at each gossip pick changes no behaviour. --cost=1 instead counts a member's instructions for a
 -- crash at N = 1,000 and 10,000; it needs valgrind and takes ten minutes. The time until a death and the copies of a rumour grow with the
@@ -157,7 +157,7 @@ local function try(m)
   if not from then return nil, "no longer applies: its text is not in " .. source end
   if text:find(m.find, to + 1, true) then return nil, "its text stands more than once in " .. source end
   if of_lua then return try_lua(m, text:sub(1, from - 1) .. m.put .. text:sub(to + 1)) end
-  if m.file:find "^host/" or m.file:find "^lua/" then
+  if m.file:find "^host/" or m.file:find "^lua/" or m.killers[1][1]:find "_spec%.lua$" then
     return try_program(m, source, text:sub(1, from - 1) .. m.put .. text:sub(to + 1))
   end
   local mutated, object = shop .. "/c/core/mutated.c", shop .. "/mutated.o"
