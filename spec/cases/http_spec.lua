@@ -241,4 +241,32 @@ describe("kin of these", function ()
     passed(record, "refused 1", "refused 2", "refused 3")
     assert.same({ unsupported = 3 }, record.errors)
   end)
+
+  it("a request whose function of the script raises is counted all the same", function ()
+    local record, state = run(function () return { body = ("x"):rep(100000) } end, [[
+      return function (vu)
+        pcall(vu.http.get, vu.http, "/expect", { expect = function () error "no" end })
+        pcall(vu.http.get, vu.http, "/piece", { response_body = function () error "no" end })
+        vu.http:get("/after")
+      end]])
+    assert.equal("completed", state)
+    assert.equal(3, record.counts.requests)
+    assert.same({ cancelled = 1 }, record.errors)
+  end)
+
+  it("a call with a dot, or with what contradicts it, says so at its line", function ()
+    local record, _, _, seen = run(echo, [[
+      return function (vu)
+        for text, call in pairs {
+          ["^vu.lua:3: call it as vu.http:get%(...%), with a colon"] = function () vu.http.get("/x") end,
+          ["^vu.lua:4: vu.http:get: method: it is \"GET\" in this call"] = function () vu.http:get("/", { method = "POST" }) end,
+          ["^vu.lua:5: vu.http:get: url: it is \"/\" in this call"] = function () vu.http:get("/", { url = "/other" }) end,
+        } do
+          local ok, problem = pcall(call)
+          vu:check(text, not ok and problem:find(text))
+        end
+      end]])
+    for name, check in pairs(record.checks) do assert.same({ passed = 1, failed = 0 }, check, name) end -- order-free: each by itself
+    assert.equal(0, #seen)
+  end)
 end)

@@ -21,14 +21,15 @@ local KINDS = {
   ECONNREFUSED = "refused", TIMEOUT = "timeout", ETIMEDOUT = "timeout", ECONNRESET = "reset", EPIPE = "reset",
   ECONNABORTED = "reset", DISCONNECTED = "reset", NO_NAME = "dns", MALFORMED = "malformed", TOO_LARGE = "too_large",
   HEAD_TOO_LARGE = "head_too_large", TRUNCATED = "truncated", BAD_LENGTH = "bad_length", BAD_CHUNK = "bad_chunk",
-  BAD_CODING = "bad_coding", BAD_UPGRADE = "bad_upgrade", REDIRECTS = "redirects",
+  CANCELLED = "cancelled", BAD_CODING = "bad_coding", BAD_UPGRADE = "bad_upgrade", REDIRECTS = "redirects",
   EHOSTUNREACH = "unreachable", ENETUNREACH = "unreachable", EMFILE = "descriptors", ENFILE = "descriptors",
   EADDRNOTAVAIL = "ports", EADDRINUSE = "ports", UNSUPPORTED = "unsupported",
 }
 
 --- The kind of an error code, as one word: refused, timeout, reset, dns, unreachable, descriptors (this machine has none left), ports (the
 --- same); malformed (no HTTP), truncated (the connection ended within the response), bad_length (Content-Length), bad_chunk, bad_coding
---- (Transfer-Encoding or Content-Encoding), head_too_large, too_large (the body), bad_upgrade, redirects (too many), unsupported, other.
+--- (Transfer-Encoding or Content-Encoding), head_too_large, too_large (the body), bad_upgrade, redirects (too many), unsupported,
+--- cancelled (the script's function of pieces raised), other.
 ---@param code string
 ---@return string kind
 function http.kind(code)

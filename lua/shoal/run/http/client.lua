@@ -19,6 +19,7 @@ local task = require "shoal.base.task"
 
 local client = {}
 
+local NS_PER_MS = 1000000
 local TIMEOUT_MS = 30000
 local CONNECT_TIMEOUT_MS = 10000
 local URLS_MAX = 4096 -- The cache of a client; a script that generates URLs must not fill memory.
@@ -176,7 +177,7 @@ local function drain(c, sink, deadline_ms)
 end
 
 --- One exchange on this connection. The last value is true if the request may not have reached the server.
-local function exchange(self, c, bytes, q, deadline_ms)
+local function exchange(self, c, bytes, q, deadline_ms, left_ms)
   local _ <close> = c
   local sink = q and q.sink
   c.busy, c.reading, c.received, c.pieces = true, true, false, sink and true or false
@@ -187,7 +188,7 @@ local function exchange(self, c, bytes, q, deadline_ms)
     if sink then
       response, err, code = drain(c, sink, deadline_ms)
     else
-      local left_ms = deadline_ms - task.now_ms()
+      left_ms = left_ms or deadline_ms - task.now_ms()
       response, err, code = c:wait(left_ms > 0 and left_ms or 0)
     end
   end
@@ -265,7 +266,8 @@ local function once(self, r, place, hop, deadline_ms)
   local response, stale
   local c, err, code = take(self, place, deadline_ms)
   if c then
-    response, err, code, stale = exchange(self, c, bytes, q, deadline_ms)
+    local left_ms = hop == r and c.reused and (r.timeout_ms or self.timeout_ms) -- No time has passed: this saves a look at the clock.
+    response, err, code, stale = exchange(self, c, bytes, q, deadline_ms, left_ms)
     if stale and MAY_REPEAT[method] then
       self.repeated = self.repeated + 1
       if self.on_repeat then self.on_repeat() end
@@ -327,10 +329,17 @@ end
 function Client:send(r)
   local world = self.world
   local timeout_ms = r.timeout_ms or self.timeout_ms
-  local deadline_ms = task.now_ms() + timeout_ms
+  local deadline_ms
   local hop = r -- Of a redirect it is a table of its own, with the fields that it changes.
+  local started_ns, raising
+  local guard <close> = r.response_body and type(r.response_body) == "function" and self.on_exchange and setmetatable({}, {
+    __close = function () -- The function of pieces raised: the request was made all the same.
+      if raising then self.on_exchange(r, hop, nil, "CANCELLED", world:fresh_ns() - started_ns, true) end
+    end,
+  }) or nil
   while true do
-    local started_ns = world:fresh_ns()
+    started_ns, raising = world:fresh_ns(), true
+    deadline_ms = deadline_ms or started_ns / NS_PER_MS + timeout_ms
     local place, err, code = self.urls[hop.url], nil, nil
     if not place then place, err, code = locate(self, hop.url) end
     local response, url
@@ -345,6 +354,7 @@ function Client:send(r)
     elseif code == "TIMEOUT" then
       err = ("%s %s: no answer within %g ms"):format(hop.method, shown(hop.url), timeout_ms)
     end
+    raising = false
     if self.on_exchange then self.on_exchange(r, hop, response, code, latency_ns, not url) end
     if not response then return nil, err, code end
     if not url then

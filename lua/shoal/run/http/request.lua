@@ -206,7 +206,10 @@ function request.new(method, url, options)
       if not check then return nil, unknown(field, CHECKS) end
       local problem = check(value)
       if problem then return nil, problem end
-      if r[field] == nil then r[field] = value end
+      if r[field] ~= nil then
+        return nil, ("%s: it is %q in this call; request { url = ..., method = ... } takes another"):format(field, tostring(r[field]))
+      end
+      r[field] = value
     end
   end
   if not method then r.method = method_of(r.method or "GET") end

@@ -26,6 +26,7 @@
 --- 200 bytes; the others share the name "(other)", which is ours: no script can give it. A script that requests /item/1, /item/2, ...
 --- should name its requests, or most of them appear there (job/stats/names.lua).
 local blame = require "shoal.run.workflow.blame"
+local errors = require "shoal.base.errors"
 local http = require "shoal.run.http"
 local names = require "shoal.job.stats.names"
 local task = require "shoal.base.task"
@@ -56,28 +57,35 @@ local function name_of(part, method, url)
   return name
 end
 
---- Record one exchange. A redirect that is followed is one of its own, under "METHOD /path", or "NAME (redirect)".
-local function record(user, part, r, hop, response, code, latency_ns, last)
-  local recorder, kind = part.recorder, nil
-  if not response then
-    kind = http.kind(code)
-  elseif last and (r.expect == nil and response.status >= 400 or r.expect ~= nil and not http.expected(r.expect, response)) then
-    kind = "http"
-  end
-  local name = r.name
-  if hop.count > 0 then
-    local counts = recorder.counts
-    counts.redirected = (counts.redirected or 0) + 1
-    name = name and name .. names.REDIRECT
-  end
-  name = name or name_of(part, hop.method, hop.url)
-  if user.phase then
-    recorder:beside(user.phase, name, latency_ns, kind)
-  elseif recorder.open_loop then -- The iteration waited for a free user: its first request is that much later than intended.
-    recorder:request(name, latency_ns + user.late_ns, kind, response and response.body_bytes, latency_ns)
-    user.late_ns = 0
-  else
-    recorder:request(name, latency_ns, kind, response and response.body_bytes)
+--- What records the exchanges of a user. A redirect that is followed is one of its own, under "METHOD /path", or "NAME (redirect)".
+local function recording(user, part)
+  local recorder = part.recorder
+  return function (r, hop, response, code, latency_ns, last)
+    local kind, raised
+    if not response then
+      kind = http.kind(code)
+    elseif last and r.expect ~= nil then
+      local ok, fine = errors.handle("exec.vu", nil, http.expected, r.expect, response) -- It may be a function of the script.
+      if not ok then raised = fine elseif not fine then kind = "http" end
+    elseif last and response.status >= 400 then
+      kind = "http"
+    end
+    local name = r.name
+    if hop.count > 0 then
+      local counts = recorder.counts
+      counts.redirected = (counts.redirected or 0) + 1
+      name = name and name .. names.REDIRECT
+    end
+    name = name or name_of(part, hop.method, hop.url)
+    if user.phase then
+      recorder:beside(user.phase, name, latency_ns, kind)
+    elseif recorder.open_loop then -- The iteration waited for a free user: its first request is that much later than intended.
+      recorder:request(name, latency_ns + user.late_ns, kind, response and response.body_bytes, latency_ns)
+      user.late_ns = 0
+    else
+      recorder:request(name, latency_ns, kind, response and response.body_bytes)
+    end
+    if raised ~= nil then error(raised, 0) end
   end
 end
 
@@ -86,6 +94,13 @@ local function check_name(part, what, name)
   if type(name) ~= "string" then blame(part, what, "a name is text, found a " .. type(name)) end
   local why = names.reserved(name)
   if why then blame(part, what, why) end
+end
+
+--- The client of `vu.http`, when it is called as a method.
+local function client_of(self, what)
+  local client = type(self) == "table" and self.client
+  if not client then error(("call it as %s(...), with a colon"):format(what), 3) end
+  return client
 end
 
 --- Send a request, if it is one.
@@ -97,11 +112,13 @@ end
 
 ---@param options { url: string, method: string?, name: string?, headers: table?, body: string?, timeout_ms: number? }  and more: request.lua
 ---@return table? response, string? err, string? code
-function Http:request(options) return send(self, "vu.http:request", self.client:check(nil, nil, options)) end
+function Http:request(options)
+  return send(self, "vu.http:request", client_of(self, "vu.http:request"):check(nil, nil, options))
+end
 
 local function short(method)
   local what = "vu.http:" .. method:lower()
-  return function (self, url, options) return send(self, what, self.client:check(method, url, options)) end
+  return function (self, url, options) return send(self, what, client_of(self, what):check(method, url, options)) end
 end
 
 Http.get, Http.head, Http.delete, Http.options = short "GET", short "HEAD", short "DELETE", short "OPTIONS"
@@ -169,15 +186,15 @@ function User:log(text) self._part.log(tostring(text)) end
 ---@return VU user, table client  the caller closes the client
 function vu.new(part, id, phase)
   local counts = part.recorder.counts
-  local options, user = http.options(part.script and part.script.http), nil
+  local options = http.options(part.script and part.script.http)
   options.base_url, options.headers, options.reserved, options.timeout_ms = part.base_url, part.headers, "x-shoal-", part.request_timeout_ms
   function options.on_repeat() counts.repeated = (counts.repeated or 0) + 1 end -- A target may have received these twice.
-  function options.on_exchange(r, hop, response, code, latency_ns, last) record(user, part, r, hop, response, code, latency_ns, last) end
-  local client = http.client(part.world, options)
-  user = setmetatable({
+  local user = setmetatable({
     id = id, iteration = 0, env = part.env, data = part.data, job = part.job, workflow = part.workflow, part = part.part,
     attempt = part.attempt, phase = phase, late_ns = 0, _part = part,
   }, User)
+  options.on_exchange = recording(user, part)
+  local client = http.client(part.world, options)
   user.http = setmetatable({ client = client, user = user, part = part }, Http)
   return user, client
 end
