@@ -3,6 +3,7 @@ local errors = require "shoal.errors"
 local fake_world = require "spec.support.fake_world"
 local http = require "shoal.http"
 local log = require "shoal.log"
+local numbers = require "shoal.cli.numbers"
 local real = require "spec.support.real"
 local stats = require "shoal.job.stats"
 local task = require "shoal.task"
@@ -184,7 +185,27 @@ describe("a workflow's request", function ()
   end)
 end)
 
+--- What the text of a result says about a record.
+local function detail(record)
+  local lines = {}
+  numbers.detail({ stats = assert(stats.summary(record)) }, function (format, ...) lines[#lines + 1] = format:format(...) .. "\n" end)
+  return table.concat(lines)
+end
+
 describe("kin of these", function ()
+  it("a kept connection that its server closes as we send hides no request: it is sent again, and counted", function ()
+    local record, _, _, seen = run(function (r) return r.path == "/die" and { reset = true } or {} end, [[
+      return function (vu)
+        vu.http:get("/")
+        vu.http:get("/die")
+        vu.http:get("/")
+        vu.http:post("/die")
+      end]])
+    assert.same({ reset = 2 }, record.errors)
+    assert.same({ 4, 1, 5 }, { record.counts.requests, record.counts.repeated, #seen }) -- /die twice by GET, once by POST.
+    assert.matches("sent again, over a fresh connection, for the kept one had ended: 1\n", detail(record))
+  end)
+
   it("an expected status is no failure, and an unexpected one is, also of 2xx", function ()
     local record = run(function (r) return { status = tonumber(r.path:sub(2)) } end, [[
       return function (vu)
@@ -222,6 +243,7 @@ describe("kin of these", function ()
     assert.equal(5, record.counts.requests)
     assert.equal(5, #seen)
     assert.equal(1, record.counts.redirected)
+    assert.matches("redirects followed: 1\n", detail(record))
     assert.equal("gzip, deflate", seen[2].headers["accept-encoding"])
     for _, text in ipairs { "http = { redirect = 5 }", "http = { cookies = 1 }", "http = { redirects = -1 }", "http = 5" } do
       local ok, problem = workflow.check("return { vu = function () end, " .. text .. " }", "vu.lua", {})

@@ -176,6 +176,8 @@ function numbers.detail(result, put)
   local kinds, others = errors_of(stats)
   put("errors by kind: %s", kinds)
   if others ~= "" then put("%s", others) end
+  if stats.repeated then put("sent again, over a fresh connection, for the kept one had ended: %s", grouped(stats.repeated)) end
+  if stats.redirected then put("redirects followed: %s", grouped(stats.redirected)) end
   put_checks(stats, put)
   if next(stats.counters or {}) ~= nil then put("counters: %s", pairs_text(stats.counters)) end
 end

@@ -164,6 +164,7 @@ function stats.summary(record)
     requests_per_second = rate(counts.requests), iterations_per_second = rate(counts.iterations), errors = copied(record.errors or {}),
     counters = copied(record.counters or {}), checks = {}, by_name = {}, commands = record.commands or {}, cut = record.cut,
   }
+  out.repeated, out.redirected = counts.repeated, counts.redirected -- Requests that were sent again; redirects that were followed.
   local latency, all, code = histograms_of(record, "latency")
   if not latency then return nil, all, code end
   local failures, all_failures, raw, all_raw, outside
