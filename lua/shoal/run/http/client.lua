@@ -15,7 +15,6 @@ local cookies = require "shoal.run.http.cookies"
 local core = require "shoal.core.http"
 local redirect = require "shoal.run.http.redirect"
 local request = require "shoal.run.http.request"
-local task = require "shoal.base.task"
 
 local client = {}
 
@@ -129,7 +128,7 @@ local function locate(self, url)
   return place
 end
 
-local function take(self, place, deadline_ms)
+local function take(self, place, deadline_ns)
   local idle = self.idle[place.key]
   while idle do
     local c = table.remove(idle)
@@ -140,12 +139,12 @@ local function take(self, place, deadline_ms)
     end
     c:close()
   end
-  return self:connect(place, deadline_ms)
+  return self:connect(place, deadline_ns)
 end
 
-function Client:connect(place, deadline_ms)
+function Client:connect(place, deadline_ns)
   return connection.open(self, place, function ()
-    return math.max(0, math.min(self.connect_timeout_ms, deadline_ms - task.now_ms()))
+    return math.max(0, math.min(self.connect_timeout_ms, (deadline_ns - self.world:now_ns()) / NS_PER_MS))
   end)
 end
 
@@ -161,9 +160,9 @@ end
 -- One exchange ---------------------------------------------------------------------------------------------------------
 
 --- Give the pieces of a body to its sink while they come. Returns the end of the response.
-local function drain(c, sink, deadline_ms)
+local function drain(c, sink, deadline_ns)
   while true do
-    local response, err, code = c:wait(math.max(0, deadline_ms - task.now_ms()))
+    local response, err, code = c:wait(deadline_ns)
     if response ~= MORE then return response, err, code end
     if c.closed then return nil, "the client was closed", "CANCELLED" end
     local piece = c.parser:take()
@@ -177,7 +176,7 @@ local function drain(c, sink, deadline_ms)
 end
 
 --- One exchange on this connection. The last value is true if the request may not have reached the server.
-local function exchange(self, c, bytes, q, deadline_ms, left_ms)
+local function exchange(self, c, bytes, q, deadline_ns)
   local _ <close> = c
   local sink = q and q.sink
   c.busy, c.reading, c.received, c.pieces = true, true, false, sink and true or false
@@ -186,10 +185,9 @@ local function exchange(self, c, bytes, q, deadline_ms, left_ms)
   local response
   if written then
     if sink then
-      response, err, code = drain(c, sink, deadline_ms)
+      response, err, code = drain(c, sink, deadline_ns)
     else
-      left_ms = left_ms or deadline_ms - task.now_ms()
-      response, err, code = c:wait(left_ms > 0 and left_ms or 0)
+      response, err, code = c:wait(deadline_ns)
     end
   end
   local ended_ns = c.ended_ns
@@ -255,7 +253,7 @@ local function prepare(self, r, place, hop)
 end
 
 --- One request and its response: no redirects.
-local function once(self, r, place, hop, deadline_ms)
+local function once(self, r, place, hop, deadline_ns)
   local method = hop.method
   local bytes, q
   if r.plain then
@@ -264,15 +262,14 @@ local function once(self, r, place, hop, deadline_ms)
     bytes, q = prepare(self, r, place, hop)
   end
   local response, stale
-  local c, err, code = take(self, place, deadline_ms)
+  local c, err, code = take(self, place, deadline_ns)
   if c then
-    local left_ms = hop == r and c.reused and (r.timeout_ms or self.timeout_ms) -- No time has passed: this saves a look at the clock.
-    response, err, code, stale = exchange(self, c, bytes, q, deadline_ms, left_ms)
+    response, err, code, stale = exchange(self, c, bytes, q, deadline_ns)
     if stale and MAY_REPEAT[method] then
       self.repeated = self.repeated + 1
       if self.on_repeat then self.on_repeat() end
-      c, err, code = self:connect(place, deadline_ms)
-      if c then response, err, code = exchange(self, c, bytes, q, deadline_ms) end
+      c, err, code = self:connect(place, deadline_ns)
+      if c then response, err, code = exchange(self, c, bytes, q, deadline_ns) end
     elseif stale then
       err = ("%s; the kept connection may have ended before the request came, but a %s is not sent twice"):format(err, method)
     end
@@ -329,7 +326,7 @@ end
 function Client:send(r)
   local world = self.world
   local timeout_ms = r.timeout_ms or self.timeout_ms
-  local deadline_ms
+  local deadline_ns
   local hop = r -- Of a redirect it is a table of its own, with the fields that it changes.
   local started_ns, raising
   local guard <close> = r.response_body and type(r.response_body) == "function" and self.on_exchange and setmetatable({}, {
@@ -339,11 +336,11 @@ function Client:send(r)
   }) or nil
   while true do
     started_ns, raising = world:fresh_ns(), true
-    deadline_ms = deadline_ms or started_ns / NS_PER_MS + timeout_ms
+    deadline_ns = deadline_ns or started_ns + (timeout_ms * NS_PER_MS // 1 | 0)
     local place, err, code = self.urls[hop.url], nil, nil
     if not place then place, err, code = locate(self, hop.url) end
     local response, url
-    if place then response, err, code = once(self, r, place, hop, deadline_ms) end
+    if place then response, err, code = once(self, r, place, hop, deadline_ns) end
     local latency_ns = (response and err or world:fresh_ns()) - started_ns
     if response then
       response.latency_ns = latency_ns

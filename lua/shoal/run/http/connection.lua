@@ -12,6 +12,7 @@ local connection = {}
 
 local RESOLVED_NS = 60 * 1000000000 -- A name is looked up again after a minute.
 local NS_PER_S = 1000000000
+local NEVER = math.maxinteger
 local HINT_MARGIN_NS = NS_PER_S -- A server that hints at 5 s closes after 5 s by its own clock: do not send in the last second.
 
 --- What `wait` returns while the body comes in pieces.
@@ -44,6 +45,7 @@ function Connection:close()
   self.closed, self.busy = true, false
   self.owner:forget(self)
   self.stream:close()
+  if self.timer then self.timer:close() end
 end
 
 function Connection:on_read(bytes)
@@ -92,16 +94,36 @@ function Connection:on_end(err, code)
   end
 end
 
---- Wait for the next event of the request under way.
-function Connection:wait(timeout_ms)
+local function on_timer(self)
+  local deadline_ns = self.deadline_ns
+  self.armed_ns = NEVER
+  if not self.waiting then return end -- The next request arms it.
+  if self.world:now_ns() < deadline_ns then
+    self.armed_ns = deadline_ns
+    self.timer:start_at(deadline_ns)
+  else
+    settle(self, nil, "nothing came in time", "TIMEOUT")
+  end
+end
+
+--- Wait for the next event of the request under way, until its deadline. One timer serves all requests of a connection: it was armed for
+--- an older one, and when it fires it waits for the newest, so that a request whose answer comes costs no timer.
+---@param deadline_ns integer
+function Connection:wait(deadline_ns)
   local result = self.result
   if result then
     self.result = false
     return result[1], result[2], result[3]
   end
+  self.deadline_ns = deadline_ns
+  if deadline_ns < self.armed_ns then
+    self.timer = self.timer or self.world:timer(function () on_timer(self) end)
+    self.armed_ns = deadline_ns
+    self.timer:start_at(deadline_ns)
+  end
   local future = task.future("http")
   self.waiting = future
-  return future:await(timeout_ms)
+  return future:await()
 end
 
 --- The server said for how long it keeps an idle connection: do not use it after that.
@@ -163,7 +185,7 @@ function connection.open(owner, place, left)
     local fresh = setmetatable({
       owner = owner, world = world, key = place.key, busy = true, reused = false, opening = true, closed = false, broken = false,
       reading = false, received = false, pieces = false, result = false, waiting = false, until_ns = false, ended_ns = 0,
-      stream = false, parser = false,
+      stream = false, parser = false, timer = false, armed_ns = NEVER, deadline_ns = 0,
     }, Connection)
     local stream, problem, problem_code = world:connect(to, {
       on_open = function (_, why, why_code)
