@@ -197,7 +197,7 @@ print(n, p.wait())' $SHOAL]])
     for words, code in pairs { -- order-free: each by itself
       ["submit -o json"] = 2, ["submit $D/no.lua --output json"] = 2, ["status nosuch --output=json"] = 4,
       ["cancel nosuch -ojson"] = 4,
-      ["jobs -o json -c 127.0.0.1:1"] = 3, ["submit $D/j.lua -o json -c 127.0.0.1:1"] = 3,
+      ["jobs -o json -c 127.0.0.1:1"] = 3,
       ["repl -o json --eval 'error(1)'"] = 1,
       ["repl -o json --eval '{a=1}'"] = 0, ["submit $D/j.lua --detach -o json"] = 0, ["jobs --wrong -o json"] = 2,
     } do
