@@ -222,7 +222,7 @@ describe("a node", function ()
     local p = c:node("manager", { "--dc", "a", "--data", c.dir .. "/d", "--policies", c.dir .. "/policies", "--log", c.dir .. "/m.log" })
     local function incident(text)
       c:shoal { "repl", "--connect", p.address, "--eval", ("error %q"):format(text) }
-      return c:shoal({ "incidents", "--connect", p.address }).out:match("%S+%s+(%a+)%s+repl%.eval%s+[^\n]*" .. text)
+      return c:shoal({ "incidents", "--connect", p.address }).out:match("Z%s+(%a+)%s+%S+%s+%S+%s+repl%.eval%s+[^\n]*" .. text)
     end
     local function policy(text)
       cluster.pause(250) -- A policy is looked at at most every 200 ms.
