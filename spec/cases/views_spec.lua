@@ -10,7 +10,7 @@ describe("what people are shown:", function ()
     up = c:up "return { gates = { {} }, datacenters = { a = { managers = { {} }, workers = { { cores = 2 } } } } }"
     c:file("quick.lua", "return { name = 'quick', workflows = { w = { command = 'echo quick' } } }")
     c:file("bad.lua", "return { name = 'bad', workflows = { w = { command = 'exit 3' } } }")
-    c:file("slow.lua", "return { name = 'slow', timeout_ms = 60000, workflows = { w = { command = 'sleep 1.2' }, "
+    c:file("slow.lua", "return { name = 'slow', timeout_ms = 60000, workflows = { w = { command = 'sleep 1.8' }, "
       .. "v = { after = { 'w' }, command = 'true' } } }")
   end)
   teardown(function () c:close() end)
@@ -40,7 +40,7 @@ describe("what people are shown:", function ()
     assert.equal(0, r.code, r.err)
     local result = cjson.decode(r.out)
     assert.same({ "completed", id }, { result.state, result.job })
-    assert.is_true(result.ended_ms - result.submitted_ms >= 1200)
+    assert.is_true(result.ended_ms - result.submitted_ms >= 1800)
     assert.same(result, cjson.decode(cluster.read(c.dir .. "/w.json")))
     assert.same(result, cjson.decode(shell("$SHOAL status -o json " .. id).out)) -- One shape for one job.
     assert.equal(0, followed:wait().code, followed.err)

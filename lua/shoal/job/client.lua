@@ -283,7 +283,8 @@ function client:follow(id, callbacks, limits)
         task.sleep(math.min(wait:next(), until_gone_ms(j)))
       end
     end
-    local done = j.done:await(math.min(500, until_gone_ms(j)))
+    local left_ms = limits.limit_ms and math.max(1, limits.limit_ms - (task.now_ms() - j.began_ms)) or math.huge
+    local done = j.done:await(math.min(500, until_gone_ms(j), left_ms))
     if done then return { state = j.state, reason = j.reason, result = j.result } end
     local err, code = given_up(j, limits)
     if err then return nil, err, code end
