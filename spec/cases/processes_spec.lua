@@ -230,7 +230,11 @@ end)
 
 describe("a worker as process 1 of a container", function ()
   it("leaves no zombie: of commands, of what they left, nor of processes that enter the container", function ()
-    if not os.execute "unshare -pf --mount-proc true 2> /dev/null" then
+    if cluster.sanitized then
+      pending "LeakSanitizer does not end in process 1 of a namespace"
+      return
+    end
+    if c:spawn({ "unshare", "-pf", "--mount-proc", "true" }):wait().code ~= 0 then
       pending "a process namespace needs root (unshare -pf)"
       return
     end
@@ -246,7 +250,7 @@ describe("a worker as process 1 of a container", function ()
     local p = ended [[w = { command = "(setsid sleep 0.01 &); echo hi", parts = 20, where = { pid = "1" } },
       k = { command = "setsid sleep 338 & [ $SHOAL_ATTEMPT = 1 ] && kill -9 $PPID; true", retries = 1, where = { pid = "1" } }]]
     assert.equal("completed", p.result.state, p.out)
-    os.execute(("nsenter -t %d -p -m sh -c '(sleep 0.01 &)'"):format(inner))
+    c:spawn({ "nsenter", "-t", tostring(inner), "-p", "-m", "sh", "-c", "(sleep 0.01 &)" }):wait()
     cluster.wait("no zombie", function ()
       local zombies, count = io.popen(("ps -o stat= --ppid %d"):format(inner)):read "a", 0
       for _ in zombies:gmatch "Z" do count = count + 1 end
@@ -281,7 +285,9 @@ end)
 
 describe("a worker that is stopped in order", function ()
   it("hands its parts back, and they begin elsewhere at once", function ()
-    local q = c:start { "submit", file("back.lua", [[command = "[ $SHOAL_ATTEMPT = 1 ] && sleep 341; echo again", retries = 1]]),
+    -- The workers of earlier specs may still count as alive, so the attempt that sleeps need not be the first.
+    local line = ("mkdir %s/first && sleep 341; echo again"):format(c.dir)
+    local q = c:start { "submit", file("back.lua", ("command = %q, retries = 5"):format(line)),
       "--connect", up.connect, "--output", "json", open_stdin = true }
     local pid, name = cluster.wait("the command", function () return running "^sleep 341" end), nil
     while not name do -- Up from the command to its worker.
@@ -289,12 +295,12 @@ describe("a worker that is stopped in order", function ()
       for each, node in pairs(up.nodes) do name = node.pid == pid and each or name end
     end
     require("luv").kill(pid, "sigterm")
-    q:wait(10000)
+    q:wait()
     local result, reasons = cjson.decode(q.out), {}
     for _, a in ipairs(result.attempts) do
-      if a.state == "lost" then reasons[#reasons + 1] = a.executor .. ": " .. a.reason end
+      if a.state == "lost" then reasons[a.executor .. ": " .. a.reason] = true end
     end
     assert.equal("completed", result.state, q.out)
-    assert.same({ name .. ": the worker is stopping" }, reasons)
+    assert.is_true(reasons[name .. ": the worker is stopping"], q.out)
   end)
 end)
