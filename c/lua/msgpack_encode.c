@@ -41,7 +41,7 @@ bool mp_buffer_add(struct mp_buffer *b, const char *bytes, size_t length) {
     b->failed = true;
     return false;
   }
-  memcpy(b->bytes + b->length, bytes, length);
+  if (length > 0) memcpy(b->bytes + b->length, bytes, length); /* An empty buffer may have no bytes yet: memcpy takes no NULL. */
   b->length += length;
   return true;
 }
