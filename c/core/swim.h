@@ -138,6 +138,7 @@
  *    after a restart some once more. The last events of a member that left or died are still delivered for 60 periods.
  *  - Nothing told is dropped to make room for something newer: swim_tell() returns ERR_FULL while SWIM_USER_WINDOW events of ours are
  *    not over, or SWIM_USERS_MAX of all members are kept here. Each of the first can be over 10 periods after it was last asked for.
+ *  - Of a teller that fails, all members get what any of them got. An event that had reached none is lost.
  *  - A member whose store is full delivers an event and does not keep it; others get it from its teller.
  *  - An event that was over before it reached us is counted (user_missed), if it was told in our time.
  * Bytes: events and the windows in SEEN take at most user_bytes_per_s, of which an eighth of a second's worth (at least a datagram's)

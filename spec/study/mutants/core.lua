@@ -212,6 +212,8 @@ return {
     find = "bool keep = swim_lives(m) && m->incarnation.generation == e->generation && has_room(s);", put = "bool keep = has_room(s);" },
   { name = "lost_events_are_not_counted", file = "swim_seen.c", killers = { events "over_before_it_came" },
     find = "  if (!o->fresh) s->counts.user_missed += missed;\n", put = "" },
+  { name = "windows_reach_around_zero", file = "swim_seen.c", killers = { events "seen_is_checked" },
+    find = " || low + span > USER_NUMBER_MAX) r->failed", put = ") r->failed" },
   { name = "the_base_ends_nothing", file = "swim_seen.c", killers = { events "over_before_it_came" },
     find = "      raise_low(s, o, e.base);\n", put = "" },
   { name = "all_that_is_seen_is_offered_for_ever", file = "swim_user.c", killers = { events "at_rest" },
