@@ -171,7 +171,7 @@ describe("what people are shown:", function ()
     has(r.err, "this command asks a gate or a manager")
     r = shell "$SHOAL run scripts/roles/client.lua"
     assert.equal(2, r.code, r.err)
-    has(r.err, "connect: a client needs the address of a gate or manager")
+    has(r.err, "--connect: missing; expected the address of a gate or manager")
   end)
 
   it("B11: --key with another job is refused with exit code 4", function ()

@@ -218,7 +218,7 @@ describe("F70: a cluster under attack", function ()
       { "negative users", load { vus = -1 }, "vus: -1 is below 1" },
       { "a rate of NaN", load { rate = 0 / 0 }, "rate" },
       { "a script of two megabytes", load { script = { path = "x", bytes = ("-"):rep(2 << 20) } }, "script: x has 2097152 bytes" },
-      { "a script that is bytecode", load { script = { path = "x", bytes = string.dump(function () end) } }, "binary" },
+      { "a script that is bytecode", load { script = { path = "x", bytes = string.dump(function () end) } }, "compiled Lua (bytecode)" },
       { "a cycle", job { workflows = {
         a = { command = { "true" }, after = { "b" } }, b = { command = { "true" }, after = { "a" } },
       } }, "cycle" },

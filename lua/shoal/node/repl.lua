@@ -15,7 +15,7 @@ local OUTPUT_MAX = 64 * 1024
 local DEPTH_MAX = 4
 local ITEMS_MAX = 200
 local STEPS_MAX = 20000000 -- A fifth of a second or so: no other node suspects this one in that time.
-local TIME_MS = 500        -- Steps can be calls into C, so time has a bound of its own.
+local TIME_MS = 1000       -- Steps can be calls into C, so time has a bound of its own.
 local BYTES_MAX = 64 * 1024 * 1024
 local LINE_BYTES = 100     -- A table that fits is shown in one line.
 
