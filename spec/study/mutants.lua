@@ -33,8 +33,8 @@ for _, a in ipairs(arg) do
   end
 end
 
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
+local function run(command) -- A mutant may allocate without end.
+  local pipe = assert(io.popen("ulimit -v 8000000; " .. command .. " 2>&1"))
   local output = pipe:read "a"
   local ok, _, status = pipe:close()
   return ok, output, status
