@@ -55,7 +55,7 @@ describe("a budget", function ()
     ends("local t = setmetatable({}, { __close = function () while true do end end }) do local x <close> = t end", "steps")
   end)
 
-  it("reaches coroutines: created, wrapped, nested, and kept from an earlier line", function ()
+  it("reaches coroutines: created, wrapped, nested, kept from an earlier line, and made before by other code", function ()
     ends("coroutine.wrap(function () while true do end end)()", "steps")
     ends("local co = coroutine.create(function () while true do end end) return error(select(2, coroutine.resume(co)))", "steps")
     ends("coroutine.wrap(function () coroutine.wrap(function () while true do end end)() end)()", "steps")
@@ -65,6 +65,9 @@ describe("a budget", function ()
     assert.is_true(run("kept = coroutine.wrap(function () coroutine.yield() while true do end end) kept()", b, env))
     ends("kept()", "steps", b:again(), env)
     assert.is_true(run("return 1", b:again(), env))
+    local of_before = coroutine.create(function () for _ = 1, 10000000 do end end) -- Made outside: it inherits no hook.
+    function env.resume() return errors.resume("repl.eval", nil, of_before) end
+    ends("resume()", "steps", b:again(), env)
   end)
 
   it("bounds what one C call does: patterns, plain searches, repetitions, sorts, moves", function ()

@@ -170,7 +170,7 @@ return {
   { name = "the_wall_clock_is_the_tiers", file = "lua/shoal/job/lead.lua", killers = { leadership "its clock goes on" },
     find = "self.base_ms = math.max(self.ledger.clock_ms, ", put = "self.base_ms = math.max(0, " },
   { name = "a_known_key_needs_room", file = "lua/shoal/job/taking.lua", killers = { leadership "a key that is known" },
-    find = "    if asked then return { job = asked.job, duplicate = true } end\n", put = "" },
+    find = "    if asked then return self:answer_known(asked, body.key, not ledger.same_content(asked, digest)) end\n", put = "" },
   { name = "what_found_no_room_at_apply_is_forgotten", file = "lua/shoal/job/lead.lua", killers = { leadership "could not place at apply" },
     find = 'if self.runs[fact.run] and part and part.state == "pending" then self.placing:again(fact.run, part) end', put = "" },
   { name = "a_full_tier_fails_the_run", file = "lua/shoal/job/driver.lua", killers = { leadership "a finish that a full tier refuses" },

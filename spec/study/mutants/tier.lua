@@ -72,7 +72,7 @@ return {
     find = '  if self.state ~= "resting" then return end\n  local tier', put = "  if self.closed then return end\n  local tier" },
   -- record
   { name = "a_records_head_is_not_checked", file = "lua/shoal/tier/record.lua", killers = { record "flipped bit" },
-    find = '  if string.unpack("<I4", bytes, offset + 25) ~= crc32c(bytes:sub(offset + 1, offset + 24)) then return nil, "wrong" end\n',
+    find = '  if string.unpack("<I4", bytes, offset + 25) ~= crc32c(bytes:sub(offset + 1, offset + 24)) then return nil, "no head" end\n',
     put = "" },
   { name = "a_records_body_is_not_checked", file = "lua/shoal/tier/record.lua", killers = { record "flipped bit" },
     find = "or crc32c(body) ~= body_crc then", put = "then" },
@@ -83,7 +83,7 @@ return {
   { name = "zeros_are_damage", file = "lua/shoal/tier/record.lua", killers = { record "never reached the disk" },
     find = "  if has_zero_piece(bytes, offset, at) then return true end\n", put = "" },
   { name = "damage_in_the_last_record_is_a_torn_tail", file = "lua/shoal/tier/record.lua", killers = { record "damage in the last record" },
-    find = 'if problem == "short" then return true end', put = "if problem then return true end" },
+    find = 'if problem == "short" or problem == "no head"', put = 'if problem == "short" or problem == "wrong" or problem == "no head"' },
   { name = "a_snapshots_content_is_not_checked", file = "lua/shoal/tier/record.lua", killers = { record "keeps a snapshot whole" },
     find = "~= crc32c(bytes:sub(17, 32), crc32c(state)) then", put = "== nil then" },
   { name = "a_snapshots_length_is_not_checked", file = "lua/shoal/tier/record.lua", killers = { tier "a snapshot that is damaged" },

@@ -4,7 +4,7 @@ local function sim(title) return { "sim_faults", "'" .. title .. "'" } end
 
 return {
   { name = "a_log_in_another_place_is_ours", file = "world/uv_log.c", killers = { uv "moved aside" },
-    find = "return there.st_dev == l->device && there.st_ino == l->inode ? 0 : ERR_GONE;",
+    find = "return there.st_dev == open_one.st_dev && there.st_ino == open_one.st_ino ? 0 : ERR_GONE;",
     put = "return 0;" },
   { name = "a_log_without_a_name_is_ours", file = "world/uv_log.c", killers = { uv "moved away" },
     find = "return errno == ENOENT || errno == ENOTDIR ? ERR_GONE : -errno;",
