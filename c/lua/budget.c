@@ -142,6 +142,8 @@ void budget_pass(lua_State *from, lua_State *to) {
   if (lua_gethook(from) == on_hook && !lua_gethook(to)) lua_sethook(to, on_hook, LUA_MASKCOUNT, LOOK_STEPS);
 }
 
+bool budget_raised(lua_State *L) { return lua_gethook(L) == on_hook && lua_gethookcount(L) == 1; }
+
 /* ---- the face ---- */
 
 static struct budget *check(lua_State *L) { return luaL_checkudata(L, 1, type_name); }

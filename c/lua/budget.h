@@ -13,7 +13,8 @@
  * enough memory" there, out of C functions too.
  *
  * Neither reaches a finalizer (Lua runs no hook in one) or a C function that computes without allocating: base/budget.lua gives
- * libraries without either.
+ * libraries without either. Nor does it reach what an error out of the hook itself calls: message handlers, and the to-be-closed
+ * variables of a coroutine that ends with it. `caught`, `body` and `threads` of door.h are without those.
  *
  * shoal.core.budget
  *   new(world, { steps, ms, bytes }) -> budget
@@ -26,8 +27,11 @@
 #define SHOAL_BUDGET_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 /* `to` is about to be resumed by `from`: if that is bounded, so is `to`. */
 void budget_pass(lua_State *from, lua_State *to);
+/* A limit was passed, and the hook raised here or will at the next step. */
+bool budget_raised(lua_State *L);
 
 #endif

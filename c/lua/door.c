@@ -349,6 +349,91 @@ static int l_xpcall_at(lua_State *L) {
   return finish_call(L, rc, 0);
 }
 
+/* ---- for code that has a budget ----
+ *
+ * Lua runs no hook within a hook (budget.c's), nor in what an error out of one calls before a protected call has caught it: a message
+ * handler, and the to-be-closed variables of a coroutine that ends with it. Neither could be interrupted. */
+
+/* [error] -> [what the operator's handler makes of it; the error itself when it is the budget's]. */
+static int guarded_handler(lua_State *L) {
+  if (budget_raised(L)) return 1;
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  return 1;
+}
+
+static int finish_caught(lua_State *L, int rc, lua_KContext under) {
+  if (rc == LUA_OK || rc == LUA_YIELD) return lua_gettop(L) - (int)under;
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  return 2;
+}
+
+/* xpcall(fn, handler, ...) for bounded code. */
+static int l_caught(lua_State *L) {
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  int count = lua_gettop(L) - 2;
+  lua_pushvalue(L, 2);
+  lua_pushcclosure(L, guarded_handler, 1);
+  lua_replace(L, 2);
+  lua_pushboolean(L, 1); /* The first result. */
+  lua_pushvalue(L, 1);
+  lua_rotate(L, 3, 2);
+  return finish_caught(L, lua_pcallk(L, count, LUA_MULTRET, 2, 2, finish_caught), 2);
+}
+
+static int finish_body(lua_State *L, int rc, lua_KContext unused) {
+  (void)unused;
+  return rc == LUA_OK || rc == LUA_YIELD ? lua_gettop(L) : lua_error(L);
+}
+
+/* A coroutine's function: its variables are closed where hooks run again, before the coroutine ends. */
+static int body(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  return finish_body(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, finish_body), 0);
+}
+
+static void push_body(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_pushcclosure(L, body, 1);
+}
+
+static int l_body(lua_State *L) {
+  push_body(L);
+  return 1;
+}
+
+/* coroutine.create or coroutine.wrap, the upvalue, of such a function. */
+static int of_body(lua_State *L) {
+  push_body(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, -2);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+/* -> Lua's library of coroutines, for bounded code. */
+static int l_threads(lua_State *L) {
+  lua_settop(L, 0);
+  lua_newtable(L);
+  lua_getglobal(L, "coroutine");
+  for (lua_pushnil(L); lua_next(L, 2);) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_settable(L, 1);
+  }
+  for (const char *const *name = (const char *const[]){"create", "wrap", NULL}; *name; name++) {
+    lua_getfield(L, 2, *name);
+    lua_pushcclosure(L, of_body, 1);
+    lua_setfield(L, 1, *name);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
 /* ---- the face ---- */
 
 static int l_sink(lua_State *L) {
@@ -364,7 +449,8 @@ static int l_incidents(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"sink", l_sink}, {"incidents", l_incidents}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at}, {NULL, NULL}};
+    {"sink", l_sink}, {"incidents", l_incidents}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
+    {"caught", l_caught}, {"body", l_body}, {"threads", l_threads}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {
   (void)check(L); /* Made now, so that no incident stays uncounted when memory runs out. */

@@ -70,6 +70,38 @@ describe("a budget", function ()
     ends("resume()", "steps", b:again(), env)
   end)
 
+  -- Lua runs no hook in what an error out of a hook calls. Unbounded, each of these held a manager for ever.
+  local LOOP = "function () while true do end end"
+
+  it("reaches the handler of an xpcall, which does not see the budget's own error", function ()
+    ends("error(select(2, xpcall(" .. LOOP .. ", " .. LOOP .. ")))", "steps")
+    ends("error(select(2, xpcall(error, " .. LOOP .. ", 1)))", "steps")
+    ends("return coroutine.wrap(function () xpcall(" .. LOOP .. ", " .. LOOP .. ") end)()", "steps")
+    assert.same({ true, "1 2 seen: x true" }, { run [[
+      local _, a, b = xpcall(function (...) coroutine.isyieldable() return ... end, print, 1, 2)
+      local ok, message = xpcall(error, function (e) return "seen: " .. e end, "x")
+      return a .. " " .. b .. " " .. message .. " " .. tostring(not ok)]] })
+    assert.same({ true, "3 4" }, { run [[
+      local co = coroutine.wrap(function () return xpcall(function (a) return a, coroutine.yield(a) end, error, 3) end)
+      co()
+      local _, a, b = co(4)
+      return a .. " " .. b]] })
+    local ok, message = run "xpcall(1)"
+    assert.is_false(ok)
+    assert.truthy(message:find("function expected", 1, true), message)
+  end)
+
+  it("reaches what a coroutine closes that the budget ended", function ()
+    local held = "local x <close> = setmetatable({}, { __close = " .. LOOP .. " }) while true do end"
+    ends("coroutine.wrap(function () " .. held .. " end)()", "steps")
+    ends("local co = coroutine.create(function () " .. held .. " end) coroutine.resume(co) coroutine.close(co) error 'closed'", "steps")
+    assert.same({ true, "closed x" }, { run [[
+      local seen
+      local co = coroutine.create(function () local x <close> = setmetatable({}, { __close = function () seen = "closed" end }) error "x" end)
+      local _, message = coroutine.resume(co)
+      return seen .. " " .. message:match "x$"]] })
+  end)
+
   it("bounds what one C call does: patterns, plain searches, repetitions, sorts, moves", function ()
     for _, text in ipairs {
       "return (('a'):rep(30000)):find('.-.-.-.-b')", "return (('a'):rep(100000)):match('.-.-.-b')",
@@ -130,6 +162,7 @@ end)
 describe("a line of the REPL", function ()
   local function eval(...)
     local lines = { ... }
+    collectgarbage() -- A line has 500 ms of real time, and its memory is looked at by collecting.
     return real.run(function (world, scope)
       local node = { world = world, name = "n", scope = scope }
       local answers = {}
@@ -152,6 +185,11 @@ describe("a line of the REPL", function ()
       [[local t = node.scope:spawn("repl.eval", nil, function () while true do end end) return t:join()]])
     assert.same({ ok = true, output = '"done"' }, a[1])
     assert.truthy(a[2].output:find("still running after ", 1, true), a[2].output)
+    a = eval [[local t = node.scope:spawn("repl.eval", nil, function ()
+      local x <close> = setmetatable({}, { __close = function () while true do end end })
+      while true do end
+    end) return t:join()]]
+    assert.truthy(a[1].output:find("still running after ", 1, true), a[1].output)
   end)
 
   it("shows values as one would write them", function ()

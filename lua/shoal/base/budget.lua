@@ -10,6 +10,7 @@
 
 local bounded = require "shoal.base.errors.bounded"
 local core = require "shoal.core.budget"
+local door = require "shoal.core.door"
 local task = require "shoal.base.task"
 
 local budget = {}
@@ -42,6 +43,9 @@ function budget.new(world, limits)
   local bounds = { who = limits.who, string_bytes = limits.string_bytes or STRING_BYTES, moves = limits.moves or MOVES }
   return make(world, limits, bounded.string(bounds), bounded.table(bounds))
 end
+
+--- fn, as the function of a coroutine that is bounded: also what it has to close is.
+function Budget:body(fn) return door.body(fn) end -- luacheck: ignore self
 
 --- The same limits for other code with the same environment: memory counts from now.
 function Budget:again() return make(self.world, self.limits, self.strings, self.tables) end
@@ -105,6 +109,8 @@ function Budget:environment(more)
       stdin = false,
     }, { __index = io }),
   }
+  given.xpcall = door.caught -- What an error out of the hook calls is beyond the hook's reach.
+  given.coroutine = door.threads()
   function given.setmetatable(t, meta)
     if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
       error(who .. " has no finalizers (__gc): nothing can interrupt one; __close is free", 2)

@@ -410,7 +410,8 @@ function Scope:spawn(site, ids, fn, ...)
   if self.closed then return nil, "the scope " .. self.name .. " is closed", "CLOSED" end
   local arguments
   if select("#", ...) > 0 then arguments = pack(...) end
-  return spawn(self, site, ids, create(fn), arguments)
+  local budget = current and current.budget
+  return spawn(self, site, ids, create(budget and budget:body(fn) or fn), arguments)
 end
 
 --- How long a loop waits after its nth failure in a row.
