@@ -273,6 +273,22 @@ describe("a name", function ()
     assert.same({ a = 1 << 53, b = -(1 << 53) }, record.counters)
   end)
 
+  it("of a counter has a sum of at most 2^53; past it the script hears so, and the sum stays what it was", function ()
+    local text = [[return function (vu)
+      vu:count("up", 1 << 53) vu:count("down", -(1 << 53))
+      local up, why = pcall(vu.count, vu, "up", 1)
+      local down, why_not = pcall(vu.count, vu, "down", -1)
+      vu:count("down", 1)
+      if up or down then error "taken" end
+      vu:log(why) vu:log(why_not)
+      vu:count("up", 1 << 53)
+    end]]
+    local state, reason, record = run(text, { iterations = 1 })
+    assert.equal("failed", state)
+    assert.matches('w.lua:8: vu:count: the sum of "up" would be 18014398509481984, beyond 2^53, and not exact', reason, 1, true)
+    assert.same({ up = 1 << 53, down = 1 - (1 << 53) }, record.counters)
+  end)
+
   it("of a script never meets one of ours", function ()
     local _, _, record = run([[return function (vu)
       vu:time("iteration", 7) vu:time("start_delay", 8) vu:count("requests", 5) vu:count("dropped", 3) vu:check("checks_failed", true)

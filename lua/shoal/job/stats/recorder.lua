@@ -4,6 +4,8 @@ local names = require "shoal.job.stats.names"
 
 local recorder = {}
 
+local COUNTER_MAX = 1 << 53 -- A part's counter, from zero: exact as a double, and a thousand parts add up without wrapping.
+
 ---@class Recorder
 ---@field counts table<string, integer>  of fixed names: requests, ok, errors, iterations, bytes_in, bytes_out, repeated; dropped, late,
 ---  interrupted (iterations); checks_passed, checks_failed; outside, outside_failed (requests of setup and teardown)
@@ -173,10 +175,17 @@ function Recorder:check(name, passed)
   end
 end
 
+--- Add n to a counter, unless its sum would no longer be exact: then nothing is added.
 ---@param name string
----@param n integer
+---@param n integer  at most 2^53 from zero
+---@return integer? sum, integer? would_be
 function Recorder:count(name, n)
-  self.counters:add(names.short(name), n)
+  local counters = self.counters
+  local at = counters:at(names.short(name))
+  local total = (counters.map[at] or 0) + n
+  if total > COUNTER_MAX or total < -COUNTER_MAX then return nil, total end
+  counters.map[at] = total
+  return total
 end
 
 local NONE = {}

@@ -149,7 +149,8 @@ function User:count(name, n)
   if whole > COUNT_MAX or whole < -COUNT_MAX then
     blame(self._part, "vu:count", ("%d is beyond 2^53, and sums of such numbers would not be exact"):format(whole))
   end
-  self._part.recorder:count(name, whole)
+  local sum, would_be = self._part.recorder:count(name, whole)
+  if not sum then blame(self._part, "vu:count", ("the sum of %q would be %d, beyond 2^53, and not exact"):format(name, would_be)) end
 end
 
 function User:time(name, ms)
