@@ -6,7 +6,7 @@ local chance = require "spec.support.chance"
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
 
-local FROM, TO = 1, (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 6 or 30
+local FROM, TO = 1, (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 2 or 15
 if os.getenv "SHOAL_SEEDS" then
   local from, to = os.getenv("SHOAL_SEEDS"):match "^(%d+)%-(%d+)$"
   FROM, TO = assert(tonumber(from), "SHOAL_SEEDS is FROM-TO"), assert(tonumber(to))

@@ -4,7 +4,7 @@
 --- SHOAL_SEEDS=FROM-TO runs those seeds instead of the few of every day.
 local agree = require "spec.support.agree"
 
-local FROM, TO = 1, (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 3 or 20
+local FROM, TO = 1, (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 2 or 15
 if os.getenv "SHOAL_SEEDS" then
   local from, to = os.getenv("SHOAL_SEEDS"):match "^(%d+)%-(%d+)$"
   FROM, TO = assert(tonumber(from), "SHOAL_SEEDS is FROM-TO"), assert(tonumber(to))

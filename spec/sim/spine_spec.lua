@@ -3,7 +3,7 @@
 local spine = require "spec.support.spine"
 
 -- Under the sanitizers a run costs five times as much; a few seeds are enough for their checks.
-local SEEDS = (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 4 or 20
+local SEEDS = (os.getenv "SHOAL_BUILD" or ""):find "sanitize" and 2 or 12
 
 local logs = {}
 
