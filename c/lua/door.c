@@ -354,9 +354,19 @@ static int l_xpcall_at(lua_State *L) {
  * Lua runs no hook within a hook (budget.c's), nor in what an error out of one calls before a protected call has caught it: a message
  * handler, and the to-be-closed variables of a coroutine that ends with it. Neither could be interrupted. */
 
-/* [error] -> [what the operator's handler makes of it; the error itself when it is the budget's]. */
+enum { HOOK_LEVELS = 4 }; /* The handler, `error`, a hook in Lua, and one to spare. */
+
+/* A hook, of whomever, raised the error that a handler is called for. */
+static bool in_hook(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 0; level < HOOK_LEVELS && lua_getstack(L, level, &ar); level++)
+    if (lua_getinfo(L, "n", &ar) && strcmp(ar.namewhat, "hook") == 0) return true;
+  return false;
+}
+
+/* [error] -> [what the operator's handler makes of it; the error itself when a hook raised it]. */
 static int guarded_handler(lua_State *L) {
-  if (budget_raised(L)) return 1;
+  if (budget_raised(L) || in_hook(L)) return 1;
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);

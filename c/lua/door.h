@@ -50,8 +50,8 @@ void door_set_lines(lua_State *L, door_line_fn *write, void *data);
 /* For Lua: require "shoal.core.door". Lua's own protected calls stand in lua/shoal/base/errors.lua; this module joins the two.
  *   sink(fn)      C reports to fn(site, error value, traceback) from now on; nil removes it
  *   xpcall(site, fn, handler, ...), resume(site, co, ...)   as Lua's own, with the site for door_now(): for errors.lua alone
- *   caught(fn, handler, ...), body(fn), threads()   for code that has a budget (base/budget.lua): xpcall, whose handler does not see the
- *                        budget's own error; fn for a coroutine, closing its variables within the budget; a coroutine library of those
+ *   caught(fn, handler, ...), body(fn), threads()   for bounded code (base/budget.lua, sim/tried.lua): xpcall, whose handler does not see a
+ *                        hook's own error; fn for a coroutine, closing its variables within the budget; a coroutine library of those
  *   incidents()   the number that C reported by itself, because there was no sink or the sink failed */
 int luaopen_shoal_core_door(lua_State *L);
 

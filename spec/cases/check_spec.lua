@@ -77,6 +77,9 @@ describe("shoal check", function ()
       'w.lua:@: there is no global strng; did you mean "string"?' },
     { "a key of its table twice", '["lead"] =', '["part.cancel"] = function () end, ["lead"] =',
       "w.lua:@: part.cancel: given twice, first on line " },
+    { "a start whose handler never ends", "local state = {",
+      "error(select(2, xpcall(function () while true do end end, function () while true do end end)))\n  local state = {",
+      "start: w.lua:@: it ran 10000000 instructions" },
   }
   describe("of a role script tells", function ()
     for _, row in ipairs(ROLES) do
