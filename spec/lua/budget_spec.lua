@@ -192,6 +192,12 @@ describe("a line of the REPL", function ()
     assert.truthy(a[1].output:find("still running after ", 1, true), a[1].output)
   end)
 
+  it("that yields by itself is answered, and may yield in a coroutine of its own", function ()
+    local a = eval("coroutine.yield() return 5", "local c = coroutine.wrap(function (x) return coroutine.yield(x + 1) end) return c(1), c(7)")
+    assert.equal("repl:1: coroutine.yield in a task: use task.yield(), task.sleep() or a future", a[1].output)
+    assert.same({ ok = true, output = "2\t7" }, a[2])
+  end)
+
   it("shows values as one would write them", function ()
     local a = eval("'a\\nb\\0\\27[2J\"'", "2^53, 1, 0.1, -1/0, 1e100, 3.0", "{ ['w-a1'] = 1, ['end'] = 2, x = 'y', [7] = 8, 9 }",
       "{ [{}] = 1, [true] = 2, [2.5] = 3 }", "{ nil, 2 }", "print('raw', { 1 }, nil)", "node.rpc, false, nil",

@@ -111,6 +111,13 @@ function Budget:environment(more)
   }
   given.xpcall = door.caught -- What an error out of the hook calls is beyond the hook's reach.
   given.coroutine = door.threads()
+  function given.coroutine.yield(...)
+    local t = task.current()
+    if t and t.co == coroutine.running() then -- Nothing would resume the task, and whoever waits for its answer would wait on.
+      error("coroutine.yield in a task: use task.yield(), task.sleep() or a future", 2)
+    end
+    return coroutine.yield(...)
+  end
   function given.setmetatable(t, meta)
     if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
       error(who .. " has no finalizers (__gc): nothing can interrupt one; __close is free", 2)
