@@ -142,6 +142,15 @@ describe("a budget", function ()
     assert.is_true(run "local t = setmetatable({}, { __close = function () end }) do local x <close> = t end return os.time(), #_G.tostring(1)")
   end)
 
+  it("gives libraries that its code may change, and the process keeps its own", function ()
+    local b = limits()
+    local env = b:environment()
+    assert.is_true(run("string.format, string.rep, table.concat, math.floor, utf8.len = nil", b, env))
+    assert.same({ true, "nil xx 1,2" }, { run("return tostring(math.floor) .. ' ' .. ('x'):rep(2) .. ' ' .. ('%d,%d'):format(1, 2)", b, env) })
+    assert.equal("function", type(math.floor))
+    assert.same({ true, "a,b" }, { run("return table.concat({ 'a', 'b' }, ',')", b:again(), b:environment()) })
+  end)
+
   it("gives strings their own methods back, whatever happened", function ()
     local find = ("").find
     run "return 1"

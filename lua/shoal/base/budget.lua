@@ -13,6 +13,8 @@ local core = require "shoal.core.budget"
 local door = require "shoal.core.door"
 local task = require "shoal.base.task"
 
+local copy_of = bounded.copy_of
+
 local budget = {}
 
 ---@class shoal.Budget
@@ -96,7 +98,9 @@ function Budget:environment(more)
   local env = {}
   local who = self.limits.who
   local given = {
-    _G = env, string = self.strings, table = self.tables, utf8 = utf8, math = math, package = false,
+    _G = env, package = false,
+    -- Copies: the code may change them, and the process has its own.
+    string = copy_of(self.strings), table = copy_of(self.tables), utf8 = copy_of(utf8), math = copy_of(math),
     debug = { traceback = debug.traceback },
     os = setmetatable({ exit = refuse("os.exit", "it would end the process without its goodbye" .. (self.limits.instead_of_exit or "")),
       execute = refuse("os.execute", "the process would stand still meanwhile"), }, { __index = os }),
