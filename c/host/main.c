@@ -88,9 +88,9 @@ static int start_signals(void) {
 }
 
 /* The first file that a program opens takes a closed standard descriptor, and gets what is written to that. The null device stands in for
- * one that is closed: for stdout so that it cannot be written, for data that goes there must be an error and not be lost. */
+ * one that is closed: supervisors and cron close what they do not want. */
 static bool open_standard(void) {
-  static const int modes[] = {O_RDONLY, O_RDONLY, O_WRONLY};
+  static const int modes[] = {O_RDONLY, O_WRONLY, O_WRONLY};
   for (int fd = 0; fd < 3; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) return false; /* The lowest free one: those below are open. */
   return true;
