@@ -86,7 +86,7 @@ void swim_origin_mark(struct swim *s, uint32_t at, uint32_t number) {
   if (number - o->low > SWIM_USER_WINDOW) raise_low(s, o, number - SWIM_USER_WINDOW); /* The sender sends nothing older. */
   if (number == o->low + 1 && o->low == o->newest) {
     o->low = o->newest = number;
-    o->fresh = false; /* What comes after one that we have is of our time. */
+    o->fresh = false; /* Later events than one that we have are of our time. */
   } else {
     if (!swim_origin_reserve(s, at, number)) return; /* raise_low() has just freed the bits. The event may come once more. */
     if (number > o->newest) o->newest = number;

@@ -141,7 +141,7 @@ local function managers_of(list, dc)
   return #words > 0 and table.concat(words, ", ") or "none that is alive"
 end
 
---- What has changed between two tables of members, in order of their names.
+--- The changes between two tables of members, in order of their names.
 ---@return table[] changes  { kind, name, role, dc, state, address, via }
 local function changes_of(before, now)
   local list = {}

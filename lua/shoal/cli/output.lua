@@ -47,7 +47,7 @@ local function none(args, list, detail)
     #list > NAMED_MAX and (" and %d more"):format(#list - NAMED_MAX) or ""), "NOT_FOUND")
 end
 
---- What was left out besides the gaps in each output.
+--- The outputs that were left out, besides the gaps in each.
 local function left_out(detail)
   for _, w in ipairs(detail.result and detail.result.workflows or {}) do
     local cut = w.stats and w.stats.cut or {}

@@ -16,7 +16,7 @@ telling.IN_HAND_MAX = 16 -- Events of one site at once; the others wait in the o
 telling.HOOK_MS = 30000
 telling.TRIES_MAX = 20   -- About an hour.
 local BACKOFF_MS = { 1000, 300000 }
-local TOLD_MS, TOLD_MOST = 200, 500 -- What was told within this time is removed by one command.
+local TOLD_MS, TOLD_MOST = 200, 500 -- Events that were told within this time are removed by one command.
 local WIRED_MS = 50
 
 --- Which sites of a node are hooked, as bits; all of them as long as the node has not wired its hooks.

@@ -143,7 +143,7 @@ local function why(self, seed, state)
   return ("%s does not answer (%d tries in %.0f s)"):format(seed.word, state.tries, state.silent_ms / 1000)
 end
 
---- What is known of a seed's addresses together.
+--- The state of a seed, from all its addresses.
 local function state_of(self, seed, by_address, living)
   local state = { tries = 0 }
   for _, address in ipairs(seed.addresses or {}) do

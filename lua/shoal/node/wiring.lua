@@ -1,6 +1,6 @@
 --- wiring: is what a script returned a role, and does it fit together? Every problem at once, with the script's line where it is known.
 ---
---- What is checked here needs no node: the table's keys, the messages that it answers and sends, the hooks, and how many arguments each
+--- These checks need no node: the table's keys, the messages that it answers and sends, the hooks, and how many arguments each
 --- function takes. `shoal check` and `shoal run` also start and stop the role in a simulated world (shoal.sim.trial).
 local admin = require "shoal.node.admin"
 local errors = require "shoal.base.errors"
