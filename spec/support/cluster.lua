@@ -120,9 +120,20 @@ local function environment(self, changes, preload)
   return out
 end
 
---- Start a program. argv[1] is looked up in PATH; argv also has options: env, cwd, stdin (bytes, then its end), preload.
+local function on_machine(net, argv)
+  local words = net:inside(argv.at)
+  table.move(argv, 1, #argv, #words + 1, words)
+  for name, value in pairs(argv) do
+    if type(name) == "string" then words[name] = value end
+  end
+  return words
+end
+
+--- Start a program. argv[1] is looked up in PATH; argv also has options: env, cwd, stdin (bytes, then its end), preload; and `at`, a
+--- machine's address, if this cluster has a network of its own (netns.lua).
 ---@return table process  { out =, err =, code =, signal =, pid = }
 function cluster:spawn(argv)
+  if self.net then argv = on_machine(self.net, argv) end
   local p = setmetatable({ out = "", err = "", cluster = self, words = table.concat(argv, " ") }, Process)
   local stdin, stdout, stderr = uv.new_pipe(), uv.new_pipe(), uv.new_pipe()
   p.stdin = stdin
@@ -214,7 +225,7 @@ end
 --- Start one node from a shipped role (or a script's path), until ready. Returns the process, with .address.
 function cluster:node(role, words)
   local script = role:find("/", 1, true) and role or "scripts/roles/" .. role .. ".lua"
-  local argv = { "run", script, "--announce", "--until-eof", open_stdin = true }
+  local argv = { "run", script, "--announce", "--until-eof", open_stdin = true, at = words.at }
   for _, word in ipairs(words) do argv[#argv + 1] = word end
   local p = self:start(argv)
   p.address = cjson.decode((p:wait_for("({.*})\n", "out"))).address

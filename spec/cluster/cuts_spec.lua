@@ -1,0 +1,284 @@
+--- The findings of FAILURES.md and their families with real processes, each node on a machine of its own that a packet filter cuts from
+--- others (spec/support/cutcluster.lua). One cluster serves all specs here: each leaves it healed. Long delays and clocks are simulated
+--- only: spec/sim.
+local cjson = require "cjson"
+local cluster = require "spec.support.cluster"
+local cutcluster = require "spec.support.cutcluster"
+local netns = require "spec.support.netns"
+local sorted = require "shoal.sorted"
+
+local function names(ids) return table.concat(sorted.keys(ids), " ") end
+
+--- Hooks that raise as often as the spec says: `node.state.boom = { ["detector.global_death"] = 2 }`.
+local BOOM = [[
+    local boom = state.boom
+    if boom and (boom[%q] or 0) > 0 then
+      boom[%q] = boom[%q] - 1
+      error "the hook is broken"
+    end]]
+
+local function raising(text, site, head)
+  return cutcluster.replace(text, head, head .. "\n" .. BOOM:format(site, site, site))
+end
+
+local edit = {}
+edit["m-a1"] = function (text)
+  return raising(text, "detector.global_death", '["detector.global_death"] = function (name, incarnation)')
+end
+
+describe("real nodes that a packet filter cuts from each other:", function ()
+  local missing = netns.missing()
+  local k, c
+
+  --- A spec that needs the cluster, or is pending with the reason.
+  local function net_it(title, fn)
+    it(title, function ()
+      if missing then return pending(missing) end
+      fn()
+    end)
+  end
+
+  setup(function ()
+    if missing then return end
+    k = cutcluster.open { gates = 1, edit = edit,
+      dcs = { a = { managers = 2, workers = 2 }, b = { managers = 1, workers = 1 }, c = { managers = 1, workers = 1 } } }
+    c = k.c
+  end)
+  after_each(function () if k then k.net:heal() end end)
+  teardown(function () if k then k:close() end end)
+
+  local function read(path)
+    local f = io.open(path)
+    local text = f and f:read "a" or ""
+    if f then f:close() end
+    return text
+  end
+
+  --- A job of so many parts, each of which runs until the spec lets it end; `ran` is the file with "PART ATTEMPT" lines.
+  local function gated(at, parts, more)
+    local n = (k.jobs or 0) + 1
+    local ran, go = ("%s/ran%d"):format(c.dir, n), ("%s/go%d"):format(c.dir, n)
+    local p = k:submit(at, ([[return { name = 'gated', workflows = { w = { parts = %d, retries = 3, %s
+      command = 'echo $SHOAL_PART $SHOAL_ATTEMPT >> %s; while [ ! -e %s ]; do sleep 0.05; done; echo done' } } }]])
+      :format(parts, more or "", ran, go))
+    cluster.wait("its parts run", function () return select(2, read(ran):gsub("\n", "")) >= parts end)
+    p.ran = function () return read(ran) end
+    p.let_end = function ()
+      c:file("go" .. n, "")
+      p:wait(40000)
+      assert.equal(0, p.code, p.err)
+      return cjson.decode(p.out)
+    end
+    return p
+  end
+
+  --- The one worker of m-a1 that runs something.
+  local function executor()
+    return k:eval("m-a1", "(function () for _, e in ipairs(node.describe().executors) do if e.claimed > 0 then return e.name end end end)()")
+  end
+
+  local function others(name)
+    local out = {}
+    for other, machine in sorted(k.at) do
+      if other ~= name then out[#out + 1] = machine end
+    end
+    return out
+  end
+
+  it("the namespaces and every process in them, stopped ones too, end with a spec that is killed", function ()
+    if missing then return pending(missing) end
+    local own = cluster.new()
+    local p = own:spawn { "lua5.4", "-e", [[
+      local cluster, netns = require "spec.support.cluster", require "spec.support.netns"
+      local c = cluster.new()
+      netns.open(c, { "127.0.1.1" })
+      local stopped = c:spawn { "sh", "-c", "kill -STOP $$; sleep 1000", at = "127.0.1.1" }
+      print("made " .. c.dir .. " " .. stopped.pid)
+      cluster.pause(60000)]], preload = true }
+    local dir, pid = p:wait_for("made (%S+) (%d+)\n", "out")
+    cluster.wait("it is stopped", function () return read("/proc/" .. pid .. "/stat"):find("^%d+ %b() T") end)
+    p:kill "sigkill"
+    p:wait()
+    own:assert_nothing_left()
+    own:close()
+    os.execute("rm -r " .. dir)
+  end)
+
+  net_it("F09, F42: 1.5: a cut worker dies once; a hook that raises is retried with all ids; its parts move, and it rejoins", function ()
+    local job = gated("m-a1", 2)
+    local m, other = k:mark "m-a1", k:mark "m-a2"
+    k:run("m-a1", "node.state.boom = { ['detector.global_death'] = 2 }")
+    k.net:cut(k.at["w-a1"], others "w-a1")
+    k:wait_incident("m-a1", "detector.global_death", m, 2)
+    local part = k:wait_incident("m-a1", "lead.attempt_lost", m).ids.part
+    cluster.wait("the part runs elsewhere", function () return job.ran():find(part .. " 2\n", 1, true) end)
+    local told = k:incidents("m-a1", "detector.global_death", m)
+    assert.equal(2, #told)
+    for i, incident in ipairs(told) do
+      assert.is_nil(incident.missing)
+      assert.equal("error", incident.level)
+      local ids = incident.ids
+      assert.same({ "w-a1", "none", 0, i, 500 * 2 ^ (i - 1) }, { ids.node, ids.job, ids.confirmations // 100, ids.attempt, ids.next_retry_ms })
+      assert.is_true(ids.suspicion_age_ms > 0 and ids.incarnation:find "^%d+%.%d+$" ~= nil)
+      assert.truthy(incident.message:find("the hook is broken", 1, true))
+    end
+    local lost = k:incidents("m-a1", "lead.attempt_lost", m)
+    assert.equal(1, #lost)
+    assert.same({ job.job, "w", part, 1, "w-a1" },
+      { lost[1].ids.job, lost[1].ids.workflow, lost[1].ids.part, lost[1].ids.attempt, lost[1].ids.executor })
+    assert.equal(0, #k:incidents("m-a2", "detector.global_death", other))
+    k.net:heal()
+    k:wait_alive("m-a1", "w-a1")
+    cluster.wait("the lost attempt is ended on the worker that came back", function ()
+      return k:eval("w-a1", "#node.describe().parts") == "0"
+    end)
+    local states = {}
+    for i, attempt in ipairs(job.let_end().attempts) do states[i] = attempt.state .. " " .. attempt.executor end
+    table.sort(states)
+    assert.same({ "completed w-a2", "completed w-a2", "lost w-a1" }, states)
+  end)
+
+  net_it("F09, F11: 1.5: a death that a hook never took is withdrawn when the node is back", function ()
+    local m = k:mark "m-a1"
+    k:run("m-a1", "node.state.boom = { ['detector.global_death'] = 1000 }")
+    k.net:cut(k.at["w-a2"], others "w-a2")
+    assert.equal("w-a2", k:wait_incident("m-a1", "detector.global_death", m, 2).ids.node) -- The third would come 1 s later.
+    k.net:heal()
+    k:wait_alive("m-a1", "w-a2")
+    local before = #k:incidents("m-a1", "detector.global_death", m)
+    cluster.pause(1200)
+    assert.equal(before, #k:incidents("m-a1", "detector.global_death", m))
+    k:run("m-a1", "node.state.boom = nil")
+  end)
+
+  net_it("F45, F61: 1.2: progress that cannot reach its manager: one incident a send, the leader is asked for, and it heals", function ()
+    local id_names = "address attempt backpressure consecutive counts job manager part parts put_back status workflow"
+    local job = gated("m-a1", 1, "cores = 2,")
+    local w_name = executor()
+    k:run("m-a2", [[ local real = node.rpc.handlers["lead.who"]
+      node.spec_who = 0
+      node.rpc.handlers["lead.who"] = function (...) node.spec_who = node.spec_who + 1 return real(...) end ]])
+    cluster.wait("its progress arrives", function ()
+      return k:eval(w_name, ("node.state.worker.reports.leaders[%q].failures"):format(k.addresses["m-a1"])) == "0"
+    end)
+    local w = k:mark(w_name)
+    k.net:cut(k.at[w_name], k.at["m-a1"])
+    local told = select(2, k:wait_incident(w_name, "worker.progress.send", w, 2))
+    for i = 1, 2 do
+      local ids = told[i].ids
+      assert.is_nil(told[i].missing)
+      assert.equal(id_names, names(ids))
+      assert.same({ job.job, "w", "m-a1", k.addresses["m-a1"], 1, i, "TIMEOUT" },
+        { ids.job, ids.workflow, ids.manager, ids.address, ids.attempt, ids.consecutive, ids.status })
+    end
+    cluster.wait("another manager is asked who leads", function () return tonumber(k:eval("m-a2", "node.spec_who")) >= 1 end)
+    k.net:heal()
+    assert.equal("completed", job.let_end().state)
+    assert.equal("50", k:eval(w_name, "node.state.worker.reports:interval_ms()"))
+  end)
+
+  net_it("F46: 1.3, 2.2: acks that cannot be read: debug level, the tenth in a row a warning, an edited level at the next, nothing applied",
+    function ()
+      local job = gated("m-a1", 1, "cores = 2,")
+      local w_name = executor()
+      local w = k:mark(w_name)
+      k:run("m-a1", [[
+        local real, messages = node.rpc.handlers["part.progress"], require "shoal.messages"
+        node.rpc.handlers["part.progress"] = nil
+        node.spec_ack = "\xc1\xff\xfe"
+        assert(node.rpc:raw("part.progress", function (bytes, peer)
+          return node.spec_ack or real(messages.decode("part.progress", bytes), peer)
+        end)) ]])
+      local warning
+      cluster.wait("the tenth", function ()
+        local told = k:incidents(w_name, "worker.progress.ack", w)
+        warning = told[#told]
+        return warning and warning.ids.consecutive >= 10
+      end)
+      local told = k:incidents(w_name, "worker.progress.ack", w)
+      assert.equal("class consecutive first_byte job manager payload_bytes workflow", names(told[1].ids))
+      assert.same({ "debug", job.job, "w", "m-a1", 3, 0xc1, "not_a_map" }, { told[1].level, told[1].ids.job, told[1].ids.workflow,
+        told[1].ids.manager, told[1].ids.payload_bytes, told[1].ids.first_byte, told[1].ids.class })
+      local warnings = 0
+      for _, incident in ipairs(told) do warnings = warnings + (incident.level == "warning" and 1 or 0) end
+      assert.equal(1, warnings)
+      assert.equal(10, warning.ids.consecutive)
+      assert.equal("none", k:eval(w_name, "node.state.worker.reports:counts().level"))
+      k:run("m-a1", "node.spec_ack = 'ok'") -- The legacy ack ends the row.
+      cluster.wait("a readable one", function ()
+        return k:eval(w_name, ("node.state.worker.reports.leaders[%q].unreadable"):format(k.addresses["m-a1"])) == "0"
+      end)
+      local policy = cluster.read "scripts/policies/errors.lua"
+      local from = k:mark(w_name)
+      k:policy(cutcluster.replace(policy, '["worker.progress.ack"] = { level = "debug" }', '["worker.progress.ack"] = { level = "critical" }'))
+      k:run("m-a1", "node.spec_ack = ''")
+      local edited = k:wait_incident(w_name, "worker.progress.ack", from)
+      assert.same({ "critical", 0, -1, "empty" }, { edited.level, edited.ids.payload_bytes, edited.ids.first_byte, edited.ids.class })
+      k:run("m-a1", "node.spec_ack = nil")
+      k:policy(policy)
+      assert.equal("completed", job.let_end().state)
+    end)
+
+  net_it("F48, F51, F69: 1.4: callbacks of a client that raise, and unreadable pushes: answered, accounted for, and the job's end arrives",
+    function ()
+      c:file("user.lua", "return { vu = function (vu) vu:sleep(100) end }")
+      local job = k:submit("m-a1", "return { name = 'load', workflows = { w = { script = 'user.lua', vus = 2, duration_ms = 2500 } } }")
+      local script = c:file("roles/client.lua", cutcluster.replace(cluster.read "scripts/roles/client.lua", "  return { client = opened }", ([[
+        local function raising(kind) return function () error("the user's own " .. kind) end end
+        node.scope:spawn("task.follow", { task = "follow" }, function ()
+          local final = opened:follow(%q, { status = raising "status", stats = raising "stats", result = raising "result" })
+          io.stderr:write("final: ", final.state, " of ", final.result.job, "\n")
+        end)
+        return { client = opened }]]):format(job.job)))
+      local log = c.dir .. "/c1.log"
+      local p = c:node(script, { "--name", "c1", "--connect", k.addresses["m-a1"], "--log", log, "--policies", c.dir .. "/policies",
+        "--data", c.dir .. "/c1" })
+      k.logs.c1 = { path = log, lines = {}, rest = "" }
+      k:wait_incident("c1", "client.callback.status")
+      local m = k:mark "m-a1"
+      for message, site in sorted { ["job.status"] = "client.push.job_status", ["job.stats"] = "client.push.stats",
+        ["job.result"] = "client.push.result" } do
+        local answer = k:run("m-a1", ([[
+          local messages, task = require "shoal.messages", require "shoal.task"
+          local answer, m = task.future "push", messages.get %q
+          for core, known in next, node.rpc.peers do
+            local info = core:info()
+            if info and info.role == "client" and known:name() == "c1" then
+              assert(core:call(m.id, m.lane, "\xc1\xff garbage", 2000, function (reply, err) answer:settle(reply or err) end))
+            end
+          end
+          print(answer:await(3000)) ]]):format(message))
+        assert.equal("error", answer)
+        local told = k:incidents("c1", site)
+        assert.equal(1, #told)
+        assert.is_nil(told[1].missing)
+        assert.same({ message, "m-a1", 10, "?", "?", "?", "parse" }, { told[1].ids.handler, told[1].ids.sender, told[1].ids.payload_bytes,
+          told[1].ids.job, told[1].ids.workflow, told[1].ids.sequence, told[1].ids.stage })
+      end
+      job:wait()
+      assert.equal(0, job.code, job.err)
+      p:wait_for("final: completed of " .. job.job:gsub("%-", "%%-"))
+      for _, kind in ipairs { "status", "stats", "result" } do
+        local told = k:incidents("c1", "client.callback." .. kind)
+        assert.is_true(#told >= 1, kind)
+        assert.same({ job.job, "m-a1", "callback" }, { told[1].ids.job, told[1].ids.sender, told[1].ids.stage })
+        assert.is_nil(told[1].missing)
+      end
+      assert.equal(0, #k:incidents("m-a1", "lead.push", m)) -- Each push was answered ok.
+      p:close_stdin()
+      p:wait()
+      assert.equal(0, p.code, p.err)
+      local raised, reported, suppressed, handled = p.err:match "handled: (%d+) = (%d+) %+ (%d+) %+ (%d+)"
+      assert.equal(tonumber(raised), reported + suppressed + handled)
+    end)
+
+  net_it("F69: at the end the books of every node balance, and nothing is left", function ()
+    local raised = k:stop()
+    assert.is_true(raised["m-a1"] > 0 and raised["w-a1"] + raised["w-a2"] > 0)
+    for name in sorted(raised) do
+      assert.is_true(k:wait_event(name, "node.end").balanced, name)
+    end
+    k.net:close()
+    c:assert_nothing_left()
+  end)
+end)
