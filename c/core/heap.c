@@ -39,9 +39,7 @@ static void sink(struct heap *h, uint32_t index) {
   put(h, index, entry);
 }
 
-static int grow(struct heap *h) {
-  uint32_t capacity = h->capacity ? h->capacity * 2 : FIRST_CAPACITY;
-  if (capacity <= h->capacity) return ERR_MEMORY;
+static int resize(struct heap *h, uint32_t capacity) {
   struct heap_entry *entries = realloc(h->entries, capacity * sizeof *entries);
   if (!entries) return ERR_MEMORY;
   h->entries = entries;
@@ -49,10 +47,17 @@ static int grow(struct heap *h) {
   if (!where) return ERR_MEMORY;
   h->where = where;
   for (uint32_t i = h->capacity; i < capacity; i++) where[i] = i + 1;
-  assert(h->free == h->capacity); /* Full: the new handles are all that are free. */
+  /* The list of free handles ends at h->capacity, which is the first new one now. */
   h->capacity = capacity;
   return 0;
 }
+
+static int grow(struct heap *h) {
+  uint32_t capacity = h->capacity ? h->capacity * 2 : FIRST_CAPACITY;
+  return capacity > h->capacity ? resize(h, capacity) : ERR_MEMORY;
+}
+
+int heap_reserve(struct heap *h, uint32_t capacity) { return capacity > h->capacity ? resize(h, capacity) : 0; }
 
 void heap_free(struct heap *h) {
   free(h->entries);

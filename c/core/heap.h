@@ -22,6 +22,8 @@ struct heap {
 };
 
 void heap_free(struct heap *h);
+/* Make room for this many entries in all, so that heap_add cannot fail below it. Returns 0, or ERR_MEMORY with nothing changed. */
+int heap_reserve(struct heap *h, uint32_t capacity);
 /* Returns 0 and the entry's handle, or ERR_MEMORY with nothing changed. */
 int heap_add(struct heap *h, uint64_t at_ns, uint64_t key, uint32_t *handle);
 void heap_move(struct heap *h, uint32_t handle, uint64_t at_ns);

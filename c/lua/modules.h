@@ -11,6 +11,7 @@
   X("shoal.core.budget", luaopen_shoal_core_budget) \
   X("shoal.core.crc", luaopen_shoal_core_crc) \
   X("shoal.core.door", luaopen_shoal_core_door) \
+  X("shoal.core.federation", luaopen_shoal_core_federation) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \
   X("shoal.core.http", luaopen_shoal_core_http) \
   X("shoal.core.inflate", luaopen_shoal_core_inflate) \

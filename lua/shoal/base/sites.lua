@@ -67,6 +67,15 @@ site("gate.namesake", "gate", "error", { "dc", "manager", "stays", "out" },
   "two managers of one name send heartbeats: the later one is refused")
 site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter fell silent; its parts start elsewhere")
 
+-- ---- gate: probes of datacenters (1.1) ----
+site("federation.probe_loop", "gate", "error", { "datacenters", "cycle", "interval_ms", "consecutive", "next_delay_ms" },
+  "the loop that probes datacenters failed; it goes on after a backoff of 1 to 30 s")
+site("federation.probe", "gate", "error",
+  { "dc", "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
+  "a probe of one datacenter failed here: a raise, a send that was refused, an answer that cannot be read; its next one comes after a backoff")
+site("federation.state", "gate", "error", { "dc", "from", "to" },
+  "the function that takes changes of a datacenter's reachability failed; the state had changed before")
+
 -- ---- client: what is pushed to it, and the user's own callbacks (1.4) ----
 local push_ids = { "handler", "sender", "payload_bytes", "job", "workflow", "sequence", "stage" }
 site("client.push.job_status", "client", "error", push_ids, "a pushed job status was not handled")
