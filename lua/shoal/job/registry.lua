@@ -41,14 +41,26 @@ function registry:look()
   for name, m in sorted(self.managers) do
     local d, silent_ms = self.dcs[m.dc], self:silent_ms(m)
     if d.leader == name and not d.gone and silent_ms >= config.dc_silent_ms then
-      d.gone = true
       errors.report("gate.dc_silent", { dc = m.dc, manager = name, address = m.address },
         ("no heartbeat for %.0f ms"):format(silent_ms), "TIMEOUT")
-      self.lead:gone(m.dc, ("datacenter %s has been silent for %.0f ms"):format(m.dc, silent_ms))
+      self:evict(m.dc, ("datacenter %s has been silent for %.0f ms"):format(m.dc, silent_ms))
     end
     if silent_ms >= config.dc_forget_ms then self:forget(m, "it was silent for long") end
   end
   self.roster:look(self:members())
+end
+
+--- Evict a datacenter: it is down as an executor, and its parts start elsewhere. Every eviction goes through here and nowhere else, so
+--- a rule that holds evictions back stands here.
+---@param name string  the datacenter
+---@param why string   for people; the reason of each lost attempt
+---@return boolean evicted  false: it is unknown or evicted already
+function registry:evict(name, why)
+  local d = self.dcs[name]
+  if not d or d.gone then return false end
+  d.gone = true
+  self.lead:gone(name, why)
+  return true
 end
 
 --- Forget a manager, and its datacenter if it was the last manager there.
@@ -56,8 +68,8 @@ function registry:forget(m, why)
   local d = self.dcs[m.dc]
   self.managers[m.name] = nil
   if d.leader == m.name then
-    if not d.gone then self.lead:gone(m.dc, ("%s no longer leads datacenter %s: %s"):format(m.name, m.dc, why)) end
-    d.leader, d.gone, d.members = nil, true, {}
+    self:evict(m.dc, ("%s no longer leads datacenter %s: %s"):format(m.name, m.dc, why))
+    d.leader, d.members = nil, {}
   end
   for _, other in sorted(self.managers) do
     if other.dc == m.dc then return end
