@@ -9,7 +9,9 @@
 /* name, function; one line a module. A binding adds its line and nothing else. */
 #define SHOAL_MODULES(X) \
   X("shoal.core.budget", luaopen_shoal_core_budget) \
+  X("shoal.core.correlation", luaopen_shoal_core_correlation) \
   X("shoal.core.crc", luaopen_shoal_core_crc) \
+  X("shoal.core.dc_health", luaopen_shoal_core_dc_health) \
   X("shoal.core.door", luaopen_shoal_core_door) \
   X("shoal.core.federation", luaopen_shoal_core_federation) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \

@@ -90,6 +90,18 @@ local death_ids = { "node", "job", "incarnation", "suspicion_age_ms", "confirmat
 site("detector.global_death", "any", "error", death_ids, "a hook on the death of a node failed",
   { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "manager" } } })
 
+-- ---- correlation: several datacenters at once (2.4); their health ----
+local correlation_ids = { "event", "datacenters", "severity", "at_ns", "wall_ns" }
+site("correlation.detected", "gate", "error", correlation_ids,
+  "a hook on failures of several datacenters at once failed; evictions are held all the same")
+site("correlation.raised", "gate", "error", correlation_ids,
+  "a function on more failed datacenters, while evictions are held, failed")
+site("correlation.healed", "gate", "error", correlation_ids,
+  "a hook on the end of such an event failed; evictions are released all the same")
+site("correlation.evict", "gate", "error", { "dc", "cause", "event" }, "the eviction of a datacenter failed; it is tried again",
+  { delivery = "must_deliver" })
+site("dc_health.changed", "gate", "error", { "dc", "from", "to" }, "a function on a datacenter's state failed; the state has changed")
+
 -- ---- jobs: their leader, on gates and managers alike ----
 site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")
 site("lead.fact", "any", "error", { "job", "fact" }, "what follows from a command that was applied failed; the other effects follow")

@@ -1,0 +1,2 @@
+--- shoal.correlation: the name by which people require it. It lives in member/.
+return require "shoal.member.correlation"

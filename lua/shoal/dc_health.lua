@@ -1,0 +1,2 @@
+--- shoal.dc_health: the name by which people require it. It lives in member/.
+return require "shoal.member.dc_health"
