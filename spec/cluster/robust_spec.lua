@@ -243,6 +243,55 @@ describe("a node", function ()
     assert.is_true(assert_balanced(p.err) >= 4)
   end)
 
+  it("L1: an errors.lua that is broken, removed or raises leaves a good one in use, says so once, and is taken when it is whole", function ()
+    os.execute("cp -r scripts/policies " .. c.dir)
+    local path = c.dir .. "/policies/errors.lua"
+    local p = c:node("manager", { "--dc", "a", "--data", c.dir .. "/d", "--policies", c.dir .. "/policies", "--log", c.dir .. "/m.log" })
+    local function policy(text)
+      cluster.pause(250) -- A policy is looked at at most every 200 ms.
+      if text then c:file("policies/errors.lua", text) else os.remove(path) end
+    end
+    --- Levels of incidents, one a word; then all that the policy's own sites say.
+    local function levels(...)
+      local out = {}
+      for i, word in ipairs { ... } do
+        if i > 1 then cluster.pause(250) end
+        c:shoal { "repl", "--connect", p.address, "--eval", ("error %q"):format(word) }
+        out[i] = cluster.read(c.dir .. "/m.log"):match('"level":"(%a+)"[^\n]*"site":"repl%.eval","message":"[^"\n]*' .. word)
+      end
+      return table.concat(out, " ")
+    end
+    local function said(site)
+      local list = {}
+      for line in cluster.read(c.dir .. "/m.log"):gmatch "[^\n]+" do
+        if line:find('"site":"' .. site .. '"', 1, true) then list[#list + 1] = line end
+      end
+      return list
+    end
+    policy "return { default = { burst = 100 }, sites = { ['repl.eval'] = { level = 'critical' } } }"
+    assert.equal("critical", levels "one")
+    policy "return { sites = {"
+    assert.equal("critical critical", levels("two", "three"))
+    assert.equal(1, #said "policy.load")
+    assert.is_truthy(said("policy.load")[1]:find(path .. ":1", 1, true))
+    policy "return { default = { burst = 100 }, sites = { ['repl.eval'] = { level = 'info' } } }"
+    assert.equal("info", levels "four")
+    policy(nil)
+    assert.equal("info info info", levels("five", "six", "seven"))
+    assert.equal(2, #said "policy.load")
+    assert.is_truthy(said("policy.load")[2]:find("No such file", 1, true))
+    policy "return { decide = function () local x = nil; return x.level end }"
+    assert.equal("warning warning", levels("eight", "nine")) -- The site's own, by the built-in policy.
+    assert.equal(1, #said "policy.decide")
+    assert.is_truthy(said("policy.decide")[1]:find(path .. ":1", 1, true))
+    policy "return { sites = { ['repl.eval'] = { level = 'error' } } }"
+    assert.equal("error", levels "ten")
+    assert.equal(2, #said "policy.load")
+    p:close_stdin()
+    p:wait()
+    assert.is_true(assert_balanced(p.err) >= 13)
+  end)
+
   it("lives on beside a peer that never answers, and says so; a command gives up with exit code 3", function ()
     local address = silent_peer()
     local p = c:node("manager", { "--dc", "a", "--name", "m", "--data", c.dir .. "/d", "--gates", address, "--join", address })

@@ -42,6 +42,8 @@ site("worker.progress.flush_loop", "worker", "error", { "buffered", "cycle", "co
   "the loop that flushes progress failed; it goes on after a backoff")
 site("worker.progress.ack", "worker", "debug", { "workflow", "job", "manager", "payload_bytes", "first_byte", "class" },
   "an acknowledgement of progress could not be read; nothing of it was applied")
+site("worker.progress.unknown", "worker", "error", { "job", "workflow", "part", "manager", "attempt" },
+  "an attempt that its leader does not count any more could not be ended; the rest of the acknowledgement was applied")
 site("worker.forget", "worker", "warning", {}, "the memory of parts that ended could not be cleared")
 
 -- ---- manager: the same towards the gates ----
@@ -55,6 +57,8 @@ site("manager.progress.ack", "manager", "debug", { "workflow", "job", "manager",
   "a gate's acknowledgement could not be read; nothing of it was applied")
 site("manager.progress.redirect", "manager", "warning", { "job", "workflow", "part", "address" },
   "a job's gate does not answer, and no other gate could be asked who leads it")
+site("manager.progress.unknown", "manager", "error", { "job", "workflow", "part", "manager", "attempt" },
+  "a part that its gate does not count any more could not be dropped; the rest of the acknowledgement was applied")
 site("manager.result.send", "manager", "warning", { "job", "workflow", "part", "address", "attempt", "status" },
   "a datacenter's result was not accepted by the gate; it is sent again until it is")
 site("manager.result.spill", "manager", "error", { "job", "part", "file" },

@@ -19,6 +19,7 @@ reports.__index = reports
 
 local SEND_MS = 2000
 local ASK_EVERY_MS = 1000 -- A job's leader is asked for at most so often, jittered.
+local FAULT = { FAILED = true, MALFORMED = true, REFUSED = true, NOT_FOUND = true } -- An answer, though one of no use.
 
 ---@class Reports
 ---@field jobs table<string, { parts: table<string, ReportPart>, count: integer, asked_ms: number, redirect: string? }>
@@ -62,6 +63,7 @@ function reports.open(node, options)
       send = options.owner .. ".progress.send", ack = options.owner .. ".progress.ack",
       loop = options.owner .. ".progress.flush_loop", result = options.owner .. ".result.send",
       spill = options.owner .. ".result.spill", redirect = options.owner .. ".progress.redirect",
+      unknown = options.owner .. ".progress.unknown",
     },
   }, reports)
   self.results = results.open(self)
@@ -160,7 +162,7 @@ local function jobs_to_ask(self, leader)
   return out
 end
 
---- Ask others who leads this job. An answer is a redirect; each that does not answer is one incident, and is not asked again by
+--- Ask others who leads this job. An answer is a redirect; each that gives none is one incident, and a silent one is not asked again by
 --- this round.
 local function ask(self, record, silent)
   local known = self.jobs[record.job]
@@ -171,7 +173,7 @@ local function ask(self, record, silent)
       local reply, err, code = self.node.rpc:peer(address):call("lead.who", { job = record.job }, { timeout_ms = SEND_MS })
       if reply and reply.address ~= "" then return self:redirect(record.job, reply.address) end
       if not reply then
-        silent[address] = true
+        silent[address] = not FAULT[code] or nil -- One that answers with a fault may know who leads the next job.
         errors.report(self.site.redirect, {
           job = record.job, workflow = record.workflow, part = record.part, address = address,
         }, err, code)
@@ -187,7 +189,8 @@ function reports:ask_who_leads(leader)
   local jobs = jobs_to_ask(self, leader)
   local _, first = next(jobs) -- order-free: for the ids of the task only
   if not first then return end
-  leader.asking = self.scope:spawn(self.site.redirect, { job = first.job, workflow = first.workflow, part = first.part }, function ()
+  local ids = { job = first.job, workflow = first.workflow, part = first.part, address = leader.address } -- Each asked one has its own.
+  leader.asking = self.scope:spawn(self.site.redirect, ids, function ()
     local free <close> = setmetatable({}, { __close = function () leader.asking = nil end })
     local silent = { [leader.address] = true }
     for _, record in sorted(jobs) do ask(self, record, silent) end

@@ -7,6 +7,7 @@ local log = require "shoal.base.log"
 local sandbox = require "shoal.base.errors.sandbox"
 
 local LOOK_EVERY_NS = 200 * 1000000
+local UNREAD_LOOKS = 2
 
 local judge = {}
 judge.__index = judge
@@ -14,7 +15,7 @@ judge.__index = judge
 --- means: quietly(fn, ...) -> ok, values...; sandboxed(fn, ...) -> ok, value; fail(name, ids, caught); catalogue
 function judge.new(means)
   policies.builtin.merged = {}
-  return setmetatable({ means = means, policy = policies.builtin, look_ns = 0 }, judge)
+  return setmetatable({ means = means, policy = policies.builtin, look_ns = 0, unread = 0 }, judge)
 end
 
 local function read_whole(world, path)
@@ -58,14 +59,24 @@ function judge:load(world, path)
   return true
 end
 
+--- The file could not be read. An editor's rename may be half-way, so it is reported at the second look in a row, and then once.
+local function unread(self, path, err)
+  self.unread = self.unread + 1
+  if self.unread ~= UNREAD_LOOKS then return end
+  self.means.fail("policy.load", { file = path }, { error = ("%s; the last good policy stays in use"):format(tostring(err)), where = path })
+end
+
 --- The file may have been edited since.
 function judge:look(world, now_ns)
   local path = self.path
   if not path or world and now_ns < self.look_ns then return end
   self.look_ns = now_ns + LOOK_EVERY_NS
-  local ok, text = self.means.quietly(read_whole, world, path)
-  if not ok or not text or text == self.text then return end -- Gone half-way through an editor's rename: next time.
-  local taken, err = take(self, text, path)
+  local ok, text, err = self.means.quietly(read_whole, world, path)
+  if not ok or not text then return unread(self, path, ok and err or text) end
+  self.unread = 0
+  if text == self.text then return end
+  local taken
+  taken, err = take(self, text, path)
   if taken then
     log.info("policy.loaded", { file = path })
   else

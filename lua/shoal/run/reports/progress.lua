@@ -159,6 +159,13 @@ local function failed(self, leader, taken, err, code)
   if leader.failures >= ASK_AFTER then self:ask_who_leads(leader) end
 end
 
+--- Hand an attempt that the leader does not count to the owner. When that raises, the rest of the ack is applied all the same.
+local function hand(self, leader, fn, record)
+  errors.call(self.site.unknown, {
+    job = record.job, workflow = record.workflow, part = record.part, manager = leader.name, attempt = record.attempt,
+  }, fn, record)
+end
+
 local function apply_ack(self, leader, taken, bytes)
   local parsed, err, class = ack.parse(bytes, #taken)
   if not parsed then
@@ -177,9 +184,11 @@ local function apply_ack(self, leader, taken, bytes)
   for _, position in ipairs(parsed.unknown or {}) do
     local record = taken[position].record
     jobs[record.job] = nil
-    if leader.address == record.leader then self.options.unknown(record) else self:redirect(record.job, nil) end
+    if leader.address == record.leader then hand(self, leader, self.options.unknown, record) else self:redirect(record.job, nil) end
   end
-  for _, position in ipairs(parsed.stop or {}) do (self.options.stop or self.options.unknown)(taken[position].record) end
+  for _, position in ipairs(parsed.stop or {}) do
+    hand(self, leader, self.options.stop or self.options.unknown, taken[position].record)
+  end
   if not named or named == "" then return end
   if named == leader.address then
     leader.name = parsed.leader ~= "" and parsed.leader or leader.name
