@@ -50,14 +50,13 @@ static struct door *check(lua_State *L) {
 
 /* ---- the fallback: one line, no allocation, no Lua ---- */
 
-static void fallback(lua_State *L, const char *site, const char *message) {
-  struct door *door = find(L);
+static void put_line(lua_State *L, const char *site, const char *message) {
+  const struct door *door = find(L);
   char line[LINE_MAX_BYTES];
   int length = snprintf(line, sizeof line, "shoal: incident at %s: %s", site, message);
   if (length < 0) length = 0;
   for (char *c = line; *c; c++) /* Keep it one line. */
     if (*c == '\n') *c = '|';
-  if (door) door->incidents++;
   if (door && door->write) {
     door->write(door->data, line);
   } else {
@@ -65,7 +64,49 @@ static void fallback(lua_State *L, const char *site, const char *message) {
   }
 }
 
+static void fallback(lua_State *L, const char *site, const char *message) {
+  struct door *door = find(L);
+  if (door) door->incidents++;
+  put_line(L, site, message);
+}
+
 /* ---- reporting ---- */
+
+enum { TRACE_LEVELS = 24 }; /* The innermost ones, of a stack that is deeper than TRACE_WHOLE. */
+enum { TRACE_WHOLE = 100 };
+
+/* Pushes L1's traceback. luaL_traceback first counts all levels, several times: on a stack that overflowed that takes a second. */
+static void push_trace(lua_State *L, lua_State *L1, const char *message, int level) {
+  lua_Debug ar;
+  if (!lua_getstack(L1, level + TRACE_WHOLE, &ar)) {
+    luaL_traceback(L, L1, message, level);
+    return;
+  }
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  if (message) luaL_addstring(&b, message), luaL_addchar(&b, '\n');
+  luaL_addstring(&b, "stack traceback:");
+  for (int i = level; i < level + TRACE_LEVELS && lua_getstack(L1, i, &ar); i++) {
+    lua_getinfo(L1, "Slnt", &ar);
+    lua_pushfstring(L, "\n\t%s:", ar.short_src);
+    luaL_addvalue(&b);
+    if (ar.currentline > 0) lua_pushfstring(L, "%d:", ar.currentline), luaL_addvalue(&b);
+    if (*ar.namewhat) lua_pushfstring(L, " in %s '%s'", ar.namewhat, ar.name);
+    else if (*ar.what == 'm') lua_pushliteral(L, " in main chunk");
+    else if (*ar.what != 'C') lua_pushfstring(L, " in function <%s:%d>", ar.short_src, ar.linedefined);
+    else lua_pushliteral(L, " in ?");
+    luaL_addvalue(&b);
+  }
+  luaL_addstring(&b, "\n\t... (more levels)");
+  luaL_pushresult(&b);
+}
+
+/* trace(co or nil, level) -> the traceback */
+static int l_trace(lua_State *L) {
+  lua_State *L1 = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
+  push_trace(L, L1, NULL, (int)luaL_checkinteger(L, 2));
+  return 1;
+}
 
 /* [error] -> [error, traceback]. Runs where the error was raised. An error is any value, and is kept as it is; a table carries
  * both out of the protected call. */
@@ -76,7 +117,7 @@ static int on_error(lua_State *L) {
   lua_rawgeti(L, 1, 1);
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
   bool yielded = text && strstr(text, "attempt to yield");
-  luaL_traceback(L, L, yielded ? "this runs to its end and cannot wait: spawn a task for that" : NULL, 1);
+  push_trace(L, L, yielded ? "this runs to its end and cannot wait: spawn a task for that" : NULL, 1);
   lua_rawseti(L, 1, 2);
   lua_settop(L, 1);
   return 1;
@@ -453,13 +494,19 @@ static int l_sink(lua_State *L) {
   return 0;
 }
 
+/* line(site, message): past everything, without an allocation. */
+static int l_line(lua_State *L) {
+  put_line(L, luaL_checkstring(L, 1), luaL_checkstring(L, 2));
+  return 0;
+}
+
 static int l_incidents(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)check(L)->incidents);
   return 1;
 }
 
 static const luaL_Reg functions[] = {
-    {"sink", l_sink}, {"incidents", l_incidents}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
+    {"sink", l_sink}, {"incidents", l_incidents}, {"line", l_line}, {"trace", l_trace}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
     {"caught", l_caught}, {"body", l_body}, {"threads", l_threads}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {

@@ -201,7 +201,7 @@ local function run_call(flight, count, body, done)
   must(far:handle("bench.echo", function (request) return { payload = request.payload } end))
   local peer = must(near:peer(must(far:listen "127.0.0.1:0")))
   local function call(bytes) return must(peer:call("bench.echo", { payload = bytes })).payload end
-  local function start(fn) must(scope:spawn("task.run", { task = "caller" }, fn)) end
+  local function start(fn) must(scope:spawn("spec.run", { task = "caller" }, fn)) end
   start(function ()
     call ""
     drive(start, flight, count, body, call, function (ns)

@@ -154,7 +154,7 @@ describe("a workflow's request", function ()
     task.start(world)
     log.open(world, function () end)
     local record
-    task.root():spawn("task.run", { task = "case" }, function ()
+    task.root():spawn("spec.run", { task = "case" }, function ()
       record = run_in(world, task.scope "case", nil, [[
         return function (vu) for _ = 1, 2 do vu:check("200", vu.http:get("http://both.test:8081/conn")) end end]])
     end)

@@ -13,7 +13,7 @@ describe("a loop that does not turn", function ()
     local script = c:file("role.lua", ([[
 local role = assert(loadfile "scripts/roles/worker.lua")()
 local start = role.start
-role.start = function (node) node.scope:spawn("task.run", { task = "spec" }, function () require "shoal.task".sleep(300)
+role.start = function (node) node.scope:spawn("spec.run", { task = "spec" }, function () require "shoal.task".sleep(300)
     %s
   end)
   return start(node)
@@ -44,10 +44,10 @@ return role]]):format(body))
     assert.equal("w", stuck.node)
     assert.truthy(stuck.for_ms >= 2000 and stuck.for_ms < 3500 * (cluster.sanitized and 4 or 1), stuck.for_ms)
     assert.equal(script .. ":4", stuck.at)
-    assert.equal("task.run", stuck.site)
+    assert.equal("spec.run", stuck.site)
     assert.is_nil(stuck["function"])
     assert.truthy(p.err:find('"event":"node.stuck"', 1, true), p.err)
-    local incident = wait_logged "task.run"
+    local incident = wait_logged "spec.run"
     assert.equal(script .. ":4", incident.where)
     assert.truthy(incident.message:find "^it ran for %d+ s without ending or waiting$", incident.message)
     assert.equal("spec", incident.ids.task)
@@ -82,7 +82,7 @@ return role]])
   it("is interrupted though the script catches the error again and again, in coroutines too", function ()
     worker([[local function spin() while true do end end
     while true do pcall(coroutine.wrap(function () pcall(spin) while true do end end)) end]], "--set", "hang_ms=2000")
-    local incident = wait_logged "task.run"
+    local incident = wait_logged "spec.run"
     assert.truthy(incident.message:find("without ending or waiting", 1, true), incident.message)
   end)
 
@@ -91,7 +91,7 @@ return role]])
     local stuck = wait_logged "node.stuck"
     assert.equal("execute", stuck["function"])
     assert.equal(script .. ":4", stuck.at)
-    assert.equal("task.run", stuck.site)
+    assert.equal("spec.run", stuck.site)
     local told = wait_logged("node.stuck", 2)
     assert.equal("error", told.level)
     assert.truthy(told.message:find("in the C function execute", 1, true), told.message)

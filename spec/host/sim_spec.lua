@@ -411,7 +411,7 @@ describe("a run", function ()
     local peer = ...
     local socket = world:udp("0.0.0.0:7", function (bytes, from) print("got", bytes, from) end)
     task.start(world)
-    task.scope("noise"):spawn("task.run", { task = "noise" }, function ()
+    task.scope("noise"):spawn("spec.run", { task = "noise" }, function ()
       while true do
         task.sleep(math.random(20))
         socket:send(peer .. ":7", tostring(math.random(1000)))

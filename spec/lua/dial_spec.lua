@@ -70,7 +70,7 @@ describe("dial", function ()
   --- Race these addresses; their results are given by settles[address]. Returns the task.
   local function race(addresses, options, refused)
     began_ns = world:now_ns()
-    return scope:spawn("task.run", { task = "race" }, function ()
+    return scope:spawn("spec.run", { task = "race" }, function ()
       local value, address, failures = dial.race(world, addresses, function (address, settle)
         say("begin " .. address)
         settles[address] = settle
@@ -171,7 +171,7 @@ describe("dial", function ()
       return { close = function () closed = closed + 1 end }
     end
     local function look(port)
-      local t = scope:spawn("task.run", { task = "look" }, function () return dial.lookup(world, "both.test", port, 1000) end)
+      local t = scope:spawn("spec.run", { task = "look" }, function () return dial.lookup(world, "both.test", port, 1000) end)
       world:turn()
       return t
     end
@@ -200,7 +200,7 @@ describe("dial", function ()
       streams[address] = { close = function (stream) stream.closed = true end }
       return streams[address]
     end
-    local t = scope:spawn("task.run", { task = "reach" }, function () return dial.reach(world, { "bad", "a", "b", "c" }) end)
+    local t = scope:spawn("spec.run", { task = "reach" }, function () return dial.reach(world, { "bad", "a", "b", "c" }) end)
     world:run(300)
     handlers.a.on_end(streams.a, nil, nil)
     handlers.b.on_open(streams.b)
@@ -209,7 +209,7 @@ describe("dial", function ()
     assert.same({ "bad", "a" }, { failures[1].address, failures[2].address })
     assert.equal("closed the connection", failures[2].err)
     for _, stream in pairs(streams) do assert(stream.closed) end
-    t = scope:spawn("task.run", { task = "reach" }, function () return dial.reach(world, { "bad" }) end)
+    t = scope:spawn("spec.run", { task = "reach" }, function () return dial.reach(world, { "bad" }) end)
     world:turn()
     assert.same({ true, nil, "bad: no address", "EINVAL" }, { t:join() })
   end)

@@ -129,9 +129,9 @@ describe("errors: hooks and must-deliver", function ()
     it("L5: refuse an unknown name, with a hint, and list what there is", function ()
       assert.error_matches(function () hooks:wire("swim.partitoin", function () end) end,
         "no hook is named swim.partitoin, did you mean swim.partition%?; there are: .*swim.member")
-      assert.error_matches(function () hooks:wire("task.run", function () end) end, "no hook is named task.run")
+      assert.error_matches(function () hooks:wire("spec.run", function () end) end, "no hook is named spec.run")
       assert.error_matches(function () hooks:wire(nil, function () end) end, "no hook is named nil")
-      assert.error_matches(function () errors.hooks { "task.run" } end, "task.run is a site without a hook")
+      assert.error_matches(function () errors.hooks { "spec.run" } end, "spec.run is a site without a hook")
       assert.error_matches(function () errors.hooks { "spec.evnt" } end, "spec.evnt")
       assert.error_matches(function () errors.hooks { "spec.other" }:wire("spec.event", function () end) end,
         "no hook is named spec.event")

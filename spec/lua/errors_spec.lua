@@ -405,7 +405,7 @@ describe("errors", function ()
         assert.equal("CONFIG", code)
         for _, words in ipairs { ... } do assert(err:find(words, 1, true), err .. "\n  lacks: " .. words) end
       end
-      refused('return {\n sites = {\n  ["task.run"] = {\n   level = "silent" } } }', "errors.lua:4: task.run: level",
+      refused('return {\n sites = {\n  ["spec.run"] = {\n   level = "silent" } } }', "errors.lua:4: spec.run: level",
         '"silent" is none of debug, info, warning, error, critical', "no level is silent")
       refused('return {\n default = {\n  burst = -1 } }', "errors.lua:3: default: burst must be from 1", "not -1")
       refused("return { default = { burst = 1.5 } }", "burst must be a whole number, not 1.5")

@@ -157,7 +157,7 @@ describe("the client", function ()
   it("of a cancelled task closes the connection it used, and no other", function ()
     with(function (r) return r.path == "/hang" and { hang = true } or {} end, function (client, server, _, scope)
       assert(client:get("/"))
-      local other = scope:spawn("task.run", { task = "hang" }, function () client:get("/hang") end)
+      local other = scope:spawn("spec.run", { task = "hang" }, function () client:get("/hang") end)
       task.sleep(20)
       assert.equal(1, #client.all)
       other:cancel()
@@ -169,7 +169,7 @@ describe("the client", function ()
 
   it("closed with a request under way says so", function ()
     with(function () return { hang = true } end, function (client, _, _, scope)
-      local t = scope:spawn("task.run", { task = "hang" }, function () return select(3, client:get("/")) end)
+      local t = scope:spawn("spec.run", { task = "hang" }, function () return select(3, client:get("/")) end)
       task.sleep(20)
       client:close()
       assert.same({ true, "CANCELLED" }, { t:join() })
@@ -180,7 +180,7 @@ describe("the client", function ()
     with(function () return { body = "ok", delay_ms = 1 } end, function (client, server, world, scope)
       local users = {}
       for i = 1, 50 do
-        users[i] = scope:spawn("task.run", { task = "user" }, function ()
+        users[i] = scope:spawn("spec.run", { task = "user" }, function ()
           local own <close> = http.client(world, { base_url = client.base_url })
           for _ = 1, 20 do assert.equal("ok", assert(own:get("/x")).body) end
         end)
@@ -325,7 +325,7 @@ http {
       sent = sent + client.repeated - before
       local users = {}
       for i = 1, 8 do
-        users[i] = scope:spawn("task.run", { task = "user" }, function ()
+        users[i] = scope:spawn("spec.run", { task = "user" }, function ()
           local own <close> = http.client(world, { base_url = client.base_url, headers = { ["X-Shoal-Part"] = "p2" } })
           for _ = 1, 25 do assert.equal(200, assert(own:get("/ok")).status) end
         end)

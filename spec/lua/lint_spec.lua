@@ -132,10 +132,10 @@ describe("lint", function ()
 
     it("refuses a dropped refusal", function ()
       assert.same({ "1 taken", "2 taken", "3 taken", "4 taken" }, found("lua/shoal/x.lua",
-        'f:await()\npeer:call("a.b", {})\nself.tier:propose(c)\nerrors.handle("task.run", {}, f)\n'))
+        'f:await()\npeer:call("a.b", {})\nself.tier:propose(c)\nerrors.handle("spec.run", {}, f)\n'))
       assert.same({}, found("lua/shoal/x.lua", "local v, err = f:await()\nreturn peer:call(x)\nif f:await() then end"))
       assert.same({}, found("lua/shoal/x.lua", "f:await() -- dropped: it is only ever set"))
-      assert.same({}, found("lua/shoal/x.lua", 'errors.call("task.run", {}, f)')) -- Its failure was told.
+      assert.same({}, found("lua/shoal/x.lua", 'errors.call("spec.run", {}, f)')) -- Its failure was told.
       assert.same({}, found("lua/shoal/x.lua", "local a = take(\n  f:await())\nlocal b =\n  f:await()\nx = a and\n  f:await()"))
       assert.same({}, found("spec/x_spec.lua", "f:await()"))
     end)

@@ -32,7 +32,7 @@ describe("results", function ()
 
   local function keep(bytes, index)
     local out = {}
-    scope:spawn("task.run", { task = "keep" }, function ()
+    scope:spawn("spec.run", { task = "keep" }, function ()
       out.kept, out.err, out.code = kept:keep({ index = index or 1 }, bytes)
       out.done = true
     end)

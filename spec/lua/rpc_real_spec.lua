@@ -10,7 +10,7 @@ describe("rpc over loopback", function ()
 
   --- Run fn as a task and the loop until it has ended.
   local function finish(fn)
-    local t = scope:spawn("task.run", { task = "spec" }, fn)
+    local t = scope:spawn("spec.run", { task = "spec" }, fn)
     while t:status() ~= "done" do
       assert.is_true(t:status() ~= "failed", "the task failed: " .. tostring((errors.incidents()[1] or {}).message))
       uv.run "once"

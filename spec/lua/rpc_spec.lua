@@ -10,7 +10,7 @@ describe("rpc", function ()
   local world, wire, rpc, scope, gate, worker, peer
 
   local function in_task(fn)
-    local t = scope:spawn("task.run", { task = "spec" }, fn)
+    local t = scope:spawn("spec.run", { task = "spec" }, fn)
     task.flush()
     wire:run()
     return t

@@ -170,12 +170,12 @@ describe("swim.journal", function ()
       local scope = task.scope "spec"
       local cursor = journal:cursor()
       for i = 1, 2 do
-        scope:spawn("task.run", nil, function ()
+        scope:spawn("spec.run", nil, function ()
           assert(journal:wait(cursor, 1000))
           seen[#seen + 1] = ("%d: %s"):format(i, told((journal:read(cursor))))
         end)
       end
-      scope:spawn("task.run", nil, function ()
+      scope:spawn("spec.run", nil, function ()
         seen[#seen + 1] = select(3, journal:wait(cursor, 50))
       end)
       world:run(49)
@@ -185,7 +185,7 @@ describe("swim.journal", function ()
       feed("join", "a")
       world:turn()
       assert.same({ "TIMEOUT", "1: 1 join a", "2: 1 join a" }, seen)
-      scope:spawn("task.run", nil, function ()
+      scope:spawn("spec.run", nil, function ()
         assert(journal:wait(cursor, 1000)) -- There is more already.
         assert(journal:wait(cursor + 99, 1000)) -- An unknown cursor: read returns an error at once.
         seen[#seen + 1] = "at once"
@@ -197,7 +197,7 @@ describe("swim.journal", function ()
     it("is told when the journal closes; what is kept can still be read, and nothing more is fed", function ()
       local code
       feed("join", "a")
-      task.scope("spec"):spawn("task.run", nil, function () code = select(3, journal:wait(journal:cursor())) end)
+      task.scope("spec"):spawn("spec.run", nil, function () code = select(3, journal:wait(journal:cursor())) end)
       world:turn()
       journal:close()
       journal:close()

@@ -63,7 +63,7 @@ describe("task", function ()
 
     it("refuses an unknown site by name, a thing that is no function, and use before start", function ()
       assert.has_error(function () scope:spawn("spce.task", {}, say) end, "spawn: no site is named spce.task")
-      assert.error_matches(function () scope:spawn("task.runn", {}, 3) end, "expected a function, found number")
+      assert.error_matches(function () scope:spawn("spec.runn", {}, 3) end, "expected a function, found number")
       assert.error_matches(function () scope:spawn("future.untakn", {}, say) end, "did you mean future.untaken%?")
       task.reset()
       local orphan = task.scope "orphan"

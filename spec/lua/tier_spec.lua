@@ -52,7 +52,7 @@ describe("tier", function ()
   --- Propose in a task; the returned table gets the result.
   local function propose(m, command, timeout_ms)
     local result = {}
-    scope:spawn("task.run", { task = "propose" }, function ()
+    scope:spawn("spec.run", { task = "propose" }, function ()
       result.index, result.err, result.code = m.tier:propose(command, timeout_ms or 1000)
       result.done = true
     end)
@@ -443,7 +443,7 @@ describe("tier", function ()
     it("gives a proposer what apply returned", function ()
       local m = leading { apply = function (index, command) return { command = command, at = index } end }
       local answer
-      scope:spawn("task.run", { task = "propose" }, function () answer = select(2, m.tier:propose("x", 1000)) end)
+      scope:spawn("spec.run", { task = "propose" }, function () answer = select(2, m.tier:propose("x", 1000)) end)
       task.flush()
       world:settle()
       task.flush()

@@ -22,7 +22,7 @@ function real.run(fn, limit_ms)
   log.open(world, function () end) -- Specs read incidents from errors.incidents(), so do not print them.
   local before = world:telemetry().open_handles
   local scope = task.scope("spec")
-  local main = scope:spawn("task.run", { task = "spec" }, fn, world, scope)
+  local main = scope:spawn("spec.run", { task = "spec" }, fn, world, scope)
   local watchdog = uv.new_timer()
   local late = false
   uv.update_time() -- The loop's clock is behind after specs that wait without it, and the watchdog would fire at once.

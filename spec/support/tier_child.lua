@@ -47,7 +47,7 @@ end
 
 --- Several writers at once, so that a kill hits appended, synced and acknowledged commands.
 for writer = 1, 8 do
-  scope:spawn("task.run", { task = "writer" }, function ()
+  scope:spawn("spec.run", { task = "writer" }, function ()
     while not opened:leads() do task.sleep(1) end
     for i = 1, math.maxinteger do
       local command = ("run %s writer %d number %d"):format(run, writer, i)

@@ -35,7 +35,10 @@ local errors = {}
 local found_door, door = pcall(require, "shoal.core.door")
 local xpcall_at = found_door and door.xpcall or function (_, ...) return xpcall(...) end
 local resume_at = found_door and door.resume or function (_, ...) return resume(...) end
+if found_door then incidents.traceback = door.trace end
+local last_line = found_door and door.line or function () end
 
+local WORDLESS = "not enough memory"
 local DEPTH_MAX = 3                  -- Failures while reporting failures; deeper ones go to the last resort only.
 
 local state     -- All that this node's errors know; see reset().
@@ -123,8 +126,8 @@ local function autopsy(record, co, ok, err)
   if limit.wants_trace(record, where) then trace = incidents.trace(co) end
   local closed, second = close(co)
   if closed or rawequal(second, err) then second = nil end
-  return setmetatable({ error = err, where = where, traceback = trace, hint = hint, second = second },
-    incidents.caught)
+  return setmetatable({ error = err, where = where, traceback = trace, hint = hint, second = second,
+    closing = second ~= nil and { error = second, where = where } or nil }, incidents.caught)
 end
 
 local function quiet(done, ...)
@@ -229,6 +232,22 @@ function errors.load_policy(path) return state.judge:load(state.world, path) end
 
 -- ---- telling ----
 
+local DEEP, CLOSING = { message = "while telling another" }, { closing = true }
+
+local function barely(record, caught, why, counted)
+  local words = why == DEEP and why.message or "telling failed: " .. incidents.describe(why, quietly)
+  return telling.bare(state.telling, record, caught, words, counted)
+end
+
+--- The memory that telling needs is not there, not even for the last resort: the count, one line of C's, and an incident that was made
+--- before.
+local function wordless(record, err)
+  local incident = state.wordless
+  incident.site, incident.level, incident.count = record.name, record.level, record.raised
+  last_line(record.name, type(err) == "string" and err or "a failure, and no memory or stack left to tell of it")
+  return incident
+end
+
 function fail(record, ids, caught, code, extra)
   record.raised = record.raised + 1
   local err = caught.error
@@ -237,31 +256,43 @@ function fail(record, ids, caught, code, extra)
     return err
   end
   record.in_flight = record.in_flight + 1
-  if state.depth >= DEPTH_MAX then return telling.bare(state.telling, record, caught, "while telling another") end
-  state.depth = state.depth + 1
   local before = record.in_flight
-  local ok, incident = pcall(telling.tell, state.telling, record, ids, caught, code, extra, state.depth == 1)
-  state.depth = state.depth - 1
+  local ok, incident = false, DEEP
+  if state.depth < DEPTH_MAX then
+    state.depth = state.depth + 1
+    ok, incident = pcall(telling.tell, state.telling, record, ids, caught, code, extra, state.depth == 1)
+    state.depth = state.depth - 1
+  end
   if not ok then
-    local why = "telling failed: " .. incidents.describe(incident, quietly)
-    incident = telling.bare(state.telling, record, caught, why, record.in_flight ~= before)
+    ok, incident = pcall(barely, record, caught, incident, record.in_flight ~= before)
+    if not ok then
+      if record.in_flight == before then record.reported, record.in_flight = record.reported + 1, record.in_flight - 1 end
+      incident = wordless(record, caught.error)
+    end
   end
-  if caught.second ~= nil then
-    fail(record, ids, { error = caught.second, where = caught.where }, nil, { closing = true })
-  end
+  if caught.second ~= nil then fail(record, ids, caught.closing, nil, CLOSING) end
   return incident
 end
 
-local function caught_by(value)
-  if getmetatable(value) == incidents.caught then return value end
-  return { error = value } -- Out of memory, or the handler itself failed.
+local function boxed(value) return { error = value } end -- Out of memory, or the handler itself failed.
+
+--- As fail, for an error that is not caught yet: `make` makes what fail takes. Nothing of it raises when there is no memory.
+local function fail_with(record, ids, extra, make, ...)
+  local made, caught = pcall(make, ...)
+  if made then return fail(record, ids, caught, nil, extra) end
+  record.raised, record.reported = record.raised + 1, record.reported + 1
+  local value, co, _, err = ...
+  if co then close(co) end -- Its error, if any, is one more than there is memory for.
+  return wordless(record, co and err or value)
 end
 
 -- ---- the calls ----
 
 local function finish(record, ids, ok, ...)
   if ok then return true, ... end
-  return nil, fail(record, ids, caught_by((...)))
+  local value = (...)
+  if getmetatable(value) == incidents.caught then return nil, fail(record, ids, value) end
+  return nil, fail_with(record, ids, nil, boxed, value)
 end
 
 --- Call fn protected. One failure is one incident at `site`; the caller goes on. fn may wait, if the caller may.
@@ -277,8 +308,7 @@ end
 
 local function finish_apart(record, ids, extra, done, ...)
   if done then return true, ... end
-  local co, ok, err = ...
-  return nil, fail(record, ids, autopsy(record, co, ok, err), nil, extra)
+  return nil, fail_with(record, ids, extra, autopsy, record, ...)
 end
 
 --- As `errors.call`, for hooks: fn runs to its end; trying to wait is the failure, and says to spawn a task.
@@ -323,7 +353,7 @@ local function after_resume(record, ids, co, ok, ...)
     if status(co) == "suspended" then return "suspended", ... end
     return "done", ...
   end
-  return "failed", fail(record, ids, autopsy(record, co, false, (...)))
+  return "failed", fail_with(record, ids, nil, autopsy, record, co, false, (...))
 end
 
 --- Resume a coroutine. A failure is an incident; its to-be-closed variables then run.
@@ -333,6 +363,29 @@ function errors.resume(site, ids, co, ...)
   local record = records[site] or site_of(site)
   if state.budget then budgeted(co) end
   return after_resume(record, ids, co, resume_at(site, co, ...))
+end
+
+local function thrown(record, ids, co, told, ...)
+  told() -- Nothing of it ran: it returned.
+  return after_resume(record, ids, co, ...)
+end
+
+--- Resume a suspended coroutine with an error that is raised where it stands: what it runs there may catch it. If none of its own code
+--- is left to run there, the error is reported and the coroutine goes on.
+---@return "suspended"|"done"|"failed"|nil outcome  nil: C has a hook on it, and nothing was done
+---@return any ... as errors.resume
+function errors.throw(site, ids, co, message)
+  local record = records[site] or site_of(site)
+  local hook, mask, count = debug.gethook(co)
+  if hook == "external hook" then return nil end
+  local told = false
+  debug.sethook(co, function ()
+    told = true
+    debug.sethook(hook, mask, count)
+    if not incidents.is_door(debug.getinfo(2, "S").source) then error(message, 2) end
+    errors.report(site, ids, message)
+  end, "", 1)
+  return thrown(record, ids, co, function () return told or errors.report(site, ids, message) end, resume_at(site, co))
 end
 
 --- End a suspended coroutine: its to-be-closed variables run, nothing else.
@@ -372,8 +425,7 @@ end
 
 local function finish_hook(record, ids, handle, index, done, ...)
   if done then return true end
-  local co, ok, err = ...
-  fail(record, ids, autopsy(record, co, ok, err), nil, { hook = handle.label, hook_index = index })
+  fail_with(record, ids, { hook = handle.label, hook_index = index }, autopsy, record, ...)
   return false
 end
 
@@ -508,6 +560,8 @@ end
 function errors.reset()
   if state then state.agenda:close() end
   state = { depth = 0, catalogue = catalogue.new(handler_of), agenda = agenda.new(nil, on_due) }
+  state.wordless = setmetatable({ id = "?", site = "?", level = "error", ids = {}, error = WORDLESS, message = WORDLESS, where = "?",
+    node = "?", at_ns = 0, wall_ns = 0, count = 0 }, incidents.meta)
   records = state.catalogue.records
   local function fail_at(name, ids, caught) return fail(records[name], ids, caught) end
   local function later(entry, due_ns) state.agenda:add(entry, due_ns) end

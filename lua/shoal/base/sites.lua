@@ -148,7 +148,6 @@ site("tier.on_lead", "any", "error", { "tier", "index" },
   "the owner's function on gaining leadership failed")
 site("tier.on_lose", "any", "error", { "tier", "index" },
   "the owner's function on losing leadership failed")
-site("tier.*", "any", "error", { "tier" }, "another step of a tier failed")
 
 -- ---- workers: parts in child processes ----
 site("exec.spawn", "worker", "error", { "job", "workflow", "part", "attempt" }, "a child could not be started")
@@ -174,7 +173,6 @@ site("machine.refused", "any", "error", { "machine", "from", "to", "of" },
   "a state machine was asked for a move that it does not hold; it stayed as it was")
 site("task.drain", "any", "critical", {}, "the scheduler of tasks itself failed")
 site("task.take", "any", "error", { "future" }, "a continuation of a future failed")
-site("task.*", "any", "error", { "task" }, "a task of this kind failed")
 site("future.untaken", "any", "warning", { "future", "code", "scope" },
   "a future failed and was never awaited, taken or dropped")
 site("rpc.handler", "any", "error", { "message", "peer", "request" },
@@ -230,7 +228,6 @@ site("script.load", "any", "error", { "path" }, "a script raised while it was lo
 site("role.*", "any", "error", { "role" }, "a role script's own hook failed")
 site("cli.*", "any", "error", { "command" }, "a command of the shoal program failed")
 site("repl.eval", "any", "warning", { "line" }, "a line typed into the REPL failed; its error message was the answer")
-site("repl.*", "any", "warning", { "session" }, "a line or a session of the REPL failed")
 site("config.*", "any", "error", { "file" }, "a configuration could not be loaded; the last good one stays")
 site("policy.load", "any", "error", { "file" }, "a policy file could not be loaded; the last good one stays")
 site("policy.decide", "any", "error", { "file", "incident" },

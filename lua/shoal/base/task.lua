@@ -3,7 +3,7 @@
 --- waiters run after the current event, in the order in which they became ready.
 ---
 ---   local scope = task.scope "worker"
----   scope:spawn("task.run", { task = "greet" }, function ()
+---   scope:spawn("role.greet", { role = "manager" }, function ()
 ---     local reply, err, code = future:await(5000)
 ---     task.sleep(200)
 ---   end)
@@ -106,8 +106,17 @@ local function settle(t, status)
   wake_all(t)
 end
 
+local YIELDED = "coroutine.yield in a task: use task.yield(), task.sleep() or a future"
+
+local resumed
+
+local function after_throw(t, outcome, ...)
+  if outcome then return resumed(t, outcome, ...) end
+  return resumed(t, "suspended") -- It could not be thrown.
+end
+
 --- The outcome of one resume.
-local function resumed(t, outcome, ...)
+function resumed(t, outcome, ...)
   current = nil
   if t.budget then t.budget:leave() end -- base/budget.lua: in force while the task's code runs.
   if outcome == "suspended" then
@@ -115,7 +124,11 @@ local function resumed(t, outcome, ...)
       t.cancelling = nil
       t:cancel()
     elseif not t.parked then -- It called coroutine.yield itself: nothing would ever resume it.
-      errors.report(t.site, t.ids, "coroutine.yield in a task: use task.yield(), task.sleep() or a future")
+      if not t.thrown and not t.budget then -- An error where it stands: a loop goes on, a handler's caller is answered.
+        t.thrown, current = true, t
+        return after_throw(t, errors.throw(t.site, t.ids, t.co, YIELDED))
+      end
+      errors.report(t.site, t.ids, YIELDED)
       t.failed_as = "it yielded outside of task's own waits"
       errors.close(t.site, t.ids, t.co)
       settle(t, "failed")
@@ -140,7 +153,7 @@ local function run_one(item)
     return
   end
   current = item
-  item.parked = false
+  item.parked, item.thrown = false, nil
   if item.budget then item.budget:enter() end
   if item.started then
     resumed(item, resume(item.site, item.ids, co))

@@ -44,7 +44,7 @@ local function run(node, client, count, flight, parts)
   local bytes, salt, left, callers = job.encode(spec), node.world:random(), count, {}
   local began_ns = node.world:now_ns()
   for i = 1, math.min(flight, count) do
-    callers[i] = node.scope:spawn("task.run", { task = "bench caller" }, function ()
+    callers[i] = node.scope:spawn("spec.run", { task = "bench caller" }, function ()
       while left > 0 do
         left = left - 1
         one(client, bytes, ("bench-%x-%d"):format(salt, left))
@@ -82,7 +82,7 @@ end
 function role.start(node)
   local state, err, code = open(node)
   if not state then return nil, err, code end
-  node.scope:spawn("task.run", { task = "bench driver" }, serve, node, state.client)
+  node.scope:spawn("spec.run", { task = "bench driver" }, serve, node, state.client)
   return state
 end
 

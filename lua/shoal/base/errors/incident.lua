@@ -11,6 +11,9 @@ incident.caught = { __name = "shoal.caught" }
 
 local COPY_MAX = 64 -- Entries of a table among the ids that are kept.
 
+--- Whether a function's source is the door's own.
+function incident.is_door(source) return source:find("shoal/base/errors", 1, true) ~= nil or source:find("shoal/base/task", 1, true) ~= nil end
+
 --- The first Lua function on the stack from `level` up: "file:line"; "?" when there is none.
 ---@param co thread?  nil: this one
 ---@param level integer
@@ -19,7 +22,7 @@ function incident.position(co, level)
     local info
     if co then info = debug.getinfo(co, at, "Sl") else info = debug.getinfo(at + 1, "Sl") end
     if not info then return "?" end
-    if info.currentline > 0 and not info.source:find("shoal/errors", 1, true) then -- The door itself is never the place.
+    if info.currentline > 0 and not info.source:find("shoal/base/errors", 1, true) then -- The door itself is never the place.
       return info.short_src .. ":" .. info.currentline
     end
   end
@@ -161,13 +164,19 @@ function incident.one_name(text)
   end))
 end
 
+--- errors.lua puts the compiled door's in its place, which is quick on a stack that overflowed.
+function incident.traceback(co, level)
+  if co then return debug.traceback(co, nil, level) end
+  return debug.traceback(nil, level + 1)
+end
+
 --- The traceback of a coroutine, or of the caller from `level` on.
 ---@param co thread?
 ---@param level? integer
 ---@return string
 function incident.trace(co, level)
-  if co then return incident.one_name(debug.traceback(co)) end
-  return incident.one_name(debug.traceback(nil, level + 1))
+  if co then return incident.one_name(incident.traceback(co, 0)) end
+  return incident.one_name(incident.traceback(nil, level + 1))
 end
 
 return incident

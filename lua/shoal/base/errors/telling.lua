@@ -99,8 +99,8 @@ function telling.tell(self, record, ids, caught, code, extra, outermost)
   incident.count = print.count
   local admitted, window_ns = limit.admit(print, burst, per_ms, now_ns)
   if not admitted then
+    if print.held == 0 then means.later({ announce = print }, window_ns) end
     print.held = print.held + 1
-    if print.held == 1 then means.later({ announce = print }, window_ns) end
     record.suppressed, record.in_flight = record.suppressed + 1, record.in_flight - 1
     return incident
   end
