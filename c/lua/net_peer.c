@@ -156,9 +156,11 @@ static int l_call(lua_State *L) {
   luaL_checktype(L, 6, LUA_TFUNCTION);
   uint64_t id = 0;
   uint32_t slot;
+  bool hurry = lua_toboolean(L, 7);
   if (!check_peer(L, &box, &self)) return peer_error(L, "call to", box, ERR_CLOSED);
   int rc = reserve_callback(L, self, 6, &slot);
   if (rc < 0) return peer_error(L, "call to", box, rc);
+  if (hurry) net_hurry(box->peer); /* It calls nobody before it returns. */
   rc = net_call(box->peer, type, lane, bytes, length, (uint64_t)ceil(timeout_ms * 1e6), on_answer, self, &id);
   return asked(L, "call to", box, rc, id, slot);
 }

@@ -36,6 +36,7 @@ struct link {
   struct frame frame;
   struct assembly parts[NET_LANES + 1]; /* By lane, and one for LINK frames, which may come between those of a message. */
   uint32_t assembling; /* How many of them are open. */
+  uint8_t unheard; /* Calls of net_hurry since something was heard. */
   uint32_t unanswered; /* Requests of the other side's, control not counted. */
 };
 

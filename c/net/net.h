@@ -174,6 +174,13 @@ int net_peer(struct net *n, const struct shoal_address *address, struct net_peer
 int net_call(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length,
              uint64_t timeout_ns, net_result_fn *fn, void *data, uint64_t *id);
 
+/* The next message to this peer is a probe: it must not wait for a redial backoff, nor for a connection that leads nowhere. Dial now; give
+ * up a dial of NET_HURRY_DIAL_MS, for TCP repeats its SYN ever more rarely; and give up a connection on which nothing was heard for
+ * NET_HURRY_SILENT_MS and over the last NET_HURRY_UNHEARD calls of this. So after a cut heals, the first probe finds a way. Call it once
+ * before each probe. Of a peer that was not dialled nothing is given up. */
+enum { NET_HURRY_DIAL_MS = 1500, NET_HURRY_SILENT_MS = 5000, NET_HURRY_UNHEARD = 3 };
+void net_hurry(struct net_peer *p);
+
 /* Send one way: fn is run once: with 0 when the kernel has it all (which says nothing about arrival), else with the reason it
  * was dropped. Codes as net_call. */
 int net_send(struct net_peer *p, uint16_t type, enum net_lane lane, const void *bytes, size_t length, net_result_fn *fn,

@@ -118,7 +118,20 @@ void peer_dial(struct net_peer *p) {
   peer_lost(p, NULL, rc, text, false);
 }
 
-
+void net_hurry(struct net_peer *p) {
+  struct net *n = p->net;
+  if (!p->dialled || p->closing || n->closing) return;
+  struct link *l = p->link;
+  uint64_t now = net_now(n);
+  if (l && l->state == LINK_CONNECTING && now - l->opened_at_ns >= NET_HURRY_DIAL_MS * UINT64_C(1000000)) {
+    link_fail(l, ERR_TIMEOUT, "not connected within %llu ms; a probe dials again", (unsigned long long)(now - l->opened_at_ns) / 1000000);
+  } else if (l && l->unheard >= NET_HURRY_UNHEARD && now - l->heard_at_ns >= NET_HURRY_SILENT_MS * UINT64_C(1000000)) {
+    link_fail(l, ERR_TIMEOUT, "nothing heard for %llu ms; a probe dials again", (unsigned long long)(now - l->heard_at_ns) / 1000000);
+  } else if (l && l->unheard < NET_HURRY_UNHEARD) {
+    l->unheard++;
+  }
+  peer_redial_by(p, now);
+}
 
 /* ---- ending ---- */
 

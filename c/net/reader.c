@@ -153,6 +153,7 @@ void reader_on_bytes(void *data, const uint8_t *bytes, size_t length) {
   n->counts.bytes_received += length;
   if (!l->peer) return;
   n->now_ns = l->heard_at_ns = net_now(n);
+  l->unheard = 0;
   n->reading = l;
   read_bytes(l, bytes, length);
   n->reading = NULL; /* The net goes only when its timer's closed event came: never within this. */

@@ -239,7 +239,125 @@ static void a_new_life_closes_the_circuit(void) {
   printf("ok F68 another life of a peer closes its circuit as soon as it greets; the same life does not\n");
 }
 
+/* ---- probes: net_hurry ---- */
+
+static int probe(struct net_peer *p, uint64_t timeout_ms, struct outcome *o) {
+  net_hurry(p);
+  return call(p, NET_CONTROL, "p", timeout_ms, o);
+}
+
+/* Probe each 2 s while the two are cut; then heal them, and return how long it takes until a probe is answered. */
+static uint64_t heal_after(uint64_t cut_ms, uint64_t seed, uint32_t *most_dials) {
+  static struct outcome o[4096];
+  memset(o, 0, sizeof o);
+  begin_sim(seed, 2);
+  struct node *a = open_node(0, NULL), *b = open_node(1, NULL);
+  struct net_peer *p = peer_of(a, b);
+  int count = 0;
+  for (int i = 0; i < 3; i++, run_ms(2000)) MUST(probe(p, 10000, &o[count++]) == 0);
+  MUST(o[2].code == 0 && o[2].count == 1 && a->ups == 1);
+  sim_cut(sim, a->machine, b->machine, true), sim_cut(sim, b->machine, a->machine, true);
+  uint64_t cut_ns = sim_now_ns(sim), healed_ns = 0, last_ns = cut_ns;
+  for (uint64_t ran = 0; healed_ns == 0 || sim_now_ns(sim) - healed_ns < ms(30000); ran += 10) {
+    if (sim_now_ns(sim) - last_ns >= ms(2000)) MUST(probe(p, 10000, &o[count++]) == 0 && (last_ns = sim_now_ns(sim)));
+    run_ms(10);
+    if (healed_ns == 0 && ran >= cut_ms) {
+      sim_cut(sim, a->machine, b->machine, false), sim_cut(sim, b->machine, a->machine, false);
+      healed_ns = sim_now_ns(sim);
+      *most_dials = (uint32_t)net_counts(a->net)->dials;
+    }
+    if (healed_ns && o[count - 1].count && o[count - 1].code == 0) break;
+    if (healed_ns && count > 1 && o[count - 2].count && o[count - 2].code == 0 && o[count - 2].at_ns > healed_ns) break;
+  }
+  uint64_t took_ns = sim_now_ns(sim) - healed_ns;
+  end_sim();
+  return took_ns;
+}
+
+static void a_probe_finds_a_way_within_one_interval_of_healing(void) {
+  uint64_t worst = 0;
+  for (uint64_t i = 0; i < 40; i++) {
+    uint32_t dials = 0;
+    uint64_t cut_ms = 9000 + 1370 * i, took = heal_after(cut_ms, 90 + i, &dials);
+    worst = took > worst ? took : worst;
+    MUST(took <= ms(2000 + 50));
+    MUST(dials <= 2 + cut_ms / 2000); /* One each probe, not more. */
+  }
+  printf("ok F14 probes each 2 s: after cuts of 9 to 62 s the longest wait for an answer was %.2f s\n", (double)worst / 1e9);
+}
+
+static void a_probe_does_not_wait_for_a_redial_backoff(void) {
+  begin_sim(91, 2);
+  struct node *a = open_node(0, NULL), *b = &nodes[1];
+  struct net_peer *p = peer_of(a, b);
+  struct outcome o[12] = {0}, plain = {0};
+  for (int i = 0; i < 10; i++) { /* Nobody listens there: the backoff grows to 30 s, and the circuit opens. */
+    MUST(probe(p, 1000, &o[i]) == 0);
+    run_ms(2000);
+    MUST(o[i].count == 1 && o[i].code == -ECONNREFUSED && net_counts(a->net)->dials == (uint64_t)i + 1);
+  }
+  open_node(1, NULL);
+  MUST(call(p, NET_DATA, "?", 1000, &plain) == ERR_CIRCUIT);
+  MUST(probe(p, 1000, &o[10]) == 0);
+  run_ms(10);
+  MUST(o[10].count == 1 && o[10].code == 0 && a->ups == 1 && a->circuits[BREAKER_CLOSED] == 1); /* Its answer closes it. */
+  end_sim();
+  printf("ok F14, F68 a probe waits for no redial backoff and no circuit\n");
+}
+
+static void a_silent_connection_is_kept_while_it_may_be_alive(void) {
+  begin_sim(92, 2);
+  struct node *a = open_node(0, NULL), *b = open_node(1, NULL);
+  struct net_peer *p = peer_of(a, b);
+  static struct outcome o[64];
+  memset(o, 0, sizeof o);
+  MUST(probe(p, 1000, &o[0]) == 0);
+  run_ms(100);
+  b->mode = IGNORE; /* It hears and does not answer: the keepalive's answers are heard. */
+  for (int i = 1; i < 20; i++) {
+    MUST(probe(p, 9000, &o[i]) == 0);
+    run_ms(200); /* Many probes within 5 s, */
+  }
+  MUST(a->downs == 0);
+  b->mode = ECHO;
+  MUST(probe(p, 9000, &o[20]) == 0);
+  run_ms(8000); /* and a few after a long time: we were stalled, and its bytes may wait in our socket. */
+  MUST(o[20].code == 0);
+  b->mode = IGNORE;
+  for (int i = 21; i < 24; i++) {
+    MUST(probe(p, 9000, &o[i]) == 0);
+    run_ms(100);
+  }
+  MUST(a->downs == 0);
+  MUST(probe(p, 9000, &o[24]) == 0); /* The fourth gives it up. */
+  run_ms(100);
+  MUST(a->downs == 1 && a->ups == 2 && strstr(a->down_text, "nothing heard for 8"));
+  end_sim();
+  printf("ok F14 a connection that is silent for less than 5 s, or for fewer than 3 probes, is kept\n");
+}
+
+static void a_peer_that_dialled_us_is_never_given_up(void) {
+  begin_sim(93, 2);
+  struct node *a = open_node(0, NULL), *b = open_node(1, NULL);
+  struct outcome up = {0}, o[8] = {0};
+  MUST(call(peer_of(b, a), NET_DATA, "up", 1000, &up) == 0);
+  run_ms(100);
+  MUST(a->inbound);
+  b->mode = IGNORE;
+  for (int i = 0; i < 8; i++) {
+    MUST(probe(a->inbound, 9000, &o[i]) == 0);
+    run_ms(1500);
+  }
+  MUST(a->downs == 0 && a->gones == 0);
+  end_sim();
+  printf("ok F14 a connection that the other side made is not given up\n");
+}
+
 static const struct property properties[] = {
+    PROPERTY(a_probe_finds_a_way_within_one_interval_of_healing),
+    PROPERTY(a_probe_does_not_wait_for_a_redial_backoff),
+    PROPERTY(a_silent_connection_is_kept_while_it_may_be_alive),
+    PROPERTY(a_peer_that_dialled_us_is_never_given_up),
     PROPERTY(circuit_and_backoff),
     PROPERTY(control_passes_an_open_circuit),
     PROPERTY(a_trial_that_control_forestalled_decides_nothing),

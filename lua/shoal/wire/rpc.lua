@@ -139,7 +139,7 @@ local function begin(self, message, body, options)
   slot.future = future
   local ok
   ok, err, code = self.core:call(message.id, message.lane, bytes, options and options.timeout_ms or message.timeout_ms,
-    slot.done)
+    slot.done, options and options.hurry)
   if ok then return future end
   slot.future = nil
   free[#free + 1] = slot
@@ -149,7 +149,8 @@ end
 --- Send a request and wait for its reply. In a task.
 ---@param name string
 ---@param body table
----@param options? { timeout_ms?: number }
+---@param options? { timeout_ms?: number, hurry?: boolean }  hurry: it is a probe, and waits for no redial backoff and no connection that
+---  leads nowhere (net_hurry in c/net/net.h)
 ---@return table|string? reply  a string where the message's reply is "bytes"
 ---@return string? err
 ---@return string? code  the transport's ("TIMEOUT", "DISCONNECTED", "CIRCUIT", ...), or what the other side refused with

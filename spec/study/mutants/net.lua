@@ -159,4 +159,12 @@ return {
     find = "  if control then peer:close() end\n", put = "" },
   { name = "a_handler_that_returns_nothing_answers_nothing", file = "lua/shoal/wire/rpc/handling.lua", killers = { rpc() },
     find = "  if reply == nil then\n", put = "  if false then\n" },
+  { name = "a_probe_waits_for_an_old_dial", file = "net/peer.c", killers = { circuit "probe" },
+    find = "l->state == LINK_CONNECTING && now - l->opened_at_ns", put = "false && now - l->opened_at_ns" },
+  { name = "a_probe_waits_for_a_silent_connection", file = "net/peer.c", killers = { circuit "probe" },
+    find = "if (l && l->unheard >= NET_HURRY_UNHEARD", put = "if (l && false && l->unheard >= NET_HURRY_UNHEARD" },
+  { name = "a_probe_waits_for_a_redial_backoff", file = "net/peer.c", killers = { circuit "probe" },
+    find = "  peer_redial_by(p, now);\n}", put = "}" },
+  { name = "a_silence_that_was_our_stall_ends_a_connection", file = "net/peer.c", killers = { circuit "silent" },
+    find = "l->unheard >= NET_HURRY_UNHEARD &&", put = "" },
 }
