@@ -24,6 +24,8 @@
   X(NOT_LEADER, "this node does not lead; ask the leader")                                \
   X(UNKNOWN, "the outcome is not known: it may still apply")                              \
   X(STALE, "a greater fence was seen")                                                    \
+  X(HELD, "another holder's lease of it has not expired")                                 \
+  X(EXPIRED, "the lease has expired, or was released")                                    \
   X(CANCELLED, "it was cancelled")                                                        \
   X(NO_NAME, "the host name has no address")                                              \
   X(UNSUPPORTED, "not possible in this world")                                            \

@@ -18,6 +18,7 @@
   X("shoal.core.http", luaopen_shoal_core_http) \
   X("shoal.core.inflate", luaopen_shoal_core_inflate) \
   X("shoal.core.json", luaopen_shoal_core_json) \
+  X("shoal.core.lease", luaopen_shoal_core_lease) \
   X("shoal.core.msgpack", luaopen_shoal_core_msgpack) \
   X("shoal.core.net", luaopen_shoal_core_net) \
   X("shoal.core.swim", luaopen_shoal_core_swim) \

@@ -106,6 +106,17 @@ site("correlation.evict", "gate", "error", { "dc", "cause", "event" }, "the evic
   { delivery = "must_deliver" })
 site("dc_health.changed", "gate", "error", { "dc", "from", "to" }, "a function on a datacenter's state failed; the state has changed")
 
+-- ---- leases: those that a node grants, and those that it holds (2.3) ----
+site("lease.expired", "any", "error", { "key", "holder", "node", "fence", "expired_for_ms", "duration_ms", "remaining" },
+  "what follows from the expiry of a lease failed; it is delivered again, and the other leases' expiries follow",
+  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" }, fires = { "gate", "manager" } } })
+site("lease.sweep_loop", "any", "error", { "node", "cycle", "held", "lost", "next_delay_ms" },
+  "a turn of the loop over leases failed, and is tried again; or the sweep found expired leases that the deadlines had lost")
+site("lease.lost", "any", "error", { "key", "node", "fence", "left_ms", "refused" },
+  "what follows from the end of a lease that this node held failed; it is delivered again", { delivery = "must_deliver" })
+site("lease.jeopardy", "any", "error", { "key", "node", "fence", "left_ms", "refused" },
+  "the function that is called before a lease of this node ends failed")
+
 -- ---- jobs: their leader, on gates and managers alike ----
 site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")
 site("lead.fact", "any", "error", { "job", "fact" }, "what follows from a command that was applied failed; the other effects follow")
