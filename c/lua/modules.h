@@ -12,6 +12,7 @@
   X("shoal.core.correlation", luaopen_shoal_core_correlation) \
   X("shoal.core.crc", luaopen_shoal_core_crc) \
   X("shoal.core.dc_health", luaopen_shoal_core_dc_health) \
+  X("shoal.core.detector", luaopen_shoal_core_detector) \
   X("shoal.core.door", luaopen_shoal_core_door) \
   X("shoal.core.federation", luaopen_shoal_core_federation) \
   X("shoal.core.histogram", luaopen_shoal_core_histogram) \
