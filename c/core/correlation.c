@@ -105,7 +105,7 @@ static void note_move(struct correlation *c, struct correlation_dc *d) {
   if (!damped && (d->moves < most || c->now_ns - d->moves_ns[0] > c->config.flap_ns)) return;
   if (!damped) c->counts.damped++;
   d->damped_until_ns = c->now_ns + c->config.cool_ns;
-  d->spent = true;
+  d->spent = true; /* Also when the damping ends before this failure does. */
 }
 
 void correlation_suspect(struct correlation *c, uint64_t now_ns, uint32_t dc) {
@@ -145,7 +145,8 @@ void correlation_up(struct correlation *c, uint64_t now_ns, uint32_t dc) {
   }
   note_move(c, d);
   d->evicted = d->judged = false;
-  d->status = d->status == CORRELATION_FALLING ? CORRELATION_UP : CORRELATION_RISING;
+  if (d->status == CORRELATION_FALLING) d->status = CORRELATION_UP, d->spent = false;
+  else d->status = CORRELATION_RISING;
   c->counts.ups++;
 }
 
@@ -157,7 +158,7 @@ static bool is_member(const struct correlation *c, const struct correlation_dc *
 /* Whether this dc's failure, real or feared, is evidence. */
 static bool counts(const struct correlation *c, uint32_t dc) {
   const struct correlation_dc *d = &c->dcs[dc];
-  return d->name[0] != 0 && !correlation_damped(c, dc) && !(d->spent && d->status != CORRELATION_UP);
+  return d->name[0] != 0 && !correlation_damped(c, dc) && !d->spent;
 }
 
 static uint32_t steady(const struct correlation *c) {
@@ -350,7 +351,7 @@ void correlation_check(const struct correlation *c) {
     assert(i < c->end && d->since_ns <= c->now_ns && d->event <= c->event && d->moves <= CORRELATION_MOVES_MAX);
     assert(!d->evicted || d->status == CORRELATION_DOWN);
     assert(!d->judged || (d->status == CORRELATION_DOWN && !d->evicted && d->spent));
-    assert(d->status == CORRELATION_UP || d->fell_ns <= d->since_ns);
+    assert(d->status == CORRELATION_UP ? !d->spent : d->fell_ns <= d->since_ns);
   }
   assert(known == c->known && c->end <= CORRELATION_DCS_MAX);
   assert(c->counts.detected == c->event);

@@ -262,6 +262,17 @@ static void what_was_part_of_an_event_is_no_evidence_until_it_was_up(void) {
   EXPECT("80 evict a alone; 81 evict c alone; ");
 }
 
+static void a_relapse_is_the_old_failure(void) {
+  config.flap_moves = 0;
+  begin("abcd");
+  down("a"), to(20), up("a"), to(49), down("a"), to(50), down("b"), to(60); /* A was up for 29 s. */
+  EXPECT("10 evict a alone; 59 evict a alone; 60 evict b alone; ");
+  begin("abcd");
+  down("a"), to(20), up("a"), to(50), down("a"), to(51), down("b"), to(60); /* For 30 s. */
+  EXPECT("10 evict a alone; 56 detected low ab; ");
+  correlation_defaults(&config);
+}
+
 static void a_dc_that_flaps_is_no_evidence(void) {
   begin("abcd");
   down("a"), to(6), up("a"), to_ns(120 * SECOND), down("a"), down("b"), to(125);
@@ -421,6 +432,7 @@ int main(int argc, char **argv) {
   BEHAVIOUR(three_holds_are_the_most);
   BEHAVIOUR(a_member_that_falls_again_counts_once);
   BEHAVIOUR(what_was_part_of_an_event_is_no_evidence_until_it_was_up);
+  BEHAVIOUR(a_relapse_is_the_old_failure);
   BEHAVIOUR(a_dc_that_flaps_is_no_evidence);
   BEHAVIOUR(damping_ends_when_it_was_calm_for_long);
   BEHAVIOUR(a_dc_that_flaps_is_not_one_of_the_known);

@@ -138,6 +138,8 @@ static void levels_worst_manager_counts_and_each_level_clears(void) {
   MUST(dc_health_press(&h, 0, "a", 1, DC_LEVEL_THROTTLE) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_THROTTLE);
   MUST(dc_health_press(&h, 0, "b", 1, DC_LEVEL_REJECT) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_REJECT);
   MUST(dc_health_press(&h, 0, "b", 1, DC_LEVEL_BATCH) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_BATCH);
+  MUST(dc_health_press(&h, 0, "a", 1, DC_LEVEL_REJECT) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_REJECT);
+  MUST(dc_health_press(&h, 0, "a", 1, DC_LEVEL_THROTTLE) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_BATCH);
   MUST(dc_health_press(&h, 0, "b", 1, DC_LEVEL_NONE) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_THROTTLE);
   MUST(dc_health_press(&h, 0, "a", 1, DC_LEVEL_NONE) == 0 && dc_health_worst(&h, 0) == DC_LEVEL_NONE && h.pressing_count == 0);
 }

@@ -159,6 +159,18 @@ describe("shoal.correlation", function ()
     world:run(10000)
     assert.same({ "detected 2", "end of detected", "raised" }, order)
     assert.equal("rising", c:dc("a").status)
+    c:close()
+    order = {}
+    open(nil, {
+      on_detected = function ()
+        assert(c:forget "a") -- This ends the event at once.
+        order[#order + 1] = "end of detected"
+      end,
+      on_healed = function () order[#order + 1] = "healed" end,
+    })
+    down "ab"
+    world:run(5000)
+    assert.same({ "end of detected", "healed" }, order)
   end)
 
   it("may be closed by each of its functions; nothing follows", function ()

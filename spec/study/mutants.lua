@@ -12,7 +12,10 @@
 -- logarithm of N, so the instructions less than double. A scan would make them about ten times as many.
 
 local mutants = {}
-for _, subject in ipairs { "core", "net", "world", "host", "base", "member", "run", "job", "tier", "findings" } do
+for _, subject in ipairs {
+  "core", "net", "world", "host", "base", "member", "run", "job", "tier", "findings",
+  "correlation",
+} do
   for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end
 end
 
