@@ -3,6 +3,8 @@
 --- Hooks that it can wire: job.began, job.ended, job.failed, part.began, part.ended, part.failed, part.retried, each a task that gets
 --- { id, job, name, state, reason, part, workflow, attempt, executor, at_ms } at least once: examples/roles/telling_gate.lua.
 ---
+--- `detector.job_suspicion_expired` (node, job, incarnation): a datacenter gave no sign of one job for long, and is about to lose its parts.
+---
 --- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. A datacenter that has not
 --- registered for dc_silent_ms is gone, and its parts start elsewhere.
 local dc = require "shoal.dc"
@@ -11,14 +13,26 @@ local lead = require "shoal.lead"
 
 local role = { name = "gate" }
 
-role.sends = { "part.dispatch", "part.cancel", "lead", "executor.hold", "job.status", "job.stats", "job.result", "job.push" }
+role.sends = {
+  "part.dispatch", "part.cancel", "part.look", "part.look_for", "lead", "executor.hold", "job.status", "job.stats", "job.result", "job.push",
+}
 
 role.answers = intake.answers {
   ["dc.register"] = function (state, body) return state.registry:register(body) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
+  ["part.look_for"] = function (state, body) return state.lead:look_for(body) end,
   ["part.progress"] = function (state, body) return state.lead:progress(body) end,
   ["part.result"] = function (state, body) return state.lead:result(body) end,
 }
+
+function role.hooks(state)
+  return {
+    --- A datacenter lives and gives no sign of one job. This is must-deliver: it is retried while it raises.
+    ["detector.job_death"] = function (name, job, _)
+      state.lead:job_gone(name, job)
+    end,
+  }
+end
 
 function role.start(node)
   local policies, err, code = node:policies_of { "placement", "retry" }

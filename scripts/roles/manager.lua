@@ -1,5 +1,8 @@
 --- manager: leads jobs in one datacenter. Its executors are the workers of its membership group.
 ---
+--- `detector.job_suspicion_expired` (node, job, incarnation), a hook that it can wire: a worker gave no sign of one job for long, and is about
+--- to lose its parts of it.
+---
 --- It answers `job.*` from clients (a cluster works without gates), `part.dispatch`, `part.cancel` and `lead` from gates, and
 --- `part.progress` and `part.result` from workers. It sends the gates a heartbeat with its free cores every heartbeat_ms.
 local dc = require "shoal.dc"
@@ -11,12 +14,14 @@ local role = { name = "manager" }
 
 role.sends = {
   "part.dispatch", "part.cancel", "lead", "dc.register", "part.progress", "part.result", "lead.who",
-  "job.status", "job.stats", "job.result", "job.push",
+  "part.look", "part.look_for", "job.status", "job.stats", "job.result", "job.push",
 }
 
 role.answers = intake.answers {
   ["part.dispatch"] = function (state, body) return state.lead:take(body) end,
   ["part.cancel"] = function (state, body) return state.lead:end_part(body) end,
+  ["part.look"] = function (state, body) return state.lead:look(body) end,
+  ["part.look_for"] = function (state, body) return state.lead:look_for(body) end,
   ["lead"] = function (state, body) return state.heart:lead(body, state.lead) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
   ["part.progress"] = function (state, body) return state.lead:progress(body) end,
@@ -38,6 +43,10 @@ function role.hooks(state)
     --- A member died. This is must-deliver: it is retried while it raises.
     ["detector.global_death"] = function (name, incarnation)
       state.lead:gone(name, ("%s (%s) died"):format(name, incarnation))
+    end,
+    --- A worker lives and gives no sign of one job: that job's parts there start elsewhere. Must-deliver, too.
+    ["detector.job_death"] = function (name, job, _)
+      state.lead:job_gone(name, job)
     end,
   }
 end

@@ -3,8 +3,8 @@
 --- To take certain jobs only, decline the others in `part.dispatch`: `return nil, "only jobs of the shop", "DECLINED"`. The leader then
 --- asks other workers; it is no failure. `worker.about(body)` has the job's name, labels and env: examples/roles/shop_worker.lua.
 ---
---- It answers `part.dispatch`, `part.cancel` and `lead`. It sends `part.progress` every flush_ms, and `part.result` until accepted. It
---- sends `lead.who` to another manager when its leader does not answer.
+--- It answers `part.dispatch`, `part.cancel`, `part.look` and `lead`. It sends `part.progress` every flush_ms, and `part.result` until
+--- accepted. It sends `lead.who` to another manager when its leader does not answer.
 local worker = require "shoal.worker"
 
 local role = { name = "worker" }
@@ -14,6 +14,7 @@ role.sends = { "part.progress", "part.result", "lead.who" }
 role.answers = {
   ["part.dispatch"] = function (state, body) return state.worker:dispatch(body) end,
   ["part.cancel"] = function (state, body) return state.worker:cancel(body) end,
+  ["part.look"] = function (state, body) return state.worker:look(body) end,
   ["lead"] = function (state, body) return state.worker:lead(body) end,
 }
 

@@ -94,14 +94,22 @@ local death_ids = { "node", "job", "incarnation", "suspicion_age_ms", "confirmat
 site("detector.global_death", "any", "error", death_ids, "a hook on the death of a node failed",
   { delivery = "must_deliver", hook = { args = { "node", "incarnation" }, required = true, roles = { "manager" } } })
 
+site("detector.job_death", "any", "error", death_ids, "a hook on the death of a node for one job failed; its parts stay there",
+  { delivery = "must_deliver", hook = { args = { "node", "job", "incarnation" }, required = true, roles = { "gate", "manager" },
+    fires = { "gate", "manager" } } })
 site("detector.event", "any", "error", { "kind", "job", "node" }, "the owner's function on an event of the detector failed")
 site("detector.job_suspicion_expired", "any", "error", { "job", "node", "incarnation", "confirmations", "timeout_ms", "age_ms" },
-  "the owner's function on a node that is dead for a job failed; the suspicion is over all the same")
+  "the owner's function, or a hook, on a node that is dead for a job failed; the suspicion is over all the same",
+  { hook = { args = { "node", "job", "incarnation" }, fires = { "gate", "manager" } } })
 site("detector.getter", "any", "error", { "getter", "job", "node", "last_good" },
   "the function that gives the number of members, or this node's health, failed; its last good answer stands")
 site("detector.reconcile", "any", "error",
   { "node", "job", "cycle", "looked", "forgotten", "ended", "failed", "mended", "dropped_nodes", "dropped_grants" },
   "the owner could not say whether it knows a node or a job; the pass goes on with the next one")
+site("detector.refused", "any", "warning", { "job", "executor" },
+  "a suspicion was refused at a cap; the limit of silence of its parts ends them")
+site("detector.look", "any", "warning", { "executor", "asked", "jobs", "job" },
+  "an executor that gives no sign of some jobs could not be asked about them, or its answer could not be read; it is asked again")
 
 -- ---- correlation: several datacenters at once (2.4); their health ----
 local correlation_ids = { "event", "datacenters", "severity", "at_ns", "wall_ns" }

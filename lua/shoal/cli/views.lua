@@ -73,6 +73,7 @@ function views.running(detail)
     if of[w.workflow] then words[#words + 1] = parts_text(of[w.workflow]) end
     lines[#lines + 1] = table.concat(words, "; ")
   end
+  for _, s in ipairs(detail.suspicions or {}) do lines[#lines + 1] = ("  %s at %s: %s"):format(s.state, s.executor, s.text) end
   if (detail.executions or 0) > 0 then
     lines[#lines + 1] = ("  %d executions, %d of them retries"):format(detail.executions, detail.retries or 0)
   end

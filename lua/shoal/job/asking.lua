@@ -58,6 +58,8 @@ return function (lead)
         out.workflows[#out.workflows + 1] = { workflow = name, state = run.told[name] or "waiting", waiting = run:why_waiting(name) }
       end
       out.elapsed_ms = run:elapsed_ms()
+      local suspicions = self.suspects:list(entry.job)
+      out.suspicions = #suspicions > 0 and suspicions or nil
       if outputs then out.outputs, out.outputs_cut = outputs_of(entry, run.order) end
       local all = {}
       for name in next, entry.parts do all[name] = true end -- order-free: a set

@@ -4,6 +4,7 @@
 ---      |                               |                                           |
 ---      '-------------------------------+-------------------------------------------+--> doomed: lost; the loss must become durable
 ---   unheard: found in the ledger when a leadership begins; its executor has silent_ms to report it, as for a running attempt
+---   An executor that is silent for a whole job loses its parts sooner: suspects.lua, whose header says which mechanism covers what.
 ---
 --- Only the ledger ends an attempt. An event (a death, a refusal, silence) dooms it, and the reconcile step proposes the loss until
 --- it is applied. The reconcile step is one task that compares this leader's attempts with the executors' reports:
@@ -224,6 +225,7 @@ local function send(self, run, a)
     if reply then
       a.seen_ms = task.now_ms()
       self:taken(a, 0)
+      lead.suspects:answered(a.executor, a.job)
       if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for the dispatch to be answered.
       return
     end
@@ -269,9 +271,13 @@ function attempts:hear(key, item)
   self:taken(a, item.age_ms)
   if item.seq <= a.seq then return true end
   a.seq, a.seen_ms, a.progress = item.seq, task.now_ms(), item.stats
+  if self.lead.suspects.count > 0 then self.lead.suspects:moved(a.executor, a.job) end
   if a.state == "sending" or a.state == "unheard" then move(a, "running") end
   return true
 end
+
+--- Its executor answered that it runs an attempt that this leadership had not heard of yet.
+function attempts:found(a) move(a, "running") end
 
 --- An executor lists its parts: adopt the attempts that count, doom those it does not have, cancel there those that no longer count.
 ---@param executor table
@@ -341,6 +347,7 @@ local function where_to(self, c)
 end
 
 local function answered(self, c, state)
+  self.lead.suspects:answered(c.executor, c.job)
   if not c.of then
     self.cancels[c.id] = nil
   elseif state == "unknown" then
@@ -453,6 +460,7 @@ local function excuse(self, now)
     for _, a in next, of_run do a.seen_ms = math.min(now, a.seen_ms + late_ms) end -- order-free: each by itself
   end
   for name, since_ms in sorted(self.absent) do self.absent[name] = math.min(now, since_ms + late_ms) end
+  self.lead.suspects:excuse(late_ms, now)
 end
 
 --- A full step every LOOK_MS; between two of them, only the work that was requested.
@@ -463,6 +471,7 @@ local function step(self)
     look_at_executors(self, now)
     if next(self.lead.ledger.held) then look_at_drained(self) end
     if self.count > 0 then look_at_silence(self, now) end
+    self.lead.suspects:look(now)
   elseif self.someone_gone then
     look_at_executors(self, now)
   end

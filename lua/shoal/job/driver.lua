@@ -253,6 +253,7 @@ function driver:why_waiting(name)
   for _, a in sorted(self.lead.attempts:of_run(self.key)) do
     if a.workflow == name and a.waiting then return ("%s: %s"):format(a.executor, a.waiting) end
   end
+  return self.lead.suspects:why_waiting(self.job, name, self.lead.attempts:of_run(self.key))
 end
 
 -- Events to clients ----------------------------------------------------------------------------------------------------

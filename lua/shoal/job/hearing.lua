@@ -86,6 +86,7 @@ return function (lead)
   ---@param about? table  its labels, or a datacenter's workers: see executors:hear
   function lead:hear(name, address, cores, generation, about)
     local e, ask = self.executors:hear(name, address, cores, generation, about)
+    if self.suspects then self.suspects:executor(name, "alive", e.epoch) end
     if ask then self:ask(e) end
     return e
   end
@@ -122,8 +123,21 @@ return function (lead)
 
   --- An executor is dead, left or silent: the reconcile step proposes the loss of its attempts until each loss is applied.
   function lead:gone(name, reason)
-    if not self.executors:down(name, reason) then return end
+    local e = self.executors:down(name, reason)
+    if not e then return end
+    if self.suspects then self.suspects:executor(name, "dead", e.epoch) end
     if self.attempts then self.attempts:gone() else self.executors:remove(name) end
+  end
+
+  --- An executor gives no sign of one job while it lives: its parts of that job start elsewhere.
+  function lead:job_gone(name, job)
+    if self.suspects then self.suspects:give_up(name, job) end
+  end
+
+  --- Another leader of this tier gets no answer from an executor: see suspects.lua.
+  function lead:look_for(body)
+    if not self.suspects then return self:not_leading() end
+    return self.suspects:look_for(body)
   end
 
   --- The backpressure level of acks: this second's progress against the leader's limit. It falls when the progress does.

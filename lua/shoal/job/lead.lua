@@ -20,6 +20,7 @@ local log = require "shoal.base.log"
 local placing = require "shoal.job.placing"
 local results = require "shoal.job.results"
 local sorted = require "shoal.base.sorted"
+local suspects = require "shoal.job.suspects"
 local task = require "shoal.base.task"
 local telling = require "shoal.job.telling"
 local tier = require "shoal.tier.single"
@@ -107,6 +108,7 @@ function lead:on_lead(index)
   self.fence, self.led_ms = index, task.now_ms()
   self.base_ms = math.max(self.ledger.clock_ms, self.node.world:wall_ns() // 1000000)
   self.term = task.scope("term", self.scope)
+  self.suspects = suspects.open(self, self.term)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
   self.telling = telling.open(self, self.term)
   self.executors:ask_again()
@@ -128,9 +130,10 @@ end
 --- This node no longer leads: destroy the volatile state. The ledger stays; executors keep working for the next leader.
 function lead:on_lose()
   self.fence = 0
+  self.suspects:close()
   self.term:close()
   self.runs, self.old_feeds, self.forgetting, self.watching = {}, {}, {}, { count = 0 }
-  self.placing, self.attempts, self.telling = nil, nil, nil
+  self.placing, self.attempts, self.telling, self.suspects = nil, nil, nil, nil
 end
 
 --- Put a command through the tier.
@@ -156,6 +159,14 @@ end
 --- Whether this leadership has just begun, so that executors may not have had time to register.
 function lead:young()
   return task.now_ms() - self.led_ms < YOUNG_HEARTBEATS * self.node.config.heartbeat_ms
+end
+
+--- Whether this job has a run here that is not over.
+function lead:has_live(job)
+  for _, key in ipairs(self.ledger:of_job(job)) do
+    if self.ledger.runs[key] then return true end
+  end
+  return false
 end
 
 --- How long after the start of a leadership an executor with parts may stay silent: the usual silence limit, plus the time until its
@@ -309,6 +320,7 @@ require "shoal.job.holding" (lead)
 
 function lead:close()
   self.stop_hearing()
+  if self.suspects then self.suspects:close() end
   self.scope:close()
   self.tier:close()
 end

@@ -192,6 +192,9 @@ local function shares_of(self, round, q, run, workflow_name)
   if run.again and lead:young() then return nil, "its leader has just begun, and waits for executors to register" end
   local able = able_of(round, workflow.cores or 1, workflow.where)
   if #able == 0 then return nil, why_not(self, round, run, workflow, workflow.cores or 1) end
+  local silent
+  able, silent = lead.suspects:usable(run.job, able)
+  if #able == 0 then return nil, silent end
   local why = "placement.split failed; the incidents at policy.placement say how"
   local shares = errors.policy("placement", lead.options.placement.split, {
     ids = { job = run.job, workflow = workflow_name },
@@ -223,6 +226,8 @@ local function choice_of(self, round, q, run, workflow, view)
   local able = able_of(round, cores, where)
   if #able == 0 then return nil, why_not(self, round, run, run.spec.workflows[workflow], cores) end
   local nobody
+  able, nobody = lead.suspects:usable(run.job, able)
+  if #able == 0 then return nil, nobody end
   able, nobody = willing(self, round, q.run, workflow, view.part, able)
   if nobody then return nil, nobody end
   local why = "placement.choose failed; the incidents at policy.placement say how"
@@ -247,6 +252,7 @@ local function choice_of(self, round, q, run, workflow, view)
   end
   q.wrong = nil
   local executor = name and round.byname[name]
+  if executor and not lead.suspects:may(run.job, name) then return nil, ("%s gave no sign of this job; it waits for an answer"):format(name) end
   if executor and not (lead.options.claims and executor.free < view.cores) then return executor end
   return nil, not executor and has_room(lead, able, cores) and NO_CHOICE:format "choose" or fit.BUSY
 end

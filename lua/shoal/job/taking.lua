@@ -197,6 +197,28 @@ return function (lead)
     return parts
   end
 
+  --- A higher tier asks how its parts of these jobs are: one that has ended waits for the acceptance of its result, and one without a
+  --- live attempt waits for its turn.
+  ---@param body { jobs: string[] }
+  function lead:look(body)
+    if self.fence == 0 then return self:not_leading() end
+    local parts = {}
+    for _, job_id in ipairs(body.jobs) do
+      for _, key in ipairs(self.ledger:of_job(job_id)) do
+        local entry = self.ledger:run(key)
+        local up = entry and entry.upstream
+        if up and (self.ledger.runs[key] or self.ledger.handing[key]) then
+          local state = ledger.FINAL[entry.state] and "reporting" or next(self.attempts:of_run(key)) and "running" or "waiting"
+          local record = { job = entry.job, part = up.part }
+          parts[#parts + 1] = {
+            job = entry.job, part = up.part, fence = up.fence, state = state, seq = self.options.reports:seq_of(record),
+          }
+        end
+      end
+    end
+    return { jobs = body.jobs, parts = parts }
+  end
+
   --- The leader of this job, as far as this node knows.
   function lead:who(body)
     if self.fence > 0 then

@@ -59,6 +59,7 @@ local function on_member(self, event)
   local m = event.member
   m.role, m.dc, m.cores, m.labels = facts_of(self, m)
   self.journal:feed(event)
+  if self.layer_one then errors.call("swim.event", { kind = event.kind, member = m.name }, self.layer_one, event) end
   if event.kind == "forgotten" then return end -- Its end was an event before.
   if event.kind == "dead" and m.held then -- It lives, and people will wonder.
     local why = self.swim:why(m.name)

@@ -211,6 +211,14 @@ function reports:progress(record)
   progress.place(self, part)
 end
 
+--- How often this part has moved so far: the number of its newest progress record.
+---@return integer
+function reports:seq_of(record)
+  local known = self.jobs[record.job]
+  local part = known and known.parts[reports.key_of(record)]
+  return part and part.seq or 0
+end
+
 --- Send all that waits for a leader. Waits.
 ---@param leader ReportLeader
 function reports:flush(leader) progress.flush(self, leader) end

@@ -246,6 +246,22 @@ function worker:lead(body)
   return { cores = self.cores, parts = parts }
 end
 
+--- A leader asks how the parts of these jobs are.
+---@param body { jobs: string[] }
+function worker:look(body)
+  local of, parts = {}, {}
+  for _, name in ipairs(body.jobs) do of[name] = true end
+  for _, run in sorted(self.runs) do
+    local b = run.body
+    if of[b.job] then
+      parts[#parts + 1] = {
+        job = b.job, part = b.part, fence = b.fence, state = HOLDS[run.state] and "running" or "reporting", seq = self.reports:seq_of(b),
+      }
+    end
+  end
+  return { jobs = body.jobs, parts = parts }
+end
+
 --- The values of a table of addresses, in the order of their names.
 ---@param byname table<string, string>
 ---@return string[]

@@ -15,6 +15,7 @@ local function holding(title) return { "spec/sim/holding_spec.lua", title } end
 local function hooks(title) return { "spec/sim/hooks_spec.lua", title } end
 local function placing(title) return { "spec/sim/placing_spec.lua", title } end
 local function fit(title) return { "spec/lua/fit_spec.lua", title } end
+local function detector(title) return { "spec/sim/detector_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
 
 return {
@@ -210,6 +211,43 @@ return {
     find = "  excuse(self, now)\n", put = "" },
   { name = "a_silent_attempt_is_kept", file = "lua/shoal/job/attempts.lua", killers = { faults "says nothing of a part" },
     find = "and now - a.seen_ms >= silent_ms then", put = "and silent_ms < 0 then" },
+  -- suspects
+  { name = "a_death_for_one_job_is_for_all", file = "lua/shoal/job/suspects.lua", killers = { detector "no other" },
+    find = "and a.job == job and GIVES_UP", put = "and GIVES_UP" },
+  { name = "placement_uses_one_that_is_silent", file = "lua/shoal/job/suspects.lua", killers = { detector "gets no part" },
+    find = "if shunned[e.name] then silent", put = "if shunned[e] then silent" },
+  { name = "one_given_up_is_never_used_again", file = "lua/shoal/job/suspects.lua", killers = { detector "no other" },
+    find = "  put(self.dead, death.executor, death.job, nil)\n  admit(self, death)", put = "" },
+  { name = "an_answer_is_no_sign", file = "lua/shoal/job/questions.lua", killers = { detector "slow is not silent" },
+    find = "    self:answered(executor, job)\n", put = "" },
+  { name = "an_answer_ends_a_suspicion", file = "lua/shoal/job/questions.lua", killers = { detector "F59" },
+    find = "if moved or not there then", put = "if moved or there then" },
+  { name = "a_move_leaves_a_suspicion", file = "lua/shoal/job/suspects.lua", killers = { detector "F59" },
+    find = "  self.detector:progress(job, executor)\n", put = "" },
+  { name = "an_old_move_counts_again", file = "lua/shoal/job/questions.lua", killers = { detector "F59" },
+    find = "report.seq > math.max(a.seq, a.looked or 0)", put = "report.seq >= math.max(a.seq, a.looked or 0)" },
+  { name = "a_share_that_waits_is_silent", file = "lua/shoal/job/questions.lua", killers = { detector "prints nothing" },
+    find = 'if report.state == "waiting" then a.seen_ms = now end', put = "" },
+  { name = "others_are_not_asked", file = "lua/shoal/job/questions.lua", killers = { detector "others of the tier" },
+    find = "if #silent > 0 then ask_others(self, executor, silent) end", put = "" },
+  { name = "others_never_confirm", file = "lua/shoal/job/questions.lua", killers = { detector "others of the tier" },
+    find = "if pair and pair.suspected then self.detector:confirm", put = "if pair and not pair then self.detector:confirm" },
+  { name = "one_given_up_is_suspected_again", file = "lua/shoal/job/suspects.lua", killers = { detector "always raises" },
+    find = " and not at(self.dead, pair.executor, pair.job) then", put = " then" },
+  { name = "a_death_is_told_for_ever", file = "lua/shoal/job/suspects.lua", killers = { detector "it is withdrawn" },
+    find = '  errors.withdraw("detector.job_death", death.key)\nend\n\n--- An', put = "end\n\n--- An" },
+  { name = "a_rejoin_leaves_its_deaths", file = "lua/shoal/job/suspects.lua", killers = { detector "it is withdrawn" },
+    find = 'if event.kind == "join" then self:reborn(event.member.name) end', put = "" },
+  { name = "an_ended_job_is_given_up", file = "lua/shoal/job/suspects.lua", killers = { detector "it is withdrawn" },
+    find = "if self.lead:has_live(job) and self.lead", put = "if self.lead" },
+  { name = "a_refused_suspicion_is_no_incident", file = "lua/shoal/job/suspects.lua", killers = { detector "past the cap" },
+    find = '    errors.report("detector.refused"', put = '    select("#", "detector.refused"' },
+  { name = "layer_one_is_not_fed", file = "lua/shoal/node/membership.lua", killers = { detector "same step" },
+    find = "if self.layer_one then errors.call", put = "if not self.layer_one then errors.call" },
+  { name = "a_missed_state_is_not_told", file = "lua/shoal/job/suspects.lua", killers = { detector "an event should have" },
+    find = "if seen and seen.state ~= m.state and", put = "if seen and seen.state == nil and" },
+  { name = "a_gate_gives_up_no_datacenter", file = "lua/shoal/job/hearing.lua", killers = { detector "a gate gives up" },
+    find = "    if self.suspects then self.suspects:give_up(name, job) end\n", put = "" },
   { name = "a_cancel_overtakes_its_dispatch", file = "lua/shoal/job/attempts.lua", killers = { lead "behind the dispatch" },
     find = "elseif c.of and c.of.sender and now < c.begun_ms + CALL_MS then", put = "elseif c.of and c.of.sender and now < 0 then" },
   { name = "a_superseded_attempt_runs_on", file = "lua/shoal/job/attempts.lua", killers = { lead "strays" },

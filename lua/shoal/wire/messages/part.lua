@@ -15,6 +15,10 @@ return {
       { "age_ms", "integer?" }, -- since the attempt was taken, on the sender's clock
     },
     RunningPart = { { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "attempt", "integer" } },
+    LookedPart = {
+      { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "state", "enum:running|waiting|reporting" },
+      { "seq", "integer" }, -- grows while the part moves, as in PartProgress
+    },
     KnownMember = {
       { "name", "string" }, { "address", "string" }, { "role", "string" }, { "dc", "string" }, { "state", "string" }, { "via", "string" },
       { "hold", "string?" }, -- "cordoned" or "draining": it gets no new parts
@@ -107,6 +111,20 @@ return {
       doc = "asks for the leader of a job; an empty address: not known here",
       fields = { { "job", "string" } },
       reply = { { "node", "string" }, { "address", "string" } },
+    },
+    {
+      name = "part.look", id = 52, lane = "control", from = leaders, to = workers, retry = "idempotent",
+      doc = "asks how the parts of these jobs are (job/suspects.lua); the reply names the jobs that it answers for: a part of one of these "
+        .. "that it does not list is not there",
+      fields = { { "jobs", "array:string" } },
+      reply = { { "jobs", "array:string" }, { "parts", "array:LookedPart" } },
+    },
+    {
+      name = "part.look_for", id = 53, lane = "control", from = leaders, to = leaders, retry = "idempotent",
+      doc = "asks another leader of the same tier to send part.look to an executor; code NOT_FOUND: it does not know the executor; without "
+        .. "`answered`, the executor gave it no answer either",
+      fields = { { "executor", "string" }, { "jobs", "array:string" } },
+      reply = { { "answered", "boolean" }, { "jobs", "array:string" }, { "parts", "array:LookedPart" } },
     },
   },
 }
