@@ -574,6 +574,35 @@ static void a_random_run_agrees_with_a_model(uint64_t seed) {
   federation_free(&r.f);
 }
 
+static void our_errors_wait_no_longer_than_the_most_and_a_fifth(void) {
+  struct rig r;
+  start(&r);
+  uint32_t dc = know(&r), errors;
+  uint64_t delay, least = NEVER, most = 0;
+  for (int i = 0; i < 400; i++) {
+    struct federation_action p = probe(&r, dc);
+    MUST(federation_fail(&r.f, r.now, dc, p.seq, true, &delay, &errors) == 0);
+    if (i < 10) continue;
+    least = delay < least ? delay : least;
+    most = delay > most ? delay : most;
+  }
+  MUST(least >= 24 * S && least < 25 * S && most <= 36 * S && most > 35 * S);
+  federation_free(&r.f);
+}
+
+static void a_refusal_after_its_timeout_is_one_unanswered_probe(void) {
+  struct rig r;
+  start(&r);
+  uint32_t dc = know(&r), errors;
+  uint64_t delay;
+  struct federation_action p = probe(&r, dc);
+  run(&r, r.now + 5 * S + 1); /* Its timeout; the two after it are still under way. */
+  uint64_t before = federation_count(&r.f).unanswered;
+  MUST(before == 1 && federation_fail(&r.f, r.now, dc, p.seq, false, &delay, &errors) == 0);
+  MUST(federation_count(&r.f).unanswered == before);
+  federation_free(&r.f);
+}
+
 int main(int argc, char **argv) {
 #define RUN(name) (name(), printf("ok %s\n", #name))
   RUN(changes_at_its_bounds_and_not_1_ns_sooner);
@@ -585,6 +614,8 @@ int main(int argc, char **argv) {
   RUN(stale_answers_and_second_ones_are_dropped_and_counted);
   RUN(the_timeout_follows_the_round_trip_within_its_bounds);
   RUN(an_answer_counts_until_its_probe_is_over);
+  RUN(our_errors_wait_no_longer_than_the_most_and_a_fifth);
+  RUN(a_refusal_after_its_timeout_is_one_unanswered_probe);
   RUN(a_stall_of_ours_accuses_nobody);
   RUN(first_probes_are_spread_and_few_start_soon);
   RUN(one_past_the_limit_of_datacenters_is_refused);

@@ -163,6 +163,38 @@ describe("federation", function ()
     assert.equal(#at, f:counts().unanswered)
   end)
 
+  it("1.1: what our own transport refuses is an error of ours, whatever it calls it: one incident each, and a backoff", function ()
+    open()
+    assert(f:know("eu", "m1", "10.0.0.1:1", 1))
+    local told = 0
+    for _, code in ipairs { "CIRCUIT", "CLOSED", "CONFIG", "FULL", "MALFORMED", "MEMORY", "TOO_LARGE", "UNSUPPORTED" } do
+      answers.eu = function () return nil, "not sent", code end
+      world:run(40000) -- The backoff ends at 36 s.
+      local list = incidents()
+      assert.is_true(#list > told, code)
+      told = #list
+      assert.equal(code, list[told].code)
+    end
+    assert.equal(0, f:counts().unanswered)
+  end)
+
+  it("F14: takes the same leader at another address at once; an answer from the old one is ignored", function ()
+    open()
+    assert(f:know("eu", "m1", "10.0.0.1:1", 1))
+    answers.eu = function (_, incarnation)
+      task.sleep(1500)
+      return { incarnation = incarnation, term = 1 }
+    end
+    world:run(100)
+    answers.eu = nil
+    assert(f:know("eu", "m1", "10.0.0.9:1", 1))
+    world:run(50)
+    assert.same({ 2, "10.0.0.9:1" }, { #seen, seen[2].address })
+    world:run(1800)
+    assert.equal(1, f:counts().stale_incarnation)
+    assert.equal("reachable", f:state "eu")
+  end)
+
   it("F14: takes a new leader while a probe is under way; the old one's answer is ignored, and is no error", function ()
     open()
     assert(f:know("eu", "m1", "10.0.0.1:1", 7))
