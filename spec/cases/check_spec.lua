@@ -63,7 +63,7 @@ describe("shoal check", function ()
       at = "function role.start" },
     { "a start that raises", "local state = {", "local x = nil + 1\n  local state = {",
       "w.lua:@: start: attempt to perform arithmetic on a nil value" },
-    { "a start that never ends", "local state = {", "while true do end\n  local state = {", "w.lua:@: start: it ran 10000000 instructions" },
+    { "a start that never ends", "local state = {", "while true do end\n  local state = {", "w.lua:@: start: it ran 50000000 instructions" },
     { "a start that takes memory without end", "local state = {",
       "local t = {} while true do t[#t + 1] = ('x'):rep(1000000) end\n  local state = {",
       "w.lua: it takes more than 67108864 bytes of memory" },
@@ -72,14 +72,14 @@ describe("shoal check", function ()
     { "a stop that raises", "state.worker:close(2000)", 'error "no way out"', "w.lua:@: no way out" },
     { "a file without return", "\nreturn role\n", "\n",
       "w.lua: expected the script to return a table, found nil; a role's last line is `return role`" },
-    { "a top level that never ends", "local role", "while true do end\nlocal role", "w.lua:@: it ran 10000000 instructions" },
+    { "a top level that never ends", "local role", "while true do end\nlocal role", "w.lua:@: it ran 50000000 instructions" },
     { "a global that is none", "local state = {", "local s = strng.format('x')\n  local state = {",
       'w.lua:@: there is no global strng; did you mean "string"?' },
     { "a key of its table twice", '["lead"] =', '["part.cancel"] = function () end, ["lead"] =',
       "w.lua:@: part.cancel: given twice, first on line " },
     { "a start whose handler never ends", "local state = {",
       "error(select(2, xpcall(function () while true do end end, function () while true do end end)))\n  local state = {",
-      "start: w.lua:@: it ran 10000000 instructions" },
+      "start: w.lua:@: it ran 50000000 instructions" },
   }
   describe("of a role script tells", function ()
     for _, row in ipairs(ROLES) do

@@ -21,15 +21,31 @@ local OPEN, CLOSE, STAR, PLUS, MINUS, OPTION = 40, 41, 42, 43, 45, 63       -- (
 
 local POSITION, UNCLOSED = -2, -1
 
---- Whether the C function ends soon whatever the subject holds: n^(repetitions + 1) steps at most.
-local function quick(length, pat)
-  local steps = length + 1
+local KNOWN_MAX = 512 -- Patterns whose repetitions are remembered.
+local known, known_count = {}, 0
+
+--- How many repetitions a pattern has.
+local function repetitions(pat)
+  local count = known[pat]
+  if count then return count end
+  count = 0
   for at = 1, #pat do
     local c = byte(pat, at)
     if c == STAR or c == PLUS or c == MINUS or c == OPTION or c == ESCAPE and byte(pat, at + 1) == 98 then -- %b scans too
-      steps = steps * (length + 1)
-      if steps > QUICK_STEPS then return false end
+      count = count + 1
     end
+  end
+  if known_count >= KNOWN_MAX then known, known_count = {}, 0 end
+  known[pat], known_count = count, known_count + 1
+  return count
+end
+
+--- Whether the C function ends soon whatever the subject holds: n^(repetitions + 1) steps at most.
+local function quick(length, pat)
+  local steps = length + 1
+  for _ = 1, repetitions(pat) do
+    steps = steps * (length + 1)
+    if steps > QUICK_STEPS then return false end
   end
   return steps * (#pat + 1) <= QUICK_STEPS
 end
