@@ -5,8 +5,11 @@
 ---
 --- `detector.job_suspicion_expired` (node, job, incarnation): a datacenter gave no sign of one job for long, and is about to lose its parts.
 ---
---- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. A datacenter that has not
---- registered for dc_silent_ms is gone, and its parts start elsewhere.
+--- It can also wire federation.state, called with { dc, from, to, leader, address, silent_ms, unanswered, own_errors, last } when a datacenter
+--- becomes "reachable", "suspected" or "unreachable".
+---
+--- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. It probes the leader of each
+--- datacenter (lua/shoal/member/federation.lua); one that is unreachable is evicted, and its parts start elsewhere.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
@@ -14,7 +17,8 @@ local lead = require "shoal.lead"
 local role = { name = "gate" }
 
 role.sends = {
-  "part.dispatch", "part.cancel", "part.look", "part.look_for", "lead", "executor.hold", "job.status", "job.stats", "job.result", "job.push",
+  "dc.probe", "part.dispatch", "part.cancel", "part.look", "part.look_for", "lead", "executor.hold", "job.status", "job.stats", "job.result",
+  "job.push",
 }
 
 role.answers = intake.answers {
@@ -40,12 +44,13 @@ function role.start(node)
   local state = {}
   state.lead, err, code = lead.open(node, {
     tier = "gates", placement = policies.placement.datacenters, retry = policies.retry, claims = false,
-    silent_ms = node.config.gate_silent_ms, retention_ms = node.config.retention_ms, retention_bytes = node.config.retention_bytes,
+    silent_ms = node.config.gate_silent_ms, gone_ms = node.config.dc_silent_ms,
+    retention_ms = node.config.retention_ms, retention_bytes = node.config.retention_bytes,
     part_name = function (_, workflow, _, share) return ("%s/%s"):format(workflow, share.executor) end,
     keys = function (body) return { body.job } end,
   })
   if not state.lead then return nil, err, code end
-  state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- its loop detects silent managers
+  state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- it probes the datacenters
   node.known = function () return state.registry:members() end
   node.forget = function (name) return state.registry:erase(name) end
   node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end

@@ -4,7 +4,8 @@
 --- to lose its parts of it.
 ---
 --- It answers `job.*` from clients (a cluster works without gates), `part.dispatch`, `part.cancel` and `lead` from gates, and
---- `part.progress` and `part.result` from workers. It sends the gates a heartbeat with its free cores every heartbeat_ms.
+--- `part.progress` and `part.result` from workers. It registers with the gates every heartbeat_ms, and answers their probes with the numbers
+--- of its datacenter.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
@@ -22,6 +23,7 @@ role.answers = intake.answers {
   ["part.cancel"] = function (state, body) return state.lead:end_part(body) end,
   ["part.look"] = function (state, body) return state.lead:look(body) end,
   ["part.look_for"] = function (state, body) return state.lead:look_for(body) end,
+  ["dc.probe"] = function (state, body) return state.heart:probe(body, state.lead) end,
   ["lead"] = function (state, body) return state.heart:lead(body, state.lead) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
   ["part.progress"] = function (state, body) return state.lead:progress(body) end,

@@ -4,7 +4,29 @@ local config = require "shoal.node.config"
 describe("a node's settings", function ()
   it("have defaults that hold together", function ()
     local c = assert(config {})
-    assert.same({ 1000, 10000, 86400000, "local" }, { c.heartbeat_ms, c.dc_silent_ms, c.dc_forget_ms, c.profile })
+    assert.same({ 1000, 45000, 86400000, "local" }, { c.heartbeat_ms, c.dc_silent_ms, c.dc_forget_ms, c.profile })
+  end)
+
+  it("derive the probes of datacenters from dc_silent_ms, each unless it is given; and then dc_silent_ms from them", function ()
+    local function values(given)
+      local c = assert(config(given))
+      local f = c.federation
+      return { f.interval_ms, f.timeout_ms, f.timeout_max_ms, f.failures, f.suspicion_ms, c.dc_silent_ms }
+    end
+    assert.same({ 2000, 5000, 15000, 5, 30000, 45000 }, values {})
+    assert.same({ 133, 333, 999, 5, 2002, 3000 }, values { dc_silent_ms = 3000 })
+    assert.same({ 500, 4000, 4000, 5, 30000, 36500 }, values { federation = { interval_ms = 500, timeout_ms = 4000 } })
+    for _, ms in ipairs { 200, 201, 999, 44999, 600000 } do
+      assert.equal(ms, values({ heartbeat_ms = 50, dc_silent_ms = ms })[6])
+    end
+    local again = assert(config((assert(config { dc_silent_ms = 3001 })))) -- A topology is checked, and then each of its nodes.
+    assert.same({ 133, 3001 }, { again.federation.interval_ms, again.dc_silent_ms })
+    local none, err = config { federation = { interval_ms = 100 } }
+    assert.is_nil(none)
+    assert.truthy(err:find("federation: timeout_max_ms and timeout_ms must be at most 8 * interval_ms", 1, true), err)
+    none, err = config { federation = { intervall_ms = 100 } }
+    assert.is_nil(none)
+    assert.truthy(err:find("federation.intervall_ms: unknown option", 1, true), err)
   end)
 
   it("want more than two heartbeats before a silence counts", function ()

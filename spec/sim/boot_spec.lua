@@ -195,7 +195,7 @@ describe("registration at gates:", function ()
     c:crash(c.managers[1])
     c:run(4500)
     for _, gate in ipairs(c.gates) do
-      assert.same({ ["m-a1"] = "a silent" }, rows(c, gate, "manager"))
+      assert.same({ ["m-a1"] = "a unreachable" }, rows(c, gate, "manager"))
       assert.equal("m-a1", c:incidents(gate, "gate.dc_silent")[1].ids.manager)
     end
     c:restart(c.managers[1])
@@ -210,8 +210,8 @@ describe("heartbeats:", function ()
     local g, m = c.gates[1], c.managers[1]
     local function beat(more)
       return c:on(m, [[ local gate, more = ...
-        local body = { dc = "a", node = "m-a1", address = "10.9.9.9:1", cores = 99, free = 99, members = {},
-          generation = more.generation or node.generation, seq = more.seq }
+        local body = { dc = "a", node = "m-a1", address = "10.9.9.9:1", term = 1, generation = more.generation or node.generation,
+          seq = more.seq }
         local reply, _, code = node.rpc:peer(gate):call("dc.register", body)
         return reply and "taken" or code ]], g.address, more)
     end
@@ -236,7 +236,7 @@ describe("heartbeats:", function ()
 
   --- A registration in the name of m-a1, sent by another manager from another address.
   local FORGED = [[ local reply, err, code = node.rpc:peer(...):call("dc.register", { dc = "a", node = "m-a1", address = "10.9.9.9:1",
-      cores = 99, free = 99, members = {}, generation = 12345, seq = 1 }) return reply and "taken" or code, err ]]
+      term = 1, generation = 12345, seq = 1 }) return reply and "taken" or code, err ]]
 
   it("F03: a second manager of a living one's name is refused, with one incident that has both addresses; no work is disturbed", function ()
     local c <close> = simcluster.new { gates = 1, managers = 2, workers = 1 }
@@ -296,24 +296,29 @@ describe("heartbeats:", function ()
   end)
 
   it("F03: silence past the bound marks a manager's datacenter unhealthy, at the bound and not before; slow but live stays", function ()
-    local c <close> = simcluster.new { gates = 1, workers = 1, set = { dc_silent_ms = 5000 } }
+    local c <close> = simcluster.new { gates = 1, workers = 1,
+      set = { ["federation.interval_ms"] = 500, ["federation.timeout_ms"] = 1000, ["federation.suspicion_ms"] = 1500 } }
     local g, m = c.gates[1], c.managers[1]
     local function state() return c:members(g)["m-a1"].state end
-    c.s:link(m, g, { latency_ms = 1500, jitter_ms = 200 }) -- Beats come late, and their answers later than their time.
+    c.s:link(m, g, { latency_ms = 1500, jitter_ms = 200 }) -- Answers come later than a probe's timeout was.
     for _ = 1, 40 do
       c:run(500)
       assert.equal("alive", state())
     end
     assert.equal(0, c:counts(g, "gate.dc_silent").raised)
     c.s:link(m, g, nil)
-    c:run(4000)
+    c:run(30000)
     c:cut(m, g)
-    local since = c:on(g, "return (require('shoal.task').now_ms() - state.registry.managers['m-a1'].heard_ms)")
-    c:run(4900 - since)
+    local d = c:on(g, "return state.registry.federation:get 'a'")
+    c:run(d.suspected_ms - 20)
     assert.equal("alive", state())
-    c:run(1200) -- It is looked at each heartbeat_ms.
-    assert.equal("silent", state())
-    assert.equal("silent", c:members(g)["w-a1"].state) -- No other node reports it.
+    c:run(40)
+    assert.equal("suspect", state())
+    c:run(d.unreachable_ms - d.suspected_ms - 40)
+    assert.equal("suspect", state())
+    c:run(40)
+    assert.equal("unreachable", state())
+    assert.equal("unreachable", c:members(g)["w-a1"].state) -- No other node reports it.
     assert.equal(1, c:counts(g, "gate.dc_silent").raised)
     assert.same({}, c:on(g, "return node.describe().executors"))
     local none, why = c:submit(c:job { load = { vus = 1, iterations = 1 } }, nil, 500)

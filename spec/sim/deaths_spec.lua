@@ -249,14 +249,14 @@ describe("the dead:", function ()
     local m = c.managers[2]
     c:crash(m)
     c:run(9000)
-    for _, gate in ipairs(c.gates) do assert.equal("silent", c:members(gate)["m-b1"].state) end
+    for _, gate in ipairs(c.gates) do assert.equal("unreachable", c:members(gate)["m-b1"].state) end
     c:restart(m)
     c:run(15000)
     for _, gate in ipairs(c.gates) do assert.equal("alive", c:members(gate)["m-b1"].state) end
     c:crash(m)
     c:crash(c.workers[2])
     c:run(11000)
-    for _, gate in ipairs(c.gates) do assert.equal("silent", c:members(gate)["m-b1"].state) end
+    for _, gate in ipairs(c.gates) do assert.equal("unreachable", c:members(gate)["m-b1"].state) end
     c:run(3000 + 65000)
     for _, gate in ipairs(c.gates) do
       assert.same({ "a" }, sorted.keys(c:on(gate, "return state.registry.dcs")))

@@ -169,7 +169,7 @@ describe("intake and dispatch:", function ()
   end)
 
   it("F29, F42: a part that comes back to its datacenter after a cut goes by a name of its own: the target's log tells them apart", function ()
-    local c <close> = t3 { dcs = { "a" }, workers = 1, set = { fence_ms = 10000 } }
+    local c <close> = t3 { dcs = { "a" }, workers = 1, set = { fence_ms = 10000, dc_silent_ms = 10000 } }
     local id = submitted(c, c:job { load = { vus = 2, iterations = 300 } })
     c:run(1500)
     c:cut(c.gates[1], c.managers[1])
@@ -214,7 +214,7 @@ describe("intake and dispatch:", function ()
   end)
 
   it("F29: a dead manager: its part runs in the other datacenter, and none runs twice", function ()
-    local c <close> = t3 { workers = 1 }
+    local c <close> = t3 { workers = 1, set = { dc_silent_ms = 10000 } }
     c:crash(c.managers[1])
     local final = c:complete(c:job { one = { work = "one 50" }, two = { work = "two 50" } })
     assert.equal("completed", final.state, final.reason)

@@ -172,7 +172,7 @@ describe("a gate's member events", function ()
     return out, reply
   end
 
-  it("C9: tell of the managers and workers of its datacenters, as it knows them by their heartbeats", function ()
+  it("C9: tell of the managers and workers of its datacenters, as it knows them by probes", function ()
     local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1, set = { dc_silent_ms = 3000 } }
     local g = c.gates[1]
     local events, reply = read(c, g, 0)
@@ -187,7 +187,7 @@ describe("a gate's member events", function ()
     c:crash(c.managers[2])
     c:run(6000)
     events, reply = read(c, g, reply.cursor)
-    assert.same({ "silent m-b1 b", "silent w-b1 b" }, events)
+    assert.same({ "suspect m-b1 b", "suspect w-b1 b", "unreachable m-b1 b", "unreachable w-b1 b" }, events)
     c:restart(c.managers[2])
     c:run(8000)
     events = read(c, g, reply.cursor)

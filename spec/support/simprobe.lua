@@ -83,9 +83,10 @@ function probe.named(jobs)
   return found
 end
 
---- Counts of live objects, without the transport's handlers that wait for the next request.
+--- Counts of live objects, without the transport's handlers that wait for the next request, and probes of datacenters under way.
 function probe.tasks()
-  return task.root():count() - #core.running.rpc.idle
+  local registry = core.running.state and core.running.state.registry
+  return task.root():count() - #core.running.rpc.idle - (registry and registry.federation:counts().tasks or 0)
 end
 
 function probe.incidents(site)

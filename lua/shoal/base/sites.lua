@@ -66,10 +66,10 @@ site("manager.result.spill", "manager", "error", { "job", "part", "file" },
 site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a gate failed; the next comes after a backoff")
 
 -- ---- gate: datacenters by their heartbeats ----
-site("gate.silence", "gate", "error", { "cycle" }, "the loop that notices silent datacenters failed; it goes on")
+site("gate.silence", "gate", "error", { "cycle" }, "the loop that notices silent managers failed; it goes on")
 site("gate.namesake", "gate", "error", { "dc", "manager", "stays", "out" },
   "two managers of one name send heartbeats: the later one is refused")
-site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter fell silent; its parts start elsewhere")
+site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter does not answer probes; its parts start elsewhere")
 
 -- ---- gate: probes of datacenters (1.1) ----
 site("federation.probe_loop", "gate", "error", { "datacenters", "cycle", "interval_ms", "consecutive", "next_delay_ms" },
@@ -78,7 +78,8 @@ site("federation.probe", "gate", "error",
   { "dc", "datacenters", "interval_ms", "timeout_ms", "cycle", "consecutive", "next_delay_ms", "reachability" },
   "a probe of one datacenter failed here: a raise, a send that was refused, an answer that cannot be read; its next one comes after a backoff")
 site("federation.state", "gate", "error", { "dc", "from", "to" },
-  "the function that takes changes of a datacenter's reachability failed; the state had changed before")
+  "a hook on a datacenter's reachability failed; the state had changed before, and the others still run",
+  { hook = { args = { "event" }, fires = { "gate" } } })
 
 -- ---- client: what is pushed to it, and the user's own callbacks (1.4) ----
 local push_ids = { "handler", "sender", "payload_bytes", "job", "workflow", "sequence", "stage" }

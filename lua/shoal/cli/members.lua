@@ -48,7 +48,7 @@ Examples:
   shoal members --connect 127.0.0.1:7001 --why w1
 An event's first column is the cursor behind it. A cursor is one node's, from one of its lives. Where events behind it are no longer
 kept, or it is of an earlier life, that is said and the table of now is printed instead; what follows has no gap.
-A gate knows datacenters by their heartbeats: there, --follow prints what changes in its table, without cursors.]])
+A gate knows datacenters by probes of their leaders: there, --follow prints what changes in its table, without cursors.]])
 end
 
 members.clashes = {

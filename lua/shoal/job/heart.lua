@@ -1,9 +1,11 @@
---- heart: a manager's side of its datacenter's gates: it registers with each of them at each heartbeat.
+--- heart: a manager's side of its datacenter's gates: it registers with each of them at each heartbeat, so that they know where it is, and
+--- answers their probes with the numbers of its datacenter.
 local backoff = require "shoal.base.backoff"
 local dial = require "shoal.wire.dial"
 local errors = require "shoal.base.errors"
 local fit = require "shoal.job.fit"
 local log = require "shoal.base.log"
+local msgpack = require "shoal.core.msgpack"
 local task = require "shoal.base.task"
 
 log.event("manager.gate", { "gate", "address", "name" })
@@ -72,11 +74,9 @@ end
 local function beat(self, gate, lead)
   local node = self.node
   if node.apart then return end -- A namesake is a member: the gate must not take us for it.
-  local s = summary(node, lead)
   gate.seq = gate.seq + 1
   local body = {
-    dc = node.dc, node = node.name, address = node.address, cores = s.cores, free = s.free, members = s.members,
-    largest = s.largest, held = s.held, classes = s.classes, more = s.more, generation = node.generation, seq = gate.seq,
+    dc = node.dc, node = node.name, address = node.address, generation = node.generation, seq = gate.seq, term = lead.fence,
   }
   local reply, err, code
   repeat
@@ -96,7 +96,7 @@ local REACHABLE = { up = true, half_open = true, closed = true }
 ---@param node table
 ---@param lead table
 function heart.open(node, lead)
-  local self = setmetatable({ node = node, scope = task.scope("heart", node.scope), gates = {}, fences = {} }, heart)
+  local self = setmetatable({ node = node, scope = task.scope("heart", node.scope), gates = {}, fences = {}, version = 0 }, heart)
   local interval_ms = node.config.heartbeat_ms
   for _, word in ipairs(node.config.gates) do
     local gate = {
@@ -119,6 +119,43 @@ function heart.open(node, lead)
     end
   end)
   return self
+end
+
+--- Managers of the membership group, this one included: known, and of them alive.
+local function managers_of(node)
+  local known, alive = 0, 0
+  for _, m in ipairs(node:members()) do
+    if m.role == "manager" and m.state ~= "left" then
+      known = known + 1
+      if m.state == "alive" or m.state == "suspect" then alive = alive + 1 end
+    end
+  end
+  return known, alive
+end
+
+--- The lists of a summary get a digest, so that they cross the wire only to gates that have others. It is of this process's life.
+local function digest_of(self, s)
+  local packed = assert(msgpack.pack { s.members, s.classes, s.more or 0 })
+  if packed ~= self.packed then self.packed, self.version = packed, self.version + 1 end
+  return ("%d.%d"):format(self.node.generation, self.version)
+end
+
+--- A gate's probe. A manager that stays out of its group, or is not the one that was meant, does not answer for its datacenter.
+function heart:probe(body, lead)
+  local node = self.node
+  if node.apart then return nil, node.name .. " stays out of its group, for another node has its name", "REFUSED" end
+  if body.dc ~= node.dc or body.node ~= node.name then
+    return nil, ("this is %s of %s, not %s of %s"):format(node.name, node.dc, body.node, body.dc), "REFUSED"
+  end
+  local s = summary(node, lead)
+  local digest, known, alive = digest_of(self, s), managers_of(node)
+  local reply = {
+    incarnation = body.incarnation, node = node.name, generation = node.generation, term = lead.fence, leads = lead.fence > 0,
+    managers = known, managers_alive = alive, workers = #s.members, held = s.held, cores = s.cores, free = s.free, largest = s.largest,
+    load = s.cores > 0 and (s.cores - s.free) * 100 // s.cores or 0, level = lead.progress_level, digest = digest,
+  }
+  if body.digest ~= digest then reply.members, reply.classes, reply.more = s.members, s.classes, s.more end
+  return reply
 end
 
 --- A gate announces that it leads; the answer lists its parts in this datacenter.

@@ -34,6 +34,7 @@ lead.FINAL = ledger.FINAL
 local PROPOSE_MS = 5000
 local LOOK_MS = 1000
 local YOUNG_HEARTBEATS = 3
+local GONE_HEARTBEATS = 10      -- Membership notices a lost worker sooner.
 local REDIAL_MS = 30000         -- The longest wait of the transport between two tries to connect.
 
 --- Limits of a leader (job/README.md has them in one table); each leader has its own copy.
@@ -55,6 +56,7 @@ lead.limits = {
 ---@field claims boolean whether parts hold cores of an executor (false: a datacenter queues by itself)
 ---@field reports? table   shoal.reports: where progress and results of dispatched runs go
 ---@field silent_ms integer  a part without progress for this long is lost
+---@field gone_ms? integer  in which a lost executor is noticed, where that is not membership's to do
 ---@field retention_ms integer  how long a finished job is kept
 ---@field retention_bytes? integer  how many bytes of results are kept
 
@@ -169,9 +171,12 @@ function lead:has_live(job)
   return false
 end
 
---- How long after the start of a leadership an executor with parts may stay silent: the usual silence limit, plus the time until its
---- next try to connect.
-function lead:grace_ms() return REDIAL_MS + self.node.config.dc_silent_ms + 2 * self.node.config.heartbeat_ms end
+--- How long after the start of a leadership an executor with parts may stay silent: the time in which a lost one is noticed, plus the time
+--- until its next try to connect.
+function lead:grace_ms()
+  local heartbeat_ms = self.node.config.heartbeat_ms
+  return REDIAL_MS + (self.options.gone_ms or GONE_HEARTBEATS * heartbeat_ms) + 2 * heartbeat_ms
+end
 
 local function is_boolean(answer) return type(answer) == "boolean", ("a %s; expected true or false"):format(type(answer)) end
 

@@ -1,5 +1,13 @@
---- registry: a gate's view of the datacenters, built from their managers' registrations. A simple form of the federated monitor.
+--- registry: a gate's view of the datacenters. Managers register, so that the gate knows who and where they are; whether a datacenter can be
+--- reached, and what it has, its leader's answers to probes say (member/federation.lua).
+---
+---   a manager registers ---> probed --- an answer ---> an executor of the leader --- unreachable ---> evicted: its parts start elsewhere
+---                              ^-------------------------- an answer ------------------------------------'
+---
+--- Each manager is a tier of one, so the gate chooses: the first that registers leads its datacenter, until it is unreachable, or answers
+--- that it does not lead; then the next that registers does.
 local errors = require "shoal.base.errors"
+local federation = require "shoal.member.federation"
 local log = require "shoal.base.log"
 local roster = require "shoal.job.roster"
 local silence = require "shoal.base.silence"
@@ -7,12 +15,23 @@ local sorted = require "shoal.base.sorted"
 local task = require "shoal.base.task"
 
 log.event("gate.late", { "what" })
+log.event("gate.dc", { "dc", "from", "to", "manager", "address", "silent_ms", "unanswered", "own_errors", "last" })
 
 local registry = {}
 registry.__index = registry
 
 local RIVAL_BEATS = 3
 local PAST_MAX = 8 -- Past generations of a manager, whose heartbeats may still be in flight.
+
+local QUALMS = { reachable = "info", suspected = "warning", unreachable = "warning" }
+
+--- One probe of the leader of a datacenter. It must not wait for what a cut left behind: see `hurry`.
+local function probe(self, name, address, seq, incarnation, timeout_ms)
+  local d = self.dcs[name]
+  return self.node.rpc:peer(address):call("dc.probe", {
+    dc = name, node = d.leader or "", gate = self.node.name, seq = seq, incarnation = incarnation, digest = d.digest or "",
+  }, { timeout_ms = timeout_ms, hurry = true })
+end
 
 --- `policy.admits(dc, manager)` decides whether an unknown datacenter may register; without it, every one may.
 ---@param node table
@@ -22,32 +41,68 @@ function registry.open(node, lead, policy)
   local self = setmetatable({
     node = node, lead = lead, policy = policy, scope = task.scope("registry", node.scope),
     managers = {}, -- one entry a manager, by its name
-    dcs = {},      -- by name: the manager that leads it, and that manager's last heartbeat
+    dcs = {},      -- by name: the manager that leads it, and what it last answered
     roster = roster.new(node.journal),
     silence = silence.new(node.config.heartbeat_ms, task.now_ms()),
   }, registry)
+  self.federation = assert(federation.open(node.world, node.config.federation, {
+    probe = function (...) return probe(self, ...) end,
+    on_answer = function (name, answer) self:answered(name, answer) end,
+    on_state = function (event) self:changed(event) end,
+  }, { scope = self.scope }))
   self.scope:loop("gate.silence", {}, { interval_ms = node.config.heartbeat_ms }, function () self:look() end)
   return self
 end
 
---- How long a manager has been silent, not counting time in which this gate itself was stalled.
+--- How long a manager has not registered, not counting time in which this gate itself was stalled.
 function registry:silent_ms(m) return self.silence:since(m.heard_ms, task.now_ms()) end
 
---- Declare managers gone after dc_silent_ms of silence, and forget them after dc_forget_ms. A look that runs late declares none
---- gone: the heartbeats sent meanwhile wait in our sockets, which are read after the timers.
+--- Whether a manager counts as alive here. For the leader of a datacenter probes decide, for the others their registrations.
+function registry:lives(m)
+  local d = self.dcs[m.dc]
+  if d.leader == m.name and d.answer then return self.federation:state(m.dc) ~= "unreachable" end
+  return self:silent_ms(m) < self.node.config.dc_silent_ms
+end
+
+--- Forget managers after dc_forget_ms without a registration, and tell what changed in the table. A look that runs late excuses all
+--- silence: registrations sent meanwhile wait in our sockets, which are read after the timers.
 function registry:look()
-  local config = self.node.config
-  if self.silence:look(task.now_ms()) then log.warning("gate.late", { what = "looking for silent datacenters" }) end
-  for name, m in sorted(self.managers) do
-    local d, silent_ms = self.dcs[m.dc], self:silent_ms(m)
-    if d.leader == name and not d.gone and silent_ms >= config.dc_silent_ms then
-      errors.report("gate.dc_silent", { dc = m.dc, manager = name, address = m.address },
-        ("no heartbeat for %.0f ms"):format(silent_ms), "TIMEOUT")
-      self:evict(m.dc, ("datacenter %s has been silent for %.0f ms"):format(m.dc, silent_ms))
-    end
-    if silent_ms >= config.dc_forget_ms then self:forget(m, "it was silent for long") end
+  if self.silence:look(task.now_ms()) then log.warning("gate.late", { what = "looking for silent managers" }) end
+  for _, m in sorted(self.managers) do
+    if self:silent_ms(m) >= self.node.config.dc_forget_ms then self:forget(m, "it was silent for long") end
   end
   self.roster:look(self:members())
+end
+
+--- An answer to a probe that counts: what the datacenter has now. It is an executor from its first one on.
+function registry:answered(name, answer)
+  local d = self.dcs[name]
+  local m = d and self.managers[d.leader]
+  if not m or m.name ~= answer.node then return end -- It was forgotten while the probe was under way.
+  d.answer = answer
+  if answer.members then d.digest, d.members, d.classes, d.more = answer.digest, answer.members, answer.classes, answer.more end
+  if not answer.leads then return end -- Its tier has no leader: it takes no part, and another manager may.
+  d.gone = false
+  self.lead:hear(name, m.address, answer.cores, answer.generation, {
+    classes = d.classes, more = d.more, largest = answer.largest, held = answer.held,
+  })
+end
+
+--- A datacenter's reachability changed. The state is committed; the role's hooks come last.
+function registry:changed(event)
+  local d = self.dcs[event.dc]
+  if not d then return end
+  log[QUALMS[event.to]]("gate.dc", {
+    dc = event.dc, from = event.from, to = event.to, manager = event.leader, address = event.address, silent_ms = event.silent_ms,
+    unanswered = event.unanswered, own_errors = event.own_errors, last = event.last,
+  })
+  if event.to == "unreachable" then
+    local why = ("no answer to probes for %d ms"):format(event.silent_ms)
+    errors.report("gate.dc_silent", { dc = event.dc, manager = event.leader, address = event.address },
+      event.last and ("%s; the last one: %s"):format(why, event.last) or why, "TIMEOUT")
+    self:evict(event.dc, ("datacenter %s is unreachable: %s"):format(event.dc, why))
+  end
+  self.node.hooks:fire("federation.state", { dc = event.dc, from = event.from, to = event.to }, event)
 end
 
 --- Evict a datacenter: it is down as an executor, and its parts start elsewhere. Every eviction goes through here and nowhere else, so
@@ -69,7 +124,8 @@ function registry:forget(m, why)
   self.managers[m.name] = nil
   if d.leader == m.name then
     self:evict(m.dc, ("%s no longer leads datacenter %s: %s"):format(m.name, m.dc, why))
-    d.leader, d.members = nil, {}
+    self.federation:forget(m.dc)
+    d.leader, d.members, d.digest, d.answer = nil, {}, nil, nil
   end
   for _, other in sorted(self.managers) do
     if other.dc == m.dc then return end
@@ -113,7 +169,8 @@ local function note(m, body)
     table.insert(m.past, 1, { generation = m.generation, seq = m.seq })
     m.past[PAST_MAX + 1] = nil
   end
-  m.name, m.dc, m.address, m.generation, m.seq, m.heard_ms = body.node, body.dc, body.address, body.generation, body.seq, task.now_ms()
+  m.name, m.dc, m.address, m.generation, m.seq, m.term = body.node, body.dc, body.address, body.generation, body.seq, body.term
+  m.heard_ms = task.now_ms()
 end
 
 --- Whether a policy's `admits` gave a usable answer.
@@ -126,7 +183,7 @@ end
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
   local m = self.managers[body.node]
-  if m and is_old(m, body, self:silent_ms(m) >= self.node.config.dc_silent_ms) then
+  if m and is_old(m, body, not self:lives(m)) then
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
   end
   local refusal = m and rival(self, m, body)
@@ -143,26 +200,71 @@ function registry:register(body)
   self.managers[m.name] = m
   local d = self.dcs[m.dc] or { gone = true, members = {} }
   self.dcs[m.dc] = d
-  if d.gone or d.leader == m.name then -- A datacenter has one leader at a time: another manager replaces it only once it is gone.
-    d.leader, d.gone, d.members = m.name, false, body.members
-    self.lead:hear(m.dc, m.address, body.cores, m.generation, {
-      classes = body.classes, more = body.more, largest = body.largest, held = body.held,
-    })
+  if d.leader == m.name or self:vacant(d, m.dc) then
+    local ok, err, code = self:follow(d, m)
+    if not ok then return nil, err, code end
   end
   return { gate = self.node.name, fence = self.lead.fence }
 end
 
---- The managers and workers that the gate knows, as rows for `shoal members`. Workers are as in their manager's last heartbeat.
+--- Whether another manager may lead a datacenter: it has no leader, or that one is unreachable or does not lead. One that has just been
+--- chosen gets the time of a probe first, so that two managers that cannot be reached do not take turns at each heartbeat.
+function registry:vacant(d, name)
+  if not d.leader then return true end
+  local c = self.node.config.federation
+  if task.now_ms() - d.chosen_ms < c.interval_ms + c.timeout_ms then return false end
+  return d.gone or self.federation:state(name) == "unreachable" or d.answer ~= nil and not d.answer.leads
+end
+
+--- This manager leads its datacenter: probe it from now on.
+function registry:follow(d, m)
+  local ok, err, code = self.federation:know(m.dc, m.name, m.address, m.term, m.generation)
+  if not ok and code == "FULL" then
+    if not d.leader then self.managers[m.name], self.dcs[m.dc] = nil, nil end
+    return nil, err, code
+  end -- STALE: its term was higher in a later registration, or in an answer.
+  if d.leader ~= m.name then d.leader, d.chosen_ms, d.answer, d.digest = m.name, task.now_ms(), nil, nil end
+  return true
+end
+
+--- What a datacenter has, for judging its health and for people: from its leader's last answer, its managers from their registrations.
+---@return { state: string, leader: string?, reachable: boolean, suspect: boolean, managers: integer, managers_alive: integer,
+---  workers: integer, cores: integer, free: integer, load: integer, level: string }?
+function registry:facts(name)
+  local d = self.dcs[name]
+  if not d then return nil end
+  local state, a = self.federation:state(name) or "unreachable", d.answer or {}
+  local facts = {
+    state = state, leader = d.leader, reachable = state ~= "unreachable", suspect = state == "suspected", managers = 0, managers_alive = 0,
+    workers = (a.workers or 0) - (a.held or 0), cores = a.cores or 0, free = a.free or 0, load = a.load or 0, level = a.level or "none",
+  }
+  for _, m in sorted(self.managers) do
+    if m.dc == name then
+      facts.managers = facts.managers + 1
+      if self:lives(m) then facts.managers_alive = facts.managers_alive + 1 end
+    end
+  end
+  return facts
+end
+
+local STATES = { reachable = "alive", suspected = "suspect", unreachable = "unreachable" }
+
+--- The state of a manager as people see it. A datacenter that was not probed yet counts as its registrations say.
+local function state_of(self, d, m)
+  if d.leader == m.name and d.answer then return STATES[self.federation:state(m.dc)] end
+  return self:lives(m) and "alive" or "silent"
+end
+
+--- The managers and workers that the gate knows, as rows for `shoal members`. Workers are as in their leader's last answer with lists.
 function registry:members()
   local out = {}
   for name, m in sorted(self.managers) do
-    local d, silent = self.dcs[m.dc], self:silent_ms(m) >= self.node.config.dc_silent_ms
-    out[#out + 1] = {
-      name = name, address = m.address, role = "manager", dc = m.dc, state = silent and "silent" or "alive", via = self.node.name,
-    }
+    local d = self.dcs[m.dc]
+    local state = state_of(self, d, m)
+    out[#out + 1] = { name = name, address = m.address, role = "manager", dc = m.dc, state = state, via = self.node.name }
     for _, w in ipairs(d.leader == name and d.members or {}) do
-      out[#out + 1] = { name = w.name, address = w.address, role = w.role, dc = w.dc, state = silent and "silent" or w.state, via = w.via,
-        hold = w.hold }
+      out[#out + 1] = { name = w.name, address = w.address, role = w.role, dc = w.dc, state = state == "alive" and w.state or state,
+        via = w.via, hold = w.hold }
     end
   end
   return out
@@ -206,14 +308,17 @@ function registry:erase(name)
       #at > 0 and "; about a worker, ask a manager: " .. table.concat(at, ", ") or ""), "NOT_FOUND"
   end
   local silent_ms = self:silent_ms(m)
-  if silent_ms < self.node.config.dc_silent_ms then
-    return nil, ("%s sent a heartbeat %.1f s ago, from %s: end it first; a manager that is up returns at once"):format(name, silent_ms / 1000,
-      m.address), "BUSY"
+  if self:lives(m) then
+    return nil, ("%s is alive here, and registered %.1f s ago, from %s: end it first; a manager that is up returns at once"):format(name,
+      silent_ms / 1000, m.address), "BUSY"
   end
   self:forget(m, "it was forgotten by request")
   return ("forgot manager %s of datacenter %s (silent for %.0f s, last at %s)"):format(name, m.dc, silent_ms / 1000, m.address)
 end
 
-function registry:close() self.scope:close() end
+function registry:close()
+  self.federation:close()
+  self.scope:close()
+end
 
 return registry

@@ -1,7 +1,8 @@
---- roster: member events of a gate about what it knows by heartbeats only. Managers and workers are in no membership group of a gate, so
+--- roster: member events of a gate about what it knows by probes only. Managers and workers are in no membership group of a gate, so
 --- each look compares their rows with those of the look before, and what changed goes into the gate's journal (`shoal members --follow`).
 ---
----     (unknown) --- first heartbeat, back ---> join     alive --- no heartbeat ---> silent     no longer listed ---> gone
+---     (unknown) --- listed, back ---> join     no longer listed ---> gone
+---     alive --- no answers to probes ---> suspect ---> unreachable     alive --- no registration of one that does not lead ---> silent
 local sorted = require "shoal.base.sorted"
 
 local roster = {}

@@ -92,6 +92,13 @@ end)
 
 local function ms(ns) return ns and ns / NS_PER_MS end
 
+--- Four values in the proportions of the defaults, so that a datacenter that is cut off is unreachable after total_ms.
+---@param total_ms integer
+function federation.scaled(total_ms)
+  local interval_ms, timeout_ms = math.max(1, total_ms * 2 // 45), math.max(1, total_ms * 5 // 45)
+  return { interval_ms = interval_ms, timeout_ms = timeout_ms, failures = 5, suspicion_ms = total_ms - 5 * interval_ms - timeout_ms }
+end
+
 --- The most time from a cut to suspected and to unreachable, for a config and a probe's timeout.
 ---@param config? table
 ---@param timeout_ms? number  as the round trip scaled it; the config's without
@@ -237,26 +244,27 @@ end
 
 -- The face -------------------------------------------------------------------------------------------------------------
 
---- Begin to probe a datacenter, or take note of its leader. Another leader or another address is accepted at once, also while a probe is
---- under way; answers to earlier probes are then ignored. From the same leader a lower term is refused.
+--- Begin to probe a datacenter, or take note of its leader. Another leader, another address or another life of it is accepted at once, also
+--- while a probe is under way; answers to earlier probes are then ignored. From the same leader a lower term is refused.
 ---@param dc string
 ---@param leader string
 ---@param address string  "ip:port"
 ---@param term integer    the leader's
+---@param life? integer   changes when its process restarts
 ---@return true? ok
 ---@return string? err
 ---@return string? code  "FULL": dcs_max; "STALE"
-function Federation:know(dc, leader, address, term)
+function Federation:know(dc, leader, address, term, life)
   local d = self.dcs[dc]
   if not d then
     local number, err, code = self.core:know(self.world:now_ns(), term)
     if not number then
       return nil, ("federation: datacenter %s: %d are known already, that is dcs_max (%s)"):format(dc, self.config.dcs_max, err), code
     end
-    d = { name = dc, number = number, leader = leader, address = address, term = term, tasks = {}, over = {} }
+    d = { name = dc, number = number, leader = leader, address = address, term = term, life = life, tasks = {}, over = {} }
     self.dcs[dc], self.by_number[number] = d, d
-  elseif d.leader ~= leader or d.address ~= address then
-    d.leader, d.address, d.term = leader, address, term
+  elseif d.leader ~= leader or d.address ~= address or d.life ~= life then
+    d.leader, d.address, d.term, d.life = leader, address, term, life
     self.core:lead(self.world:now_ns(), d.number, term)
   elseif term < d.term then
     return nil, ("%s led %s with term %d, and now says %d"):format(leader, dc, d.term, term), "STALE"
@@ -304,8 +312,16 @@ function Federation:list()
   return out
 end
 
---- Probes, answers, unanswered probes, own errors, dropped answers by reason, transitions, datacenters by state, stalls, bytes.
-function Federation:counts() return self.core:counts() end
+--- Probes, answers, unanswered probes, own errors, dropped answers by reason, transitions, datacenters by state, stalls, bytes; `tasks`:
+--- probes under way.
+function Federation:counts()
+  local out = self.core:counts()
+  out.tasks = 0
+  for _, d in next, self.dcs do -- order-free: a sum
+    for _ in next, d.tasks do out.tasks = out.tasks + 1 end -- order-free: a count
+  end
+  return out
+end
 
 --- End the loop and every probe under way. Idempotent; may be called in `probe` and in `on_state`.
 function Federation:close()

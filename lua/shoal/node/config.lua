@@ -1,7 +1,14 @@
 --- config: the settings of a node, their defaults, and what must hold across them.
+local federation = require "shoal.member.federation"
 local fit = require "shoal.job.fit"
 local schema = require "shoal.base.schema"
+local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
+
+local probing = {} -- Each optional here: what is not given follows from dc_silent_ms.
+for name, field in sorted(federation.config.fields) do
+  probing[name] = field.kind == "optional" and field or schema.optional(schema.integer { min = field.min, max = field.max, doc = field.doc })
+end
 
 local NAME = "^[%w][%w%-_%.]*$"
 local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
@@ -30,8 +37,10 @@ return schema.record({
   flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
   push_ms = schema.integer { default = 250, min = 10, max = 60000 },
   heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
-  -- Ten heartbeats: a manager that restarts in that time is taken back with what it runs.
-  dc_silent_ms = schema.integer { default = 10000, min = 200, max = 600000 },
+  -- From a cut to the eviction of a datacenter at a gate: 5 probes of 2 s and the last one's timeout of 5 s, then 30 s of suspicion. With
+  -- another value all four are in these proportions. A manager that restarts within that time is taken back with what it runs.
+  dc_silent_ms = schema.integer { default = 45000, min = 200, max = 600000 },
+  federation = schema.record(probing, nil, { default = {}, doc = "values of lua/shoal/member/federation.lua other than those" }),
   dc_forget_ms = schema.integer { default = 86400000, min = 1000, max = 864000000, doc = "how long a gate keeps a manager that is silent" },
   manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
   gate_silent_ms = schema.integer { default = 180000, min = 100, max = 86400000 },
@@ -51,5 +60,11 @@ return schema.record({
   end
   local problem = fit.problem(c.labels)
   if problem then return problem end
+  local values, given = federation.scaled(c.dc_silent_ms), next(c.federation) ~= nil
+  for name, value in sorted(c.federation) do values[name] = value end
+  local probes, wrong = federation.config(values)
+  if not probes then return "federation: " .. wrong end
+  c.federation = probes
+  if given then c.dc_silent_ms = select(2, federation.bounds(probes)) end
   if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
 end)

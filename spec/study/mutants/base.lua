@@ -115,7 +115,7 @@ return {
     put = "else" },
   { name = "another_manager_leads_a_living_datacenter", file = "lua/shoal/job/registry.lua",
     killers = { { "spec/sim/members_spec.lua", "of two managers" } },
-    find = "if d.gone or d.leader == m.name then",
+    find = "if d.leader == m.name or self:vacant(d, m.dc) then",
     put = "if true then" },
   { name = "an_old_heartbeat_counts", file = "lua/shoal/job/registry.lua", killers = { { "spec/sim/boot_spec.lua", "F0" } },
     find = "if m.generation == body.generation then return body.seq < m.seq end",

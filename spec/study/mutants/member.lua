@@ -14,7 +14,7 @@ return {
     killers = { { "spec/sim/boot_spec.lua", "second.manager.of.a.living" } },
     find = 'if refusal then return nil, refusal, "EXISTS" end', put = "" },
   { name = "a_living_manager_is_forgotten", file = "lua/shoal/job/registry.lua", killers = { joins "C27" },
-    find = "if silent_ms < self.node.config.dc_silent_ms then\n    return nil", put = "if silent_ms < 0 then\n    return nil" },
+    find = "  if self:lives(m) then\n    return nil", put = "  if false then\n    return nil" },
   { name = "a_client_that_leaves_is_an_incident", file = "lua/shoal/wire/rpc/handling.lua", killers = { joins "C10" },
     find = 'if by_client and code == "DISCONNECTED" then', put = "if false then" },
   { name = "two_nodes_of_a_topology_share_a_name", file = "lua/shoal/cli/up.lua", killers = { config "A3" },

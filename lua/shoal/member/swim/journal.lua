@@ -42,7 +42,7 @@ journal.config = schema.record {
 ---@field cursor integer    the cursor after it: a read from there gets the later events
 ---@field at_ns integer     the world's time, or the time given to `feed`
 ---@field kind "join"|"suspect"|"alive"|"dead"|"left"|"update"|"forgotten"|"user"; of a gate's datacenters (lua/shoal/job/roster.lua): "join"|
----  "update"|"silent"|"gone"
+---  "update"|"silent"|"unreachable"|"gone"
 ---@field member SwimMember at that time; a copy
 ---@field told string?     of `user`, as in the event
 ---@field number integer?

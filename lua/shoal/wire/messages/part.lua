@@ -81,22 +81,49 @@ return {
     },
     {
       name = "dc.register", id = 25, lane = "control", from = { "manager" }, to = { "gate" }, retry = "idempotent",
-      doc = "heartbeat of the manager that leads its datacenter",
+      doc = "a manager says where it is, at each heartbeat; gates learn of managers by it, and of their datacenter's state by dc.probe",
       fields = {
         { "dc", "string" },
         { "node", "string" },
         { "address", "string" },
         { "generation", "integer" }, -- changes at a restart
         { "seq", "integer" },        -- grows within a generation; an older heartbeat is refused
-        { "cores", "integer" },
-        { "free", "integer" },
-        { "members", "array:KnownMember" },
-        { "classes", "array:WorkerClass?" }, -- the workers by their labels (job/fit.lua)
-        { "more", "integer?" },    -- workers in none of these classes
-        { "largest", "integer?" }, -- cores of the largest worker
-        { "held", "integer?" },    -- workers that are cordoned or draining
+        { "term", "integer" },       -- its fence as a leader; 0: it does not lead now
       },
       reply = { { "gate", "string" }, { "fence", "integer" } },
+    },
+    {
+      name = "dc.probe", id = 27, lane = "control", from = { "gate" }, to = { "manager" }, timeout_ms = 15000, retry = "idempotent",
+      doc = "a gate's probe of a datacenter's leader (member/federation.lua); the answer carries the datacenter's numbers, and its lists "
+        .. "when their digest is not the gate's",
+      fields = {
+        { "dc", "string" },
+        { "node", "string" },         -- who is meant; another one refuses
+        { "gate", "string" },
+        { "seq", "integer" },
+        { "incarnation", "integer" }, -- the gate's own, for this datacenter and leader
+        { "digest", "string" },       -- of the lists that the gate has; "": none
+      },
+      reply = {
+        { "incarnation", "integer" }, -- as asked
+        { "node", "string" },
+        { "generation", "integer" },
+        { "term", "integer" },        -- its fence
+        { "leads", "boolean" },
+        { "managers", "integer" },    -- of its membership group, itself included, ...
+        { "managers_alive", "integer" }, -- ... and of them alive
+        { "workers", "integer" },     -- that are up
+        { "held", "integer" },        -- of them cordoned or draining: these offer nothing
+        { "cores", "integer" },
+        { "free", "integer" },
+        { "largest", "integer" },     -- cores of the largest worker
+        { "load", "integer" },        -- percent of the cores that are taken
+        { "level", "string" },        -- its backpressure: none, throttle, batch, reject
+        { "digest", "string" },
+        { "members", "array:KnownMember?" },
+        { "classes", "array:WorkerClass?" }, -- the workers by their labels (job/fit.lua)
+        { "more", "integer?" },       -- workers in none of these classes
+      },
     },
     {
       name = "executor.hold", id = 60, lane = "control", from = { "client", "gate" }, to = leaders, retry = "idempotent",
