@@ -212,7 +212,10 @@ static int l_extend(lua_State *L) {
   if (grant == DETECTOR_GRANTED) return lua_pushinteger(L, granted_ms), 1;
   lua_pushnil(L);
   if (grant == DETECTOR_EXHAUSTED) {
-    lua_pushfstring(L, "detector: no more time for %s: its extensions are used up; %d ms of grace begin", workflow.bytes, (int)granted_ms);
+    if (granted_ms > 0)
+      lua_pushfstring(L, "detector: no more time for %s: its extensions are used up; a last grace of %d ms begins", workflow.bytes, (int)granted_ms);
+    else
+      lua_pushfstring(L, "detector: no more time for %s: its extensions and its grace are used up", workflow.bytes);
     lua_pushliteral(L, "FULL");
   } else {
     if (grant == DETECTOR_NOT_ALIVE) lua_pushfstring(L, "detector: no more time for %s: %s is not alive", workflow.bytes, node.bytes);

@@ -158,7 +158,7 @@ describe("detector", function ()
       granted[i] = d:extend("j", "w1", "build", i)
       local ms, why, code, grace_ms = d:extend("j", "w1", "build", i)
       assert.same({ "nil", i < 5 and "REFUSED" or "FULL", i < 5 and 0 or 10000 }, { tostring(ms), code, grace_ms })
-      assert.matches(i < 5 and "no progress" or "used up; 10000 ms of grace", why)
+      assert.matches(i < 5 and "no progress" or "used up; a last grace of 10000 ms", why)
     end
     assert.same({ 15000, 7500, 3750, 1875, 1000 }, granted)
     assert.same({ "FULL", 0 }, { select(3, d:extend("j", "w1", "build", 9)) })
@@ -434,5 +434,23 @@ describe("detector", function ()
       return { tostring(ok), err, code }
     end)())
     assert.has_error(function () core.new({ profile = "moon", watches = "workers" }, 0) end)
+  end)
+end)
+
+describe("examples/detector.lua", function ()
+  it("runs on stock Lua, and says what happens and why", function ()
+    local build = os.getenv "SHOAL_BUILD" or "build/release"
+    local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 20 lua5.4 examples/detector.lua 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    for _, line in ipairs {
+      "w1 is cleared for job%-1: progress", "by m1, m2 %(1 of 2 confirmations%)", "w2 is dead for job%-1: 2 accusers confirmed",
+      "w3 has done 10 units, and gets 15000 ms more", "gets nothing %(REFUSED%)", "a last grace of 10000 ms",
+      "the machine w3 is cleared: refuted",
+      "the machine w3 is dead\n[^\n]*w3 is cleared for job%-1: node dead\n[^\n]*w3 is cleared for job%-2: node dead",
+      "changes something: false", "stale claims: 2; suspicions left: 0\ndone\n$",
+    } do
+      assert.matches(line, output)
+    end
   end)
 end)

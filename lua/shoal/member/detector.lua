@@ -396,7 +396,7 @@ function Detector:__tostring() return self.closed and "detector: closed" or tost
 ---@param why DetectorWhy
 ---@return string
 function detector.explain(why)
-  local lines = { ("%s is %s since %.1f s, incarnation %s"):format(why.node, why.state, why.since_ms / 1000, why.incarnation) }
+  local lines = { ("%s has been %s for %.1f s, incarnation %s"):format(why.node, why.state, why.since_ms / 1000, why.incarnation) }
   local function say(...) lines[#lines + 1] = "  " .. string.format(...) end
   local s, x = why.suspicion, why.extension
   if s then
