@@ -36,6 +36,15 @@ describe("studies of membership", function()
     assert.is_truthy(output:find "bar chaos_seeds_failed 0 want <= 0 ok", output)
   end)
 
+  it("detects as fast as a fixed timeout, with a tenth of its mistakes, in both layers", function()
+    for _, only in ipairs { 3, 5 } do -- local, workers_stalls
+      local status, output = study("quality", "--crashes=20 --beats=3000 --subjects=12 --loss=0.3 --only=" .. only)
+      assert.equal(0, status, output)
+      local _, bars = output:gsub("bar quality_%S+ %S+ want %S+ %S+ ok\n", "")
+      assert.equal(4, bars, output)
+    end
+  end)
+
   it("exits 1 and says so when a bar is short", function()
     local status, output = study("idle", "--largest=100 --seconds=5 --probe_interval_ms=600 --probe_timeout_ms=300")
     assert.equal(1, status, output)
