@@ -15,13 +15,19 @@ static uint64_t span_ns(const struct lease_holder *h, const struct lease_held *l
 }
 static uint64_t deadline_of(const struct lease_holder *h, const struct lease_held *l) { return l->sent_ns + span_ns(h, l); }
 
-static uint32_t find(const struct lease_holder *h, const char *key, size_t length) {
+static uint32_t find_any(const struct lease_holder *h, const char *key, size_t length) {
   uint32_t hash = lease_index_hash(h->config.seed, key, length), cell = hash, number;
   while ((number = lease_index_next(&h->keys, hash, &cell)) != NONE) {
     const struct lease_held *l = &h->leases[number];
     if (l->key_length == length && memcmp(blobs_at(&h->blobs, l->key), key, length) == 0) return number;
   }
   return NONE;
+}
+
+/* One that is not GONE. */
+static uint32_t find(const struct lease_holder *h, const char *key, size_t length) {
+  uint32_t number = find_any(h, key, length);
+  return number != NONE && h->leases[number].state != LEASE_HOLDER_GONE ? number : NONE;
 }
 
 int lease_holder_init(struct lease_holder *h, const struct lease_holder_config *c, uint64_t now_ns) {
@@ -80,17 +86,6 @@ static void tell(struct lease_holder *h, uint32_t number) {
   h->event_last = number + 1;
 }
 
-/* Out of everything but the queue of events. */
-static void detach(struct lease_holder *h, uint32_t number) {
-  struct lease_held *l = &h->leases[number];
-  due_remove(h, l);
-  heap_remove(&h->timers, l->timer);
-  lease_index_remove(&h->keys, l->hash, number);
-  h->held--;
-  h->groups[l->group].leases--;
-  l->state = LEASE_HOLDER_OVER;
-}
-
 static void release_entry(struct lease_holder *h, uint32_t number) {
   struct lease_held *l = &h->leases[number];
   blobs_give(&h->blobs, l->key, l->key_length);
@@ -98,8 +93,33 @@ static void release_entry(struct lease_holder *h, uint32_t number) {
   h->free = number + 1;
 }
 
+/* We do not hold it any more. Its key and fence stay for a ttl: until no answer to a request that we sent before can be in time. */
+static void make_gone(struct lease_holder *h, uint32_t number) {
+  struct lease_held *l = &h->leases[number];
+  due_remove(h, l);
+  h->held--;
+  h->groups[l->group].leases--;
+  h->gone++;
+  l->state = LEASE_HOLDER_GONE;
+  l->sent_ns = h->now_ns;
+  heap_move(&h->timers, l->timer, deadline_of(h, l));
+}
+
+/* A GONE one is forgotten. While an event of it waits, the entry is kept for that alone, as OVER. */
+static void forget(struct lease_holder *h, uint32_t number) {
+  struct lease_held *l = &h->leases[number];
+  assert(l->state == LEASE_HOLDER_GONE);
+  h->gone--;
+  heap_remove(&h->timers, l->timer);
+  lease_index_remove(&h->keys, l->hash, number);
+  l->state = LEASE_HOLDER_OVER;
+  if (!l->event) release_entry(h, number);
+}
+
 static void end(struct lease_holder *h, uint32_t number, bool refused) {
-  detach(h, number);
+  h->leases[number].left_ns = (int64_t)(deadline_of(h, &h->leases[number]) - h->now_ns);
+  make_gone(h, number);
+  h->leases[number].ended = true;
   h->leases[number].refused = refused;
   tell(h, number);
   if (refused) h->counts.refused++;
@@ -123,6 +143,7 @@ static uint64_t renewal_of(const struct lease_holder *h, const struct lease_held
 
 static void look(struct lease_holder *h, uint32_t number) {
   struct lease_held *l = &h->leases[number];
+  if (l->state == LEASE_HOLDER_GONE) return forget(h, number);
   if (h->now_ns >= deadline_of(h, l)) return end(h, number, false);
   if (l->state == LEASE_HOLDER_HELD && h->now_ns >= jeopardy_of(h, l)) {
     l->state = LEASE_HOLDER_JEOPARDY;
@@ -160,7 +181,7 @@ static void advance(struct lease_holder *h, uint64_t now_ns) {
 /* ---- calls ---- */
 
 static int room(struct lease_holder *h, uint32_t group) {
-  if (h->held == h->config.leases_max) return ERR_FULL;
+  if (h->held == h->config.leases_max || h->held + h->gone == 2 * h->config.leases_max) return ERR_FULL;
   if (group >= h->groups_count) {
     struct lease_holder_group *groups = realloc(h->groups, (group + 1) * sizeof *groups);
     if (!groups) return ERR_MEMORY;
@@ -203,14 +224,16 @@ int lease_holder_add(struct lease_holder *h, uint64_t now_ns, const char *key, s
   if (!key_length || !fence || ttl_ms < LEASE_TTL_MIN_MS || ttl_ms > LEASE_TTL_MAX_MS || group >= LEASE_HOLDER_GROUPS_MAX) return ERR_CONFIG;
   if (sent_ns != LEASE_NOT_SENT && sent_ns > now_ns) return ERR_CONFIG;
   advance(h, now_ns);
-  uint32_t number = find(h, key, key_length);
-  if (number != NONE && fence < h->leases[number].fence) return ERR_STALE;
+  uint32_t number = find_any(h, key, key_length);
+  bool gone = number != NONE && h->leases[number].state == LEASE_HOLDER_GONE;
+  if (number != NONE && fence < h->leases[number].fence + gone) return ERR_STALE;
   if (number != NONE && fence == h->leases[number].fence) {
     if (sent_ns != LEASE_NOT_SENT) (void)count(h, &h->leases[number], sent_ns); /* A doubled answer: it may add nothing. */
     return 0;
   }
   if (sent_ns != LEASE_NOT_SENT && sent_ns + (uint64_t)ttl_ms * (NS_PER_MS - h->config.drift_ppm) <= now_ns) return ERR_EXPIRED;
-  if (number != NONE) lease_holder_drop(h, key, key_length);
+  if (number != NONE && !gone) make_gone(h, number);
+  if (number != NONE) forget(h, number);
   int rc = new_entry(h, key, key_length, group, &number);
   if (rc < 0) return rc;
   struct lease_held *l = &h->leases[number];
@@ -247,12 +270,11 @@ bool lease_holder_refused(struct lease_holder *h, uint64_t now_ns, const char *k
   return true;
 }
 
-bool lease_holder_drop(struct lease_holder *h, const char *key, size_t key_length) {
+bool lease_holder_drop(struct lease_holder *h, uint64_t now_ns, const char *key, size_t key_length) {
+  advance(h, now_ns);
   uint32_t number = find(h, key, key_length);
   if (number == NONE) return false;
-  detach(h, number);
-  if (!h->leases[number].event) release_entry(h, number); /* Else lease_holder_take() does it, silently: `fence` 0 marks it. */
-  else h->leases[number].fence = 0;
+  make_gone(h, number);
   h->counts.dropped++;
   return true;
 }
@@ -268,10 +290,8 @@ static void view(const struct lease_holder *h, const struct lease_held *l, struc
                                   .left_ns = (int64_t)(deadline_of(h, l) - h->now_ns)};
 }
 
-/* A dropped lease's event, or jeopardy that a renewal ended, is not reported. */
-static bool stands(const struct lease_held *l) {
-  return l->fence != 0 && (l->state == LEASE_HOLDER_OVER || l->state == LEASE_HOLDER_JEOPARDY);
-}
+/* Jeopardy that a renewal ended, or of a lease that was dropped, is not reported. */
+static bool stands(const struct lease_held *l) { return l->ended || l->state == LEASE_HOLDER_JEOPARDY; }
 
 bool lease_holder_peek(const struct lease_holder *h, uint32_t *cursor, struct lease_holder_event *out) {
   uint32_t number = *cursor ? h->leases[*cursor - 1].event_next : h->event_first;
@@ -279,6 +299,8 @@ bool lease_holder_peek(const struct lease_holder *h, uint32_t *cursor, struct le
   if (number == 0) return false;
   *cursor = number;
   view(h, &h->leases[number - 1], &out->lease);
+  if (h->leases[number - 1].ended) out->lease.left_ns = h->leases[number - 1].left_ns;
+  out->ended = h->leases[number - 1].ended;
   out->refused = h->leases[number - 1].refused;
   return true;
 }
@@ -291,7 +313,7 @@ void lease_holder_take(struct lease_holder *h, uint32_t cursor) {
     struct lease_held *l = &h->leases[number - 1];
     h->event_first = l->event_next;
     if (!h->event_first) h->event_last = 0;
-    l->event = false;
+    l->event = l->ended = false;
     if (l->state == LEASE_HOLDER_OVER) release_entry(h, number - 1);
   }
 }

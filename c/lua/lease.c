@@ -19,7 +19,7 @@
  *   h:renewed(now_ns, sent_ns, items, refused or nil) -> renewed, over
  *   h:tick(now_ns)  h:events(max) -> { { kind = "jeopardy" | "expired", key, fence, left_ms, refused } ... }
  *   h:holds(now_ns, key) -> boolean   h:get(now_ns, key) -> { key, fence, state, ttl_ms, left_ms, group } | nil
- *   h:drop(key) -> boolean   h:group(number) -> leases, due   h:deadline()   h:counts()   h:free() */
+ *   h:drop(now_ns, key) -> boolean   h:group(number) -> leases, due   h:deadline()   h:counts()   h:free() */
 #include <lauxlib.h>
 #include <lua.h>
 #include <stdbool.h>
@@ -370,6 +370,7 @@ static int refuse_add(lua_State *L, struct lease_holder *h, const char *key, siz
                   "and a group below %d", key, LEASE_TTL_MIN_MS, LEASE_TTL_MAX_MS, LEASE_HOLDER_GROUPS_MAX);
   if (rc == ERR_STALE && lease_holder_find(h, h->now_ns, key, length, &v))
     return REFUSE(L, rc, "lease %s: fence %I is below ours, %I", key, given, (lua_Integer)v.fence);
+  if (rc == ERR_STALE) return REFUSE(L, rc, "lease %s: fence %I is over: it was refused or given up here", key, given);
   if (rc == ERR_EXPIRED) return REFUSE(L, rc, "lease %s: the answer with fence %I came after the lease's end", key, given);
   if (rc == ERR_FULL) return REFUSE(L, rc, "lease %s: this node holds %I leases, its limit", key, (lua_Integer)h->held);
   return error_push(L, "lease", rc);
@@ -443,7 +444,7 @@ static int l_events(lua_State *L) {
     set_integer(L, "fence", e.lease.fence);
     set_integer(L, "group", e.lease.group);
     set_ms(L, "left_ms", e.lease.left_ns);
-    lua_pushstring(L, e.lease.state == LEASE_HOLDER_OVER ? "expired" : "jeopardy");
+    lua_pushstring(L, e.ended ? "expired" : "jeopardy");
     lua_setfield(L, -2, "kind");
     lua_pushboolean(L, e.refused);
     lua_setfield(L, -2, "refused");
@@ -462,7 +463,7 @@ static int l_holds(lua_State *L) {
 }
 
 static int l_holder_get(lua_State *L) {
-  static const char *const states[] = {"none", "pending", "held", "jeopardy", "over"};
+  static const char *const states[] = {"none", "pending", "held", "jeopardy", "gone", "over"};
   struct lease_holder *h = check_holder(L);
   uint64_t now = check_now(L, h->now_ns);
   size_t length;
@@ -482,9 +483,10 @@ static int l_holder_get(lua_State *L) {
 
 static int l_drop(lua_State *L) {
   struct lease_holder *h = check_holder(L);
+  uint64_t now = check_now(L, h->now_ns);
   size_t length;
-  const char *key = luaL_checklstring(L, 2, &length);
-  return lua_pushboolean(L, lease_holder_drop(h, key, length)), 1;
+  const char *key = luaL_checklstring(L, 3, &length);
+  return lua_pushboolean(L, lease_holder_drop(h, now, key, length)), 1;
 }
 
 static int l_group(lua_State *L) {

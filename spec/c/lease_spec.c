@@ -368,7 +368,7 @@ static void it_is_what_a_plain_table_is_over_random_calls(void) {
         now = here;
       }
       int k = (int)rng_below(&rng, KEYS), w = (int)rng_below(&rng, 5);
-      char key[8], holder[8];
+      char key[16], holder[16];
       (void)snprintf(key, sizeof key, "k%d", k);
       (void)snprintf(holder, sizeof holder, "w%d", w);
       struct model *m = &model[k];

@@ -367,7 +367,7 @@ end
 --- Give a lease up here, without an event. Its grantor does not know: release it there.
 ---@return boolean held
 function Holder:drop(key)
-  local held = check_open(self):drop(key)
+  local held = check_open(self):drop(self.world:fresh_ns(), key)
   self:arm()
   return held
 end
