@@ -48,6 +48,7 @@ function role.start(node)
     retention_ms = node.config.retention_ms, retention_bytes = node.config.retention_bytes,
     part_name = function (_, workflow, _, share) return ("%s/%s"):format(workflow, share.executor) end,
     keys = function (body) return { body.job } end,
+    sign_of = function (name) return state.registry:sign_of(name) end,
   })
   if not state.lead then return nil, err, code end
   state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- it probes the datacenters

@@ -91,7 +91,7 @@ local ALONE_MS = { 8000, 10200 }
 
 describe("an executor that gives no sign of one job:", function ()
   it("F09: loses that job's parts within the bound, and no other's; it is used for the job again once it answers", function ()
-    local c <close> = simcluster.new { workers = 2, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { workers = 2 }
     local m = c.managers[1]
     local one, other = two_jobs(c)
     assert.equal("w-a1 w-a2", executors_of(c, m, one))
@@ -127,7 +127,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: gets no part of that job while it is suspected or given up, whatever the policy prefers; its workflows go elsewhere", function ()
-    local c <close> = simcluster.new { workers = 2, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { workers = 2 }
     local m = c.managers[1]
     local id = begun(c, c:job { first = { work = "first 12000" }, second = { work = "second 20", after = { "first" } } })
     c:run(1000)
@@ -184,7 +184,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: a machine that dies while it is suspected for a job: the suspicion goes in the same step, and each part is lost once", function ()
-    local c <close> = simcluster.new { workers = 2, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { workers = 2 }
     local m = c.managers[1]
     local one, other = two_jobs(c)
     c:on(m, [[ local fire, deliver = getmetatable(node.hooks).__index.fire, getmetatable(node.hooks).__index.deliver
@@ -209,7 +209,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: others of the tier are asked to ask: an answer to one ends it, those that get none confirm, and expiry is nearer", function ()
-    local c <close> = simcluster.new { managers = 3, workers = 2, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { managers = 3, workers = 2 }
     local m = c.managers[1]
     local one, other = two_jobs(c, 60000)
     -- Only our own questions are lost: the others' answers are signs.
@@ -234,7 +234,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: confirmations that come again and again do not put off expiry", function ()
-    local c <close> = simcluster.new { managers = 3, workers = 2, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { managers = 3, workers = 2 }
     local m = c.managers[1]
     local one, other = two_jobs(c, 60000)
     hush(c, m, one, "w-a1") -- Only one other confirms, as often as it can: 10 s with none, some 4 s with one of two.
@@ -257,7 +257,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: one suspicion past the cap is refused, counted and an incident; the job ends all the same", function ()
-    local c <close> = simcluster.new { workers = 2, set = { retention_ms = 60000 }, set_manager = { manager_silent_ms = 14000 } }
+    local c <close> = simcluster.new { workers = 2, set_manager = { manager_silent_ms = 14000 } }
     local m = c.managers[1]
     local one, other = two_jobs(c)
     configure(c, m, "job_suspicions_max = 1, job_min_ms = 9000, job_max_ms = 9000")
@@ -276,7 +276,7 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 
   it("F09: a gate gives up a datacenter for one job, which goes on elsewhere; its other jobs stay there", function ()
-    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1 }
     local g = c.gates[1]
     local one, other = two_jobs(c)
     assert.equal("a b", executors_of(c, g, one))
@@ -293,8 +293,77 @@ describe("an executor that gives no sign of one job:", function ()
     c:rest()
   end)
 
+  it("F09: a datacenter that is silent as a whole is not given up job by job: probes decide", function ()
+    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1 }
+    local g, m = c.gates[1], c.managers[1]
+    local one = two_jobs(c, 50000)
+    c:crash(m)
+    c:run(28000)
+    assert.is_true(c:counts(g, "detector.look").raised > 5) -- It was asked.
+    assert.same({ 0, 0, {} }, { counters(c, g).jobs_suspected, losses(c, g), listed(c, g) })
+    c:restart(m)
+    local final = ended(c, one, 120000)
+    assert.equal(2, #final.result.attempts)
+    c:check_counts(one, final)
+  end)
+
+  it("F09: a datacenter that falls silent while it is suspected for one job is suspected for it no more", function ()
+    local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1 }
+    local g, m = c.gates[1], c.managers[1]
+    local one = two_jobs(c, 50000)
+    c:on(g, "state.lead.suspects.detector.core:reconfigure { watches = 'managers', job_min_ms = 12000, job_max_ms = 12000 }")
+    hush(c, g, one, "m-a1")
+    assert.truthy(c:until_true(function () return #listed(c, g) == 1 end, 12000, 20))
+    c:crash(m)
+    c:run(14000)
+    assert.same({ 0, 0, {} }, { losses(c, g), counters(c, g).jobs_expired, listed(c, g) })
+    hush(c, g, nil)
+    c:restart(m)
+    ended(c, one, 120000)
+  end)
+
+  it("F09: the death of a machine is told once at each manager, one that refutes never; no job is suspected meanwhile", function ()
+    local c <close> = simcluster.new { managers = 3, workers = 3 }
+    local one, other = two_jobs(c, 15000)
+    for _, m in ipairs(c.managers) do
+      c:hear(m)
+      c:on(m, [[ node.spec_deaths = {}
+        node.hooks:wire("detector.global_death", function (name, incarnation)
+          node.spec_deaths[#node.spec_deaths + 1] = name .. " " .. incarnation
+        end) ]])
+    end
+    c:pause(c.workers[2])
+    c:run(700)
+    c:resume(c.workers[2])
+    c:run(4000)
+    c:crash(c.workers[1])
+    c:run(9000)
+    local suspected = false
+    for _, m in ipairs(c.managers) do
+      local life = c:on(m, "return node.swim:member('w-a1').incarnation")
+      assert.same({ ("w-a1 %d.%d"):format(life.generation, life.version) }, c:on(m, "return node.spec_deaths"))
+      for _, event in ipairs(c:events(m)) do suspected = suspected or event == "suspect w-a2" end
+      assert.equal(0, counters(c, m).jobs_suspected)
+    end
+    assert.is_true(suspected)
+    ended(c, one)
+    ended(c, other)
+    c:rest()
+  end)
+
+  it("F08: a worker of an older build, which does not know the question, answers it for all that", function ()
+    local c <close> = simcluster.new { workers = 1 }
+    local m = c.managers[1]
+    local id = begun(c, c:job { load = { code = USERS, vus = 2, duration_ms = 20000 } })
+    c:on(c.workers[1], "node.rpc.handlers['part.look'] = nil")
+    hush(c, m, id)
+    ended(c, id)
+    assert.is_true(c:counts(m, "detector.look").raised >= 3)
+    assert.same({ 0, 0 }, { counters(c, m).jobs_suspected, losses(c, m) })
+  end)
+
   it("F59: an answer without a move buys time only after progress, less each time; a move ends the suspicion", function ()
-    local c <close> = simcluster.new { workers = 1, set = { retention_ms = 60000 } }
+    local c <close> = simcluster.new { workers = 1 }
     local m, w = c.managers[1], c.workers[1]
     local id = begun(c, c:job { load = { code = USERS, vus = 2, duration_ms = 120000, retries = 1 } })
     c:run(1000)
@@ -329,7 +398,6 @@ end)
 
 --- A worker that is silent for one of two jobs, at the moment when its suspicion is about to expire; `code` runs on the manager first.
 local function silent(options, code)
-  options.set = options.set or { retention_ms = 60000 }
   local c = simcluster.new(options)
   local m = c.managers[1]
   local one, other = two_jobs(c, 40000)
@@ -414,7 +482,7 @@ describe("finding 1.5, the death of a node for one job:", function ()
   end)
 
   it("F09, 1.5: it is withdrawn when the node answers for the job, when it rejoins, and when the job ends", function ()
-    local c <close>, m, one, other = silent({ workers = 2, set = { retention_ms = 60000 } }, BREAK:format "math.huge")
+    local c <close>, m, one, other = silent({ workers = 2 }, BREAK:format "math.huge")
     local function raised() return c:counts(m, "detector.job_death").raised end
     local function stays(n)
       c:run(9000)
@@ -488,7 +556,7 @@ describe("finding 1.5, the death of a node for one job:", function ()
         local decode = messages.decode_reply
         messages.decode_reply = function (name, bytes) return decode(name, name == "part.look" and "\xc1" or bytes) end ]] },
     } do
-      local c <close> = simcluster.new { workers = 2, set = { retention_ms = 60000 } }
+      local c <close> = simcluster.new { workers = 2 }
       local m = c.managers[1]
       local one, other = two_jobs(c)
       c:on(m, case[2])

@@ -55,6 +55,8 @@ lead.limits = {
 ---@field retry table      scripts/policies/retry.lua
 ---@field claims boolean whether parts hold cores of an executor (false: a datacenter queues by itself)
 ---@field reports? table   shoal.reports: where progress and results of dispatched runs go
+---@field sign_of? fun(executor: string): number, number  how many ms ago its machine gave a sign of life, and how often it does; without it,
+---  executors are members of this node's group
 ---@field silent_ms integer  a part without progress for this long is lost
 ---@field gone_ms? integer  in which a lost executor is noticed, where that is not membership's to do
 ---@field retention_ms integer  how long a finished job is kept

@@ -71,10 +71,21 @@ return function (suspects)
     return named
   end
 
-  local function unanswered(self, executor, jobs)
+  --- It answered for these jobs only: one more question without an answer for each of the others.
+  local function unanswered(self, executor, jobs, named)
+    local failed = false
     for _, job in ipairs(jobs) do
-      local pair = self:pair(executor, job)
-      if pair then pair.failed = pair.failed + 1 end
+      local pair = not named[job] and self:pair(executor, job)
+      if pair then pair.failed, failed = pair.failed + 1, true end
+    end
+    if failed then self:hint(executor) end
+  end
+
+  --- Another leader got no answer for these jobs, either.
+  local function confirmed(self, executor, jobs, named, who)
+    for _, job in ipairs(jobs) do
+      local pair = not named[job] and self:pair(executor, job)
+      if pair and pair.suspected then self.detector:confirm(job, executor, who) end
     end
   end
 
@@ -88,26 +99,18 @@ return function (suspects)
       local free <close> = setmetatable({}, { __close = function () self.asking[id] = nil end })
       local e = self.lead.executors:get(executor)
       local epoch, asked = e and e.epoch, asked_about(self, executor, jobs)
-      local reply, err, code = self.lead.node.rpc:peer(address):call(message, body, { timeout_ms = self.answer_ms })
+      local reply, err, code = self.lead.node.rpc:peer(address):call(message, body, { timeout_ms = self.answer_ms, hurry = true })
       e = self.lead.executors:get(executor)
       if not e or e.epoch ~= epoch then return end -- Another life: what was asked about is gone.
       local named = {}
       if reply and reply.answered ~= false then named = take(self, executor, jobs, asked, reply) end
-      if who == executor then
-        if not reply then errors.report("detector.look", ids, err, code) end
-        local silent = {}
-        for _, job in ipairs(jobs) do
-          if not named[job] then silent[#silent + 1] = job end
-        end
-        return unanswered(self, executor, silent)
-      end
-      if not reply then -- It says nothing of the executor that another leader cannot be asked, or does not know it.
-        if code ~= "NOT_FOUND" then errors.report("detector.look", ids, err, code) end
-        return
-      end
-      for _, job in ipairs(jobs) do
-        local pair = not named[job] and self:pair(executor, job)
-        if pair and pair.suspected then self.detector:confirm(job, executor, who) end
+      if not reply and code ~= "NOT_FOUND" then errors.report("detector.look", ids, err, code) end
+      if who ~= executor then -- That another leader cannot be asked, or does not know the executor, says nothing of the executor.
+        if reply then confirmed(self, executor, jobs, named, who) end
+      elseif code == "UNHANDLED" then -- An older build, which answers.
+        for _, job in ipairs(jobs) do self:answered(executor, job) end
+      else
+        unanswered(self, executor, jobs, named)
       end
     end)
     return true

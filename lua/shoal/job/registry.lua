@@ -64,6 +64,13 @@ function registry:lives(m)
   return self:silent_ms(m) < self.node.config.dc_silent_ms
 end
 
+--- When a datacenter gave its last sign of life: how long ago its last answered probe was sent, and how often probes are.
+---@return number silent_ms, number period_ms
+function registry:sign_of(name)
+  local f = self.federation:get(name)
+  return f and f.silent_ms or math.huge, self.node.config.federation.interval_ms
+end
+
 --- Forget managers after dc_forget_ms without a registration, and tell what changed in the table. A look that runs late excuses all
 --- silence: registrations sent meanwhile wait in our sockets, which are read after the timers.
 function registry:look()

@@ -19,6 +19,8 @@
 ---     └── it answers for the job: placement may use it for that job again ────── given up: detector.job_suspicion_expired, then
 ---                                                                                detector.job_death, until a hook took it
 ---
+--- Only a machine that gives signs itself is suspected for a job: a member that membership shows as alive, a datacenter that answers probes.
+---
 --- A part that waits for its turn (at a datacenter) and one whose result is under way count as moved. While a pair is suspected or given
 --- up, placement gives the executor nothing of that job. All of it is volatile, goes with its job, and belongs to one leadership.
 local detector = require "shoal.member.detector"
@@ -32,8 +34,10 @@ suspects.__index = suspects
 
 local HEARTBEATS = { ask = 2, suspect = 4, answer = 2 }
 local LEVEL_MS = 1000     -- What the highest level of backpressure adds to the flush interval.
+local PROBE_MS = { ["local"] = 200, lan = 1000, wan = 5000 } -- Membership's probe interval: it has the first word.
 local ANSWER_MS = 1000    -- The least time for an answer.
 local WATCHED = { running = true, unheard = true }
+local INERT = setmetatable({}, { __index = function () return function () end end }) -- In place of a detector that is closed.
 local GIVES_UP = { running = true, unheard = true, sending = true }
 
 log.event("detector.suspected", { "job", "executor", "silent_ms", "least_ms", "most_ms", "others" })
@@ -48,7 +52,7 @@ log.event("detector.answers", { "job", "executor" })
 ---@field failed integer    questions without an answer since then
 ---@field ask_ms number     when to ask next
 ---@field looked_ms number  the last look that found a live attempt
----@field workflow string   of one of its attempts
+---@field workflow string   of its attempts, the first by name
 ---@field suspected? boolean
 ---@field refused? boolean  the detector was full
 
@@ -231,10 +235,19 @@ local function gather(self, now)
         local pair = pair_of(self, a, now)
         local sign_ms = a.state == "unheard" and a.seen_ms + grace_ms or a.seen_ms -- It may have to connect first.
         if sign_ms > pair.heard_ms then heard(pair, sign_ms) end
-        pair.looked_ms, pair.workflow = now, a.workflow
+        local first = pair.looked_ms ~= now or a.workflow < pair.workflow
+        pair.looked_ms, pair.workflow = now, first and a.workflow or pair.workflow
       end
     end
   end
+end
+
+--- Whether it is this job alone: the machine gave a sign well after the job's last one. Until layer one has had its say, a machine that just
+--- died looks like one that is silent for each of its jobs. Once the job is suspected, the machine goes on giving signs.
+local function lives(self, pair, now)
+  local silent_ms, period_ms = self:machine(pair.executor)
+  local slack_ms = math.max(self.ask_after_ms, 1.5 * period_ms)
+  return silent_ms <= slack_ms and (pair.suspected or silent_ms <= now - pair.heard_ms - slack_ms)
 end
 
 local function in_order(x, y) return x.executor < y.executor or x.executor == y.executor and x.job < y.job end
@@ -272,8 +285,12 @@ function suspects:look(now)
   local of = {}
   for _, record in ipairs(due) do
     local pair = not record.key and record
-    local silent = pair and pair.failed > 0 and now - pair.heard_ms >= self.suspect_after_ms
-    if silent and not pair.suspected then suspect(self, pair, now) end
+    local silent = pair and pair.failed > 0 and now - pair.heard_ms >= self.suspect_after_ms and lives(self, pair, now)
+    if pair and pair.suspected and not lives(self, pair, now) then
+      self.detector:over(pair.job, pair.executor) -- Its machine is silent, too.
+    elseif silent and not pair.suspected then
+      suspect(self, pair, now)
+    end
     if now >= record.ask_ms then
       of[record.executor] = of[record.executor] or {}
       table.insert(of[record.executor], record)
@@ -299,6 +316,20 @@ function suspects:executor(name, state, epoch)
     life.state, life.epoch = state, epoch
   end
   self.detector:node(name, state, self.lives[name] and self.lives[name].generation or 0)
+end
+
+--- How long ago an executor's machine gave a sign of life, and how often it does. A member that membership does not show as alive gives
+--- none.
+---@return number silent_ms, number period_ms
+function suspects:machine(executor)
+  if self.lead.options.sign_of then return self.lead.options.sign_of(executor) end
+  local m = self.lead.node.swim and self.lead.node.swim:member(executor)
+  return m and m.state == "alive" and 0 or math.huge, 0
+end
+
+--- A question was not answered: membership may look at the machine now, instead of at its turn.
+function suspects:hint(executor)
+  if self.members and self.lead.node.swim then self.lead.node.swim:hint(executor) end
 end
 
 --- The reconcile pass asks about each node that the detector knows; a state that it missed is told again.
@@ -381,8 +412,8 @@ function suspects.open(lead, scope)
   local ask_after_ms = config.flush_ms + LEVEL_MS + HEARTBEATS.ask * beat_ms
   local self = setmetatable({
     lead = lead, scope = scope, pairs = {}, dead = {}, shunned = {}, count = 0, asking = {}, turn = 0, lives = {}, generation = 0,
-    members = lead.options.claims, -- Whether its executors are members of its own group.
-    ask_after_ms = ask_after_ms, suspect_after_ms = ask_after_ms + HEARTBEATS.suspect * beat_ms, every_ms = beat_ms,
+    members = not lead.options.sign_of, -- Whether its executors are members of its own group.
+    ask_after_ms = ask_after_ms, suspect_after_ms = ask_after_ms + HEARTBEATS.suspect * beat_ms + PROBE_MS[config.profile], every_ms = beat_ms,
     answer_ms = math.max(ANSWER_MS, HEARTBEATS.answer * beat_ms),
   }, suspects)
   self.detector = assert(detector.open(node.world, {
@@ -408,6 +439,7 @@ function suspects:close()
     for _, death in sorted(of) do errors.withdraw("detector.job_death", death.key) end
   end
   self.detector:close()
+  self.detector = INERT -- Handlers of messages may still come.
 end
 
 return suspects
