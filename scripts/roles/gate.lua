@@ -8,8 +8,8 @@
 --- It can also wire federation.state, called with { dc, from, to, leader, address, silent_ms, unanswered, own_errors, last } when a datacenter
 --- becomes "reachable", "suspected" or "unreachable".
 ---
---- It answers `job.*` from clients, and `dc.register`, `part.progress` and `part.result` from managers. It probes the leader of each
---- datacenter (lua/shoal/member/federation.lua); one that is unreachable is evicted, and its parts start elsewhere.
+--- It answers `job.*` from clients, and `dc.register`, `part.progress`, `part.result` and `lease.renew` from managers. It probes the leader
+--- of each datacenter (lua/shoal/member/federation.lua); one that is unreachable is evicted, and its parts start elsewhere.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
@@ -25,6 +25,7 @@ role.answers = intake.answers {
   ["dc.register"] = function (state, body) return state.registry:register(body) end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
   ["part.look_for"] = function (state, body) return state.lead:look_for(body) end,
+  ["lease.renew"] = function (state, body) return state.lead:renew(body) end,
   ["part.progress"] = function (state, body) return state.lead:progress(body) end,
   ["part.result"] = function (state, body) return state.lead:result(body) end,
 }
@@ -35,6 +36,8 @@ function role.hooks(state)
     ["detector.job_death"] = function (name, job, _)
       state.lead:job_gone(name, job)
     end,
+    --- A datacenter did not renew the lease of its part: the part starts elsewhere. This is must-deliver: it is retried while it raises.
+    ["lease.expired"] = function (event) state.lead:lease_expired(event) end,
   }
 end
 
@@ -54,7 +57,9 @@ function role.start(node)
   state.registry = dc.registry(node, state.lead, policies.placement.datacenters) -- it probes the datacenters
   node.known = function () return state.registry:members() end
   node.forget = function (name) return state.registry:erase(name) end
-  node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
+  node.describe = function ()
+    return { executors = state.lead:all_executors(), jobs = state.lead:list(), leases = state.lead:lease_counts() }
+  end
   return state
 end
 

@@ -4,17 +4,19 @@
 --- to lose its parts of it.
 ---
 --- It answers `job.*` from clients (a cluster works without gates), `part.dispatch`, `part.cancel` and `lead` from gates, and
---- `part.progress` and `part.result` from workers. It registers with the gates every heartbeat_ms, and answers their probes with the numbers
---- of its datacenter.
+--- `part.progress`, `part.result` and `lease.renew` from workers. It registers with the gates every heartbeat_ms, answers their probes with
+--- the numbers of its datacenter, and renews the leases of the shares that they gave it.
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
+local leaders = require "shoal.leaders"
+local leases = require "shoal.leases"
 local reports = require "shoal.reports"
 
 local role = { name = "manager" }
 
 role.sends = {
-  "part.dispatch", "part.cancel", "lead", "dc.register", "part.progress", "part.result", "lead.who",
+  "part.dispatch", "part.cancel", "lead", "dc.register", "part.progress", "part.result", "lead.who", "lease.renew",
   "part.look", "part.look_for", "job.status", "job.stats", "job.result", "job.push",
 }
 
@@ -24,8 +26,13 @@ role.answers = intake.answers {
   ["part.look"] = function (state, body) return state.lead:look(body) end,
   ["part.look_for"] = function (state, body) return state.lead:look_for(body) end,
   ["dc.probe"] = function (state, body) return state.heart:probe(body, state.lead) end,
-  ["lead"] = function (state, body) return state.heart:lead(body, state.lead) end,
+  ["lead"] = function (state, body)
+    local reply, err, code = state.heart:lead(body, state.lead)
+    if reply then state.lead:gate_leads(body) end
+    return reply, err, code
+  end,
   ["lead.who"] = function (state, body) return state.lead:who(body) end,
+  ["lease.renew"] = function (state, body) return state.lead:renew(body) end,
   ["part.progress"] = function (state, body) return state.lead:progress(body) end,
   ["part.result"] = function (state, body) return state.lead:result(body) end,
 }
@@ -50,6 +57,8 @@ function role.hooks(state)
     ["detector.job_death"] = function (name, job, _)
       state.lead:job_gone(name, job)
     end,
+    --- A worker did not renew the lease of a part: the part starts elsewhere. This is must-deliver, too.
+    ["lease.expired"] = function (event) state.lead:lease_expired(event) end,
   }
 end
 
@@ -75,9 +84,14 @@ function role.start(node)
     owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
     unknown = function (record) state.lead:drop(record, "the gate does not know it") end,
   })
+  state.held = leases.open(node, { -- the leases of shares that gates granted to this datacenter
+    owner = "manager", holder = node.dc, led = leaders.new(), reports = state.reports, leader = function () return "unknown", 0 end,
+    refused = function (record) state.lead:drop(record, "the gate does not renew its lease") end,
+    stop = function (record, reason) return state.lead:stop_share(record, reason) end,
+  })
   state.lead, err, code = lead.open(node, {
     tier = "managers", placement = policies.placement.workers, retry = policies.retry, claims = true,
-    reports = state.reports, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
+    reports = state.reports, held = state.held, silent_ms = node.config.manager_silent_ms, retention_ms = node.config.retention_ms,
     retention_bytes = node.config.retention_bytes,
     -- A gate's part "warm/a" is split into "warm/a/1", "warm/a/2", its second attempt into "warm/a/2.1", "warm/a/2.2", so that no two
     -- executions have the same name and attempt. A job of our own is split into "warm/1", "warm/2".
@@ -91,13 +105,16 @@ function role.start(node)
   if not state.lead then return nil, err, code end
   state.heart = dc.heart(node, state.lead) -- its loops register with the gates
   node.hold_of = function (name) return state.lead.ledger:hold_of(name) end -- cordoned or draining, for `shoal members`
-  node.describe = function () return { executors = state.lead:all_executors(), jobs = state.lead:list() } end
+  node.describe = function ()
+    return { executors = state.lead:all_executors(), jobs = state.lead:list(), leases = state.lead:lease_counts() }
+  end
   return state
 end
 
 function role.stop(state)
   state.heart:close()
   state.reports:close(500)
+  state.held:close()
   state.lead:close()
 end
 

@@ -4,12 +4,12 @@
 --- asks other workers; it is no failure. `worker.about(body)` has the job's name, labels and env: examples/roles/shop_worker.lua.
 ---
 --- It answers `part.dispatch`, `part.cancel`, `part.look` and `lead`. It sends `part.progress` every flush_ms, and `part.result` until
---- accepted. It sends `lead.who` to another manager when its leader does not answer.
+--- accepted. It renews the leases of its parts with `lease.renew`, and sends `lead.who` to another manager when its leader does not answer.
 local worker = require "shoal.worker"
 
 local role = { name = "worker" }
 
-role.sends = { "part.progress", "part.result", "lead.who" }
+role.sends = { "part.progress", "part.result", "lease.renew", "lead.who" }
 
 role.answers = {
   ["part.dispatch"] = function (state, body) return state.worker:dispatch(body) end,

@@ -13,7 +13,7 @@ describe("messages", function ()
 
   it("compile, all of the project's", function ()
     messages.compile()
-    assert.equal(30, #messages.names())
+    assert.equal(31, #messages.names())
     assert.equal("part.dispatch", messages.by_id(20).name)
     assert.is_nil(messages.by_id(999))
   end)
@@ -26,7 +26,8 @@ describe("messages", function ()
         ["job.status"] = 15,
       ["job.stats"] = 16, ["job.result"] = 17, ["job.events"] = 18, ["job.unwatch"] = 19,
       ["part.dispatch"] = 20, ["part.progress"] = 21,
-      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["lead.who"] = 26, ["dc.probe"] = 27, ["node.info"] = 30,
+      ["part.result"] = 22, ["part.cancel"] = 23, ["lead"] = 24, ["dc.register"] = 25, ["lead.who"] = 26, ["dc.probe"] = 27,
+        ["lease.renew"] = 28, ["node.info"] = 30,
         ["node.members"] = 31,
       ["node.incidents"] = 32, ["node.counts"] = 33, ["repl.eval"] = 34, ["node.events"] = 35, ["node.why"] = 36, ["node.forget"] = 37,
       ["job.push"] = 40, ["part.look"] = 52, ["part.look_for"] = 53,

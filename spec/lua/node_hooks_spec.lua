@@ -18,12 +18,12 @@ describe("a role's hooks", function ()
   end)
 
   it("D17: are refused on another role's site, an unknown one, or with a wrong arity: all at once, by name", function ()
-    local ok, err, code = wiring.check_hooks("worker.lua", "worker", { ["spec.of_gates"] = f, ["lease.expired"] = f,
+    local ok, err, code = wiring.check_hooks("worker.lua", "worker", { ["spec.of_gates"] = f, ["lease.expird"] = f,
       ["spec.of_any"] = function () end })
     assert.is_nil(ok)
     assert.equal("CONFIG", code)
     assert.truthy(err:find('worker.lua: hooks["spec.of_gates"]: a site of the gate, which a worker never fires', 1, true), err)
-    assert.truthy(err:find("no hook is named lease.expired", 1, true), err)
+    assert.truthy(err:find("no hook is named lease.expird", 1, true), err)
     assert.truthy(err:find("takes 0 arguments", 1, true), err)
   end)
 
@@ -40,8 +40,9 @@ describe("a role's hooks", function ()
       if site.hook and not name:find "^spec%." then hooks[#hooks + 1] = name end
     end
     -- scripts/lint refuses a hook that nothing fires, and spec/sim/hooks_spec.lua fires those of jobs and parts.
-    assert.same({ "detector.global_death", "job.began", "job.ended", "job.failed", "part.began", "part.ended", "part.failed", "part.retried",
-      "swim.member", "swim.partition" }, hooks)
+    assert.same({ "detector.global_death", "detector.job_death", "detector.job_suspicion_expired", "federation.state", "job.began",
+      "job.ended", "job.failed", "lease.expired", "part.began", "part.ended", "part.failed", "part.retried", "swim.member",
+      "swim.partition" }, hooks)
   end)
 
   it("of a script that is not started are read without its state", function ()

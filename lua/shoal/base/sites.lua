@@ -63,6 +63,14 @@ site("manager.result.send", "manager", "warning", { "job", "workflow", "part", "
   "a datacenter's result was not accepted by the gate; it is sent again until it is")
 site("manager.result.spill", "manager", "error", { "job", "part", "file" },
   "a result that waits for its leader could not be written to disk, read back or removed")
+local renew_ids, orphan_ids = { "leader", "leases", "consecutive", "left_ms", "status" },
+  { "job", "workflow", "part", "attempt", "fence", "leader", "address", "expired_for_ms", "grace_ms" }
+for _, owner in ipairs { "worker", "manager" } do
+  site(owner .. ".lease.renew", owner, "warning", renew_ids, "the leases of parts could not be renewed; it is tried again, before they end")
+  site(owner .. ".lease.loop", owner, "error", { "leases", "cycle" }, "the loop that renews leases failed; it goes on after a backoff")
+  site(owner .. ".orphan", owner, "error", orphan_ids,
+    "a part was stopped, for its lease ended: its leader did not answer, or was down for longer than it may be")
+end
 site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a gate failed; the next comes after a backoff")
 
 -- ---- gate: datacenters by their heartbeats ----
@@ -127,13 +135,16 @@ site("dc_health.changed", "gate", "error", { "dc", "from", "to" }, "a function o
 -- ---- leases: those that a node grants, and those that it holds (2.3) ----
 site("lease.expired", "any", "error", { "key", "holder", "node", "fence", "expired_for_ms", "duration_ms", "remaining" },
   "what follows from the expiry of a lease failed; it is delivered again, and the other leases' expiries follow",
-  { delivery = "must_deliver", hook = { args = { "key", "holder", "fence" }, fires = { "gate", "manager" } } })
+  { delivery = "must_deliver", hook = { args = { "event" }, required = true, roles = { "gate", "manager" }, fires = { "gate", "manager" } } })
 site("lease.sweep_loop", "any", "error", { "node", "cycle", "held", "lost", "next_delay_ms" },
   "a turn of the loop over leases failed, and is tried again; or the sweep found expired leases that the deadlines had lost")
 site("lease.lost", "any", "error", { "key", "node", "fence", "left_ms", "refused" },
   "what follows from the end of a lease that this node held failed; it is delivered again", { delivery = "must_deliver" })
 site("lease.jeopardy", "any", "error", { "key", "node", "fence", "left_ms", "refused" },
   "the function that is called before a lease of this node ends failed")
+site("lease.grant", "any", "error", { "job", "part", "holder", "fence" }, "a lease could not be granted: the attempt is refused")
+site("lead.lease_sweep", "any", "error", { "leases", "cycle" }, "a leader's look at its leases failed; the next one comes")
+site("lead.lease_renew", "any", "error", { "runs", "cycle" }, "a leader could not renew its own leadership of jobs; it tries again")
 
 -- ---- jobs: their leader, on gates and managers alike ----
 site("lead.run", "any", "error", { "job" }, "a step of leading a job failed; its driver goes on after a backoff")

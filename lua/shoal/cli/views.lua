@@ -52,6 +52,20 @@ local function parts_text(parts)
   return ("%d parts: %s%s"):format(#parts, table.concat(words, ", "), retried > 0 and ("; %d retried"):format(retried) or "")
 end
 
+local LEASES_SHOWN = 3
+
+--- "led by m-a1 (fence 12); leases: one/1 at w-a1 (fence 14, 21.3 s left)".
+local function leases_text(detail)
+  local words = {}
+  for i, each in ipairs(detail.leases or {}) do
+    if i > LEASES_SHOWN then break end
+    words[i] = ("%s at %s (fence %d, %s left)"):format(each.part, each.holder, each.fence, views.span(math.max(0, each.left_ms)))
+  end
+  local more = #(detail.leases or {}) - #words + (detail.more_leases or 0)
+  local leases = #words > 0 and "; leases: " .. table.concat(words, ", ") .. (more > 0 and (" and %d more"):format(more) or "") or ""
+  return ("  led by %s (fence %d)%s"):format(detail.lease.holder, detail.lease.fence, leases)
+end
+
 --- A job that has not ended, without its progress line.
 ---@param detail table  of job.get
 ---@return string[] lines
@@ -74,6 +88,7 @@ function views.running(detail)
     lines[#lines + 1] = table.concat(words, "; ")
   end
   for _, s in ipairs(detail.suspicions or {}) do lines[#lines + 1] = ("  %s at %s: %s"):format(s.state, s.executor, s.text) end
+  if detail.lease then lines[#lines + 1] = leases_text(detail) end
   if (detail.executions or 0) > 0 then
     lines[#lines + 1] = ("  %d executions, %d of them retries"):format(detail.executions, detail.retries or 0)
   end

@@ -60,6 +60,7 @@ return function (lead)
       out.elapsed_ms = run:elapsed_ms()
       local suspicions = self.suspects:list(entry.job)
       out.suspicions = #suspicions > 0 and suspicions or nil
+      out.lease, out.leases, out.more_leases = self.leases:of_run(key)
       if outputs then out.outputs, out.outputs_cut = outputs_of(entry, run.order) end
       local all = {}
       for name in next, entry.parts do all[name] = true end -- order-free: a set
@@ -69,6 +70,9 @@ return function (lead)
     end
     return out
   end
+
+  --- How many leases this leader has granted and holds; {} when it does not lead.
+  function lead:lease_counts() return self.leases and self.leases:counts() or {} end
 
   --- The newest jobs of this tier, at most LIST_MAX, in order of their submission; and how many more there are that the filter takes.
   ---@param filter? { state?: string, name?: string, within_ms?: integer, limit?: integer }

@@ -3,18 +3,24 @@
 ---   sending -taken, or reported--> running --the run is cancelled--> cancelling --.
 ---      |                               |                                           |
 ---      '-------------------------------+-------------------------------------------+--> doomed: lost; the loss must become durable
----   unheard: found in the ledger when a leadership begins; its executor has silent_ms to report it, as for a running attempt
 ---   An executor that is silent for a whole job loses its parts sooner: suspects.lua, whose header says which mechanism covers what.
+---   unheard: found in the ledger when a leadership begins; its executor has the time of its lease to report it
 ---
 --- Only the ledger ends an attempt. An event (a death, a refusal, silence) dooms it, and the reconcile step proposes the loss until
 --- it is applied. The reconcile step is one task that compares this leader's attempts with the executors' reports:
 ---
----   - it dooms the attempts of executors that are gone, or that did not report within a grace period
----   - it dooms attempts without progress for silent_ms, and cancels them in case they still run
+---   - it dooms the attempts of executors that are gone, and those whose lease expired, once the executor has stopped them (leases.lua)
+---   - it dooms attempts without progress for silent_ms
 ---   - it proposes all doomed attempts as lost, with one command
 ---   - it sends each cancel until the executor answers
 ---
---- A step that runs late extends every silence deadline by its own delay.
+--- A part is dispatched again only when its attempt cannot run any more. So an attempt that its executor may still run is not doomed but
+--- *given up*: it is cancelled there, its renewals are refused, and it is lost when the executor says that it ended, or at the latest
+--- when its lease is over. There is one exception: the attempts of an executor that is held for dead are lost at once. If it is not dead, but
+--- cut off from everybody, they may run on there for a while; fences then decide which result counts. The same holds for a gate: its
+--- executors keep a share though its lease ended (run/leases.lua), so it waits for nothing.
+---
+--- A step that runs late extends every silence deadline by its own delay, and every lease to a whole one.
 local ack = require "shoal.wire.ack"
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
@@ -34,6 +40,7 @@ local CANCEL_DEADLINE_MS = 30000
 local CANCEL_MS = 5000      -- An executor kills a cancelled attempt that has not ended after this.
 local LOST_MAX = 256        -- Losses in one command.
 local RETRY_MS = 250        -- Retry delay after a loss could not be made durable.
+local END_SLACK_MS = 5000   -- Of the last instant at which a given-up attempt can run.
 
 local STATES = machine.define {
   name = "attempt", first = "sending",
@@ -46,7 +53,7 @@ local STATES = machine.define {
 ---@param lead table
 function attempts.open(lead, scope)
   local self = setmetatable({
-    lead = lead, scope = scope, of = {}, doomed = {}, cancels = {}, absent = {}, wake_up = task.channel(1),
+    lead = lead, scope = scope, of = {}, doomed = {}, cancels = {}, orphans = {}, wake_up = task.channel(1),
     looked_ms = task.now_ms() - LOOK_MS,
     count = 0,
   }, attempts)
@@ -119,7 +126,8 @@ function attempts:over(key, part, fence)
   of_run[part] = nil
   self.count = self.count - 1
   if not next(of_run) then self.of[key] = nil end
-  self.doomed[a] = nil
+  self.doomed[a], self.orphans[a] = nil, nil
+  self.lead.leases:over(a)
   local cancel = self.cancels[("%s %s %d"):format(a.job, a.part, a.fence)]
   if cancel and cancel.of == a then self.cancels[("%s %s %d"):format(a.job, a.part, a.fence)] = nil end
 end
@@ -130,11 +138,28 @@ end
 
 -- Losing ---------------------------------------------------------------------------------------------------------------
 
+local cancel
+
+--- Its executor may run it still: cancel it there first. Its end there settles it, or the end of its lease.
+local function give_up(self, a, reason)
+  if a.given_up then return end
+  a.given_up = reason
+  if a.state ~= "cancelling" then move(a, "cancelling") end
+  cancel(self, a, a, a.executor, nil, "the attempt was given up: " .. reason)
+end
+
+--- Whether to wait for its executor: it is a worker that lives, and the lease counts.
+local function may_run(self, a)
+  local executor = self.lead.executors:get(a.executor)
+  return self.lead.options.claims and not (executor and executor.state == "down") and self.lead.leases:live(a)
+end
+
 --- This attempt will bring no result: it counts as lost once the loss is durable.
 ---@param state "lost"|"refused"|"declined"
----@param still_there boolean  it may still run there, so it is cancelled as well
+---@param still_there boolean  it may still run there, so it is ended there first
 function attempts:doom(a, state, reason, still_there)
   if not is_live(self, a) then return end
+  if still_there and may_run(self, a) then return give_up(self, a, reason) end
   move(a, "doomed")
   a.end_state, a.reason, a.still_there = state, reason, still_there or false
   self.doomed[a] = true
@@ -145,15 +170,32 @@ end
 local function may_move(a, part) return a.moved and part.retries > 0 end
 
 --- The entry for this attempt in a `lost` command.
-function attempts:loss(a)
+---@param said? { reason: string?, stats: table }  what its executor says of its end
+function attempts:loss(a, said)
   local lead = self.lead
   local run, entry = lead.runs[a.run], lead.ledger.runs[a.run]
   local part = entry.parts[a.part]
+  local state, progress = said and "lost" or a.end_state, said and said.stats or a.progress
+  if state ~= "lost" then progress = nil end
   return {
-    run = a.run, part = a.part, fence = a.fence, state = a.end_state, reason = a.reason, progress = a.end_state == "lost" and a.progress or nil,
-    moved = a.moved, retry = may_move(a, part) or not a.moved and (a.end_state == "declined" or lead:again(run, part, a.end_state, a.progress)),
-    still_there = a.still_there,
+    run = a.run, part = a.part, fence = a.fence, state = state, reason = a.given_up or said and (said.reason or "") or a.reason,
+    progress = progress, moved = a.moved, still_there = not said and a.still_there or nil,
+    retry = may_move(a, part) or not a.moved and (state == "declined" or lead:again(run, part, state, progress)),
   }
+end
+
+--- The lease of this attempt expired: it is lost once its executor must have stopped it.
+---@param after_ms integer
+function attempts:orphan(a, reason, after_ms)
+  if not is_live(self, a) or a.orphan then return end
+  a.orphan = { reason = a.given_up or reason, due_ms = task.now_ms() + after_ms }
+  self.orphans[a] = true
+  self:wake()
+end
+
+--- Its executor renewed its lease, so it took it.
+function attempts:renewed(a)
+  if a.state == "sending" or a.state == "unheard" then move(a, "running") end
 end
 
 --- Propose the doomed attempts as lost. False: some must be tried again.
@@ -186,6 +228,7 @@ end
 
 -- Sending --------------------------------------------------------------------------------------------------------------
 
+-- See attempts.lua's head: a dispatch whose answer was lost may have been taken.
 local NEVER_TAKEN = { FULL = true, CONFIG = true, REFUSED = true, TOO_LARGE = true, DECLINED = true }
 local FINAL_REFUSAL = { FULL = true, STALE = true, MALFORMED = true, REFUSED = true, CONFIG = true, TOO_LARGE = true, DECLINED = true }
 
@@ -202,6 +245,7 @@ local function body_of(self, run, a, part)
     job = run.job, workflow = part.workflow, part = part.part, attempt = a.attempt, fence = a.fence, leader = node.address,
     leader_name = node.name, payload = run:payload(part.workflow), share = job.pack(share),
     timeout_ms = limit_ms and math.ceil(math.max(0, limit_ms)) + LIMIT_SLACK_MS or 0, -- Our limit fires first; theirs is a backstop.
+    led = self.lead.fence, lease_ms = self.lead.leases.ttl_ms,
   }
 end
 
@@ -226,6 +270,7 @@ local function send(self, run, a)
       a.seen_ms = task.now_ms()
       self:taken(a, 0)
       lead.suspects:answered(a.executor, a.job)
+      lead.leases:heard(a)
       if a.state == "sending" then move(a, "running") else self:wake() end -- A cancel waits for the dispatch to be answered.
       return
     end
@@ -242,12 +287,15 @@ local function send(self, run, a)
   end
   if a.state == "cancelling" and unsure then return self:wake() end -- The answer to its cancel settles it.
   local never_ran = not unsure and (NEVER_TAKEN[code] or code == "OVERLOADED")
+  if not never_ran then lead.leases:heard(a) end -- It may have been taken just now, and its lease counted from there.
   self:doom(a, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(a.executor, err), not never_ran)
 end
 
 --- The ledger has dispatched a part: send it.
 function attempts:begin(run, entry, part)
   local a = add(self, run, entry, part, "sending")
+  local granted, err = self.lead.leases:grant(a)
+  if not granted then return self:doom(a, "refused", "its lease: " .. err, false) end
   a.sender = run.scope:spawn("lead.dispatch", {
     job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = a.attempt,
   }, function ()
@@ -258,7 +306,7 @@ end
 
 --- Adopt an attempt that was already dispatched when this leadership began.
 function attempts:find(run, entry, part)
-  add(self, run, entry, part, "unheard")
+  self.lead.leases:find(add(self, run, entry, part, "unheard"))
 end
 
 -- Reports of executors -------------------------------------------------------------------------------------------------
@@ -293,6 +341,7 @@ function attempts:reconcile(executor, parts)
       local id = ("%s %s %d"):format(a.job, a.part, a.fence)
       if reported[id] then
         a.seen_ms = task.now_ms()
+        lead.leases:heard(a)
         if a.state == "unheard" then move(a, "running") end
       elseif a.state ~= "sending" then
         self:doom(a, "lost", executor.name .. " does not have it", false)
@@ -314,13 +363,14 @@ end
 
 -- Cancelling -----------------------------------------------------------------------------------------------------------
 
-local function cancel(self, of, what, executor, address, reason)
+function cancel(self, of, what, executor, address, reason)
   local id = ("%s %s %d"):format(what.job, what.part, what.fence)
   if self.cancels[id] then return end
   self.cancels[id] = {
     id = id, of = of, job = what.job, part = what.part, fence = what.fence, executor = executor, address = address, reason = reason,
     known = self.lead.executors:get(executor) ~= nil,
-    begun_ms = task.now_ms(), due_ms = task.now_ms(), until_ms = task.now_ms() + CANCEL_DEADLINE_MS,
+    begun_ms = task.now_ms(), due_ms = task.now_ms(),
+    until_ms = task.now_ms() + (of and of.given_up and self.lead.leases.ttl_ms + END_SLACK_MS or CANCEL_DEADLINE_MS),
     wait = backoff.new(self.lead.node.world, { base_ms = 200, cap_ms = 3000 }),
   }
   self:wake()
@@ -352,7 +402,7 @@ local function answered(self, c, state)
     self.cancels[c.id] = nil
   elseif state == "unknown" then
     self.cancels[c.id] = nil
-    self:doom(c.of, "lost", "it was not running there", false)
+    self:doom(c.of, "lost", c.of.given_up or "it was not running there", false)
   else
     c.answered, c.until_ms = true, task.now_ms() + CANCEL_DEADLINE_MS
   end
@@ -363,7 +413,7 @@ local function call_cancel(self, c, address)
   self.scope:spawn("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, function ()
     local free <close> = setmetatable({}, { __close = function () c.busy = false end })
     local reply, err, code = self.lead.node.rpc:peer(address):call("part.cancel", {
-      job = c.job, part = c.part, fence = c.fence, reason = c.reason, deadline_ms = CANCEL_MS,
+      job = c.job, part = c.part, fence = c.fence, reason = c.reason, deadline_ms = CANCEL_MS, led = self.lead.fence,
     }, { timeout_ms = CALL_MS })
     if self.cancels[c.id] ~= c then return end
     if reply then return answered(self, c, reply.state) end
@@ -383,7 +433,7 @@ local function drive_cancels(self, now)
       self.cancels[id] = nil
     elseif now >= c.until_ms then
       self.cancels[id] = nil
-      if c.of then self:doom(c.of, "lost", "no answer to the cancel", false) end
+      if c.of then self:doom(c.of, "lost", c.of.given_up or "no answer to the cancel", false) end
     elseif c.of and c.of.sender and now < c.begun_ms + CALL_MS then
       next_ms = math.min(next_ms, c.begun_ms + CALL_MS) -- Its dispatch is still in flight, and the cancel must not overtake it.
     elseif not c.answered and not c.busy and address then
@@ -396,28 +446,17 @@ end
 
 -- The reconcile step ---------------------------------------------------------------------------------------------------
 
---- Doom attempts on executors that are gone, or that have not reported since this leadership began.
-local function look_at_executors(self, now)
+--- Doom attempts on executors that are gone.
+local function look_at_executors(self)
   local lead = self.lead
   for name in sorted(lead.ledger.executors) do
     local e = lead.executors:get(name)
-    local why
     if e and e.state == "down" then
-      why = e.why
-    elseif not e then
-      self.absent[name] = self.absent[name] or now
-      if now - self.absent[name] >= lead:grace_ms() then why = name .. " was not heard of" end
-    end
-    if e then self.absent[name] = nil end
-    if why then
       for _, at in ipairs(lead.ledger:on(name)) do
         local a = self:get(at.run, at.part)
-        if a and a.executor == name then self:doom(a, "lost", why, false) end
+        if a and a.executor == name then self:doom(a, "lost", e.why, false) end
       end
     end
-  end
-  for name in sorted(self.absent) do
-    if lead.ledger:count_on(name) == 0 then self.absent[name] = nil end
   end
   for name, e in sorted(lead.executors.byname) do
     if e.state == "down" and lead.ledger:count_on(name) == 0 then lead.executors:remove(name) end
@@ -440,11 +479,25 @@ local function look_at_drained(self)
   end
 end
 
+--- Doom attempts whose lease expired, once their executors must have stopped them. Returns when the next one is due.
+local function look_at_orphans(self, now)
+  local next_ms, due = math.huge, {}
+  for a in next, self.orphans do -- order-free: sorted below
+    if now >= a.orphan.due_ms then due[#due + 1] = a else next_ms = math.min(next_ms, a.orphan.due_ms) end
+  end
+  table.sort(due, function (x, y) return x.fence < y.fence or x.fence == y.fence and x.lease < y.lease end)
+  for _, a in ipairs(due) do
+    self.orphans[a] = nil
+    self:doom(a, "lost", a.orphan.reason, true)
+  end
+  return next_ms
+end
+
 local function look_at_silence(self, now)
   local silent_ms = self.lead.options.silent_ms
   for _, of_run in sorted(self.of) do
     for _, a in sorted(of_run) do
-      if (a.state == "running" or a.state == "unheard") and now - a.seen_ms >= silent_ms then
+      if a.state == "running" and now - a.seen_ms >= silent_ms then
         self:doom(a, "lost", ("no progress for %.0f ms"):format(now - a.seen_ms), true)
       end
     end
@@ -459,8 +512,8 @@ local function excuse(self, now)
   for _, of_run in next, self.of do -- order-free: each by itself
     for _, a in next, of_run do a.seen_ms = math.min(now, a.seen_ms + late_ms) end -- order-free: each by itself
   end
-  for name, since_ms in sorted(self.absent) do self.absent[name] = math.min(now, since_ms + late_ms) end
   self.lead.suspects:excuse(late_ms, now)
+  self.lead.leases:catch_up()
 end
 
 --- A full step every LOOK_MS; between two of them, only the work that was requested.
@@ -468,15 +521,16 @@ local function step(self)
   local now = task.now_ms()
   if now - self.looked_ms >= LOOK_MS then
     excuse(self, now)
-    look_at_executors(self, now)
+    look_at_executors(self)
     if next(self.lead.ledger.held) then look_at_drained(self) end
     if self.count > 0 then look_at_silence(self, now) end
     self.lead.suspects:look(now)
   elseif self.someone_gone then
-    look_at_executors(self, now)
+    look_at_executors(self)
   end
   self.someone_gone = false
-  local due_ms = next(self.cancels) and drive_cancels(self, now) or math.huge
+  local due_ms = look_at_orphans(self, now)
+  if next(self.cancels) then due_ms = math.min(due_ms, drive_cancels(self, now)) end
   if next(self.doomed) and not bury(self) then due_ms = now + RETRY_MS end
   now = task.now_ms()
   return math.max(1, math.min(self.looked_ms + LOOK_MS, due_ms) - now)
@@ -497,7 +551,7 @@ end
 ---@return string bytes
 function attempts.ack(lead, level, unknown, stop)
   return ack.encode {
-    level = level, leader = lead.node.name, leader_address = lead.node.address, unknown = #unknown > 0 and unknown or nil,
+    level = level, leader = lead.node.name, leader_address = lead.node.address, fence = lead.fence, unknown = #unknown > 0 and unknown or nil,
     stop = #stop > 0 and stop or nil,
   }
 end

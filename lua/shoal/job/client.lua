@@ -7,7 +7,8 @@
 ---
 --- A push (job.status, job.stats, job.result, or job.push with several of these) is handled in three steps, and FAILURES 1.4 holds at
 --- each: an unreadable push is one incident and is answered `error`; the state changes, and its waiters wake, before the user's
---- code runs; a callback that raises is one incident, and the push is still answered `ok`.
+--- code runs; a callback that raises is one incident, and the push is still answered `ok`. A push of an earlier leadership than one that has
+--- pushed already is refused with `stale`, which is one incident.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
 local messages = require "shoal.wire.messages"
@@ -39,7 +40,9 @@ local PUSHES = {
 ---@return table? client, string? err, string? code  "CONFIG" without an address
 function client.open(node, addresses)
   if #addresses == 0 then return nil, "connect: a client needs the address of a gate or manager, such as 127.0.0.1:7000", "CONFIG" end
-  local self = setmetatable({ node = node, addresses = addresses, at = 1, jobs = {}, scope = task.scope("client", node.scope) }, client)
+  local self = setmetatable({
+    node = node, addresses = addresses, at = 1, jobs = {}, stale = 0, scope = task.scope("client", node.scope),
+  }, client)
   for name, push in sorted(PUSHES) do
     node.rpc:raw(name, function (bytes, peer) return self:push(name, push, bytes, peer) end)
   end
@@ -98,6 +101,22 @@ local function glimpse(bytes)
     math.type(map.seq) == "integer" and map.seq or "?"
 end
 
+--- Whether a push comes from an earlier leadership of its job than the greatest that has pushed.
+local function is_stale(self, body)
+  local j, fence = self.jobs[body.job], body.fence
+  if not j or not fence then return false end
+  j.fence = math.max(j.fence or 0, fence)
+  return fence < j.fence
+end
+
+local function refuse_stale(self, name, site, body, bytes, peer)
+  self.stale = self.stale + 1
+  errors.report(site, {
+    handler = name, sender = peer:name(), payload_bytes = bytes, job = body.job, workflow = "", sequence = body.seq, stage = "state",
+  }, ("a push of the leadership with fence %d, and one with %d has pushed"):format(body.fence, self.jobs[body.job].fence), "STALE")
+  return "stale"
+end
+
 --- Handle a push of any kind. Returns the answer's bytes.
 function client:push(name, push, bytes, peer)
   local body, err, code = messages.decode(name, bytes)
@@ -108,6 +127,7 @@ function client:push(name, push, bytes, peer)
     }, err, code)
     return "error"
   end
+  if is_stale(self, body) then return refuse_stale(self, name, push.site, body, #bytes, peer) end
   return self:event(name, push, body, peer, #bytes)
 end
 
@@ -123,6 +143,7 @@ function client:push_all(bytes, peer)
     }, err, code)
     return "error"
   end
+  if is_stale(self, body) then return refuse_stale(self, "job.push", "client.push.job_status", body, #bytes, peer) end
   local answer = "ok"
   for i, event in ipairs(body.events) do
     local name = BY_KIND[event.kind]

@@ -19,6 +19,7 @@ return function (lead)
     local run = self.runs[entry.run]
     self.placing:forget(entry.run)
     self.attempts:forget(entry.run)
+    self.leases:end_run(entry.run)
     if run then
       run.over = true
       run.wake_up:push(true) -- dropped: full means awake
@@ -92,7 +93,10 @@ return function (lead)
       job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
       state = entry.state == "timed_out" and "failed" or entry.state, reason = entry.reason, result = bytes, stats = result.totals,
       began_ms = task.now_ms() - math.max(0, self:clock_ms() - entry.started_ms),
-    }, function () self:forget(entry.run, index) end)
+    }, function ()
+      if self.options.held then self.options.held:drop { job = entry.job, part = up.part, fence = up.fence } end
+      self:forget(entry.run, index)
+    end)
   end
 
   --- Forget a run. The same part's next attempt may already be here, so the run is named by its index too. Nothing waits for this, so

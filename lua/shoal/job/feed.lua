@@ -25,7 +25,7 @@ local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.resu
 function feed.new(job, scope, fence, again, watching)
   local base = fence << 20
   return setmetatable({
-    job = job, scope = scope, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
+    job = job, scope = scope, fence = fence, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
     whole = {}, closed = false, watching = watching or { count = 0 },
   }, feed)
 end
@@ -92,14 +92,15 @@ local function next_message(self, watcher)
   local last = event.seq
   while not event.alone and last < self.last and last - event.seq < TOGETHER_MAX - 1 and not self.events[last + 1].alone do last = last + 1 end
   if last == event.seq then
-    return MESSAGE[event.kind], { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, body = event.body }, last
+    return MESSAGE[event.kind], { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, body = event.body,
+      fence = self.fence }, last
   end
   local events = {}
   for seq = event.seq, last do
     local each = self.events[seq]
     events[#events + 1] = { seq = seq, kind = each.kind, body = each.body }
   end
-  return "job.push", { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, events = events }, last
+  return "job.push", { job = self.job, seq = event.seq, truncated_from = watcher.truncated_from, events = events, fence = self.fence }, last
 end
 
 --- Push the next message. Returns the last number that the watcher took, or nil if it does not answer.
@@ -113,7 +114,8 @@ local function send(self, watcher)
       return last
     end
     errors.report("lead.push", { job = self.job, sequence = event.seq, watcher = watcher.name, attempt = try },
-      err or ("the client answered " .. tostring(reply)), code or "REFUSED")
+      err or ("the client answered " .. tostring(reply)), code or reply == "stale" and "STALE" or "REFUSED")
+    if reply == "stale" then return nil end -- A later leadership pushes to it.
     if reply == "error" then return last end -- The client read it and refused it, and would refuse it again.
     task.sleep(math.min(250 * 2 ^ (try - 1), 2000))
   end

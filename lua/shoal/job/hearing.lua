@@ -62,10 +62,9 @@ return function (lead)
     tally.judged(body.result, readable)
     if body.state == "lost" or body.state == "cancelled" and entry.state == "running" then
       -- Its child was killed, or (we did not request a cancel) its executor is shutting down: the attempt is lost, not failed.
-      command = { kind = "lost", parts = { {
-        run = key, part = body.part, fence = body.fence, state = "lost", reason = body.reason or "", progress = body.stats,
-        retry = self:again(run, part, "lost", body.stats),
-      } } }
+      local a = self.attempts:get(key, body.part)
+      if not run or not a then return nil, "the job is being taken up again here", "OVERLOADED" end
+      command = { kind = "lost", parts = { self.attempts:loss(a, body) } }
     else
       command = {
         kind = "ended", run = key, part = body.part, fence = body.fence, state = body.state, reason = body.reason, result = body.result,
@@ -89,6 +88,18 @@ return function (lead)
     if self.suspects then self.suspects:executor(name, "alive", e.epoch) end
     if ask then self:ask(e) end
     return e
+  end
+
+  --- An executor renews the leases of its parts.
+  function lead:renew(body)
+    if self.fence == 0 then return self:not_leading() end
+    return self.leases:renew(body)
+  end
+
+  --- A lease expired (the site lease.expired): begin orphan handling. Nothing to do for one whose attempt has ended since.
+  ---@param event { key: string, holder: string, fence: integer }
+  function lead:lease_expired(event)
+    if self.leases then self.leases:orphaned(event) end
   end
 
   --- Send `lead` to an executor; its answer lists the parts that it runs, and makes it up. Retry until it answers or is down.

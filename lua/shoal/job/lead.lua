@@ -2,8 +2,8 @@
 ---
 --- A gate's executors are datacenters, a manager's are workers; the messages are the same on both hops. Durable state is in the
 --- ledger (ledger.lua), fed by the tier. Volatile state is in objects that each leadership creates and its end destroys: drivers of
---- runs (driver.lua), placing (placing.lua), attempts (attempts.lua). The leader's other methods are grouped by subject: taking.lua
---- (submit, cancel), hearing.lua (reports of executors), ending.lua (results), asking.lua (queries), holding.lua
+--- runs (driver.lua), placing (placing.lua), attempts (attempts.lua), leases (leases.lua). The leader's other methods are grouped by subject:
+--- taking.lua (submit, cancel), hearing.lua (reports of executors), ending.lua (results), asking.lua (queries), holding.lua
 --- (cordon and drain).
 ---
 --- Effects follow apply: the effects of a command (`effects` below) run when it is applied, whichever call proposed it and however
@@ -15,6 +15,7 @@
 local attempts = require "shoal.job.attempts"
 local errors = require "shoal.base.errors"
 local executors = require "shoal.job.executors"
+local leases = require "shoal.job.leases"
 local ledger = require "shoal.job.ledger"
 local log = require "shoal.base.log"
 local placing = require "shoal.job.placing"
@@ -23,6 +24,7 @@ local sorted = require "shoal.base.sorted"
 local suspects = require "shoal.job.suspects"
 local task = require "shoal.base.task"
 local telling = require "shoal.job.telling"
+local tenure = require "shoal.tier.tenure"
 local tier = require "shoal.tier.single"
 
 log.event("lead.moved", { "job", "part", "executor", "attempt", "again" })
@@ -34,8 +36,6 @@ lead.FINAL = ledger.FINAL
 local PROPOSE_MS = 5000
 local LOOK_MS = 1000
 local YOUNG_HEARTBEATS = 3
-local GONE_HEARTBEATS = 10      -- Membership notices a lost worker sooner.
-local REDIAL_MS = 30000         -- The longest wait of the transport between two tries to connect.
 
 --- Limits of a leader (job/README.md has them in one table); each leader has its own copy.
 lead.limits = {
@@ -57,6 +57,7 @@ lead.limits = {
 ---@field reports? table   shoal.reports: where progress and results of dispatched runs go
 ---@field sign_of? fun(executor: string): number, number  how many ms ago its machine gave a sign of life, and how often it does; without it,
 ---  executors are members of this node's group
+---@field held? table      run/leases.lua: the leases of dispatched runs, which a higher tier granted
 ---@field silent_ms integer  a part without progress for this long is lost
 ---@field gone_ms? integer  in which a lost executor is noticed, where that is not membership's to do
 ---@field retention_ms integer  how long a finished job is kept
@@ -113,6 +114,7 @@ function lead:on_lead(index)
   self.base_ms = math.max(self.ledger.clock_ms, self.node.world:wall_ns() // 1000000)
   self.term = task.scope("term", self.scope)
   self.suspects = suspects.open(self, self.term)
+  self.leases = leases.open(self, self.term)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
   self.telling = telling.open(self, self.term)
   self.executors:ask_again()
@@ -124,7 +126,10 @@ function lead:on_lead(index)
   for key in sorted(self.ledger.past) do
     local entry = self.ledger:ended_run(key)
     if entry.file then named[entry.file.name] = true end
-    if entry.upstream then self:hand_over(entry) end
+    if entry.upstream then
+      self:hold_share(entry, true)
+      self:hand_over(entry)
+    end
   end
   self.results:sweep(named)
   self.term:loop("lead.forget", { job = "any" }, { interval_ms = LOOK_MS }, function () self:keep_house() end)
@@ -136,8 +141,10 @@ function lead:on_lose()
   self.fence = 0
   self.suspects:close()
   self.term:close()
+  self.leases:close()
+  if self.options.held then self.options.held:drop_all() end -- The higher tier gives them to one that leads.
   self.runs, self.old_feeds, self.forgetting, self.watching = {}, {}, {}, { count = 0 }
-  self.placing, self.attempts, self.telling, self.suspects = nil, nil, nil, nil
+  self.placing, self.attempts, self.telling, self.leases, self.suspects = nil, nil, nil, nil, nil
 end
 
 --- Put a command through the tier.
@@ -173,12 +180,8 @@ function lead:has_live(job)
   return false
 end
 
---- How long after the start of a leadership an executor with parts may stay silent: the time in which a lost one is noticed, plus the time
---- until its next try to connect.
-function lead:grace_ms()
-  local heartbeat_ms = self.node.config.heartbeat_ms
-  return REDIAL_MS + (self.options.gone_ms or GONE_HEARTBEATS * heartbeat_ms) + 2 * heartbeat_ms
-end
+--- How long after the start of a leadership an executor with parts may stay silent.
+function lead:grace_ms() return tenure.return_ms(self.node.config, self.options.gone_ms) end
 
 local function is_boolean(answer) return type(answer) == "boolean", ("a %s; expected true or false"):format(type(answer)) end
 
@@ -204,6 +207,8 @@ local effects = {}
 function effects.run_created(self, fact)
   self:start(self.ledger.runs[fact.run], false)
 end
+
+function effects.run_led() end -- leases.lua acts on it, whichever way it came.
 
 function effects.run_split(self, fact, facts)
   local except = {}
@@ -329,6 +334,7 @@ function lead:close()
   self.stop_hearing()
   if self.suspects then self.suspects:close() end
   self.scope:close()
+  if self.leases then self.leases:close() end
   self.tier:close()
 end
 

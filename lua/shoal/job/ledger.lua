@@ -402,6 +402,13 @@ function apply.cancel(self, _, c)
   return { answer = { state = run.state }, { kind = "run_cancelling", run = c.run, reason = c.reason } }
 end
 
+--- led{ run }: this node takes the leadership of a run once more; this index is its fence.
+function apply.led(self, index, c)
+  local run = changing(self, c.run)
+  if not run then return { stale = true } end
+  return { answer = { fence = index }, { kind = "run_led", run = c.run } }
+end
+
 --- finish{ run, state, reason?, result? | file? { name, bytes, crc }, gave_up? }: the run gets its final state and result. It is stale
 --- while a part is open, for that part's numbers would be missing, unless the leader gives the run up (`gave_up`).
 function apply.finish(self, index, c)

@@ -90,6 +90,8 @@ return function (lead)
   --- Take a higher tier's dispatch of one workflow's share, as a run of one workflow. A repeated dispatch gets the same answer.
   function lead:take(body)
     if self.fence == 0 then return self:not_leading() end
+    local counts, stale, word = self:of_a_gate(body.leader_name, body.led)
+    if not counts then return nil, stale, word end
     local key = body.job .. "|" .. body.part
     local known = self.ledger:run(key)
     if known then
@@ -113,6 +115,7 @@ return function (lead)
       kind = "create", run = key, job = body.job, key = "", name = spec.name, salt = "", spec = job.encode(spec), timeout_ms = spec.timeout_ms,
       upstream = {
         address = body.leader, name = body.leader_name, part = body.part, workflow = body.workflow, attempt = body.attempt, fence = body.fence,
+        lease_ms = body.lease_ms,
       },
     }, spec)
     if not facts then return nil, problem, code end
@@ -125,6 +128,8 @@ return function (lead)
     if self.runs[entry.run] then return end
     local run = driver.start(self, entry, again, self.decoded[entry.spec])
     self.runs[entry.run] = run
+    self.leases:lead_run(entry)
+    if entry.upstream then self:hold_share(entry, again) end
     for name in sorted(entry.split) do run.wanted[name] = true end
     if not again then return end -- Parts placed in the same command have facts of their own.
     for name, names in sorted(entry.split) do
@@ -143,6 +148,17 @@ return function (lead)
     if entry.state == "cancelling" then
       for _, a in sorted(self.attempts:of_run(entry.run)) do self.attempts:cancel(a, entry.reason) end
     end
+  end
+
+  --- Hold the lease of a higher tier's share.
+  ---@param found boolean  an earlier leadership took it
+  function lead:hold_share(entry, found)
+    local up, held = entry.upstream, self.options.held
+    if not held then return end
+    held:take({
+      job = entry.job, workflow = up.workflow, part = up.part, attempt = up.attempt, fence = up.fence, leader = up.address,
+      leader_name = up.name,
+    }, up.lease_ms, found)
   end
 
   --- Stop a run before its work is done. Idempotent.
@@ -171,6 +187,8 @@ return function (lead)
     local key = body.job .. "|" .. body.part
     local entry = self.ledger:run(key)
     if not entry or entry.upstream.fence > body.fence then return { state = "unknown" } end
+    local counts, stale, word = self:of_a_gate(entry.upstream.name, body.led)
+    if not counts then return nil, stale, word end
     local done, err, code = self:cancel(key, body.reason)
     if not done then return nil, err, code end
     return { state = "cancelling" } -- Its result follows, even if it had just ended.
@@ -183,6 +201,29 @@ return function (lead)
       local done, err, code = self:end_part { job = record.job, part = record.part, fence = record.fence, reason = reason }
       if not done then errors.report("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, err, code) end
     end)
+  end
+
+  --- Whether a message is of a gate's greatest leadership.
+  function lead:of_a_gate(name, fence)
+    if not self.options.held then return true end
+    return self.options.held.options.led:check(name, fence)
+  end
+
+  --- A gate leads: renew the leases of its shares at once.
+  ---@param body { node: string, address: string, fence: integer }
+  function lead:gate_leads(body)
+    self.options.held.options.led:leads(body.node, body.fence)
+    self.options.held:heard(body.address)
+  end
+
+  --- The lease of a share ended, and no gate came back: end it. Its result waits for whichever gate leads.
+  ---@param record { job: string, part: string, fence: integer }
+  ---@return boolean found  false: it does not run
+  function lead:stop_share(record, reason)
+    local entry = self.ledger.runs[record.job .. "|" .. record.part]
+    if not entry or entry.state ~= "running" or entry.upstream.fence ~= record.fence then return false end
+    self:drop(record, reason)
+    return true
   end
 
   --- The higher tier's parts on this node, for that tier's reconcile step.

@@ -47,6 +47,12 @@ return schema.record({
   -- A finished job's key is kept for 300 s whatever the bytes.
   retention_ms = schema.integer { default = 604800000, min = 0, max = 2592000000, doc = "how long a finished job is kept" },
   retention_bytes = schema.integer { default = 268435456, min = 0, max = 1 << 40, doc = "what finished jobs may take; the oldest go first" },
+  -- An executor that does not reach its leader for so long loses its parts: longer than connections take to come back, shorter than people
+  -- wait. tier/tenure.lua derives the other times from it; a slow profile has longer leases.
+  lease_ms = schema.integer { default = 30000, min = 300, max = 1800000, doc = "how long a leader's lease of a part counts without a renewal" },
+  -- How long the operator of a leader may take to restart it: a reboot of a machine takes 2 to 5 minutes, an upgrade of the system not much
+  -- longer. Until then its parts run on, for hours of work are worth more than cores that wait for some minutes.
+  restart_ms = schema.integer { default = 600000, min = 0, max = 86400000, doc = "how long parts run on while their leader is down" },
   -- Above the time that a leader tries to deliver one dispatch: a message of an attempt that ended comes no later.
   fence_ms = schema.integer { default = 60000, min = 0, max = 86400000, doc = "how long a worker remembers a part that ended" },
   progress_per_s = schema.integer { default = 20000, min = 1, max = 10000000, doc = "progress messages a leader takes a second" },
@@ -54,6 +60,7 @@ return schema.record({
   hang_ms = schema.integer { default = 10000, min = 0, max = 3600000 },
   stop_ms = schema.integer { default = 3000, min = 0, max = 600000 },
 }, function (c)
+  if c.lease_ms < 3 * c.heartbeat_ms then return "lease_ms must be at least 3 * heartbeat_ms: it is renewed after a third" end
   if c.dc_silent_ms <= 2 * c.heartbeat_ms then return "dc_silent_ms must exceed 2 * heartbeat_ms" end
   for name, value in next, c.labels do -- order-free: numbers, as the command line gives them, become text
     if math.type(value) then c.labels[name] = tostring(value) end

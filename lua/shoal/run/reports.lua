@@ -151,7 +151,7 @@ end
 -- Asking who leads -----------------------------------------------------------------------------------------------------
 
 --- A record of each job that has something to report to this leader, and of whose leader it is time to ask.
-local function jobs_to_ask(self, leader)
+local function jobs_to_ask(self, leader, records)
   local now, out = task.now_ms(), {}
   local function add(record)
     local known = self.jobs[record.job]
@@ -159,6 +159,7 @@ local function jobs_to_ask(self, leader)
   end
   for _, part in sorted(leader.waiting) do add(part.record) end
   for _, record in ipairs(self.results:waiting_for(leader)) do add(record) end
+  for _, record in ipairs(records or {}) do add(record) end
   return out
 end
 
@@ -184,9 +185,10 @@ local function ask(self, record, silent)
 end
 
 --- A leader does not answer: ask others who leads the jobs for which something waits to be sent to it.
-function reports:ask_who_leads(leader)
+---@param records? table[]  of parts whose jobs are asked for, too
+function reports:ask_who_leads(leader, records)
   if leader.asking then return end
-  local jobs = jobs_to_ask(self, leader)
+  local jobs = jobs_to_ask(self, leader, records)
   local _, first = next(jobs) -- order-free: for the ids of the task only
   if not first then return end
   local ids = { job = first.job, workflow = first.workflow, part = first.part, address = leader.address } -- Each asked one has its own.

@@ -6,6 +6,9 @@
 ---      | refused or raised    +--cancel--> CANCELLING+
 ---      +--> OVER
 ---
+--- Each part has a lease of its leader (leases.lua): while that counts, the part may run. Where it ended and another worker may have the
+--- part, the part is stopped here, and its result says `lost`.
+---
 --- A part holds its cores until its child is gone; how many are claimed is the sum over the parts, counted nowhere else. A part's
 --- greatest fence is remembered while the part is known, and for fence_ms after that; a lower one is refused and counted.
 ---
@@ -14,6 +17,8 @@ local commands = require "shoal.run.exec.commands"
 local folders = require "shoal.run.exec.folders"
 local incidents = require "shoal.run.incidents"
 local job = require "shoal.job.spec"
+local leaders = require "shoal.run.leaders"
+local leases = require "shoal.run.leases"
 local log = require "shoal.base.log"
 local machine = require "shoal.base.machine"
 local reports = require "shoal.run.reports"
@@ -21,6 +26,7 @@ local runner = require "shoal.run.runner"
 local sorted = require "shoal.base.sorted"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
+local tenure = require "shoal.tier.tenure"
 
 local worker = {}
 worker.__index = worker
@@ -68,18 +74,24 @@ end
 function worker.open(node, options)
   local self = setmetatable({
     node = node, scope = task.scope("worker", node.scope), cores = node.config.cores, runs = {}, fences = {}, ended = {}, leaders = {},
-    stale = 0, inherit = inherited(node.config.pass_env),
+    led = leaders.new(), stale = 0, inherit = inherited(node.config.pass_env),
   }, worker)
   local function end_attempt(reason)
     return function (record)
       self:cancel { job = record.job, part = record.part, fence = record.fence, reason = reason, deadline_ms = 5000 }
     end
   end
+  local refuse = end_attempt "its leader does not renew its lease"
   local data = node.config.data
   self.reports = reports.open(node, {
     owner = "worker", interval_ms = options.flush_ms, others = options.others, unknown = end_attempt "its leader does not know it",
     stop = end_attempt "its leader does not count it any more", folder = data and data ~= "" and data .. "/results-waiting" or nil,
     restored = function (record) return self:restored(record) end,
+  })
+  self.leases = leases.open(node, {
+    owner = "worker", led = self.led, holder = node.name, reports = self.reports, refused = refuse,
+    leader = function (name) return worker.leader(node, name) end,
+    stop = function (record, reason) return self:stop_part(record, reason) end,
   })
   if data and data ~= "" and not node.world:simulated() then
     local err, code
@@ -134,6 +146,7 @@ end
 --- Its result was accepted.
 local function accepted(self, run)
   move(run, "over")
+  self.leases:drop(run.body)
   local key = key_of(run.body)
   if self.runs[key] == run then self.runs[key] = nil end
   remember(self, key, run.body.fence)
@@ -156,7 +169,7 @@ local function on_result(self, run, verdict)
   for _, line in ipairs(verdict.log or {}) do -- Printed by the script.
     log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
   end
-  local lost = verdict.lost and verdict.state == "failed"
+  local lost = verdict.lost and verdict.state == "failed" or run.stopped and verdict.state == "cancelled"
   self.reports:result({
     job = body.job, workflow = body.workflow, part = body.part, attempt = body.attempt, fence = body.fence, leader = body.leader,
     leader_name = body.leader_name, began_ms = run.began_ms, state = lost and "lost" or verdict.state, reason = verdict.reason,
@@ -194,7 +207,9 @@ end
 
 --- A leader's dispatch.
 function worker:dispatch(body)
-  local answer, err, code = judge(self, body)
+  local answer, err, code = self.led:check(body.leader_name, body.led)
+  if not answer then return nil, err, code end
+  answer, err, code = judge(self, body)
   if answer or err then return answer, err, code end
   local dispatch
   dispatch, err = job.read_dispatch(body)
@@ -216,7 +231,32 @@ function worker:dispatch(body)
     })
   if not run.handle then return nil, err, code end
   if run.state == "claimed" then move(run, "running") end
+  if HOLDS[run.state] then self.leases:take(run.body, body.lease_ms) end
   return { state = "accepted" }
+end
+
+--- Its lease ended: end a part, and report it as lost.
+---@return boolean found  false: it does not run
+function worker:stop_part(record, reason)
+  local run = self.runs[key_of(record)]
+  if not run or run.body.fence ~= record.fence or not HOLDS[run.state] then return false end
+  run.stopped = true
+  self:cancel { job = record.job, part = record.part, fence = record.fence, reason = reason, deadline_ms = tenure.STOP_MS }
+  return true
+end
+
+--- A leader as membership sees it, and how many other members live.
+---@return "up"|"down"|"unknown" state, integer living
+function worker.leader(node, name)
+  if not node.swim then return "unknown", 0 end
+  local state, living = "down", 0
+  for _, m in ipairs(node.swim:members()) do
+    if m.name ~= node.name and (m.state == "alive" or m.state == "suspect") then
+      living = living + 1
+      if m.name == name then state = "up" end
+    end
+  end
+  return state, living
 end
 
 --- The job's name, env and labels, the workflow's env, cores and command or script of a dispatch: see shoal.job.about.
@@ -226,6 +266,8 @@ worker.about = job.about
 function worker:cancel(body)
   local run = self.runs[key_of(body)]
   if not run or run.body.fence > body.fence then return { state = "unknown" } end
+  local counts, err, code = self.led:check(run.body.leader_name, body.led)
+  if not counts then return nil, err, code end
   if run.state == "running" then move(run, "cancelling") end
   if run.state == "cancelling" then run.handle:cancel(body.reason, body.deadline_ms) end
   return { state = "cancelling" }
@@ -238,7 +280,9 @@ function worker:lead(body)
     return nil, ("%s leads with fence %d"):format(known.node, known.fence), "STALE"
   end
   self.leaders[body.tier] = { node = body.node, address = body.address, fence = body.fence }
+  self.led:leads(body.node, body.fence)
   self.reports:heard(body.address)
+  self.leases:heard(body.address)
   local parts = {}
   for _, run in sorted(self.runs) do
     parts[#parts + 1] = { job = run.body.job, part = run.body.part, fence = run.body.fence, attempt = run.body.attempt }
@@ -278,7 +322,8 @@ function worker:describe()
     parts[#parts + 1] = { job = run.body.job, part = run.body.part, attempt = run.body.attempt, fence = run.body.fence, state = run.state }
   end
   return {
-    cores = self.cores, free = self.cores - self:claimed(), parts = parts, stale_refused = self.stale, reports = self.reports:counts(),
+    cores = self.cores, free = self.cores - self:claimed(), parts = parts, stale_refused = self.stale + self.led.stale,
+    reports = self.reports:counts(), leases = self.leases:list(),
   }
 end
 
@@ -291,6 +336,7 @@ function worker:close(timeout_ms)
   local deadline_ms = task.now_ms() + timeout_ms
   while next(self.runs) and task.now_ms() < deadline_ms do task.sleep(10) end -- A run is here until its result is accepted.
   self.reports:close(math.max(0, deadline_ms - task.now_ms()))
+  self.leases:close()
   self.scope:close()
 end
 

@@ -42,6 +42,7 @@ local function try(path, policies, note)
   local fine, wrong = wiring.check(path, role, bytes)
   for problem in (fine and "" or wrong):gmatch "[^\n]+" do note("problem", problem) end
   if not fine and not (type(role.start) == "function" and is_role(role.name)) then return end
+  task.yield() -- The checks read the script's text, which takes instructions too: its start has all of them.
   local config = { policies = policies ~= "" and policies or nil, cores = 4 }
   for key, value in next, SETTINGS do config[key] = value end -- order-free: a copy
   if role.name ~= "client" then config.connect = nil end

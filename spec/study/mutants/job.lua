@@ -16,6 +16,7 @@ local function hooks(title) return { "spec/sim/hooks_spec.lua", title } end
 local function placing(title) return { "spec/sim/placing_spec.lua", title } end
 local function fit(title) return { "spec/lua/fit_spec.lua", title } end
 local function detector(title) return { "spec/sim/detector_spec.lua", title } end
+local function leases(title) return { "spec/sim/leases_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
 
 return {
@@ -150,7 +151,7 @@ return {
   { name = "results_are_kept_whatever_the_room", file = "lua/shoal/job/ending.lua", killers = { effects "makes room for results" },
     find = "if not limit or self.ledger.result_bytes <= limit then return end", put = "if limit or not limit then return end" },
   { name = "a_result_handed_over_by_no_later_leader", file = "lua/shoal/job/lead.lua", killers = { lead "handed over" },
-    find = "    if entry.upstream then self:hand_over(entry) end\n  end\n  self.results", put = "  end\n  self.results" },
+    find = "self:hold_share(entry, true)\n      self:hand_over(entry)", put = "self:hold_share(entry, true)" },
   { name = "an_attempt_that_counts_no_more_goes_on", file = "lua/shoal/job/hearing.lua", killers = { lead "progress of no job" },
     find = "stop[#stop + 1] = i", put = "stop[1] = nil" },
   { name = "a_job_that_is_unknown_is_not_named", file = "lua/shoal/job/hearing.lua", killers = { lead "progress of no job" },
@@ -262,8 +263,10 @@ return {
     find = "if key and not part and lead.FINAL[entry.state] then", put = "if key and part == 0 then" },
   { name = "what_an_executor_does_not_have_is_waited_for", file = "lua/shoal/job/attempts.lua", killers = { lead "strays" },
     find = 'self:doom(a, "lost", executor.name .. " does not have it", false)', put = "a.missing = true" },
-  { name = "an_unheard_executor_is_gone_at_once", file = "lua/shoal/job/attempts.lua", killers = { faults "leaves its workers at work" },
-    find = "if now - self.absent[name] >= lead:grace_ms() then", put = "if now >= self.absent[name] then" },
+  { name = "a_lease_that_is_found_does_not_wait_for_its_executor", file = "lua/shoal/job/leases.lua", killers = { leases "restart within" },
+    find = "if self.found[a] then return end", put = "if self.found[a] then return grant(self, a) end" },
+  { name = "an_expired_lease_loses_nothing", file = "lua/shoal/job/hearing.lua", killers = { leases "cut off from its manager alone" },
+    find = "if self.leases then self.leases:orphaned(event) end", put = "" },
   { name = "older_progress_counts", file = "lua/shoal/job/attempts.lua", killers = { families "F44: progress that is old" },
     find = "if item.seq <= a.seq then return true end", put = "" },
   { name = "progress_of_another_fence_counts", file = "lua/shoal/job/attempts.lua", killers = { families "F44: progress that is old" },

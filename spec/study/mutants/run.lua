@@ -9,6 +9,7 @@ local function folder(title) return { "spec/lua/folders_spec.lua", title } end
 local function http(title) return { "spec/lua/http_spec.lua", title } end
 local function parser(title) return { "spec/lua/http_parser_spec.lua", title } end
 local function users(title) return { "spec/lua/http_client_spec.lua", title } end
+local function leases(title) return { "spec/sim/leases_spec.lua", title } end
 local function jar(title) return { "spec/lua/http_cookies_spec.lua", title } end
 
 return {
@@ -248,6 +249,15 @@ return {
   { name = "what_a_script_takes_is_not_counted", file = "lua/shoal/run/workflow/environment.lua", killers = { workflow "pcall that counts" },
     find = "return errors.handle(\"exec.vu\", part.ids(\"pcall\"), fn, ...) end",
     put = "return errors.handle(\"exec.vu\", nil, error, fn, ...) end" },
+  -- leases
+  { name = "a_part_runs_on_that_may_run_elsewhere", file = "lua/shoal/run/leases.lua", killers = { leases "cut off from its manager alone" },
+    find = 'if state == "up" and leader.code ~= "NOT_LEADER" then', put = 'if state == "gone" then' },
+  { name = "a_reboot_of_the_leader_ends_parts", file = "lua/shoal/run/leases.lua", killers = { leases "restart within the grace" },
+    find = "\n  orphan(self, entry)\nend", put = "\n  stop(self, entry, name, 0)\nend" },
+  { name = "an_orphan_runs_for_ever", file = "lua/shoal/run/leases.lua", killers = { leases "does not come back" },
+    find = "if now >= entry.until_ms then return", put = "if now < 0 then return" },
+  { name = "a_lease_is_renewed_once", file = "lua/shoal/run/leases.lua", killers = { leases "in one message" },
+    find = "self.held:renewed(sent_ns, kept, {})", put = "self.held:counts()" },
   { name = "a_script_changes_the_librarys_tables", file = "lua/shoal/run/workflow/environment.lua",
     killers = { workflow "have tables of their own" },
     find = "do env[name] = copied(library) end", put = "do env[name] = library end" },

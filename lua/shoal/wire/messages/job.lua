@@ -44,29 +44,34 @@ return {
       doc = "stop pushing events of the job to this connection; the reply is empty even if none were pushed",
       fields = { { "job", "string" } },
     },
-    -- The three pushes share one sequence of numbers; truncated_from is set when older events are gone.
+    -- The three pushes share one sequence of numbers; truncated_from is set when older events are gone. fence: of the leadership that
+    -- pushes; the answer is "stale" once a later one has pushed.
     {
       name = "job.status", id = 15, lane = "data", from = leaders, to = { "client" }, asked_by = asked,
-      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" } },
+      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" },
+        { "fence", "integer?" } },
       reply = "bytes", -- ok | error
     },
     {
       name = "job.stats", id = 16, lane = "data", from = leaders, to = { "client" }, asked_by = asked,
-      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" } },
+      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" },
+        { "fence", "integer?" } },
       reply = "bytes",
     },
     {
       name = "job.result", id = 17, lane = "data", from = leaders, to = { "client" }, asked_by = asked, timeout_ms = 10000,
       retry = "idempotent",
-      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" } },
+      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "body", "map:any" },
+        { "fence", "integer?" } },
       reply = "bytes",
     },
     {
       name = "job.push", id = 40, lane = "data", from = leaders, to = { "client" }, asked_by = asked, timeout_ms = 10000,
       retry = "idempotent",
       doc = "several events in one message, numbered from `seq` on, for a client that is behind",
-      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "events", "array:JobEvent" } },
-      reply = "bytes", -- ok | error: one of them was not taken
+      fields = { { "job", "string" }, { "seq", "integer" }, { "truncated_from", "integer?" }, { "events", "array:JobEvent" },
+        { "fence", "integer?" } },
+      reply = "bytes", -- ok | error: one of them was not taken | stale
     },
     {
       name = "job.events", id = 18, lane = "data", from = { "client" }, to = leaders, retry = "idempotent",

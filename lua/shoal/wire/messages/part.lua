@@ -23,6 +23,8 @@ return {
       { "name", "string" }, { "address", "string" }, { "role", "string" }, { "dc", "string" }, { "state", "string" }, { "via", "string" },
       { "hold", "string?" }, -- "cordoned" or "draining": it gets no new parts
     },
+    LeaseItem = { { "key", "string" }, { "fence", "integer" } }, -- key: the job's id, a space, the part
+    LeaseRefusal = { { "key", "string" }, { "fence", "integer" }, { "code", "string" } },
     WorkerClass = { { "labels", "map:string" }, { "count", "integer" }, { "cores", "integer" } }, -- cores: of the largest
   },
   messages = {
@@ -40,6 +42,8 @@ return {
         { "timeout_ms", "integer" }, -- time left to the job; 0: no limit
         { "share", "bytes" },        -- this part's numbers: shoal.job.share, packed
         { "payload", "bytes" },      -- script and context: the same bytes as in the first attempt
+        { "led", "integer?" },       -- the fence of the leadership that sends this; one below the greatest known is STALE
+        { "lease_ms", "integer?" },  -- its lease ends so long after this was taken or a renewal was sent; absent: it has none
       },
       reply = { { "state", "enum:accepted" } },
     },
@@ -70,8 +74,15 @@ return {
       name = "part.cancel", id = 23, lane = "control", from = leaders, to = workers, retry = "idempotent",
       fields = {
         { "job", "string" }, { "part", "string" }, { "fence", "integer" }, { "reason", "string?" }, { "deadline_ms", "integer" },
+        { "led", "integer?" }, -- as in part.dispatch
       },
       reply = { { "state", "enum:cancelling|unknown" } }, -- cancelling: its result follows
+    },
+    {
+      name = "lease.renew", id = 28, lane = "control", from = workers, to = leaders, asked_by = { "part.dispatch" }, retry = "idempotent",
+      doc = "renews leases of one leader, counted from when this was sent; those that it refuses count no more, and their parts are ended",
+      fields = { { "holder", "string" }, { "items", "array:LeaseItem" } }, -- holder: the worker, or a manager's datacenter; at most 1000 items
+      reply = { { "ttl_ms", "integer" }, { "fence", "integer" }, { "refused", "array:LeaseRefusal" } }, -- fence: of this leadership
     },
     {
       name = "lead", id = 24, lane = "control", from = leaders, to = workers, retry = "idempotent",

@@ -1,0 +1,2 @@
+--- shoal.leaders: the name by which people require it. It lives in run/.
+return require "shoal.run.leaders"
