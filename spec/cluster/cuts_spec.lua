@@ -6,6 +6,7 @@ local cluster = require "spec.support.cluster"
 local cutcluster = require "spec.support.cutcluster"
 local netns = require "spec.support.netns"
 local sorted = require "shoal.sorted"
+local uv = require "luv"
 
 local function names(ids) return table.concat(sorted.keys(ids), " ") end
 
@@ -23,7 +24,13 @@ end
 
 local edit = {}
 edit["m-a1"] = function (text)
-  return raising(text, "detector.global_death", '["detector.global_death"] = function (name, incarnation)')
+  text = raising(text, "detector.global_death", '["detector.global_death"] = function (name, incarnation)')
+  return raising(text, "detector.job_death", '["detector.job_death"] = function (name, job, _)')
+end
+
+edit.g1 = function (text)
+  return cutcluster.replace(text, "    --- A datacenter lives and gives no sign", '    ["federation.state"] = function (event)' .. "\n"
+    .. BOOM:format("federation.state", "federation.state", "federation.state") .. "\n    end,\n    --- A datacenter lives and gives no sign")
 end
 
 describe("real nodes that a packet filter cuts from each other:", function ()
@@ -40,11 +47,15 @@ describe("real nodes that a packet filter cuts from each other:", function ()
 
   setup(function ()
     if missing then return end
-    k = cutcluster.open { gates = 1, edit = edit,
+    k = cutcluster.open { gates = 1, edit = edit, set = { heartbeat_ms = 200, dc_silent_ms = 3000, ["federation.retry_ms"] = 300 },
       dcs = { a = { managers = 2, workers = 2 }, b = { managers = 1, workers = 1 }, c = { managers = 1, workers = 1 } } }
     c = k.c
   end)
-  after_each(function () if k then k.net:heal() end end)
+  after_each(function ()
+    if not k then return end
+    k.net:heal()
+    for n = 1, k.jobs or 0 do c:file("go" .. n, "") end -- Jobs of a spec that failed.
+  end)
   teardown(function () if k then k:close() end end)
 
   local function read(path)
@@ -129,9 +140,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     assert.equal(0, #k:incidents("m-a2", "detector.global_death", other))
     k.net:heal()
     k:wait_alive("m-a1", "w-a1")
-    cluster.wait("the lost attempt is ended on the worker that came back", function ()
-      return k:eval("w-a1", "#node.describe().parts") == "0"
-    end)
+    k:wait_eval("w-a1", "#node.describe().parts", "0") -- The lost attempt is ended there.
     local states = {}
     for i, attempt in ipairs(job.let_end().attempts) do states[i] = attempt.state .. " " .. attempt.executor end
     table.sort(states)
@@ -151,16 +160,45 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     k:run("m-a1", "node.state.boom = nil")
   end)
 
+  net_it("F09: 1.5: a worker that lives and gives no sign of a job loses its parts; a hook that raises is retried with all ids", function ()
+    local m = k:mark "m-a1"
+    local one, two = gated("m-a1", 2), gated("m-a1", 2) -- Each has a part on each worker.
+    k:run("m-a1", "node.state.boom = { ['detector.job_death'] = 2 }")
+    k.net:cut(k.at["w-a1"], { k.at["m-a1"], k.at["m-a2"] }) -- The other worker sees that it lives.
+    local _, told = k:wait_incident("m-a1", "detector.job_death", m, 2, 25000)
+    assert.equal("alive", k:state_of("w-a1", "m-a1"))
+    local jobs = { [one.job] = 0, [two.job] = 0 }
+    for _, incident in ipairs(told) do
+      assert.is_nil(incident.missing)
+      local ids = incident.ids
+      assert.equal("attempt confirmations delivery hook hook_index incarnation job next_retry_ms node suspicion_age_ms", names(ids))
+      assert.same({ "error", "w-a1" }, { incident.level, ids.node })
+      assert.is_true(ids.suspicion_age_ms > 0 and ids.incarnation:find "^%d+%.%d+$" ~= nil)
+      jobs[ids.job] = jobs[ids.job] + 1
+      assert.same({ jobs[ids.job], 500 * 2 ^ (jobs[ids.job] - 1) }, { ids.attempt, ids.next_retry_ms })
+    end
+    assert.equal(2, jobs[one.job] + jobs[two.job])
+    for _, job in ipairs { one, two } do
+      cluster.wait("its lost part runs elsewhere", function () return job.ran():find " 2\n" end)
+    end
+    local lost = k:incidents("m-a1", "lead.attempt_lost", m)
+    assert.equal(2, #lost)
+    for _, incident in ipairs(lost) do assert.equal("w-a1", incident.ids.executor) end
+    assert.equal(0, #k:incidents("m-a1", "detector.global_death", m))
+    k.net:heal()
+    k:wait_event("m-a1", "detector.answers", m)
+    for _, job in ipairs { one, two } do assert.equal("completed", job.let_end().state) end
+    k:wait_eval("w-a1", "#node.describe().parts", "0")
+  end)
+
   net_it("F45, F61: 1.2: progress that cannot reach its manager: one incident a send, the leader is asked for, and it heals", function ()
     local id_names = "address attempt backpressure consecutive counts job manager part parts put_back status workflow"
-    local job = gated("m-a1", 1, "cores = 2,")
+    local job = gated("m-a1", 1, "cores = 4,")
     local w_name = executor()
     k:run("m-a2", [[ local real = node.rpc.handlers["lead.who"]
       node.spec_who = 0
       node.rpc.handlers["lead.who"] = function (...) node.spec_who = node.spec_who + 1 return real(...) end ]])
-    cluster.wait("its progress arrives", function ()
-      return k:eval(w_name, ("node.state.worker.reports.leaders[%q].failures"):format(k.addresses["m-a1"])) == "0"
-    end)
+    k:wait_eval(w_name, ("node.state.worker.reports.leaders[%q].failures"):format(k.addresses["m-a1"]), "0")
     local w = k:mark(w_name)
     k.net:cut(k.at[w_name], k.at["m-a1"])
     local told = select(2, k:wait_incident(w_name, "worker.progress.send", w, 2))
@@ -171,7 +209,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       assert.same({ job.job, "w", "m-a1", k.addresses["m-a1"], 1, i, "TIMEOUT" },
         { ids.job, ids.workflow, ids.manager, ids.address, ids.attempt, ids.consecutive, ids.status })
     end
-    cluster.wait("another manager is asked who leads", function () return tonumber(k:eval("m-a2", "node.spec_who")) >= 1 end)
+    k:wait_eval("m-a2", "node.spec_who > 0", "true")
     k.net:heal()
     assert.equal("completed", job.let_end().state)
     assert.equal("50", k:eval(w_name, "node.state.worker.reports:interval_ms()"))
@@ -179,7 +217,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
 
   net_it("F46: 1.3, 2.2: acks that cannot be read: debug level, the tenth in a row a warning, an edited level at the next, nothing applied",
     function ()
-      local job = gated("m-a1", 1, "cores = 2,")
+      local job = gated("m-a1", 1, "cores = 4,")
       local w_name = executor()
       local w = k:mark(w_name)
       k:run("m-a1", [[
@@ -205,10 +243,8 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       assert.equal(10, warning.ids.consecutive)
       assert.equal("none", k:eval(w_name, "node.state.worker.reports:counts().level"))
       k:run("m-a1", "node.spec_ack = 'ok'") -- The legacy ack ends the row.
-      cluster.wait("a readable one", function ()
-        return k:eval(w_name, ("node.state.worker.reports.leaders[%q].unreadable"):format(k.addresses["m-a1"])) == "0"
-      end)
-      local policy = cluster.read "scripts/policies/errors.lua"
+      k:wait_eval(w_name, ("node.state.worker.reports.leaders[%q].unreadable"):format(k.addresses["m-a1"]), "0")
+      local policy = k.shipped
       local from = k:mark(w_name)
       k:policy(cutcluster.replace(policy, '["worker.progress.ack"] = { level = "debug" }', '["worker.progress.ack"] = { level = "critical" }'))
       k:run("m-a1", "node.spec_ack = ''")
@@ -225,7 +261,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       local job = k:submit("m-a1", "return { name = 'load', workflows = { w = { script = 'user.lua', vus = 2, duration_ms = 2500 } } }")
       local script = c:file("roles/client.lua", cutcluster.replace(cluster.read "scripts/roles/client.lua", "  return { client = opened }", ([[
         local function raising(kind) return function () error("the user's own " .. kind) end end
-        node.scope:spawn("task.follow", { task = "follow" }, function ()
+        node.scope:spawn("role.follow", { role = "client" }, function ()
           local final = opened:follow(%q, { status = raising "status", stats = raising "stats", result = raising "result" })
           io.stderr:write("final: ", final.state, " of ", final.result.job, "\n")
         end)
@@ -271,6 +307,92 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       local raised, reported, suppressed, handled = p.err:match "handled: (%d+) = (%d+) %+ (%d+) %+ (%d+)"
       assert.equal(tonumber(raised), reported + suppressed + handled)
     end)
+
+  --- Wait for a change of a datacenter's reachability at the gate.
+  local function becomes(dc, to, from)
+    return k:wait_event("g1", "gate.dc", from, function (line) return line.dc == dc and line.to == to end)
+  end
+
+  local function changes(dc, from)
+    local out = {}
+    for i, line in ipairs(k:events("g1", "gate.dc", from)) do out[i] = line.dc == dc and line.to or line.dc .. " " .. line.to end
+    return table.concat(out, " ")
+  end
+
+  net_it("F14: 1.1: a datacenter cut from its gate is suspected, then unreachable, and back after the cut, though the hook on it raises",
+    function ()
+      local g = k:mark "g1"
+      k:run("g1", "node.state.boom = { ['federation.state'] = 1000 }")
+      local at = uv.hrtime()
+      k.net:cut(k.at.g1, k.at["m-b1"])
+      becomes("b", "suspected", g)
+      becomes("b", "unreachable", g)
+      assert.is_true((uv.hrtime() - at) / 1e6 < 3000 + 1500) -- Its bound, and a slow machine.
+      assert.equal("unreachable", k:state_of("m-b1", "g1"))
+      assert.equal("alive", k:state_of("m-a1", "g1"))
+      k.net:heal()
+      becomes("b", "reachable", g)
+      assert.equal("suspected unreachable reachable", changes("b", g))
+      local told = k:incidents("g1", "federation.state", g)
+      assert.equal(3, #told)
+      for i, to in ipairs { "suspected", "unreachable", "reachable" } do
+        assert.is_nil(told[i].missing)
+        assert.same({ "error", "b", to }, { told[i].level, told[i].ids.dc, told[i].ids.to })
+      end
+      assert.equal(1, #k:incidents("g1", "gate.dc_silent", g))
+      assert.equal(0, #k:incidents("g1", "federation.probe", g)) -- Silence is no error of ours.
+      k:run("g1", "node.state.boom = nil")
+    end)
+
+  net_it("F14: 1.1: a probe of one datacenter that raises: one incident each with all ids, a backoff of its own, and no other is late",
+    function ()
+      local g = k:mark "g1"
+      k:run("g1", [[ local hooks, n = node.state.registry.federation.hooks, 0
+        local real = hooks.probe
+        node.spec_probed = { a = 0, b = 0, c = 0 }
+        hooks.probe = function (dc, ...)
+          node.spec_probed[dc] = node.spec_probed[dc] + 1
+          if dc == "c" and n < 3 then n = n + 1 error "the probe is broken" end
+          return real(dc, ...)
+        end ]])
+      k:wait_incident("g1", "federation.probe", g, 3)
+      local told = k:incidents("g1", "federation.probe", g)
+      assert.equal(3, #told)
+      for i, incident in ipairs(told) do
+        assert.is_nil(incident.missing)
+        local ids, due_ms = incident.ids, 300 * 2 ^ (i - 1)
+        assert.equal("consecutive cycle datacenters dc interval_ms next_delay_ms reachability timeout_ms", names(ids))
+        assert.same({ "error", "c", i }, { incident.level, ids.dc, ids.consecutive })
+        assert.is_true(ids.next_delay_ms >= 0.8 * due_ms - 1 and ids.next_delay_ms <= 1.2 * due_ms, ids.next_delay_ms .. " ms")
+      end
+      k:wait_eval("g1", "node.spec_probed.c > 4 and node.state.registry.federation:state 'c'", "reachable")
+      local a, c_probes = k:eval("g1", "node.spec_probed.a .. ' ' .. node.spec_probed.c"):match "(%d+) (%d+)"
+      assert.is_true(tonumber(a) > tonumber(c_probes) + 5, a .. " probes of a, " .. c_probes .. " of c")
+    end)
+
+  for way, title in sorted { to = "the gate's words do not arrive", from = "its words do not arrive at the gate" } do
+    net_it("F18, F29: one-way cut, " .. title .. ": its part runs elsewhere, once, and after the heal all is one", function ()
+      local job = gated("g1", 3)
+      local g, m = k:mark "g1", k.at["m-b1"]
+      if way == "to" then k.net:cut_one_way(k.at.g1, m) else k.net:cut_one_way(m, k.at.g1) end
+      becomes("b", "unreachable", g)
+      cluster.wait("its part runs elsewhere", function () return select(2, job.ran():gsub("\n", "")) == 4 end)
+      local lost = k:incidents("g1", "lead.attempt_lost", g)
+      assert.equal(1, #lost)
+      assert.equal("b", lost[1].ids.executor)
+      assert.equal("1", k:eval("w-b1", "#node.describe().parts")) -- It goes on where nobody can stop it, ...
+      k.net:heal()
+      becomes("b", "reachable", g)
+      k:wait_eval("w-b1", "#node.describe().parts", "0") -- ... and is ended when somebody can.
+      local states = {}
+      for i, attempt in ipairs(job.let_end().attempts) do
+        states[i] = attempt.state .. (attempt.state == "lost" and " " .. attempt.executor or "")
+      end
+      table.sort(states)
+      assert.same({ "completed", "completed", "completed", "lost b" }, states)
+      assert.equal(4, select(2, job.ran():gsub("\n", "")))
+    end)
+  end
 
   net_it("F69: at the end the books of every node balance, and nothing is left", function ()
     local raised = k:stop()

@@ -376,6 +376,32 @@ describe("finding 1.4, beside the pushes that cannot be read:", function ()
   end)
 end)
 
+describe("finding 1.5, a worker that no manager reaches while others see it:", function ()
+  it("F09: each manager that is asked for it says in time that it gets no answer: it confirms, and is not accused itself", function ()
+    local c <close> = simcluster.new { managers = 3, workers = 2, set = { retention_ms = 60000 } }
+    local m = c.managers[1]
+    local id = assert(c:submit(c:job { load = { code = USERS, vus = 2, duration_ms = 30000, parts = 2 } }))
+    c:watch(id)
+    c:run(2000)
+    for _, each in ipairs(c.managers) do c:cut(each, c.workers[1]) end
+    local function event(name)
+      local log = c.s:log()
+      local from = log:find('"node":"m-a1","event":"detector.' .. name, 1, true)
+      return from and log:match("[^\n]*", from)
+    end
+    assert.truthy(c:until_true(function () return event "suspected" end, 15000, 200))
+    local suspected_ms = c.s:now_ms()
+    assert.truthy(c:until_true(function () return event "expired" end, 15000, 200))
+    assert.is_true(c.s:now_ms() - suspected_ms < 5000, "expired after " .. c.s:now_ms() - suspected_ms) -- 10 s without them.
+    assert.truthy(event "expired":find('"confirmations":2', 1, true))
+    for _, incident in ipairs(c:incidents(m, "detector.look")) do assert.equal("w-a1", incident.ids.asked) end
+    assert.equal("alive", c:members(m)["w-a1"].state)
+    for _, each in ipairs(c.managers) do c:heal(each, c.workers[1]) end
+    completes(c, id)
+    c:rest { ms = 62500 }
+  end)
+end)
+
 describe("the errors policy's file", function ()
   it("L1: that cannot be read any more leaves the last good one in use, and that is said once; back, it is looked at again", function ()
     local c <close> = simcluster.new { managers = 3, workers = 1 }

@@ -163,7 +163,8 @@ return function (suspects)
   function suspects:look_for(body)
     local e = self.lead.executors:get(body.executor)
     if not e or e.state == "down" then return nil, ("%s is not known here"):format(body.executor), "NOT_FOUND" end
-    local reply, err, code = self.lead.node.rpc:peer(e.address):call("part.look", { jobs = body.jobs }, { timeout_ms = self.answer_ms })
+    -- Half of what the asker waits, so that "no answer" reaches it in time. Else we would seem silent, and confirm nothing.
+    local reply, err, code = self.lead.node.rpc:peer(e.address):call("part.look", { jobs = body.jobs }, { timeout_ms = self.answer_ms // 2 })
     if reply then return { answered = true, jobs = reply.jobs, parts = reply.parts } end
     local ids = { executor = body.executor, asked = body.executor, jobs = #body.jobs, job = body.jobs[1] or "none" }
     errors.report("detector.look", ids, err, code)
