@@ -37,19 +37,20 @@ return function (suspects)
 
   --- The executor answered for a job, to us or to another leader.
   local function judge(self, executor, job, asked, reported)
-    local now, moved, there = task.now_ms(), false, false
+    local now, moved, there, waiting = task.now_ms(), false, false, true
     for _, a in ipairs(asked) do
       if self.lead.attempts:get(a.run, a.part) == a and WATCHED[a.state] then
         local report = reported[("%s %s %d"):format(a.job, a.part, a.fence)]
         if not report then
           self.lead.attempts:doom(a, "lost", executor .. " does not have it", false)
         else
-          there, moved = true, compare(self, a, report, now) or moved
+          there, moved, waiting = true, compare(self, a, report, now) or moved, waiting and report.state == "waiting"
         end
       end
     end
     local pair = self:pair(executor, job)
     self:answered(executor, job)
+    if pair then self:calm(pair, there and waiting) end
     if not pair or not pair.suspected then return end
     if moved or not there then
       self.detector:progress(job, executor)

@@ -33,6 +33,7 @@ local suspects = {}
 suspects.__index = suspects
 
 local HEARTBEATS = { ask = 2, suspect = 4, answer = 2 }
+local CALM_MS = 27000     -- Parts that wait for their turn are asked about each 30 s at last.
 local LEVEL_MS = 1000     -- What the highest level of backpressure adds to the flush interval.
 local PROBE_MS = { ["local"] = 200, lan = 1000, wan = 5000 } -- Membership's probe interval: it has the first word.
 local ANSWER_MS = 1000    -- The least time for an answer.
@@ -49,6 +50,7 @@ log.event("detector.answers", { "job", "executor" })
 ---@field executor string
 ---@field job string
 ---@field heard_ms number   the last sign
+---@field calm_ms number    so much more time it has for a sign: its parts wait for their turn
 ---@field failed integer    questions without an answer since then
 ---@field ask_ms number     when to ask next
 ---@field looked_ms number  the last look that found a live attempt
@@ -85,7 +87,7 @@ function suspects:pair(executor, job) return at(self.pairs, executor, job) end
 local function pair_of(self, a, now)
   local pair = at(self.pairs, a.executor, a.job)
   if not pair then
-    pair = { executor = a.executor, job = a.job, heard_ms = a.seen_ms, failed = 0, ask_ms = now }
+    pair = { executor = a.executor, job = a.job, heard_ms = a.seen_ms, calm_ms = 0, failed = 0, ask_ms = now }
     put(self.pairs, a.executor, a.job, pair)
   end
   return pair
@@ -113,6 +115,12 @@ local function revive(self, death)
   put(self.dead, death.executor, death.job, nil)
   admit(self, death)
   errors.withdraw("detector.job_death", death.key)
+end
+
+--- All parts of a pair wait for their turn, perhaps for long, and thousands may: ask more and more rarely.
+---@param waiting boolean
+function suspects:calm(pair, waiting)
+  pair.calm_ms = waiting and math.min(self.calm_max_ms, 2 * pair.calm_ms + self.ask_after_ms) or 0
 end
 
 --- An executor gave a sign of a job: an answer about it, or an answer to a cancel of one of its parts.
@@ -186,8 +194,8 @@ local function expired(self, event)
   if not pair then return end
   unsuspect(self, pair)
   local incarnation = event.incarnation
-  local why = ("%s gave no sign of this job for %.1f s (%d others got no answer either)"):format(event.node, (now - pair.heard_ms) / 1000,
-    event.confirmations)
+  local others = event.confirmations > 0 and ("; %d others got no answer about it, either"):format(event.confirmations) or ""
+  local why = ("%s gave no sign of this job for %.1f s%s"):format(event.node, (now - pair.heard_ms) / 1000, others)
   local key = ("%s %s %s"):format(event.node, event.job, incarnation)
   local death = { executor = event.node, job = event.job, key = key, why = why, since_ms = now, ask_ms = now, failed = 1 }
   put(self.dead, event.node, event.job, death)
@@ -234,7 +242,10 @@ local function gather(self, now)
       if e and e.state ~= "down" then
         local pair = pair_of(self, a, now)
         local sign_ms = a.state == "unheard" and a.seen_ms + grace_ms or a.seen_ms -- It may have to connect first.
-        if sign_ms > pair.heard_ms then heard(pair, sign_ms) end
+        if sign_ms > pair.heard_ms then
+          heard(pair, sign_ms)
+          pair.calm_ms = 0
+        end
         local first = pair.looked_ms ~= now or a.workflow < pair.workflow
         pair.looked_ms, pair.workflow = now, first and a.workflow or pair.workflow
       end
@@ -257,7 +268,7 @@ local function due_of(self, now)
   local due, over = {}, {}
   for _, of in next, self.pairs do -- order-free: sorted below
     for _, pair in next, of do -- order-free: sorted below
-      local silent_ms = now - pair.heard_ms
+      local silent_ms = now - pair.heard_ms - pair.calm_ms
       if pair.looked_ms ~= now then
         over[#over + 1] = pair
       elseif (silent_ms >= self.ask_after_ms or pair.suspected) and not at(self.dead, pair.executor, pair.job) then
@@ -285,7 +296,7 @@ function suspects:look(now)
   local of = {}
   for _, record in ipairs(due) do
     local pair = not record.key and record
-    local silent = pair and pair.failed > 0 and now - pair.heard_ms >= self.suspect_after_ms and lives(self, pair, now)
+    local silent = pair and pair.failed > 0 and now - pair.heard_ms - pair.calm_ms >= self.suspect_after_ms and lives(self, pair, now)
     if pair and pair.suspected and not lives(self, pair, now) then
       self.detector:over(pair.job, pair.executor) -- Its machine is silent, too.
     elseif silent and not pair.suspected then
@@ -412,6 +423,7 @@ function suspects.open(lead, scope)
   local ask_after_ms = config.flush_ms + LEVEL_MS + HEARTBEATS.ask * beat_ms
   local self = setmetatable({
     lead = lead, scope = scope, pairs = {}, dead = {}, shunned = {}, count = 0, asking = {}, turn = 0, lives = {}, generation = 0,
+    calm_max_ms = math.max(0, math.min(CALM_MS, lead.options.silent_ms / 3 - ask_after_ms)), -- An answer renews that limit, too.
     members = not lead.options.sign_of, -- Whether its executors are members of its own group.
     ask_after_ms = ask_after_ms, suspect_after_ms = ask_after_ms + HEARTBEATS.suspect * beat_ms + PROBE_MS[config.profile], every_ms = beat_ms,
     answer_ms = math.max(ANSWER_MS, HEARTBEATS.answer * beat_ms),
