@@ -158,7 +158,8 @@ describe("the command line", function ()
   it("D17: refuses a role that hooks what nothing fires, a wrong arity, and a message that is none, each by name", function ()
     local text = cluster.read "scripts/roles/worker.lua"
     for from, case in pairs { -- order-free: each by itself
-      ['["swim.member"]'] = { '["lease.expired"]', "no hook is named lease.expired" },
+      ['["swim.member"]'] = { '["lease.expiry"]', "no hook is named lease.expiry" },
+      ['["swim.member"] '] = { '["lease.expired"] ', "a site of the gate and the manager, which a worker never fires" },
       ["function (event)"] = { "function (event, more)", "takes 2 arguments" },
       ['["lead"]'] = { '["leed"]', "answers: there is no message leed, did you mean lead?" },
       ['"lead.who" }'] = { '"lead.whom" }', "sends: there is no message lead.whom, did you mean lead.who?" },
