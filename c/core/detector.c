@@ -87,7 +87,8 @@ void detector_free(struct detector *d) {
     detector_set_free(&j->suspicions), detector_set_free(&j->extensions);
     free(j);
   }
-  for (struct detector_ring *r = d->node_ring.next, *next; r != &d->node_ring; r = next) next = r->next, free(r);
+  for (struct detector_ring *r = d->node_ring.next, *next; r != &d->node_ring; r = next)
+    next = r->next, free(((struct detector_node *)r)->of), free(r);
   for (struct detector_chunk *c = d->chunks, *next; c; c = next) next = c->next, free(c);
   detector_set_free(&d->nodes), detector_set_free(&d->jobs);
   free(d->machines);
@@ -145,7 +146,7 @@ static void report(struct detector *d, struct detector_record *r, uint8_t action
 void detector_end(struct detector *d, struct detector_record *r, enum detector_kind kind, enum detector_why why) {
   assert(r->running && kind != DETECTOR_SUSPECTED);
   wheel_remove(&d->wheel, &r->due);
-  r->running = false, r->ended_ns = d->now_ns;
+  r->running = false, r->armed_ns = d->now_ns;
   d->running--;
   if (is_job(r)) d->counts.suspicions--;
   else d->counts.machines--;
@@ -171,7 +172,7 @@ bool detector_next(struct detector *d, struct detector_action *out) {
     *out = (struct detector_action){
         .kind = r->action, .why = r->why, .incarnation = r->incarnation, .confirmations = r->suspicion.confirmed,
         .job = {r->job->name, r->job->length}, .node = {r->node->name, r->node->length},
-        .timeout_ns = timeout_of(r), .age_ns = (r->running ? d->now_ns : r->ended_ns) - r->began_ns,
+        .timeout_ns = timeout_of(r), .age_ns = (r->running ? d->now_ns : r->armed_ns) - r->began_ns,
     };
     if (!r->running) d->taken = r;
     return true;
@@ -181,7 +182,7 @@ bool detector_next(struct detector *d, struct detector_action *out) {
 
 static int clear_jobs(struct detector *d, struct detector_node *n, enum detector_why why) {
   int cleared = 0;
-  for (; n->first; cleared++) detector_end(d, n->first, DETECTOR_CLEARED, why);
+  for (struct detector_record *r; (r = detector_node_last(n)); cleared++) detector_end(d, r, DETECTOR_CLEARED, why);
   return cleared;
 }
 

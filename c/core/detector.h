@@ -39,9 +39,9 @@
  * Caps refuse and count, they never evict: nodes_max nodes, job_suspicions_max suspicions of a job, suspicions_max in all. Extensions
  * have the same two caps, counted apart. Suspicions whose end was not taken by detector_next() still count.
  *
- * The deadlines stand in a wheel (core/wheel.h): a binary heap's removal walks log2 n levels, each a cache miss, which at a million
- * suspicions costs four times what it costs at a thousand. Start, confirm and end are O(1); a death is O(suspicions of that node).
- * Memory: about 260 bytes a suspicion, tables included; 80 and its name for a node or a job.
+ * The deadlines stand in a wheel (core/wheel.h): a binary heap's removal walks log2 n levels, most of them a cache miss at a million
+ * suspicions. Start, confirm and end are O(1); a death is O(suspicions of that node) (`scripts/bench core --only=detector`).
+ * Memory: about 220 bytes a suspicion, tables included; 100 and its name for a node or a job.
  *
  * Accusers are told apart by number: detector_number(name). Two names of one number would count as one accuser, never as more.
  * Pure state: no clock, no chance, no Lua. Names are bytes, 1 .. DETECTOR_NAME_MAX. Each call takes the time; an earlier one than

@@ -21,10 +21,13 @@ static void check_armed(struct detector *d, struct detector_record *r) {
 /* False: it was dropped. */
 static bool look_at_node(struct detector *d, struct detector_node *n) {
   if (n->machine) check_armed(d, n->machine);
-  for (struct detector_record *r = n->first; r; r = r->next) check_armed(d, r);
-  if (n->state >= DETECTOR_HELD && (n->first || n->machine)) {
+  for (uint32_t i = 0; i < n->count; i++) {
+    struct detector_record *r = detector_node_at(n, i);
+    if (r) check_armed(d, r);
+  }
+  if (n->state >= DETECTOR_HELD && (n->live > 0 || n->machine)) {
     d->counts.mended++;
-    while (n->first) detector_end(d, n->first, DETECTOR_CLEARED, DETECTOR_WHY_NODE_DEAD);
+    for (struct detector_record *r; (r = detector_node_last(n));) detector_end(d, r, DETECTOR_CLEARED, DETECTOR_WHY_NODE_DEAD);
     if (n->machine) detector_end(d, n->machine, DETECTOR_CLEARED, DETECTOR_WHY_NODE_DEAD);
   }
   if (n->state < DETECTOR_DEAD || !n->claimed || d->now_ns - n->changed_ns < d->config.dead_kept_ms * DETECTOR_MS) return true;

@@ -2,6 +2,8 @@
 #ifndef SHOAL_DETECTOR_PRIVATE_H
 #define SHOAL_DETECTOR_PRIVATE_H
 
+#include <assert.h>
+
 #include "core/detector.h"
 #include "core/wheel.h"
 
@@ -37,7 +39,8 @@ struct detector_node {
   bool claimed;              /* detector_node() named it; else it is dropped with its last reference. */
   uint64_t changed_ns;
   struct detector_record *machine; /* Its own suspicion. */
-  struct detector_record *first;   /* Of its suspicions for jobs, the latest. */
+  struct detector_record **of;     /* Its suspicions for jobs, as they came; those that have ended are skipped, and dropped by the way. */
+  uint32_t count, capacity, live;  /* Of them, running. */
   uint32_t length;
   char name[];
 };
@@ -63,26 +66,26 @@ struct detector_extension { /* Of a node for a job. */
   struct detector_grants *of;
 };
 
-struct detector_record {
-  struct wheel_entry due; /* First. In the wheel while it runs. */
-  struct suspicion suspicion;
+struct detector_record { /* Three cache lines. */
+  struct wheel_entry due;  /* First. In the wheel while it runs. */
+  uint64_t armed_ns;       /* When its deadline was set; after its end: when it ended. */
   struct detector_node *node;
   struct detector_job *job;
-  struct detector_record *next, *previous; /* Of its node. Free: next. */
-  struct detector_record *queued;          /* The next action. */
+  struct suspicion suspicion;
   uint64_t began_ns, extended_ns;
-  uint64_t armed_ns; /* When its deadline was set. */
   uint64_t stalled_ns, returned_ns; /* The detector's stalled_ns up to which it was counted; what was given back of it. */
-  uint64_t ended_ns;
+  struct detector_record *queued;   /* The next action. Free: the next free one. */
   struct detector_incarnation incarnation;
-  uint8_t action, why; /* What to report; NOTHING. */
-  bool running, waiting, late; /* Not ended; in the queue; got its one tick for a late one. */
+  uint32_t place;                   /* In its node's list. */
+  uint8_t action, why;              /* What to report; NOTHING. */
+  bool running : 1, waiting : 1, late : 1; /* Not ended; in the queue; got its one tick for a late one. */
 };
+static_assert(sizeof(struct detector_record) <= 192, "a record fills more than three cache lines");
 enum { DETECTOR_NOTHING = 255, DETECTOR_CHUNK = 128 };
 
 struct detector_chunk {
+  _Alignas(64) struct detector_record records[DETECTOR_CHUNK];
   struct detector_chunk *next;
-  struct detector_record records[DETECTOR_CHUNK];
 };
 
 struct detector {
@@ -113,6 +116,8 @@ void detector_job_release(struct detector *d, struct detector_job *j);
 struct detector_record *detector_record_find(const struct detector_job *j, const struct detector_node *n);
 int detector_record_new(struct detector *d, struct detector_job *j, struct detector_node *n, struct detector_record **out);
 void detector_record_detach(struct detector_record *r); /* From its job and node. */
+struct detector_record *detector_node_last(struct detector_node *n); /* Its latest suspicion for a job; NULL: none. */
+struct detector_record *detector_node_at(const struct detector_node *n, uint32_t place); /* NULL: it has ended. */
 void detector_record_free(struct detector *d, struct detector_record *r);
 struct detector_extension *detector_extension_find(const struct detector_job *j, const struct detector_node *n);
 int detector_extension_need(struct detector *d, struct detector_job *j, struct detector_node *n, struct detector_extension **out);

@@ -96,6 +96,7 @@ void detector_node_release(struct detector *d, struct detector_node *n) {
   if (n->references > 0 || n->claimed) return;
   detector_set_remove(&d->nodes, n->hash, n);
   ring_remove(&n->ring);
+  free(n->of);
   free(n);
 }
 
@@ -138,7 +139,11 @@ void detector_job_release(struct detector *d, struct detector_job *j) {
 
 /* ---- records ---- */
 
-static bool of_node(const void *item, const void *key) { return ((const struct detector_record *)item)->node == key; }
+static bool of_node(const void *item, const void *key) {
+  const struct detector_record *r = item;
+  __builtin_prefetch((const char *)r + 64), __builtin_prefetch((const char *)r + 128); /* Its other lines, while the first comes. */
+  return r->node == key;
+}
 
 struct detector_record *detector_record_find(const struct detector_job *j, const struct detector_node *n) {
   if (j->length == 0) return n->machine;
@@ -147,30 +152,60 @@ struct detector_record *detector_record_find(const struct detector_job *j, const
 
 static struct detector_record *take(struct detector *d) {
   if (!d->free) {
-    struct detector_chunk *c = malloc(sizeof *c);
+    struct detector_chunk *c = aligned_alloc(_Alignof(struct detector_chunk), sizeof *c);
     if (!c) return NULL;
     c->next = d->chunks, d->chunks = c;
-    for (int i = DETECTOR_CHUNK; i-- > 0;) c->records[i].next = d->free, d->free = &c->records[i];
+    for (int i = DETECTOR_CHUNK; i-- > 0;) c->records[i].queued = d->free, d->free = &c->records[i];
   }
   struct detector_record *r = d->free;
-  d->free = r->next;
+  d->free = r->queued;
   return r;
 }
 
-static void give(struct detector *d, struct detector_record *r) { r->next = d->free, d->free = r; }
+static void give(struct detector *d, struct detector_record *r) { r->queued = d->free, d->free = r; }
+
+struct detector_record *detector_node_at(const struct detector_node *n, uint32_t place) {
+  struct detector_record *r = n->of[place]; /* Its memory may be another suspicion's by now. */
+  return r->running && r->node == n && r->place == place && r->job->length > 0 ? r : NULL;
+}
+
+struct detector_record *detector_node_last(struct detector_node *n) {
+  if (n->live == 0) return NULL;
+  while (!detector_node_at(n, n->count - 1)) n->count--;
+  return n->of[n->count - 1];
+}
+
+/* Room for one more. A list and not a ring through the records: an end then touches no other record, each of which would be a cache miss. */
+static int make_room(struct detector_node *n) {
+  if (n->count < n->capacity) return 0;
+  if (n->live <= n->capacity / 2) { /* Drop those that have ended: half of them at least, so that each end pays for one look. */
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n->count; i++) {
+      struct detector_record *r = detector_node_at(n, i);
+      if (r) n->of[kept] = r, r->place = kept++;
+    }
+    n->count = kept;
+    if (n->capacity > 0) return 0;
+  }
+  uint32_t capacity = n->capacity ? 2 * n->capacity : 4;
+  struct detector_record **of = realloc(n->of, capacity * sizeof(struct detector_record *));
+  if (!of) return ERR_MEMORY;
+  n->of = of, n->capacity = capacity;
+  return 0;
+}
 
 int detector_record_new(struct detector *d, struct detector_job *j, struct detector_node *n, struct detector_record **out) {
+  bool machine = j->length == 0;
+  if (!machine && make_room(n) < 0) return ERR_MEMORY;
   struct detector_record *r = take(d);
   if (!r) return ERR_MEMORY;
-  *r = (struct detector_record){.node = n, .job = j, .incarnation = n->incarnation};
-  if (j->length == 0) {
+  *r = (struct detector_record){.node = n, .job = j, .incarnation = n->incarnation, .place = n->count};
+  if (!machine && detector_set_add(&j->suspicions, n->hash, r) < 0) return give(d, r), ERR_MEMORY;
+  if (machine) {
     assert(!n->machine);
     n->machine = r;
   } else {
-    if (detector_set_add(&j->suspicions, n->hash, r) < 0) return give(d, r), ERR_MEMORY;
-    r->next = n->first;
-    if (n->first) n->first->previous = r;
-    n->first = r;
+    n->of[n->count++] = r, n->live++;
   }
   n->references++, j->references++, d->records++;
   *out = r;
@@ -184,10 +219,11 @@ void detector_record_detach(struct detector_record *r) {
     n->machine = NULL;
     return;
   }
+  assert(!r->running && n->live > 0);
   detector_set_remove(&r->job->suspicions, n->hash, r);
-  if (r->previous) r->previous->next = r->next;
-  else n->first = r->next;
-  if (r->next) r->next->previous = r->previous;
+  if (--n->live > 0) return;
+  n->count = 0;
+  if (n->capacity > 8) free(n->of), n->of = NULL, n->capacity = 0;
 }
 
 void detector_record_free(struct detector *d, struct detector_record *r) {

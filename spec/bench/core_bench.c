@@ -15,6 +15,7 @@ static const struct {
   void (*run)(bool quick);
 } parts[] = {
     {"lease", bench_lease},
+    {"detector", bench_detector},
 };
 
 const uint32_t bench_sizes[3] = {1000, 100000, 1000000};

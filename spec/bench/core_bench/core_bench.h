@@ -38,5 +38,6 @@ double bench_spread(const struct bench_row *row);
 
 /* The parts. `quick`: fewer rounds, figures that mean nothing. */
 void bench_lease(bool quick);
+void bench_detector(bool quick);
 
 #endif
