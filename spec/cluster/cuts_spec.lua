@@ -28,6 +28,11 @@ edit["m-a1"] = function (text)
   return raising(text, "detector.job_death", '["detector.job_death"] = function (name, job, _)')
 end
 
+edit["m-c1"] = function (text)
+  text = cutcluster.replace(text, '["lease.expired"] = function (event) state.lead:lease_expired(event) end,',
+    '["lease.expired"] = function (event)\n      state.lead:lease_expired(event)\n    end,')
+  return raising(text, "lease.expired", '["lease.expired"] = function (event)')
+end
 edit.g1 = function (text)
   return cutcluster.replace(text, "    --- A datacenter lives and gives no sign", '    ["federation.state"] = function (event)' .. "\n"
     .. BOOM:format("federation.state", "federation.state", "federation.state") .. "\n    end,\n    --- A datacenter lives and gives no sign")
@@ -48,7 +53,8 @@ describe("real nodes that a packet filter cuts from each other:", function ()
   setup(function ()
     if missing then return end
     k = cutcluster.open { gates = 1, edit = edit, set = { heartbeat_ms = 200, dc_silent_ms = 3000, ["federation.retry_ms"] = 300 },
-      dcs = { a = { managers = 2, workers = 2 }, b = { managers = 1, workers = 1 }, c = { managers = 1, workers = 1 } } }
+      set_dc = { a = { lease_ms = 8000 }, c = { lease_ms = 2000 } },
+      dcs = { a = { managers = 2, workers = 2 }, b = { managers = 1, workers = 1 }, c = { managers = 2, workers = 2 } } }
     c = k.c
   end)
   after_each(function ()
@@ -393,6 +399,36 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       assert.equal(4, select(2, job.ran():gsub("\n", "")))
     end)
   end
+
+  net_it("F25, F42: 2.3: a worker cut from its leader for longer than its leases: it stops its parts, and a raising hook holds back no other",
+    function ()
+      local job = gated("m-c1", 4) -- Two on each worker.
+      local m, w = k:mark "m-c1", k:mark "w-c1"
+      k:run("m-c1", "node.state.boom = { ['lease.expired'] = 1 }")
+      k.net:cut(k.at["w-c1"], k.at["m-c1"]) -- The others of its datacenter see that it lives.
+      k:wait_event("m-c1", "lease.expired", m)
+      cluster.wait("both its parts run elsewhere", function () return select(2, job.ran():gsub(" 2\n", "")) == 2 end)
+      local told = k:incidents("m-c1", "lease.expired", m)
+      assert.equal(1, #told)
+      assert.is_nil(told[1].missing)
+      local ids = told[1].ids
+      assert.same({ "error", "w-c1", "m-c1", 1, 500 }, { told[1].level, ids.holder, ids.node, ids.attempt, ids.next_retry_ms })
+      assert.is_true(ids.key:find(job.job, 1, true) ~= nil and ids.fence > 0 and ids.duration_ms >= 2000, require("cjson").encode(ids))
+      assert.equal(1, ids.remaining)
+      assert.equal(2, #k:events("m-c1", "lease.expired", m))
+      assert.equal(0, #k:incidents("m-c1", "detector.global_death", m))
+      assert.equal(2, #k:incidents("w-c1", "worker.orphan", w)) -- It stopped them by itself.
+      for _, incident in ipairs(k:incidents("w-c1", "worker.orphan", w)) do assert.is_nil(incident.missing) end
+      assert.equal("0", k:eval("w-c1", "node.describe().cores - node.describe().free"))
+      k.net:heal()
+      local states = {}
+      for i, attempt in ipairs(job.let_end().attempts) do
+        states[i] = attempt.state .. (attempt.state == "lost" and " " .. attempt.executor or "")
+      end
+      table.sort(states)
+      assert.same({ "completed", "completed", "completed", "completed", "lost w-c1", "lost w-c1" }, states)
+      k:wait_eval("w-c1", "#node.describe().parts", "0")
+    end)
 
   net_it("F69: at the end the books of every node balance, and nothing is left", function ()
     local raised = k:stop()

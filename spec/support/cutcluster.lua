@@ -93,11 +93,12 @@ function K:start(name)
   return self.nodes[name]
 end
 
-local function add(self, name, role, machine, more)
+local function add(self, name, role, machine, more, dc)
   local c, options = self.c, self.options
   local words = { "--name", name, "--bind", machine .. ":" .. PORT, "--data", c.dir .. "/" .. name, "--log", c.dir .. "/" .. name .. ".log",
     "--policies", c.dir .. "/policies" }
-  for _, of in ipairs { { log_level = "debug", retention_ms = 2000, fence_ms = 400 }, options.set or {}, options["set_" .. role] or {} } do
+  for _, of in ipairs { { log_level = "debug", retention_ms = 2000, fence_ms = 400 }, options.set or {}, options["set_" .. role] or {},
+    (options.set_dc or {})[dc] or {} } do
     for key, value in sorted(of) do table.move({ "--set", key .. "=" .. tostring(value) }, 1, 2, #words + 1, words) end
   end
   table.move(more, 1, #more, #words + 1, words)
@@ -118,7 +119,7 @@ end
 
 --- Every node's gates and seeds are those started before it. Returns when the front door lists all nodes as alive.
 ---@param options { gates?: integer, dcs: table<string, { managers: integer, workers: integer }>, set?: table, set_gate?: table,
----  set_manager?: table, set_worker?: table, edit?: table<string, fun(text: string): string> }
+---  set_manager?: table, set_worker?: table, set_dc?: table<string, table>, edit?: table<string, fun(text: string): string> }
 function cutcluster.open(options)
   local self = setmetatable({
     options = options, c = cluster.new(), at = {}, addresses = {}, nodes = {}, made = {}, logs = {}, order = {},
@@ -152,12 +153,12 @@ function cutcluster.open(options)
       if i == 1 then -- The others are there for the workers: a datacenter has one leader.
         for _, gate in ipairs(gates) do table.move({ "--gates", gate }, 1, 2, #more + 1, more) end
       end
-      add(self, name, "manager", machine(name, at + i), more)
+      add(self, name, "manager", machine(name, at + i), more, dc)
       managers[i] = self.addresses[name]
     end
     for i = 1, of.workers do
       local name = ("w-%s%d"):format(dc, i)
-      add(self, name, "worker", machine(name, at + 10 + i), joining { "--dc", dc, "--cores", "4" })
+      add(self, name, "worker", machine(name, at + 10 + i), joining { "--dc", dc, "--cores", "4" }, dc)
     end
   end
   local whole
