@@ -138,4 +138,328 @@ describe("the lease of a part:", function ()
     assert.equal(2, c.ran.one)
     c:rest()
   end)
+
+  it("F24: whose manager was restarted before the lease ended is kept, though the connection to it takes longer to come back", function ()
+    local c <close> = cluster {}
+    local m = c.managers[1]
+    local id, w = running(c, 60000, { retries = 1 })
+    c:crash(m)
+    c:run(3500)
+    c:restart(m)
+    c:cut(w, m) -- They see each other by way of the other worker.
+    c:run(20000)
+    c:heal(w, m)
+    assert.same({ w.name .. " completed" }, attempts(ended(c, id, "completed", 120000)))
+    assert.equal(1, c.ran.one)
+    assert.same({ 0, 0 }, { c:counts(w, "worker.orphan").raised, c:counts(m, "lead.attempt_lost").raised })
+    c:rest { ms = 30000 }
+  end)
+
+  it("F24: whose manager is back and does not answer is ended before that one gives it to another", function ()
+    local c <close> = cluster { set = { restart_ms = 600000 } }
+    local m = c.managers[1]
+    local id, w = running(c, 200000, { retries = 1 })
+    c:crash(m)
+    c:run(3500)
+    c:restart(m)
+    c.parted = false -- No two may run, though nobody reaches anybody:
+    c.s:cut(w, m)
+    assert.truthy(c:until_true(function () return runs(c, w) == 0 end, 60000, 100), "it runs on")
+    assert.truthy(c:incidents(w, "worker.orphan")[1].message:find("m-a1 has been back for", 1, true))
+    assert.truthy(c:until_true(function ()
+      local part = c:on(m, "local p = state.lead.ledger.runs[...].parts['one/1'] return { p.attempt, p.state }", id)
+      return part[1] == 2 and part[2] == "dispatched"
+    end, 30000, 100), "it is not dispatched again")
+    c.s:heal(w, m)
+    assert.equal(2, #ended(c, id, "completed", 300000).result.attempts)
+  end)
+
+  it("F26: is lost by no jitter, loss or backlog; a renewal that is sent twice counts once", function ()
+    local c <close> = cluster { workers = 2, seed = 5, set = { retention_ms = 60000 } }
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 25000", parts = 6, retries = 0 } })
+    c:run(500)
+    c.s:link(nil, nil, { latency_ms = 20, jitter_ms = 300, loss = 0.05 })
+    c:on(m, [[ local real = node.rpc.handlers["lease.renew"]
+      node.rpc.handlers["lease.renew"] = function (body, peer)
+        require("shoal.task").sleep(600) -- A backlog.
+        real(body, peer)
+        return real(body, peer)
+      end ]])
+    c:run(12000)
+    local left = c:on(m, [[ local most = 0
+      for key, a in pairs(state.lead.leases.of) do most = math.max(most, state.lead.leases.grantor:get(key).left_ms) end
+      return most ]])
+    assert.is_true(left <= LEASE_MS * 1.02 + 1, left)
+    c.s:link(nil, nil, { latency_ms = 1, jitter_ms = 0.3 })
+    assert.equal(6, #ended(c, id, "completed").result.attempts)
+    assert.equal(0, c:counts(m, "lead.attempt_lost").raised)
+    c:rest()
+  end)
+
+  it("F25: is not revoked by a manager that was stopped for longer than it lasts, and then woke", function ()
+    local c <close> = cluster {}
+    local m = c.managers[1]
+    local id, w = running(c, 40000, { retries = 1 })
+    c:pause(m)
+    c:run(2.5 * LEASE_MS)
+    c:resume(m)
+    c:run(LEASE_MS)
+    assert.equal(0, c:counts(m, "lead.attempt_lost").raised)
+    assert.equal("held", c:on(w, "return state.worker.leases:list()[1].state"))
+    assert.equal(1, #ended(c, id, "completed").result.attempts)
+    c:rest()
+  end)
+
+  it("F21: a renewal with an earlier fence, or of what is not held, is refused, counted, and ends the part", function ()
+    local c <close> = cluster {}
+    local m = c.managers[1]
+    local id, w = running(c, 5000)
+    local answer = c:on(m, [[ local id, holder = ...
+      local a = state.lead.attempts:get(id, "one/1")
+      local r = state.lead:renew { holder = holder, items = { { key = a.lease, fence = a.fence - 1 }, { key = "x y", fence = 1 },
+        { key = a.lease, fence = a.fence } } }
+      local out = {}
+      for i, each in ipairs(r.refused) do out[i] = each.key .. " " .. each.code end
+      local other = state.lead:renew { holder = "w-zz", items = { { key = a.lease, fence = a.fence } } }
+      return { out, r.ttl_ms, state.lead:lease_counts().stale_refused, other.refused[1].code } ]], id, w.name)
+    assert.same({ { id .. " one/1 STALE", "x y NOT_FOUND" }, LEASE_MS, 1, "HELD" }, answer)
+    c:on(m, [[ local real = node.rpc.handlers["lease.renew"]
+      node.rpc.handlers["lease.renew"] = function (body, peer)
+        local reply = real(body, peer)
+        for i, item in ipairs(body.items) do reply.refused[i] = { key = item.key, fence = item.fence, code = "STALE" } end
+        return reply
+      end ]])
+    assert.truthy(c:until_true(function () return runs(c, w) == 0 end, 4500, 50))
+    ended(c, id)
+  end)
+
+  it("F42: a part that is given up runs elsewhere only when its worker has ended it", function ()
+    local c <close> = cluster { set = { lease_ms = 8000, manager_silent_ms = 4000 } }
+    local m = c.managers[1]
+    local id, w = running(c, 20000, { retries = 1 })
+    c:on(w, [[ local real = state.worker.reports.progress -- It runs and says nothing of it.
+      state.worker.reports.progress = function () end
+      local cancel = node.rpc.handlers["part.cancel"]
+      node.rpc.handlers["part.cancel"] = function (body, peer) require("shoal.task").sleep(2500) return cancel(body, peer) end ]])
+    assert.truthy(c:until_true(function () return c:on(m, "return state.lead.attempts:get(..., 'one/1').given_up or false", id) end, 20000, 20))
+    c:run(2000)
+    assert.same({ 1, 1 }, { runs(c, w), c:on(m, "return state.lead.ledger.runs[...].parts['one/1'].attempt", id) })
+    local final = ended(c, id)
+    local lost
+    for _, a in ipairs(final.result.attempts) do lost = lost or a.state == "lost" and a end
+    assert.truthy(lost and lost.executor == w.name)
+    assert.is_nil(lost.reason:find("given up: ", 1, true))
+    assert.equal("completed", final.state)
+  end)
+
+  it("F37, F42: a dispatch whose answer is lost may have been taken: its worker is asked before another gets the part", function ()
+    local c <close> = cluster { workers = 3 }
+    local m = c.managers[1]
+    for _, w in ipairs(c.workers) do
+      c:on(w, [[ local real = node.rpc.handlers["part.dispatch"]
+        node.rpc.handlers["part.dispatch"] = function (body, peer)
+          real(body, peer)
+          require("shoal.task").sleep(1000000)
+        end ]])
+    end
+    local id = submitted(c, c:job { one = { work = "one 60000", retries = 1 } })
+    c:run(2000) -- By then one has taken it. The first renewal says so to the leader.
+    c:run(3000)
+    assert.equal("running", c:on(m, "return state.lead.attempts:get(..., 'one/1').state", id))
+    c:run(30000)
+    assert.equal(1, c.ran.one)
+    assert(c:on(c.client, "return state.client:cancel(...)", id, "enough"))
+    ended(c, id, "cancelled")
+  end)
+end)
+
+describe("finding 2.3, leases that expire:", function ()
+  local IDS = { "key", "job", "holder", "node", "fence", "expired_for_ms", "duration_ms", "remaining" }
+
+  --- Three parts on a worker that its manager no longer reaches; both live. The worker's parts end by themselves.
+  local function expiring(c)
+    local m, w = c.managers[1], c.workers[1]
+    for _, other in ipairs(c.workers) do
+      if other ~= w then c:on(m, "assert(state.lead:hold { worker = ..., action = 'cordon', timeout_ms = 0 })", other.name) end
+    end
+    local id = submitted(c, c:job { one = { work = "one 90000", parts = 3, retries = 1 } })
+    c:run(2500) -- Renewed once, together.
+    assert.equal(3, runs(c, w))
+    c:on(m, "state.lead.suspects.look = function () end") -- The detector finds such a worker, too, a few seconds later.
+    return id, m, w
+  end
+
+  local function cluster_of_three() return cluster { workers = 3, set_worker = { cores = 3 } } end
+
+  --- Replace the hook of a manager: `code` sees `event` and `n`, the number of the call.
+  local function hooked(c, m, code)
+    c:on(m, ([[ node.spec_calls = {}
+      for _, handle in ipairs(node.hooks.wired["lease.expired"]) do
+        local real = handle.fn
+        handle.fn = function (event)
+          local calls = node.spec_calls
+          calls[#calls + 1] = { key = event.key, at_ms = node.world:now_ns() // 1000000 }
+          local n = #calls
+          %s
+          return real(event)
+        end
+      end ]]):format(code))
+  end
+
+  local function balanced(c, m)
+    local n = c:counts(m, "lease.expired")
+    assert.equal(n.raised, n.reported + n.suppressed + n.handled)
+    assert.equal(0, n.in_flight)
+    return n
+  end
+
+  local function check_ids(m, id, w, incident)
+    for _, name in ipairs(IDS) do assert.is_not_nil(incident.ids[name], name) end
+    assert.is_nil(incident.missing)
+    local ids = incident.ids
+    assert.same({ id, w.name, m.name, LEASE_MS }, { ids.job, ids.holder, ids.node, ids.duration_ms })
+    assert.is_true(ids.key:find(id .. " one/", 1, true) == 1 and ids.fence > 0 and ids.expired_for_ms >= 0 and ids.expired_for_ms < 20)
+  end
+
+  it("F25, F69: a hook that raises for one is one incident with all its ids; the others of the sweep are lost at once, it a moment later",
+    function ()
+      local c <close> = cluster_of_three()
+      local id, m, w = expiring(c)
+      hooked(c, m, [[ if n == 1 then error "no" end ]])
+      c.s:cut(w, m)
+      c:run(LEASE_MS + 1000)
+      local told = c:incidents(m, "lease.expired")
+      assert.equal(1, #told)
+      check_ids(m, id, w, told[1])
+      assert.equal(2, told[1].ids.remaining)
+      assert.equal(500, told[1].ids.next_retry_ms)
+      assert.equal(1, balanced(c, m).raised)
+      local calls = c:on(m, "return node.spec_calls")
+      assert.equal(4, #calls) -- Three leases, and the first once more.
+      assert.equal(calls[1].key, calls[4].key)
+      assert.is_true(calls[4].at_ms - calls[1].at_ms >= 500 and calls[4].at_ms - calls[1].at_ms <= 510)
+      assert.equal(3, c:on(m, "return state.lead:lease_counts().expired"))
+      assert.truthy(c:until_true(function () return c:counts(m, "lead.attempt_lost").raised == 3 end, 6000, 50))
+      c.s:heal(w, m)
+    end)
+
+  it("F25, F69: a hook that always raises is called after 0.5, 1, 2, 4, 8 s, then escalated; EXPIRED stays, the part is lost all the same",
+    function ()
+      local c <close> = cluster_of_three()
+      local id, m, w = expiring(c)
+      hooked(c, m, [[ if event.part == "one/2" then error { "a table" } end ]])
+      c.s:cut(w, m)
+      c:run(LEASE_MS + 2000)
+      local key = id .. " one/2"
+      assert.equal("past", c:on(m, "return state.lead.leases.grantor:get(...).state", key)) -- Committed.
+      c:run(15000)
+      local at = {}
+      for _, call in ipairs(c:on(m, "return node.spec_calls")) do
+        if call.key == key then at[#at + 1] = call.at_ms end
+      end
+      assert.equal(6, #at)
+      for i, wait_ms in ipairs { 500, 1000, 2000, 4000, 8000 } do
+        assert.is_true(math.abs(at[i + 1] - at[i] - wait_ms) <= 10, ("%d: %d"):format(i, at[i + 1] - at[i]))
+      end
+      local told = c:incidents(m, "lease.expired")
+      local last = told[#told]
+      assert.same({ "critical", 6 }, { last.level, last.ids.attempt })
+      assert.equal(6, balanced(c, m).raised)
+      assert.equal("past", c:on(m, "return state.lead.leases.grantor:get(...).state", key))
+      assert.truthy(c:until_true(function ()
+        for _, lost in ipairs(c:incidents(m, "lead.attempt_lost")) do
+          if lost.ids.part == "one/2" then return true end
+        end
+      end, 25000, 100), "it is waited for")
+      c.s:heal(w, m)
+    end)
+
+  it("F25, L3: the level of its incidents follows the policy file, edited while it runs; the counts stay", function ()
+    local c <close> = cluster_of_three()
+    local _, m, w = expiring(c)
+    hooked(c, m, [[ if n <= 2 then error "no" end
+      if n == 2 then
+        node.spec_load = require("shoal.errors").load_policy
+      end ]])
+    c:on(m, [[ local errors = require "shoal.errors"
+      node.spec_level = function (level)
+        local path = "/spec_policy.lua"
+        assert(node.world:put_durable(path, ("return { sites = { ['lease.expired'] = { level = %q } } }"):format(level)))
+        assert(errors.load_policy(path))
+      end
+      node.spec_level "debug" ]])
+    c.s:cut(w, m)
+    assert.truthy(c:until_true(function () return #c:incidents(m, "lease.expired") >= 1 end, 2 * LEASE_MS, 5))
+    local told = c:incidents(m, "lease.expired")
+    for _, each in ipairs(told) do assert.equal("debug", each.level) end
+    c:on(m, "node.spec_level 'warning'")
+    hooked(c, m, "error 'again'")
+    c:run(3000)
+    told = c:incidents(m, "lease.expired")
+    assert.equal("warning", told[#told].level)
+    balanced(c, m)
+    c.s:heal(w, m)
+  end)
+
+  it("F25, F69: an errors policy that raises itself changes nothing of the expiry, and is an incident of its own", function ()
+    local c <close> = cluster_of_three()
+    local id, m, w = expiring(c)
+    hooked(c, m, [[ if n == 1 then error "no" end ]])
+    c:on(m, [[ assert(node.world:put_durable("/spec_policy.lua", "return { decide = function () error 'the policy' end }"))
+      assert(require("shoal.errors").load_policy "/spec_policy.lua") ]])
+    c.s:cut(w, m)
+    c:run(LEASE_MS + 1000)
+    local told = c:incidents(m, "lease.expired")
+    assert.equal(1, #told)
+    check_ids(m, id, w, told[1])
+    assert.equal("error", told[1].level) -- The built-in policy's.
+    assert.is_true(c:counts(m, "policy.decide").raised >= 1)
+    assert.truthy(c:until_true(function () return c:counts(m, "lead.attempt_lost").raised == 3 end, 6000, 50))
+    balanced(c, m)
+    c.s:heal(w, m)
+  end)
+
+  it("F25, F69: when the losses cannot be made durable, twice in a row, each is one incident, and then they are", function ()
+    local c <close> = cluster_of_three()
+    local id, m, w = expiring(c)
+    c:on(m, [[ local real = getmetatable(state.lead).__index.propose
+      state.lead.propose = function (self, command)
+        if command.kind == "lost" and (node.spec_refused or 0) < 2 then
+          node.spec_refused = (node.spec_refused or 0) + 1
+          return nil, "the disk is slow", "UNKNOWN"
+        end
+        return real(self, command)
+      end ]])
+    c.s:cut(w, m)
+    assert.truthy(c:until_true(function () return c:counts(m, "lead.attempt_lost").raised == 3 end, 3 * LEASE_MS, 50))
+    local told = c:incidents(m, "lead.lost")
+    assert.equal(2, #told)
+    for _, each in ipairs(told) do assert.same({ id, w.name }, { each.ids.job, each.ids.executor }) end
+    c.s:heal(w, m)
+  end)
+
+  it("F25, F46: renewals that cannot be read, or are refused for a while, are incidents of both ends, and no lease is lost", function ()
+    local c <close> = cluster_of_three()
+    local _, m, w = expiring(c)
+    c:on(m, [[ local real = node.rpc.handlers["lease.renew"]
+      node.rpc.handlers["lease.renew"] = function (body, peer)
+        node.spec_n = (node.spec_n or 0) + 1
+        if node.spec_n == 1 then error "not today" end
+        if node.spec_n == 2 then return nil, "not now", "OVERLOADED" end
+        return real(body, peer)
+      end ]])
+    c:run(3 * LEASE_MS)
+    local told = c:incidents(w, "worker.lease.renew")
+    assert.equal(2, #told)
+    assert.same({ "FAILED", "OVERLOADED" }, { told[1].ids.status, told[2].ids.status })
+    for i, each in ipairs(told) do
+      assert.equal("consecutive leader leases left_ms status", names(each.ids))
+      assert.same({ i, 3, m.address }, { each.ids.consecutive, each.ids.leases, each.ids.leader })
+      assert.is_true(each.ids.left_ms > 0 and each.ids.left_ms < LEASE_MS)
+    end
+    assert.equal(1, c:counts(m, "rpc.handler").raised)
+    assert.equal(0, c:on(m, "return state.lead:lease_counts().expired"))
+    assert.equal(3, runs(c, w))
+  end)
 end)

@@ -286,6 +286,7 @@ local function send(self, run, a)
     if not is_live(self, a) then return end
   end
   if a.state == "cancelling" and unsure then return self:wake() end -- The answer to its cancel settles it.
+  if a.state == "running" and not FINAL_REFUSAL[code] then return end -- It reported or renewed meanwhile: only the answers were lost.
   local never_ran = not unsure and (NEVER_TAKEN[code] or code == "OVERLOADED")
   if not never_ran then lead.leases:heard(a) end -- It may have been taken just now, and its lease counted from there.
   self:doom(a, never_ran and "refused" or "lost", ("dispatch to %s: %s"):format(a.executor, err), not never_ran)

@@ -21,8 +21,8 @@
 ---     that (tenure.STOPPED_MS). A leader acts if it is a living member: other members reach it, only we do not. It also acts if no member at
 ---     all answers us while several did before: then we are the one that is cut off.
 ---   - The leader is down, or answers that it does not lead. It is a tier of one, so nobody can grant the part before its restart. The part
----     runs on as an orphan, for the grace, so a reboot of a manager ends nothing. Once the leader lives again it waits for us
----     (tenure.return_ms): an orphan that it does not answer meanwhile is stopped before that (tenure.back_ms).
+---     runs on as an orphan, for the grace, so a reboot of a manager ends nothing. Once the leader lives again, which its new generation
+---     shows, it waits for us (tenure.return_ms): an orphan that it does not answer meanwhile is stopped before that (tenure.back_ms).
 ---   - A gate is no member of our group, so a manager cannot tell whether it acts. It keeps the share: a gate gives up a silent datacenter long
 ---     before the lease ends, and fences decide which result counts. Stopping would gain nothing, and a gate's reboot would end hours of work.
 ---
@@ -41,7 +41,7 @@ leases.__index = leases
 
 leases.ITEMS_MAX = 1000 -- Leases in one message; more are several messages.
 
-local CALL_MS = 2000            -- At most; a third of a renewal's interval, where that is less.
+local CALL_MS = 5000             -- At most; the time between two renewals, where that is less.
 local RETRY_MS, LEAST_MS = 500, 50
 local LOOK_MS = 1000            -- Between two looks at orphans.
 local ASK_AFTER = 2             -- Failures in a row before others are asked who leads.
@@ -51,7 +51,8 @@ log.event("lease.orphan", { "job", "part", "fence", "leader", "grace_ms" })
 log.event("lease.back", { "job", "part", "fence", "leader", "orphan_ms" })
 
 ---@class HeldLease
----@field key string
+---@field key string         as its leader knows it
+---@field held_key? string   as our own table knows it: a lease that ended and was granted again is another one there
 ---@field record table       job, workflow, part, attempt, fence, leader (address), leader_name
 ---@field ttl_ms integer
 ---@field state "held"|"orphan"|"stopped"
@@ -67,14 +68,15 @@ log.event("lease.back", { "job", "part", "fence", "leader", "orphan_ms" })
 ---@field led table                 run/leaders.lua: an answer of an earlier leadership renews nothing
 ---@field stop fun(record: table, reason: string): boolean  end the part, within tenure.STOP_MS; false: it does not run
 ---@field refused fun(record: table, code: string)  the leader that dispatched the part does not count it any more
----@field leader fun(name: string): "up"|"down"|"unknown", integer  as membership sees it; and how many other members live
+---@field leader fun(name: string): "up"|"down"|"unknown", integer, integer?  as membership sees it; how many other members live; the
+---  generation of this one
 
 ---@param node table
 ---@param options LeasesOptions
 function leases.open(node, options)
   return setmetatable({
-    node = node, options = options, scope = task.scope("leases", node.scope), entries = {}, count = 0, leaders = {}, wake_up = task.channel(1),
-    stopped = 0, refused = 0,
+    node = node, options = options, scope = task.scope("leases", node.scope), entries = {}, by_held = {}, turns = 0, count = 0,
+    leaders = {}, wake_up = task.channel(1), stopped = 0, refused = 0,
     site = { renew = options.owner .. ".lease.renew", loop = options.owner .. ".lease.loop", orphan = options.owner .. ".orphan" },
   }, leases)
 end
@@ -119,13 +121,25 @@ local function orphan(self, entry, found)
   self.wake_up:push(true) -- dropped: full means awake
 end
 
+--- Note when a leader that does not answer began a new life.
+local function look_at_life(self, leader, name)
+  local state, _, generation = self.options.leader(name)
+  if state ~= "up" then return end
+  if not leader.generation then
+    leader.generation = generation
+  elseif leader.generation ~= generation and not leader.back_ms then
+    leader.back_ms = task.now_ms()
+  end
+end
+
 local function expired(self, entry)
   local r = entry.record
   local name = r.leader_name or "?"
   local state, peers = self.options.leader(name)
   entry.ended_ms = task.now_ms()
   local leader = leader_at(self, address_of(self, entry))
-  if state == "up" and leader.code ~= "NOT_LEADER" then
+  look_at_life(self, leader, name)
+  if state == "up" and leader.code ~= "NOT_LEADER" and not leader.back_ms then
     return stop(self, entry, ("its lease ended: %s lives and does not answer here (%s)"):format(name, leader.code or "no renewal"), 0)
   end
   if state == "down" and peers == 0 and entry.peers > 1 then
@@ -135,9 +149,12 @@ local function expired(self, entry)
 end
 
 local function on_event(self, event)
-  local entry = self.entries[event.key]
-  if not entry or entry.record.fence ~= event.fence then return end
-  if event.kind == "expired" then return expired(self, entry) end
+  local entry = self.by_held[event.key]
+  if not entry then return end
+  if event.kind == "expired" then
+    self.by_held[event.key], entry.held_key = nil, nil
+    return expired(self, entry)
+  end
   entry.jeopardy = true -- Renew at once; if that fails, ask others who leads.
   local leader = leader_at(self, address_of(self, entry))
   leader.due_ms = math.min(leader.due_ms, task.now_ms())
@@ -154,21 +171,42 @@ local function holder(self)
   return self.held
 end
 
+--- Our table knows this lease no more.
+local function let_go(self, entry)
+  if not entry.held_key then return end
+  holder(self):drop(entry.held_key)
+  self.by_held[entry.held_key], entry.held_key = nil, nil
+end
+
+--- Count a lease from this instant. False: it is over already.
+local function hold(self, entry, sent_ns)
+  let_go(self, entry)
+  self.turns = self.turns + 1
+  local held_key = ("%s#%d"):format(entry.key, self.turns)
+  local held, err, code = holder(self):add(held_key, entry.record.fence, entry.ttl_ms, sent_ns)
+  if held then
+    entry.held_key, self.by_held[held_key] = held_key, entry
+  elseif code ~= "EXPIRED" then
+    errors.report(self.site.loop, { leases = self.count, cycle = self.turns }, err, code)
+  end
+  return held ~= nil
+end
+
 -- Renewing -------------------------------------------------------------------------------------------------------------
 
 --- The leader counts this lease: it is held from the instant at which the renewal was sent.
 local function renewed(self, entry, ttl_ms, sent_ns, peers)
   local r = entry.record
   if entry.state == "stopped" then return end -- The part has ended; its result follows.
+  entry.jeopardy, entry.peers = false, peers
+  if entry.state == "held" and entry.ttl_ms == ttl_ms then return end -- In the batch of holder:renewed.
+  entry.ttl_ms = ttl_ms
+  if not hold(self, entry, sent_ns) then return end
   if entry.state == "orphan" then
     local orphan_ms = math.floor(task.now_ms() - entry.ended_ms)
     log.info("lease.back", { job = r.job, part = r.part, fence = r.fence, leader = r.leader_name, orphan_ms = orphan_ms })
   end
-  entry.jeopardy, entry.peers = false, peers
-  if entry.state == "held" and entry.ttl_ms == ttl_ms then return end -- In the batch of holder:renewed.
-  entry.state, entry.until_ms, entry.ended_ms, entry.up_ms, entry.ttl_ms = "held", nil, nil, nil, ttl_ms
-  local held, err, code = holder(self):add(entry.key, r.fence, ttl_ms, sent_ns)
-  if not held then errors.report(self.site.loop, { leases = self.count, cycle = 0 }, err, code) end
+  entry.state, entry.until_ms, entry.ended_ms, entry.up_ms = "held", nil, nil, nil
 end
 
 local function refused(self, entry, code, leader)
@@ -178,14 +216,14 @@ local function refused(self, entry, code, leader)
   end
   self.refused = self.refused + 1
   entry.state, entry.until_ms = "stopped", nil
-  holder(self):drop(entry.key)
+  let_go(self, entry)
   self.options.refused(r, code)
 end
 
 local function failed(self, leader, records, err, code)
   leader.failures, leader.code = leader.failures + 1, code
   local left_ms = math.huge
-  for _, entry in ipairs(records) do left_ms = math.min(left_ms, self:left_ms(entry.key) or 0) end
+  for _, entry in ipairs(records) do left_ms = math.min(left_ms, self:left_ms(entry) or 0) end
   errors.report(self.site.renew, {
     leader = leader.address, leases = #records, consecutive = leader.failures, left_ms = math.floor(left_ms), status = code or "?",
   }, err, code)
@@ -216,7 +254,7 @@ local function apply_reply(self, leader, batch, reply, sent_ns)
       if refusal and refusal.fence == item.fence then
         refused(self, entry, refusal.code, leader)
       else
-        if entry.state == "held" then kept[#kept + 1] = item end
+        if entry.held_key then kept[#kept + 1] = { key = entry.held_key, fence = item.fence } end
         renewed(self, entry, reply.ttl_ms, sent_ns, peers)
       end
     end
@@ -233,10 +271,11 @@ local function renew(self, leader, entries)
     end
     local sent_ns = self.node.world:now_ns()
     local reply, err, code = self.node.rpc:peer(leader.address):call("lease.renew", { holder = self.options.holder, items = batch }, {
-      timeout_ms = math.floor(math.max(LEAST_MS, math.min(CALL_MS, leader.ttl_ms * THIRD * THIRD))),
+      timeout_ms = math.floor(math.max(LEAST_MS, math.min(CALL_MS, leader.ttl_ms * THIRD))),
     })
     if not reply then return failed(self, leader, entries, err, code) end
-    leader.failures, leader.code = 0, nil
+    leader.failures, leader.code, leader.generation, leader.back_ms = 0, nil, nil, nil
+    look_at_life(self, leader, entries[1].record.leader_name or "?")
     apply_reply(self, leader, batch, reply, sent_ns)
   end
 end
@@ -271,11 +310,12 @@ end
 local function overdue(self, entry, now)
   if now >= entry.until_ms then return ("it was an orphan for %.0f s, and no leader came back"):format((now - entry.ended_ms) / 1000) end
   local name = entry.record.leader_name or "?"
-  if self.options.leader(name) ~= "up" or leader_at(self, address_of(self, entry)).code == "NOT_LEADER" then
+  local leader = leader_at(self, address_of(self, entry))
+  if self.options.leader(name) ~= "up" or leader.code == "NOT_LEADER" then
     entry.up_ms = nil
     return
   end
-  entry.up_ms = entry.up_ms or now
+  entry.up_ms = entry.up_ms or leader.back_ms or now
   if now - entry.up_ms >= tenure.back_ms(self.node.config) then
     return ("%s has been back for %.0f s, and does not answer here"):format(name, (now - entry.up_ms) / 1000)
   end
@@ -298,6 +338,10 @@ local function look(self)
     if leader.due_ms == 0 then leader.due_ms = now + jitter(self, leader.ttl_ms * THIRD) end
     if not leader.busy and now >= leader.due_ms then send(self, leader, entries) end
     if not leader.busy then next_ms = math.min(next_ms, leader.due_ms) end
+    if leader.failures > 0 or not leader.generation then
+      look_at_life(self, leader, entries[1].record.leader_name or "?")
+      if leader.failures > 0 then next_ms = math.min(next_ms, now + LOOK_MS) end
+    end
   end
   for address, leader in sorted(self.leaders) do
     if not groups[address] and not leader.busy then self.leaders[address] = nil end
@@ -331,7 +375,8 @@ end
 function leases:take(record, ttl_ms, found)
   if not ttl_ms or ttl_ms <= 0 then return end
   local key = key_of(record)
-  if not self.entries[key] then self.count = self.count + 1 end
+  local before = self.entries[key]
+  if before then let_go(self, before) else self.count = self.count + 1 end
   local entry = { key = key, record = record, ttl_ms = ttl_ms, state = "held", peers = 0 }
   self.entries[key] = entry
   self.options.reports:live(record)
@@ -341,8 +386,7 @@ function leases:take(record, ttl_ms, found)
   else
     local _, peers = self.options.leader("")
     entry.peers = peers
-    local held, err, code = holder(self):add(key, record.fence, ttl_ms, self.node.world:now_ns())
-    if not held then errors.report(self.site.loop, { leases = self.count, cycle = 0 }, err, code) end
+    if not hold(self, entry, self.node.world:now_ns()) then orphan(self, entry, true) end
   end
   start_loop(self)
 end
@@ -353,7 +397,7 @@ function leases:drop(record)
   local entry = self.entries[key]
   if not entry or entry.record.fence ~= record.fence then return end
   self.entries[key], self.count = nil, self.count - 1
-  if self.held then self.held:drop(key) end
+  let_go(self, entry)
   if self.count == 0 then self.wake_up:push(true) end -- dropped: full means awake
 end
 
@@ -373,8 +417,8 @@ end
 
 --- Milliseconds that a lease has left; nil for none that counts.
 ---@return integer?
-function leases:left_ms(key)
-  local found = self.held and self.held:get(key)
+function leases:left_ms(entry)
+  local found = entry.held_key and self.held:get(entry.held_key)
   return found and math.floor(found.left_ms)
 end
 
@@ -382,9 +426,9 @@ end
 ---@return { job: string, part: string, fence: integer, leader: string, state: string, left_ms: integer }[]
 function leases:list()
   local out, now = {}, task.now_ms()
-  for key, entry in sorted(self.entries) do
+  for _, entry in sorted(self.entries) do
     local r = entry.record
-    local left_ms = entry.until_ms and math.floor(entry.until_ms - now) or entry.state == "held" and self:left_ms(key) or 0
+    local left_ms = entry.until_ms and math.floor(entry.until_ms - now) or self:left_ms(entry) or 0
     out[#out + 1] = { job = r.job, part = r.part, fence = r.fence, leader = address_of(self, entry), state = entry.state, left_ms = left_ms }
   end
   return out

@@ -245,18 +245,18 @@ function worker:stop_part(record, reason)
   return true
 end
 
---- A leader as membership sees it, and how many other members live.
----@return "up"|"down"|"unknown" state, integer living
+--- A leader as membership sees it, how many other members live, and the leader's generation.
+---@return "up"|"down"|"unknown" state, integer living, integer? generation
 function worker.leader(node, name)
   if not node.swim then return "unknown", 0 end
-  local state, living = "down", 0
+  local state, living, generation = "down", 0, nil
   for _, m in ipairs(node.swim:members()) do
     if m.name ~= node.name and (m.state == "alive" or m.state == "suspect") then
       living = living + 1
-      if m.name == name then state = "up" end
+      if m.name == name then state, generation = "up", m.incarnation.generation end
     end
   end
-  return state, living
+  return state, living, generation
 end
 
 --- The job's name, env and labels, the workflow's env, cores and command or script of a dispatch: see shoal.job.about.
