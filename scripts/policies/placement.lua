@@ -9,6 +9,12 @@
 --- executors: { name, address, cores, free, labels }, sorted by name. They are up, not cordoned, large enough, and meet the workflow's
 --- `where`. A worker has `labels` ({ gpu = "a100" }); a datacenter has `classes`, its workers by their labels: { labels, count, cores (of
 --- the largest) }. Part and workflow have `cores`, `env`, `where`; the spec has the job's `name`, `env`, `labels`.
+---
+--- A datacenter also has `health` and `level`, both damped, so that a part is not sent to and fro. health: "healthy"; "busy": its cores are
+--- taken or its managers press back, so that work waits there; "degraded": it is suspected, has just returned, or has lost half of its
+--- managers; "unhealthy": nothing can be sent there. level is the worst of its managers' back-pressure: "none", "throttle", "batch" or
+--- "reject". Whatever is chosen, the gate sends at most 10 parts a second to one that throttles, 2 at "batch" and none at "reject". The rules
+--- below prefer healthy, then busy, then degraded, and never choose an unhealthy one.
 local job = require "shoal.job"
 
 --- How the part's last attempt on this executor ended: "lost", "failed", or nil if there was none.
@@ -81,6 +87,14 @@ function datacenters.accepts(spec, executors)
   return true
 end
 
+local RANK = { healthy = 1, busy = 2, degraded = 3, unhealthy = 4 }
+
+--- The less the better. One that takes nothing now is as bad as a degraded one.
+local function rank(e)
+  local of = RANK[e.health] or 1
+  return e.level == "reject" and math.max(of, 3) or of
+end
+
 local function wanted(spec, name)
   if not spec.datacenters or #spec.datacenters == 0 then return true end
   for _, target in ipairs(spec.datacenters) do
@@ -89,17 +103,27 @@ local function wanted(spec, name)
   return false
 end
 
---- One part for each datacenter that the job names (default: all); a command, and a script with fewer `parts` than there are
---- datacenters, goes to those with the most free cores.
+--- One part for each datacenter that the job names. Without names: for each that is healthy or busy, and if none is, for each that is
+--- degraded. A command, and a script with fewer `parts` than there are datacenters, goes to the best, then those with the most free cores.
 function datacenters.split(workflow, executors, spec)
-  local targets = {}
+  local targets, named = {}, #(spec.datacenters or {})
   for _, e in ipairs(executors) do
-    if wanted(spec, e.name) and e.cores >= (workflow.cores or 1) then targets[#targets + 1] = e end
+    if wanted(spec, e.name) and e.cores >= (workflow.cores or 1) and rank(e) < RANK.unhealthy then targets[#targets + 1] = e end
   end
-  if #targets == 0 or #targets < #(spec.datacenters or {}) then return nil end -- Wait for a named one that is down.
+  if #targets == 0 or #targets < named then return nil end -- Wait for a named one that is down or unhealthy.
+  if named == 0 then
+    local good = {}
+    for _, e in ipairs(targets) do
+      if rank(e) <= RANK.busy then good[#good + 1] = e end
+    end
+    if #good > 0 then targets = good end
+  end
   local count = #targets
   if workflow.command or (workflow.parts or count) < count then
-    table.sort(targets, function (a, b) return a.free > b.free or a.free == b.free and a.name < b.name end)
+    table.sort(targets, function (a, b)
+      if rank(a) ~= rank(b) then return rank(a) < rank(b) end
+      return a.free > b.free or a.free == b.free and a.name < b.name
+    end)
     count = math.min(count, workflow.parts or 1)
   end
   local shares = job.share(workflow, count)
@@ -107,14 +131,22 @@ function datacenters.split(workflow, executors, spec)
   return shares
 end
 
---- The datacenter of the split. If it lost the part or refused it more often, another that the job names, by most free cores.
+--- Whether `a` is to be preferred to `b`: the part's home, or the better one.
+local function better_than(a, b, home)
+  if a.name == home or b.name == home then return a.name == home end
+  if rank(a) ~= rank(b) then return rank(a) < rank(b) end
+  return a.free > b.free
+end
+
+--- The datacenter of the split, unless it is unhealthy. If it lost the part or refused it more often, another that the job names.
 function datacenters.choose(part, _, executors, spec)
   local home, home_up, best, least = part.share.executor, false, nil, 0
   for _, e in ipairs(executors) do
-    home_up = home_up or e.name == home
-    if wanted(spec, e.name) and not tried(part, e.name) then
+    local well = rank(e) < RANK.unhealthy
+    home_up = home_up or e.name == home and well
+    if well and wanted(spec, e.name) and not tried(part, e.name) then
       local said_no = refusals(part, e.name)
-      local better = best and (e.name == home or best.name ~= home and e.free > best.free)
+      local better = best and better_than(e, best, home)
       if not best or said_no < least or said_no == least and better then best, least = e, said_no end
     end
   end

@@ -5,6 +5,9 @@
 ---
 --- `detector.job_suspicion_expired` (node, job, incarnation): a datacenter gave no sign of one job for long, and is about to lose its parts.
 ---
+--- `correlation.detected`, `correlation.healed` get { event, severity, datacenters, at_ns, wall_ns, lasted_ms, cause }: several datacenters
+--- failed at once, so evictions are held (lua/shoal/job/eviction.lua); and that is over. They run after the fact and cannot change it.
+---
 --- It can also wire federation.state, called with { dc, from, to, leader, address, silent_ms, unanswered, own_errors, last } when a datacenter
 --- becomes "reachable", "suspected" or "unreachable".
 ---
@@ -13,6 +16,7 @@
 local dc = require "shoal.dc"
 local intake = require "shoal.intake"
 local lead = require "shoal.lead"
+local log = require "shoal.log"
 
 local role = { name = "gate" }
 
@@ -38,6 +42,13 @@ function role.hooks(state)
     end,
     --- A datacenter did not renew the lease of its part: the part starts elsewhere. This is must-deliver: it is retried while it raises.
     ["lease.expired"] = function (event) state.lead:lease_expired(event) end,
+    ["correlation.detected"] = function (event)
+      log.warning("gate.held", { event = event.event, severity = event.severity, datacenters = table.concat(event.datacenters, " ") })
+    end,
+    ["correlation.healed"] = function (event)
+      log.info("gate.released", { event = event.event, severity = event.severity, datacenters = table.concat(event.datacenters, " "),
+        cause = event.cause, lasted_ms = event.lasted_ms })
+    end,
   }
 end
 
@@ -58,7 +69,11 @@ function role.start(node)
   node.known = function () return state.registry:members() end
   node.forget = function (name) return state.registry:erase(name) end
   node.describe = function ()
-    return { executors = state.lead:all_executors(), jobs = state.lead:list(), leases = state.lead:lease_counts() }
+    local datacenters, held = state.registry.eviction:describe()
+    return {
+      executors = state.lead:all_executors(), jobs = state.lead:list(), leases = state.lead:lease_counts(), datacenters = datacenters,
+      held = held,
+    }
   end
   return state
 end

@@ -320,7 +320,9 @@ describe("heartbeats:", function ()
     assert.equal("unreachable", state())
     assert.equal("unreachable", c:members(g)["w-a1"].state) -- No other node reports it.
     assert.equal(1, c:counts(g, "gate.dc_silent").raised)
-    assert.same({}, c:on(g, "return node.describe().executors"))
+    assert.equal("datacenter a is unreachable", c:on(g, "return node.describe().executors[1].away")) -- It gets no part, and has a moment ...
+    c:run(2 * c:on(g, "return node.config.correlation.down_ms") + 20)
+    assert.same({}, c:on(g, "return node.describe().executors")) -- ... in which it could be one of several.
     local none, why = c:submit(c:job { load = { vus = 1, iterations = 1 } }, nil, 500)
     assert.is_nil(none)
     assert.truthy(why)

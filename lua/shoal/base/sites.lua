@@ -123,13 +123,19 @@ site("detector.look", "any", "warning", { "executor", "asked", "jobs", "job" },
 -- ---- correlation: several datacenters at once (2.4); their health ----
 local correlation_ids = { "event", "datacenters", "severity", "at_ns", "wall_ns" }
 site("correlation.detected", "gate", "error", correlation_ids,
-  "a hook on failures of several datacenters at once failed; evictions are held all the same")
+  "a hook on failures of several datacenters at once failed; evictions are held all the same",
+  { hook = { args = { "event" } } })
 site("correlation.raised", "gate", "error", correlation_ids,
   "a function on more failed datacenters, while evictions are held, failed")
 site("correlation.healed", "gate", "error", correlation_ids,
-  "a hook on the end of such an event failed; evictions are released all the same")
+  "a hook on the end of such an event failed; evictions are released all the same",
+  { hook = { args = { "event" } } })
 site("correlation.evict", "gate", "error", { "dc", "cause", "event" }, "the eviction of a datacenter failed; it is tried again",
   { delivery = "must_deliver" })
+site("gate.held", "gate", "warning", { "event", "datacenters", "severity", "known" },
+  "several datacenters failed at once: evictions are held until enough of them return, or for hold_ms")
+site("correlation.refused", "gate", "error", { "dc" }, "a datacenter is one too many for correlation: its failures are taken for its own")
+site("dc_health.refused", "gate", "error", { "dc" }, "a datacenter is one too many to judge its health, or too many of its managers press back")
 site("dc_health.changed", "gate", "error", { "dc", "from", "to" }, "a function on a datacenter's state failed; the state has changed")
 
 -- ---- leases: those that a node grants, and those that it holds (2.3) ----

@@ -39,6 +39,7 @@ local LIMIT_SLACK_MS = 1000
 local CANCEL_DEADLINE_MS = 30000
 local CANCEL_MS = 5000      -- An executor kills a cancelled attempt that has not ended after this.
 local LOST_MAX = 256        -- Losses in one command.
+local SIGNS = 3             -- Periods of probes in which a datacenter gave no sign: a lost answer is nothing.
 local RETRY_MS = 250        -- Retry delay after a loss could not be made durable.
 local END_SLACK_MS = 5000   -- Of the last instant at which a given-up attempt can run.
 
@@ -494,10 +495,22 @@ local function look_at_orphans(self, now)
   return next_ms
 end
 
+--- While a datacenter does not answer, whether it is lost is for eviction.lua to decide, for all of its parts: neither silence nor leases that
+--- could not be renewed decide it for one of them.
+local function spare(lead, a, now)
+  local e = lead.executors:get(a.executor)
+  if not e or e.state == "down" then return end -- Never heard of by this leadership, or evicted.
+  local silent_ms, period_ms = lead.options.sign_of(a.executor)
+  if silent_ms <= SIGNS * period_ms then return end
+  a.seen_ms = now
+  lead.leases:heard(a)
+end
+
 local function look_at_silence(self, now)
   local silent_ms = self.lead.options.silent_ms
   for _, of_run in sorted(self.of) do
     for _, a in sorted(of_run) do
+      if self.lead.options.sign_of then spare(self.lead, a, now) end
       if a.state == "running" and now - a.seen_ms >= silent_ms then
         self:doom(a, "lost", ("no progress for %.0f ms"):format(now - a.seen_ms), true)
       end

@@ -108,29 +108,38 @@ function executors:remove(name)
   if e and e.state == "down" then self.byname[name] = nil end
 end
 
+local function no_standing() return nil end
+
 --- The executors that are up and not held, sorted by name: plain copies for a placement policy.
 ---@param load fun(name: string): integer  cores taken
 ---@param hold fun(name: string): string?  "cordoned", "draining" or nil
-function executors:list(load, hold)
+---@param standing? fun(name: string): table?  of a datacenter: eviction:standing
+function executors:list(load, hold, standing)
   local out = {}
+  standing = standing or no_standing
   for _, e in sorted(self.byname) do
-    if e.state == "up" and not hold(e.name) then
+    local s = standing(e.name)
+    if e.state == "up" and not hold(e.name) and not (s and s.away) then
       out[#out + 1] = {
         name = e.name, address = e.address, cores = e.cores, free = math.max(0, e.cores - load(e.name)), labels = e.shown,
-        classes = e.shown_classes, more = e.more, largest = e.largest, epoch = e.epoch,
+        classes = e.shown_classes, more = e.more, largest = e.largest, epoch = e.epoch, health = s and s.health, level = s and s.level,
+        room = s and s.room, wait = s and s.wait,
       }
     end
   end
   return out
 end
 
---- All executors, for display.
-function executors:all(load, hold)
+--- All executors, for display. One that is up and cannot be reached is `away`: it keeps its parts and gets none.
+function executors:all(load, hold, standing)
   local out = {}
+  standing = standing or no_standing
   for _, e in sorted(self.byname) do
+    local s = standing(e.name)
     out[#out + 1] = {
       name = e.name, address = e.address, state = e.state, cores = e.cores, claimed = load(e.name), labels = e.labels, hold = hold(e.name),
-      classes = e.classes, more = e.more, largest = e.largest, held = e.held,
+      classes = e.classes, more = e.more, largest = e.largest, held = e.held, health = s and s.health, level = s and s.level,
+      away = s and s.away,
     }
   end
   return out

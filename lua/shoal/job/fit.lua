@@ -126,7 +126,8 @@ local function names_of(list)
 end
 
 --- The reason that no executor can run a part, whatever becomes free; nil if one can.
----@param rows table[]  every executor that the leader knows, with `state`, and `hold` or `held` when workers of it are cordoned
+---@param rows table[]  every executor that the leader knows, with `state`, `hold` or `held` when workers of it are cordoned, and `away`
+---  when it cannot be reached
 ---@param cores integer
 ---@param where? table
 ---@param datacenters? string[]  at a gate: only these, and each of them must be able
@@ -135,11 +136,13 @@ function fit.why(rows, cores, where, datacenters)
   local named, found = {}, {}
   for _, name in ipairs(datacenters or {}) do named[name] = true end
   local only = next(named) ~= nil
-  local able, up, held, small, small_of, tier_of_dcs, missing = 0, 0, {}, nil, nil, false, nil
+  local able, up, held, away, small, small_of, tier_of_dcs, missing = 0, 0, {}, {}, nil, nil, false, nil
   for _, e in ipairs(rows) do
     if not only or named[e.name] then
       tier_of_dcs = tier_of_dcs or e.classes ~= nil or only
-      if e.state == "up" then
+      if e.state == "up" and e.away then
+        away[e.name], away[1] = e.away, away[1] or e.away
+      elseif e.state == "up" then
         up, found[e.name] = up + 1, true
         local most = largest(e, where)
         if most and most >= cores then
@@ -154,9 +157,10 @@ function fit.why(rows, cores, where, datacenters)
     end
   end
   for _, name in ipairs(datacenters or {}) do
-    if not found[name] then return ("datacenter %s is not up"):format(name) end
+    if not found[name] then return away[name] or ("datacenter %s is not up"):format(name) end
   end
   if able > 0 and (not only or not missing and #held == 0) then return nil end
+  if up == 0 and away[1] then return away[1] end
   if up == 0 then return tier_of_dcs and "no datacenter is up" or "no worker is up" end
   if #held > 0 then return ("every worker that can run it is cordoned: %s"):format(names_of(held)) end
   local of, with = tier_of_dcs and " of " .. (small_of or missing) or "", where and next(where) and " with " .. fit.text(where) or ""

@@ -78,6 +78,7 @@ function lead.open(node, options)
   for name, value in sorted(lead.limits) do self.limits[name] = value end
   function self.load_of(name) return self.ledger:load(name) end
   function self.hold_of(name) return self.ledger:hold_of(name) end
+  self.standing_of, self.took = nil, nil -- A gate sets these: how a datacenter stands, and that it got a part (eviction.lua).
   local err, code
   self.results, err, code = results.open(node, directory .. "/results")
   if not self.results then return nil, err, code end
@@ -316,12 +317,18 @@ end
 
 --- The executors that are up and not held, with their free cores: plain copies.
 function lead:up_executors()
-  return self.executors:list(self.load_of, self.hold_of)
+  return self.executors:list(self.load_of, self.hold_of, self.standing_of)
 end
 
 --- All executors, for display.
 function lead:all_executors()
-  return self.executors:all(self.load_of, self.hold_of)
+  return self.executors:all(self.load_of, self.hold_of, self.standing_of)
+end
+
+--- What executors can get is not what it was: their reachability, health or level changed.
+function lead:standing_changed()
+  self.executors.version = self.executors.version + 1
+  if self.placing then self.placing:wake() end
 end
 
 require "shoal.job.taking" (lead)

@@ -16,7 +16,8 @@
 --- took after that, so that no part waits for ever.
 ---
 --- Which mechanism finds what:
----   an executor that died                        membership (a gate: its registry): its attempts are lost at once; leases are not awaited
+---   an executor that died                        membership (a gate: eviction.lua): its attempts are lost at once; leases are not awaited
+---   a datacenter that answers no probe           eviction.lua, for all of its parts; until it has decided, its gate renews their leases itself
 ---   one that lives and does not reach us         its leases expire; it has stopped its parts by then, so two executions never overlap
 ---   one that reaches us, but a part is stuck     silence of that part (attempts.lua): the part is cancelled there, then lost
 ---   one that nobody has heard of since a restart its leases, which a leadership grants when it hears of them, or after tenure.return_ms

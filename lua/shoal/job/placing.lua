@@ -253,6 +253,7 @@ local function choice_of(self, round, q, run, workflow, view)
   q.wrong = nil
   local executor = name and round.byname[name]
   if executor and not lead.suspects:may(run.job, name) then return nil, ("%s gave no sign of this job; it waits for an answer"):format(name) end
+  if executor and executor.room == 0 then return nil, executor.wait end
   if executor and not (lead.options.claims and executor.free < view.cores) then return executor end
   return nil, not executor and has_room(lead, able, cores) and NO_CHOICE:format "choose" or fit.BUSY
 end
@@ -267,6 +268,8 @@ local function put(round, key, view, executor)
   if round.claims then
     executor.free, round.free = executor.free - view.cores, round.free - view.cores
   end
+  if executor.room then executor.room = executor.room - 1 end
+  if round.took then round.took(executor.name) end
   round.dirty = true
 end
 
@@ -327,7 +330,8 @@ local function place_again(self, round, q, run, entry)
   q.again = left
 end
 
---- Place fresh parts in order. If one has no executor, the other fresh parts of its workflow have none either.
+--- Place fresh parts in order. If one has no executor, the other fresh parts of its workflow have none either; at a gate they may, for
+--- each part has a datacenter of its own, so there it is placed again by itself.
 local function place_fresh(self, round, q, run, entry)
   local left = {}
   for _, batch in ipairs(q.fresh) do
@@ -339,9 +343,11 @@ local function place_fresh(self, round, q, run, entry)
         if not executor then
           round.no = round.no + 1
           q.waits[batch.workflow] = q.waits[batch.workflow] or why
-          break
+          if round.claims then break end
+          q.again[#q.again + 1] = part.part
+        else
+          put(round, q.run, view, executor)
         end
-        put(round, q.run, view, executor)
       end
       batch.at = batch.at + 1
     end
@@ -354,7 +360,7 @@ local function begin_round(self)
   local lead = self.lead
   local round = {
     list = lead:up_executors(), byname = {}, places = {}, splits = {}, no = 0,
-    claims = lead.options.claims, dirty = true, free = 0, parts = 0, least = math.huge,
+    claims = lead.options.claims, took = lead.took, dirty = true, free = 0, parts = 0, least = math.huge,
   }
   for _, e in ipairs(round.list) do
     round.byname[e.name], round.free = e, round.free + e.free
@@ -368,7 +374,7 @@ local function begin_round(self)
       for i, e in ipairs(round.list) do
         copy[i] = {
           name = e.name, address = e.address, cores = e.cores, free = e.free, labels = e.labels, classes = e.classes, more = e.more,
-          largest = e.largest,
+          largest = e.largest, health = e.health, level = e.level,
         }
       end
     end

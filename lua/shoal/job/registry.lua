@@ -7,6 +7,7 @@
 --- Each manager is a tier of one, so the gate chooses: the first that registers leads its datacenter, until it is unreachable, or answers
 --- that it does not lead; then the next that registers does.
 local errors = require "shoal.base.errors"
+local eviction = require "shoal.job.eviction"
 local federation = require "shoal.member.federation"
 local log = require "shoal.base.log"
 local roster = require "shoal.job.roster"
@@ -45,6 +46,12 @@ function registry.open(node, lead, policy)
     roster = roster.new(node.journal),
     silence = silence.new(node.config.heartbeat_ms, task.now_ms()),
   }, registry)
+  self.eviction = eviction.open(node, {
+    evict = function (name, why) self:evict(name, why) end,
+    changed = function () lead:standing_changed() end,
+  })
+  function lead.standing_of(name) return self.eviction:standing(name) end
+  function lead.took(name) self.eviction:took(name) end
   self.federation = assert(federation.open(node.world, node.config.federation, {
     probe = function (...) return probe(self, ...) end,
     on_answer = function (name, answer) self:answered(name, answer) end,
@@ -87,6 +94,7 @@ function registry:answered(name, answer)
   local m = d and self.managers[d.leader]
   if not m or m.name ~= answer.node then return end -- It was forgotten while the probe was under way.
   d.answer = answer
+  self.eviction:judge(name, self:facts(name))
   if answer.members then d.digest, d.members, d.classes, d.more = answer.digest, answer.members, answer.classes, answer.more end
   if not answer.leads then return end -- Its tier has no leader: it takes no part, and another manager may.
   d.gone = false
@@ -107,8 +115,11 @@ function registry:changed(event)
     local why = ("no answer to probes for %d ms"):format(event.silent_ms)
     errors.report("gate.dc_silent", { dc = event.dc, manager = event.leader, address = event.address },
       event.last and ("%s; the last one: %s"):format(why, event.last) or why, "TIMEOUT")
-    self:evict(event.dc, ("datacenter %s is unreachable: %s"):format(event.dc, why))
+    self.eviction:reach(event.dc, event.to, ("datacenter %s is unreachable: %s"):format(event.dc, why)) -- It evicts, or holds.
+  else
+    self.eviction:reach(event.dc, event.to)
   end
+  self.eviction:judge(event.dc, self:facts(event.dc))
   self.node.hooks:fire("federation.state", { dc = event.dc, from = event.from, to = event.to }, event)
 end
 
@@ -129,6 +140,7 @@ end
 function registry:forget(m, why)
   local d = self.dcs[m.dc]
   self.managers[m.name] = nil
+  self.eviction:drop(m.dc, m.name)
   if d.leader == m.name then
     self:evict(m.dc, ("%s no longer leads datacenter %s: %s"):format(m.name, m.dc, why))
     self.federation:forget(m.dc)
@@ -138,6 +150,7 @@ function registry:forget(m, why)
     if other.dc == m.dc then return end
   end
   self.dcs[m.dc] = nil
+  self.eviction:forget(m.dc)
 end
 
 --- Whether this heartbeat is of a past generation, or older than one already received. If the newer generation is silent and the past one
@@ -268,7 +281,8 @@ function registry:members()
   for name, m in sorted(self.managers) do
     local d = self.dcs[m.dc]
     local state = state_of(self, d, m)
-    out[#out + 1] = { name = name, address = m.address, role = "manager", dc = m.dc, state = state, via = self.node.name }
+    out[#out + 1] = { name = name, address = m.address, role = "manager", dc = m.dc, state = state, via = self.node.name,
+      hold = d.leader == name and self.eviction:held(m.dc) and "held" or nil }
     for _, w in ipairs(d.leader == name and d.members or {}) do
       out[#out + 1] = { name = w.name, address = w.address, role = w.role, dc = w.dc, state = state == "alive" and w.state or state,
         via = w.via, hold = w.hold }
@@ -325,6 +339,7 @@ end
 
 function registry:close()
   self.federation:close()
+  self.eviction:close()
   self.scope:close()
 end
 

@@ -2,7 +2,7 @@
 --- leader of jobs uses it, gate and manager alike.
 ---
 --- Which mechanism covers what:
----   a machine dies                 SWIM; at gates, for a datacenter: its manager's silence. All its parts are lost: lead:gone
+---   a machine dies                 SWIM; at gates, for a datacenter: probes and eviction.lua. All its parts are lost: lead:gone
 ---   an executor is silent for one job while its machine lives    this file. That job's parts there are lost, no others
 ---   an executor answers for a part that never moves              manager_silent_ms, gate_silent_ms: that part is lost (attempts.lua)
 ---   the right to run a part runs out                             leases

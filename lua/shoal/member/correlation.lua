@@ -39,6 +39,15 @@ correlation.config = schema.record {
   cool_ms = schema.integer { default = 300000, min = 1, max = DAY_MS, doc = "it is damped until so long after its last change" },
 }
 
+--- The times in the proportions of the defaults, for an observer that takes total_ms to find a datacenter down (45 s: federation's).
+---@param total_ms integer
+function correlation.scaled(total_ms)
+  local function part(of, by) return math.min(DAY_MS, math.max(1, total_ms * of // by)) end
+  return {
+    down_ms = part(1, 9), window_ms = part(2, 3), hold_ms = part(4, 3), up_ms = part(2, 3), flap_ms = part(8, 3), cool_ms = part(20, 3),
+  }
+end
+
 ---@class CorrelationEvent
 ---@field event integer        its number, from 1
 ---@field severity "low"|"medium"|"high"  of "healed": the highest that it had

@@ -1,14 +1,20 @@
 --- config: the settings of a node, their defaults, and what must hold across them.
+local correlation = require "shoal.member.correlation"
 local federation = require "shoal.member.federation"
 local fit = require "shoal.job.fit"
 local schema = require "shoal.base.schema"
 local sorted = require "shoal.base.sorted"
 local swim = require "shoal.member.swim"
 
-local probing = {} -- Each optional here: what is not given follows from dc_silent_ms.
-for name, field in sorted(federation.config.fields) do
-  probing[name] = field.kind == "optional" and field or schema.optional(schema.integer { min = field.min, max = field.max, doc = field.doc })
+--- The fields of a record, each optional here: what is not given follows from dc_silent_ms.
+local function optional(record)
+  local fields = {}
+  for name, field in sorted(record.fields) do
+    fields[name] = field.kind == "optional" and field or schema.optional(schema.integer { min = field.min, max = field.max, doc = field.doc })
+  end
+  return fields
 end
+local probing, correlating = optional(federation.config), optional(correlation.config)
 
 local NAME = "^[%w][%w%-_%.]*$"
 local NAME_OR_NONE = "^[%w%-_%.]*$" -- Names become parts of keys ("warm/a", "job|part"), of file names and of lines of a log.
@@ -40,6 +46,7 @@ return schema.record({
   -- From a cut to the eviction of a datacenter at a gate: 5 probes of 2 s and the last one's timeout of 5 s, then 30 s of suspicion. With
   -- another value all four are in these proportions. A manager that restarts within that time is taken back with what it runs.
   dc_silent_ms = schema.integer { default = 45000, min = 200, max = 600000 },
+  correlation = schema.record(correlating, nil, { default = {}, doc = "values of lua/shoal/member/correlation.lua, other than such parts" }),
   federation = schema.record(probing, nil, { default = {}, doc = "values of lua/shoal/member/federation.lua other than those" }),
   dc_forget_ms = schema.integer { default = 86400000, min = 1000, max = 864000000, doc = "how long a gate keeps a manager that is silent" },
   manager_silent_ms = schema.integer { default = 120000, min = 100, max = 86400000 },
@@ -73,5 +80,9 @@ return schema.record({
   if not probes then return "federation: " .. wrong end
   c.federation = probes
   if given then c.dc_silent_ms = select(2, federation.bounds(probes)) end
+  values = correlation.scaled(c.dc_silent_ms)
+  for name, value in sorted(c.correlation) do values[name] = value end
+  c.correlation, wrong = correlation.config(values)
+  if not c.correlation then return "correlation: " .. wrong end
   if c.dc_forget_ms < c.dc_silent_ms then return "dc_forget_ms must be at least dc_silent_ms" end
 end)

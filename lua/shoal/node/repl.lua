@@ -1,8 +1,8 @@
 --- repl: one line of Lua, run on a node as a task, through the door.
 ---
---- The line sees the node's own globals and `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`, `suspicions()`; its output and its
---- results are the answer. A line that raises is an incident at `repl.eval` and its message is the answer. Names it sets stay for the next
---- line, in the REPL's own table: a role's globals are not touched.
+--- The line sees the node's own globals and `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`, `suspicions()`, and at a gate
+--- `datacenters()`; its output and its results are the answer. A line that raises is an incident at `repl.eval` and its message is the
+--- answer. Names it sets stay for the next line, in the REPL's own table: a role's globals are not touched.
 ---
 --- A line shares the node's one thread and its memory, so it has a budget (base/budget.lua), and its tasks and coroutines share it.
 --- Between two waits it is ended after STEPS_MAX steps or TIME_MS; it may make the node larger by BYTES_MAX.
@@ -100,6 +100,10 @@ local function environment(node)
     incidents = function (n) return errors.incidents(n or 10) end,
     counts = function () return errors.counts() end,
     suspicions = function () return node.state and node.state.lead and node.state.lead.suspects and node.state.lead.suspects:list() or {} end,
+    datacenters = function ()
+      local state = node.describe and node.describe() or {}
+      return state.datacenters or {}, state.held
+    end,
     jobs = function () return node.state and node.state.lead and node.state.lead:list() or {} end,
   }
   node.repl_env, node.repl_limits = env, limits
