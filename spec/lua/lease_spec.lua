@@ -413,3 +413,21 @@ describe("shoal.lease", function ()
     assert.has_error(function () g.core:deadline() end)
   end)
 end)
+
+describe("examples/lease.lua", function ()
+  it("shows a grant, renewals, jeopardy, an expiry, a hand-over and a refused lower fence, and ends by itself", function ()
+    local build = os.getenv "SHOAL_BUILD" or "build/release"
+    local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 20 lua5.4 examples/lease.lua 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    local at = 1
+    for _, line in ipairs { "grantor  grants db/writer to w1 with fence 101", "grantor  refuses w2: .* %[HELD%]", "w1       has renewed it [1-9]",
+      "w1       is in jeopardy", "w1       stops", "grantor  w1's lease expired %(fence 101", "grants db/writer to w2 with fence 103",
+      'disk     writes "third" from w2, fence 103', 'disk     refuses "a late one" from w1: fence 101 is lower than 103',
+      'w1       does not write "another"', "%[STALE%]", "w2       releases it", "1 expiry, 1 lower fence refused\ndone\n$" } do
+      local _, last = output:find(line, at)
+      assert(last, line .. " is missing, or out of order, in:\n" .. output)
+      at = last
+    end
+  end)
+end)
