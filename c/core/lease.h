@@ -25,7 +25,7 @@
  * A transfer, or a grant that the holder did not request, has no instant of sending: its holder must not act on it before its first
  * renewal was answered; and the former holder must have given up before it is transferred.
  *
- * Expiry happens in [deadline, deadline + one tick of 10 ms], never early: deadlines are rounded up to ticks of 4.2 ms, and the caller
+ * Expiry happens in [deadline, deadline + one tick of 10 ms], never early: deadlines are rounded up to ticks of 2.1 ms, and the caller
  * calls lease_tick() at lease_deadline(). A renewal that arrives after the deadline and before the tick still counts: nobody else had it.
  * A renewal with an earlier fence, another holder or an old handle changes nothing.
  *

@@ -46,7 +46,7 @@ static uint64_t slot_start(const struct lease_wheel *w, int level, uint64_t slot
   return w->now >> above << above | slot << shift;
 }
 
-static void add(struct lease_wheel *w, uint32_t *head, uint32_t number) {
+static void add(struct lease_wheel *w, uint32_t *head, struct lease_wheel_placed placed) {
   if (*head == 0 || chunk_at(w, *head)->count == LEASE_WHEEL_CHUNK) {
     uint32_t taken = w->free;
     assert(taken != 0); /* The owner reserved. */
@@ -58,20 +58,24 @@ static void add(struct lease_wheel *w, uint32_t *head, uint32_t number) {
     *head = taken;
   }
   struct lease_wheel_chunk *c = chunk_at(w, *head);
-  c->numbers[c->count++] = number;
+  c->placed[c->count++] = placed;
+}
+
+static void put(struct lease_wheel *w, uint32_t number, uint64_t tick) {
+  int level = (63 - __builtin_clzll(tick ^ w->now)) / DIGIT_BITS;
+  assert(tick > w->now && level < LEASE_WHEEL_LEVELS);
+  uint64_t slot = tick >> (level * DIGIT_BITS) & (LEASE_WHEEL_SLOTS - 1);
+  add(w, &w->slots[level][slot], (struct lease_wheel_placed){number, (uint32_t)tick});
+  w->used[level] |= UINT64_C(1) << slot;
 }
 
 uint32_t lease_wheel_place(struct lease_wheel *w, uint32_t number, uint64_t at_ns) {
   uint64_t part = at_ns & ((UINT64_C(1) << LEASE_WHEEL_TICK_BITS) - 1);
   uint64_t tick = (at_ns >> LEASE_WHEEL_TICK_BITS) + (part != 0); /* Rounded up: never early. */
   if (tick <= w->now) tick = w->now + 1; /* The tick `now` may have been taken. */
-  int level = (63 - __builtin_clzll(tick ^ w->now)) / DIGIT_BITS;
-  assert(level < LEASE_WHEEL_LEVELS);
-  uint64_t slot = tick >> (level * DIGIT_BITS) & (LEASE_WHEEL_SLOTS - 1);
-  add(w, &w->slots[level][slot], number);
-  w->used[level] |= UINT64_C(1) << slot;
+  put(w, number, tick);
   w->count++;
-  return (uint32_t)slot_start(w, level, slot);
+  return (uint32_t)tick;
 }
 
 /* The first slot to come up. A lower level's slots all come before a higher one's. */
@@ -85,33 +89,55 @@ static bool first(const struct lease_wheel *w, int *level, uint64_t *slot, uint6
   return false;
 }
 
-uint32_t lease_wheel_take(struct lease_wheel *w, uint64_t now_ns, uint32_t *numbers, uint32_t max, uint32_t *tick) {
-  if (w->taking == 0) {
-    uint64_t target = now_ns >> LEASE_WHEEL_TICK_BITS, at, slot;
-    int level;
+/* The last one of a list of chunks. */
+static struct lease_wheel_placed pop(struct lease_wheel *w, uint32_t *head) {
+  struct lease_wheel_chunk *c = chunk_at(w, *head);
+  struct lease_wheel_placed placed = c->placed[--c->count];
+  if (c->count > 0) return placed;
+  uint32_t empty = *head;
+  *head = c->next;
+  c->next = w->free;
+  w->free = empty;
+  w->chunks_free++;
+  return placed;
+}
+
+/* A slot of a higher level has come up: what is due at its first tick is taken, the rest moves down. */
+static void move_down(struct lease_wheel *w, uint32_t head) {
+  while (head != 0) {
+    struct lease_wheel_placed placed = pop(w, &head);
+    uint64_t tick = w->now + (placed.tick - (uint32_t)w->now);
+    if (tick > w->now) put(w, placed.number, tick);
+    else add(w, &w->taking, placed);
+  }
+}
+
+/* The next slot that is due by `target` becomes `taking`. */
+static bool begin(struct lease_wheel *w, uint64_t target) {
+  uint64_t at, slot;
+  int level;
+  while (w->taking == 0) {
     if (!first(w, &level, &slot, &at) || at > target) {
       if (target > w->now) w->now = target;
-      return 0;
+      return false;
     }
     assert(at > w->now);
     w->now = at;
-    w->taking = w->slots[level][slot];
-    w->taking_tick = (uint32_t)at;
+    uint32_t head = w->slots[level][slot];
     w->slots[level][slot] = 0;
     w->used[level] &= ~(UINT64_C(1) << slot);
+    if (level == 0) w->taking = head;
+    else move_down(w, head);
   }
-  struct lease_wheel_chunk *c = chunk_at(w, w->taking);
+  return true;
+}
+
+uint32_t lease_wheel_take(struct lease_wheel *w, uint64_t now_ns, uint32_t *numbers, uint32_t max, uint32_t *tick) {
+  if (!begin(w, now_ns >> LEASE_WHEEL_TICK_BITS)) return 0;
   uint32_t taken = 0;
-  while (taken < max && c->count > 0) numbers[taken++] = c->numbers[--c->count];
-  if (c->count == 0) {
-    uint32_t empty = w->taking;
-    w->taking = c->next;
-    c->next = w->free;
-    w->free = empty;
-    w->chunks_free++;
-  }
+  while (taken < max && w->taking != 0) numbers[taken++] = pop(w, &w->taking).number;
   w->count -= taken;
-  *tick = w->taking_tick;
+  *tick = (uint32_t)w->now;
   return taken;
 }
 

@@ -168,6 +168,37 @@ describe("shoal.lease", function ()
     assert.equal(1, #expired)
   end)
 
+  it("2.3: reports leases that the deadlines lost, when a sweep finds them", function ()
+    local g = grantor { ttl_ms = 500, node = "m1" }
+    assert(g:grant("k", "w", 1))
+    local real = g.core
+    local lost = 0
+    g.core = setmetatable({ counts = function ()
+      local counts = real:counts()
+      counts.lost = lost
+      return counts
+    end }, { __index = function (_, name) return function (_, ...) return real[name](real, ...) end end })
+    world:run(200)
+    lost = 3
+    world:run(3000)
+    assert.same({ "lease.sweep_loop" }, sites())
+    assert.equal("the sweep found 3 expired leases that the deadlines had lost; they are expired now", errors.incidents()[1].message)
+    g.core = real
+  end)
+
+  it("grants and renews by a fresh clock: a turn may have begun before the message was sent", function ()
+    local g = grantor { ttl_ms = 1000 }
+    local turn_ns = world:now_ns()
+    function world:now_ns() return turn_ns end -- A long turn of the loop.
+    world:run(300)
+    assert(g:grant("k", "w", 1))
+    assert.equal(1020, g:get("k").left_ms)
+    world.time_ns = world.time_ns + 50000000
+    g:renew("w", { { key = "k", fence = 1 } })
+    assert.equal(1020, g:get("k").left_ms)
+    world.now_ns = nil
+  end)
+
   it("revokes nothing straight after a pause, and nothing for a whole ttl after catch_up", function ()
     local g = grantor { ttl_ms = 1000 }
     assert(g:grant("k", "w", 1))
@@ -415,13 +446,14 @@ describe("shoal.lease", function ()
 end)
 
 describe("examples/lease.lua", function ()
-  it("shows a grant, renewals, jeopardy, an expiry, a hand-over and a refused lower fence, and ends by itself", function ()
+  it("shows a grant, renewals, jeopardy, an expiry, a hand-over and a refused lower fence", function ()
     local build = os.getenv "SHOAL_BUILD" or "build/release"
     local pipe = assert(io.popen("SHOAL_BUILD=" .. build .. " timeout 20 lua5.4 examples/lease.lua 2>&1"))
     local output = pipe:read "a"
     assert(pipe:close(), output)
     local at = 1
-    for _, line in ipairs { "grantor  grants db/writer to w1 with fence 101", "grantor  refuses w2: .* %[HELD%]", "w1       has renewed it [1-9]",
+    for _, line in ipairs { "grantor  grants db/writer to w1 with fence 101", "grantor  refuses w2: .* %[HELD%]",
+      "w1       has renewed it [1-9]",
       "w1       is in jeopardy", "w1       stops", "grantor  w1's lease expired %(fence 101", "grants db/writer to w2 with fence 103",
       'disk     writes "third" from w2, fence 103', 'disk     refuses "a late one" from w1: fence 101 is lower than 103',
       'w1       does not write "another"', "%[STALE%]", "w2       releases it", "1 expiry, 1 lower fence refused\ndone\n$" } do

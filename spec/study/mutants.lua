@@ -13,7 +13,7 @@
 
 local mutants = {}
 for _, subject in ipairs {
-  "core", "detector", "net", "world", "host", "base", "member", "run", "job", "tier", "federation", "findings",
+  "core", "detector", "net", "world", "host", "base", "member", "run", "job", "tier", "lease", "federation", "findings",
   "correlation",
 } do
   for _, m in ipairs(dofile("spec/study/mutants/" .. subject .. ".lua")) do mutants[#mutants + 1] = m end

@@ -15,8 +15,9 @@ struct table {
   struct leases leases;
   uint32_t count;
   uint64_t now, fence;
-  char (*keys)[KEY];
-  uint64_t *handles;
+  char (*keys)[KEY];  /* By number. */
+  char (*named)[KEY]; /* In the order of the operations: a key comes in a message, so it is in the caches. */
+  uint64_t *handles;  /* By number. */
 };
 
 static void key_of(char *out, uint32_t i) { (void)snprintf(out, KEY, "job-%08x/part-%u", i * 2654435761u, (unsigned)(i % 7)); }
@@ -26,17 +27,31 @@ static const char *holder_of(uint32_t i) {
   return names[i % HOLDERS];
 }
 
-/* Leases whose ttl differs, so that they do not expire all at once. */
-static void grant_all(struct table *t, const uint32_t *order) {
-  for (uint32_t i = 0; i < t->count; i++) {
-    uint32_t n = order[i];
-    BENCH_MUST(lease_grant(&t->leases, t->now, t->keys[n], strlen(t->keys[n]), holder_of(n), 2, ++t->fence, 30000 + n % 2000, &t->handles[n]) == 0);
-  }
+/* The keys in this order, which the operations then follow. */
+static void name_in(struct table *t, const uint32_t *order) {
+  for (uint32_t i = 0; i < t->count; i++) memcpy(t->named[i], t->keys[order[i]], KEY);
 }
 
-/* All of them, in batches of random ones; only the calls are timed, not the making of the batches. */
-static uint64_t renew_all(struct table *t, const uint32_t *order, bool by_key) {
+/* Number order[i] gets fence i + 1 + the fences before. Leases whose ttl differs, so that they do not expire all at once. Returns the ns. */
+static uint64_t grant_all(struct table *t, const uint32_t *order) {
+  name_in(t, order);
+  uint64_t began = bench_cpu_ns(), handle;
+  for (uint32_t i = 0; i < t->count; i++)
+    BENCH_MUST(lease_grant(&t->leases, t->now, t->named[i], strlen(t->named[i]), holder_of(order[i]), 2, ++t->fence, 30000 + i % 2000,
+                           &handle) == 0);
+  uint64_t spent = bench_cpu_ns() - began;
+  for (uint32_t i = 0; i < t->count; i++) {
+    struct lease_view v;
+    BENCH_MUST(lease_find(&t->leases, t->now, t->named[i], strlen(t->named[i]), &v));
+    t->handles[order[i]] = v.handle;
+  }
+  return spent;
+}
+
+/* All of them, in batches of random ones; only the calls are timed, not the making of the batches. `fences`: by number. */
+static uint64_t renew_all(struct table *t, const uint32_t *order, const uint64_t *fences, bool by_key) {
   static struct lease_renewal batch[BATCH];
+  static char keys[BATCH][KEY];
   uint32_t filled = 0;
   uint64_t spent = 0;
   for (uint32_t h = 0; h < HOLDERS; h++)
@@ -44,9 +59,10 @@ static uint64_t renew_all(struct table *t, const uint32_t *order, bool by_key) {
       if (i < t->count) {
         uint32_t n = order[i];
         if (n % HOLDERS != h) continue;
-        batch[filled++] = (struct lease_renewal){.fence = n + 1 + t->fence - t->count, .handle = by_key ? 0 : t->handles[n],
-                                                 .key = t->keys[n], .key_length = (uint32_t)strlen(t->keys[n])};
-        if (filled < BATCH) continue;
+        memcpy(keys[filled], t->keys[n], KEY);
+        batch[filled] = (struct lease_renewal){.fence = fences[n], .handle = by_key ? 0 : t->handles[n], .key = keys[filled],
+                                               .key_length = (uint32_t)strlen(keys[filled])};
+        if (++filled < BATCH) continue;
       }
       uint64_t began = bench_cpu_ns();
       uint32_t renewed = lease_renew(&t->leases, t->now, holder_of(h), 2, batch, filled);
@@ -79,42 +95,38 @@ static void keep_least(double *at, uint64_t ns, uint32_t count) {
 
 static void round_of(struct table *t, struct bench_row *rows, int size, uint32_t seed) {
   uint32_t *order = bench_order(t->count, seed), *other = bench_order(t->count, seed + 1);
+  uint64_t *fences = malloc(t->count * sizeof *fences);
   const struct lease_config config = {.leases_max = t->count, .drift_ppm = 20000, .late_ms = 100, .catch_up_ms = 1000, .past_ms = 300000,
                                       .sweep_ms = 10000, .seed = seed};
+  BENCH_MUST(fences);
   t->now = S;
   t->fence = 0;
   BENCH_MUST(leases_init(&t->leases, &config, t->now) == 0);
-  uint64_t began = bench_cpu_ns();
-  grant_all(t, order);
-  keep_least(&rows[GRANT].ns[size], bench_cpu_ns() - began, t->count);
+  keep_least(&rows[GRANT].ns[size], grant_all(t, order), t->count);
   rows[BYTES].ns[size] = (double)lease_bytes(&t->leases) / t->count;
-  /* Grant the own ones again, in order of the key's number: so that fence = number + something. */
-  began = bench_cpu_ns();
-  for (uint32_t n = 0; n < t->count; n++)
-    BENCH_MUST(lease_grant(&t->leases, t->now, t->keys[n], strlen(t->keys[n]), holder_of(n), 2, ++t->fence, 30000 + n % 2000, &t->handles[n]) == 0);
-  keep_least(&rows[REGRANT].ns[size], bench_cpu_ns() - began, t->count);
+  for (uint32_t i = 0; i < t->count; i++) fences[other[i]] = t->fence + i + 1;
+  keep_least(&rows[REGRANT].ns[size], grant_all(t, other), t->count); /* Its own, again, in another order than they lie in memory. */
   for (int by_key = 0; by_key < 2; by_key++) {
     t->now += 400 * MS;
-    keep_least(&rows[by_key ? RENEW_KEY : RENEW].ns[size], renew_all(t, other, by_key), t->count);
+    uint32_t *third = bench_order(t->count, seed + 2);
+    keep_least(&rows[by_key ? RENEW_KEY : RENEW].ns[size], renew_all(t, third, fences, by_key), t->count);
+    free(third);
   }
-  began = bench_cpu_ns();
-  uint64_t fence = t->fence;
-  for (uint32_t i = 0; i < t->count; i++) {
-    uint32_t n = order[i];
-    BENCH_MUST(lease_transfer(&t->leases, t->now, t->keys[n], strlen(t->keys[n]), n + 1 + fence - t->count, "next", 4, ++t->fence) == 0);
-  }
+  uint64_t began = bench_cpu_ns();
+  for (uint32_t i = 0; i < t->count; i++) /* `named` is in the order `other`, whose fences rise by one. */
+    BENCH_MUST(lease_transfer(&t->leases, t->now, t->named[i], strlen(t->named[i]), i + 1 + t->count, "next", 4, ++t->fence) == 0);
   keep_least(&rows[TRANSFER].ns[size], bench_cpu_ns() - began, t->count);
+  began = bench_cpu_ns();
+  for (uint32_t i = 0; i < t->count; i++) /* A former owner, of each. */
+    BENCH_MUST(lease_release(&t->leases, t->now, t->named[i], strlen(t->named[i]), 1) < 0);
+  keep_least(&rows[REFUSE].ns[size], bench_cpu_ns() - began, t->count);
   began = bench_cpu_ns();
   BENCH_MUST(expire_all(t) == t->count && t->leases.counts.lost == 0 && t->leases.counts.late == 0);
   keep_least(&rows[EXPIRE].ns[size], bench_cpu_ns() - began, t->count);
-  /* All are past, and remembered: granted again, then a former owner's fence for each, which is refused. */
-  grant_all(t, order);
-  began = bench_cpu_ns();
-  for (uint32_t i = 0; i < t->count; i++) BENCH_MUST(lease_release(&t->leases, t->now, t->keys[other[i]], strlen(t->keys[other[i]]), 1) < 0);
-  keep_least(&rows[REFUSE].ns[size], bench_cpu_ns() - began, t->count);
   leases_free(&t->leases);
   free(order);
   free(other);
+  free(fences);
 }
 
 void bench_lease(bool quick) {
@@ -124,11 +136,13 @@ void bench_lease(bool quick) {
                                  [EXPIRE] = {.name = "lease: expire, with all its ticks"}, [BYTES] = {.name = "lease: bytes an entry"}};
   for (int size = 0; size < 3; size++) {
     struct table t = {.count = bench_sizes[size]};
-    BENCH_MUST((t.keys = malloc(t.count * sizeof *t.keys)) && (t.handles = malloc(t.count * sizeof *t.handles)));
+    BENCH_MUST((t.keys = malloc(t.count * sizeof *t.keys)) && (t.named = malloc(t.count * sizeof *t.named)));
+    BENCH_MUST((t.handles = malloc(t.count * sizeof *t.handles)));
     for (uint32_t i = 0; i < t.count; i++) key_of(t.keys[i], i);
     uint32_t rounds = quick ? 1 : size == 0 ? 200 : size == 1 ? 10 : 3;
     for (uint32_t i = 0; i < rounds; i++) round_of(&t, rows, size, i + 1);
     free(t.keys);
+    free(t.named);
     free(t.handles);
   }
   bench_print_head("ns per operation");
