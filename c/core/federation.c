@@ -210,8 +210,11 @@ static int grow(struct federation *f) {
 
 /* Where in the interval the first probe lies. */
 static uint64_t phase(struct federation *f) {
-  uint32_t count = f->counts.dcs < FEDERATION_SPREAD ? f->counts.dcs : FEDERATION_SPREAD;
-  return rng_below(&f->rng, f->config.interval_ns * count / FEDERATION_SPREAD + 1);
+  if (f->together > 0) return f->together--, f->phase_ns;
+  uint32_t count = f->counts.dcs < FEDERATION_SPREAD ? f->counts.dcs : FEDERATION_SPREAD, many = f->counts.dcs / FEDERATION_LUMPS;
+  f->phase_ns = rng_below(&f->rng, f->config.interval_ns * count / FEDERATION_SPREAD + 1);
+  if (many > 1) f->together = (many < FEDERATION_TOGETHER ? many : FEDERATION_TOGETHER) - 1;
+  return f->phase_ns;
 }
 
 int federation_know(struct federation *f, uint64_t now_ns, uint64_t term, uint32_t *dc) {

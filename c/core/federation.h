@@ -30,7 +30,8 @@
  * for that time: every later deadline moves by the length of the stall.
  *
  * First probes are spread: uniformly over the interval when FEDERATION_SPREAD datacenters are known, over a proportional part of it when
- * there are fewer, so that few start at once. Datacenters at the normal cadence stand in a line in the order of their next probes, so a
+ * there are fewer, so that few start at once. From 2 * FEDERATION_LUMPS on, up to FEDERATION_TOGETHER that became known one after the other
+ * have one phase: they lie together in memory, so that a step of a million costs little more than one of a thousand. Datacenters at the normal cadence stand in a line in the order of their next probes, so a
  * step is O(1); only those with another deadline are in a heap.
  *
  * Pure state: no clock, no I/O; time enters as now_ns and does not run back, chance as a seed. After the unreliable failure detectors of
@@ -47,6 +48,8 @@
 enum {
   FEDERATION_IN_FLIGHT = 8,     /* Probes under way of one datacenter; the oldest is over when one more is due. */
   FEDERATION_SPREAD = 100,      /* So many datacenters spread their first probes over a whole interval. */
+  FEDERATION_LUMPS = 1024,      /* At least so many phases, when more datacenters than this share them. */
+  FEDERATION_TOGETHER = 64,     /* With one phase at most. */
   FEDERATION_DCS_MAX = 1 << 24, /* dcs_max at most. */
 };
 
@@ -105,6 +108,8 @@ struct federation {
   uint64_t now_ns;           /* Of the last call, less stalled_ns. All instants in here are. */
   uint64_t stalled_ns;
   uint64_t incarnation;      /* The greatest one given out. */
+  uint64_t phase_ns;         /* Of the first probe of the last one known, and how many more will share it. */
+  uint32_t together;
   struct rng rng;
   struct federation_counts counts;
 };

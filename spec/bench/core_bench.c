@@ -16,6 +16,7 @@ static const struct {
 } parts[] = {
     {"lease", bench_lease},
     {"detector", bench_detector},
+    {"federation", bench_federation},
 };
 
 const uint32_t bench_sizes[3] = {1000, 100000, 1000000};

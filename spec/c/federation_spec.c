@@ -393,6 +393,27 @@ static void first_probes_are_spread_and_few_start_soon(void) {
   federation_free(&r.f);
 }
 
+static void many_share_phases_and_are_spread_all_the_same(void) {
+  enum { MANY = 80000 };
+  struct federation_config c = defaults();
+  c.dcs_max = MANY;
+  struct rig r;
+  open_with(&r, &c);
+  for (int i = 0; i < MANY; i++) know(&r);
+  static uint32_t bucket[20];
+  uint64_t began = r.now;
+  struct federation_action a;
+  while (federation_deadline(&r.f) < began + 2 * S) {
+    r.now = federation_deadline(&r.f);
+    uint32_t at_once = 0;
+    while (federation_next(&r.f, r.now, &a))
+      if (a.kind == FEDERATION_PROBE && a.seq == 1) bucket[(r.now - began) * 10 / S]++, at_once++;
+    MUST(at_once <= 2 * FEDERATION_TOGETHER);
+  }
+  for (int i = 0; i < 20; i++) MUST(bucket[i] > MANY / 20 * 3 / 4 && bucket[i] < MANY / 20 * 5 / 4);
+  federation_free(&r.f);
+}
+
 static void one_past_the_limit_of_datacenters_is_refused(void) {
   struct federation_config c = defaults();
   c.dcs_max = 20;
@@ -618,6 +639,7 @@ int main(int argc, char **argv) {
   RUN(a_refusal_after_its_timeout_is_one_unanswered_probe);
   RUN(a_stall_of_ours_accuses_nobody);
   RUN(first_probes_are_spread_and_few_start_soon);
+  RUN(many_share_phases_and_are_spread_all_the_same);
   RUN(one_past_the_limit_of_datacenters_is_refused);
   RUN(the_configuration_is_checked_on_both_sides_of_each_bound);
   uint64_t seeds = argc > 1 ? strtoull(argv[1], NULL, 10) : 100;

@@ -39,5 +39,6 @@ double bench_spread(const struct bench_row *row);
 /* The parts. `quick`: fewer rounds, figures that mean nothing. */
 void bench_lease(bool quick);
 void bench_detector(bool quick);
+void bench_federation(bool quick);
 
 #endif
