@@ -10,4 +10,11 @@ describe("core/detector", function ()
     local _, said = output:gsub("ok ", "ok ")
     assert.equal(19, said, output)
   end)
+
+  it("refuses what it has no memory for, with nothing changed, at each of its allocations", function ()
+    local pipe = assert(io.popen(build .. "/spec/detector_memory 2>&1"))
+    local output = pipe:read "a"
+    assert(pipe:close(), output)
+    assert.matches("^ok each_allocation", output)
+  end)
 end)

@@ -287,6 +287,7 @@ describe("detector", function ()
         d:progress("j", "w1")
         d:over "j"
         d:suspect("k", "w3", "m1")
+        d:suspect("k", "w4", "m1")   -- Never told: the event before it closes.
       end
       if event.node == "w3" then d:close() end
     end)

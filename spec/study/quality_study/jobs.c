@@ -73,6 +73,12 @@ static void judge(struct leader *l, struct quality *q, struct quality_pair *p, u
   p->dead = dead;
 }
 
+static uint32_t index_in(struct detector_text name) { /* It is not terminated. */
+  uint32_t index = 0;
+  for (size_t i = 1; i < name.length; i++) index = 10 * index + (uint32_t)(name.bytes[i] - '0');
+  return index;
+}
+
 /* ---- workers ---- */
 
 static void on_beat(void *data) {
@@ -93,7 +99,7 @@ static void at_worker(void *data, const struct shoal_address *from, const uint8_
 static void settle(struct leader *l) {
   struct detector_action a;
   while (detector_next(l->core, &a)) {
-    uint32_t worker = (uint32_t)atoi(a.node.bytes + 1);
+    uint32_t worker = index_in(a.node);
     l->at[worker].suspected = a.kind == DETECTOR_SUSPECTED;
     if (a.kind == DETECTOR_EXPIRED) judge(l, l->all->ours, &l->at[worker].pair, worker, true);
   }
