@@ -35,7 +35,7 @@ end)
 --- Functions of the door that take a site first, and those of C that take it somewhere.
 local LUA_DOOR = {
   "errors%.call", "errors%.run", "errors%.report", "errors%.handle", "errors%.resume", "errors%.close", "errors%.deliver",
-  "errors%.deliver_part", "errors%.run_hook", "[:.]spawn", "[:.]loop", "[:.]fire", "[:.]deliver", "fail_at", "means%.fail", "fail",
+  "errors%.deliver_part", "errors%.run_hook", "[:.]spawn", "[:.]keep", "[:.]loop", "[:.]fire", "[:.]deliver", "fail_at", "means%.fail", "fail",
 }
 local C_DOOR = { "door_call", "door_call_stacked", "door_report", "lua_event_fire", "net_fire" }
 

@@ -24,6 +24,7 @@ local policies = require "shoal.base.errors.policy"
 local sandbox = require "shoal.base.errors.sandbox"
 local asking = require "shoal.base.errors.asking"
 local totals = require "shoal.base.errors.totals"
+local injecting = require "shoal.base.errors.injecting"
 local log = require "shoal.base.log"
 
 local pcall, xpcall, rawequal = pcall, xpcall, rawequal
@@ -35,6 +36,8 @@ local errors = {}
 local found_door, door = pcall(require, "shoal.core.door")
 local xpcall_at = found_door and door.xpcall or function (_, ...) return xpcall(...) end
 local resume_at = found_door and door.resume or function (_, ...) return resume(...) end
+local plain = { xpcall_at, resume_at, resume_at, function (_, fn, ...) return pcall(fn, ...) end }
+local run_at, handle_at = plain[3], plain[4] -- Of hooks and of errors.handle: errors.inject exchanges all four.
 if found_door then incidents.traceback = door.trace end
 local last_line = found_door and door.line or function () end
 
@@ -107,7 +110,7 @@ local function run_apart(site, fn, ...)
     co = create(serve)
   end
   if state.budget then budgeted(co) end
-  return ran(co, resume_at(site, co, fn, ...))
+  return ran(co, run_at(site, co, fn, ...))
 end
 
 local WAITED = "this runs to its end and cannot wait: spawn a task for that (scope:spawn)"
@@ -329,7 +332,7 @@ end
 ---@return any ... fn's results, or the error
 function errors.handle(site, _, fn, ...)
   local record = records[site] or site_of(site)
-  return finish_handled(record, pcall(fn, ...))
+  return finish_handled(record, handle_at(site, fn, ...))
 end
 
 --- Report a failure that is a value: `nil, err`, an acknowledgement that cannot be read, a send that did not go.
@@ -404,6 +407,25 @@ end
 --- It costs tight loops half their speed, so only simulated nodes and specs use it.
 ---@param instructions integer?
 function errors.budget(instructions) state.budget = instructions end
+
+--- For simulated nodes: let a share of the calls at sites fail (errors/injecting.lua). nil: no more.
+---@param plan? table
+---@return table<string, integer>? counts  the failures by site, as they come
+function errors.inject(plan)
+  xpcall_at, resume_at, run_at, handle_at = table.unpack(plain)
+  if not plan then return nil end
+  if not state.world or not state.world:simulated() then error("errors.inject: only a simulated node fails on purpose", 2) end
+  local drawer = injecting.new(plan)
+  local function_at = drawer.function_at
+  function xpcall_at(site, fn, ...) return plain[1](site, function_at("call", site, fn), ...) end
+  function run_at(site, co, fn, ...) return plain[3](site, co, function_at("hook", site, fn), ...) end
+  function handle_at(site, fn, ...) return plain[4](site, function_at("handle", site, fn), ...) end
+  function resume_at(site, co, ...)
+    drawer.coroutine_at(site, co)
+    return plain[2](site, co, ...)
+  end
+  return drawer.counts
+end
 
 -- ---- must-deliver, hooks ----
 

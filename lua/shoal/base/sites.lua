@@ -211,6 +211,8 @@ site("exec.guard", "worker", "error", { "pid" },
 site("exec.folder", "worker", "error", { "path" },
   "a command's working folder could not be made, looked at or removed")
 site("exec.kill", "worker", "error", { "job", "part", "pid" }, "a child could not be killed")
+site("exec.result", "any", "error", { "job", "workflow", "part", "attempt" },
+  "the result of an attempt could not be taken over; it is given again, for until then it holds its cores", { delivery = "must_deliver" })
 site("exec.*", "any", "error", { "part" }, "another step of executing a part failed")
 site("http.*", "any", "warning", { "host" }, "an HTTP exchange or server handler failed")
 

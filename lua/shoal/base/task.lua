@@ -8,7 +8,7 @@
 ---     task.sleep(200)
 ---   end)
 ---
----   spawn --> ready --> running --> done | failed            (by itself)
+---   spawn, keep --> ready --> running --> done | failed            (by itself)
 ---               ^          |
 ---               |          v        cancelled                (t:cancel, scope:close: to-be-closed variables run)
 ---             woken <-- waiting     sleep, await, join, pop, yield
@@ -27,6 +27,7 @@ local task = {}
 local NS_PER_MS = 1000000
 local TURN_MAX = 10000     -- Resumes in one turn; then the world runs, so that tasks cannot starve it.
 local JITTER = 0.2         -- Jitter of a loop's backoff: +-20 %, so that many loops do not retry in step.
+local KEPT_MS = { 100, 5000 } -- Before a kept task begins again: the first pause, and the longest.
 local NEVER = math.maxinteger
 
 ---@class shoal.Task
@@ -106,6 +107,25 @@ local function settle(t, status)
   wake_all(t)
 end
 
+local function due(ms)
+  return world:now_ns() + math.floor(ms * NS_PER_MS + 0.5)
+end
+
+local function sleep_until(t, at_ns)
+  sleep_seq = sleep_seq + 1
+  t.due_ns, t.due_seq = at_ns, sleep_seq
+  heap.push(sleepers, t)
+end
+
+--- A kept task failed: its code runs from its beginning, after a pause.
+local function begin_again(t)
+  local kept = t.kept
+  kept.failures = kept.failures + 1
+  local pause_ms = math.min(KEPT_MS[2], KEPT_MS[1] * 2 ^ math.min(kept.failures - 1, 16)) * (1 - JITTER + 2 * JITTER * world:unit())
+  t.co, t.started, t.arguments, t.parked, t.timed_out = create(kept.fn), false, kept.arguments, true, nil
+  sleep_until(t, due(pause_ms))
+end
+
 local YIELDED = "coroutine.yield in a task: use task.yield(), task.sleep() or a future"
 
 local resumed
@@ -139,6 +159,8 @@ function resumed(t, outcome, ...)
     local count = select("#", ...)
     if count > 0 then t.results = count == 1 and { n = 1, (...) } or pack(...) end
     settle(t, "done")
+  elseif t.kept and not t.scope.closed and not t.cancelling then
+    begin_again(t)
   else
     t.failed_as = (...).message
     settle(t, "failed")
@@ -238,9 +260,6 @@ local function waiting_task(what, level)
   return t
 end
 
-local function due(ms)
-  return world:now_ns() + math.floor(ms * NS_PER_MS + 0.5)
-end
 
 local function check_ms(what, ms, level)
   if type(ms) ~= "number" or not (ms >= 0 and ms <= 1e12) then
@@ -248,11 +267,6 @@ local function check_ms(what, ms, level)
   end
 end
 
-local function sleep_until(t, at_ns)
-  sleep_seq = sleep_seq + 1
-  t.due_ns, t.due_seq = at_ns, sleep_seq
-  heap.push(sleepers, t)
-end
 
 --- Wait until `what` wakes its waiters. -> false when timeout_ms passed first.
 local function wait(t, what, timeout_ms)
@@ -427,6 +441,17 @@ function Scope:spawn(site, ids, fn, ...)
   return spawn(self, site, ids, create(budget and budget:body(fn) or fn), arguments)
 end
 
+--- As spawn, for work that must not be lost with a failure: when fn raises, that is an incident, and after a pause (100 ms to 5 s) fn
+--- begins again with the same arguments. It ends when fn returns, with its scope, or when it is cancelled.
+---@return shoal.Task? task
+---@return string? err
+---@return string? code  "CLOSED"
+function Scope:keep(site, ids, fn, ...)
+  local t, err, code = self:spawn(site, ids, fn, ...)
+  if t then t.kept = { fn = fn, arguments = t.arguments, failures = 0 } end
+  return t, err, code
+end
+
 --- How long a loop waits after its nth failure in a row.
 local function backoff_of(options, failures)
   local first, max = options.first, options.max
@@ -496,7 +521,7 @@ function Scope:loop(site, ids, options, fn)
     check_ms("loop: interval_ms()", ms, 1)
     return ms
   end
-  return self:spawn(site, loop.tell, loop_body, loop)
+  return self:keep(site, loop.tell, loop_body, loop)
 end
 
 --- How many tasks live in this scope and its child scopes.

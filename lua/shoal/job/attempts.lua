@@ -58,7 +58,7 @@ function attempts.open(lead, scope)
     looked_ms = task.now_ms() - LOOK_MS,
     count = 0,
   }, attempts)
-  scope:spawn("lead.reconcile", {}, function () self:work() end)
+  scope:keep("lead.reconcile", {}, function () self:work() end)
   return self
 end
 
@@ -253,6 +253,7 @@ end
 --- Send one attempt until its executor takes or refuses it, or it no longer counts. Each try has the same fence and bytes, so the
 --- executor gives a repeated dispatch the same answer.
 local function send(self, run, a)
+  if not is_live(self, a) then return end
   local lead = self.lead
   local part = lead.ledger.runs[a.run].parts[a.part]
   local body = body_of(self, run, a, part)
@@ -298,7 +299,7 @@ function attempts:begin(run, entry, part)
   local a = add(self, run, entry, part, "sending")
   local granted, err = self.lead.leases:grant(a)
   if not granted then return self:doom(a, "refused", "its lease: " .. err, false) end
-  a.sender = run.scope:spawn("lead.dispatch", {
+  a.sender = run.scope:keep("lead.dispatch", {
     job = a.job, workflow = a.workflow, part = a.part, executor = a.executor, fence = a.fence, attempt = a.attempt,
   }, function ()
     local free <close> = setmetatable({}, { __close = function () a.sender = nil end })
@@ -412,7 +413,7 @@ end
 
 local function call_cancel(self, c, address)
   c.busy = true
-  self.scope:spawn("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, function ()
+  self.scope:keep("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, function ()
     local free <close> = setmetatable({}, { __close = function () c.busy = false end })
     local reply, err, code = self.lead.node.rpc:peer(address):call("part.cancel", {
       job = c.job, part = c.part, fence = c.fence, reason = c.reason, deadline_ms = CANCEL_MS, led = self.lead.fence,

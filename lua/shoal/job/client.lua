@@ -182,15 +182,21 @@ end
 local AGAIN = { TIMEOUT = true, DISCONNECTED = true, CIRCUIT = true, ECONNREFUSED = true, ETIMEDOUT = true, ECONNRESET = true,
   NOT_LEADER = true, CLOSED = true, UNKNOWN = true, OVERLOADED = true, FULL = true, NOT_READY = true, EHOSTUNREACH = true, EPIPE = true }
 
---- Call the addresses in turn, the last that answered first. A refusal is an answer; silence moves on to the next address.
+--- Call the addresses in turn, the last that answered first. A refusal is an answer; silence moves on to the next address, and so does
+--- "NOT_FOUND": another one may lead the job. It is the answer only if all of them gave it.
 ---@return table? reply, string? err, string? code
 function client:call(name, body, timeout_ms)
   local err, code
-  for _ = 1, #self.addresses do
-    local reply
-    reply, err, code = self.node.rpc:peer(self.addresses[self.at]):call(name, body, { timeout_ms = timeout_ms or CALL_MS })
-    if reply or not AGAIN[code] then return reply, err, code end
-    self.at = self.at % #self.addresses + 1
+  local first, count = self.at, #self.addresses -- Other calls move on meanwhile: this one asks each address once.
+  for i = 0, count - 1 do
+    local at = (first + i - 1) % count + 1
+    local reply, why, word = self.node.rpc:peer(self.addresses[at]):call(name, body, { timeout_ms = timeout_ms or CALL_MS })
+    if reply or not AGAIN[word] and word ~= "NOT_FOUND" then
+      self.at = at
+      return reply, why, word
+    end
+    if not code or code == "NOT_FOUND" then err, code = why, word end
+    self.at = at % count + 1
   end
   return nil, err, code
 end

@@ -38,7 +38,7 @@ function driver.start(lead, entry, again, spec)
   }, driver)
   self.feed = feed.new(entry.job, self.scope, lead.fence, again, lead.watching)
   self.feed:push("status", { state = entry.state, at_ms = self:elapsed_ms() })
-  self.scope:spawn("lead.run", { job = self.job }, function () self:work() end)
+  self.scope:keep("lead.run", { job = self.job }, function () self:work() end)
   return self
 end
 

@@ -106,7 +106,7 @@ return function (lead)
     local list = self.forgetting
     list[#list + 1] = { run = key, index = index }
     if #list > 1 then return end
-    self.term:spawn("lead.forget", { job = key }, function ()
+    self.term:keep("lead.forget", { job = key }, function ()
       local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 30000 })
       task.sleep(FORGET_MS)
       while self.forgetting[1] do

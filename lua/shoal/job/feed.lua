@@ -144,7 +144,7 @@ function feed:watch(peer, from)
   local watcher = { peer = peer, name = name, next = math.max(1, from), wake = task.channel(1) }
   self.watchers[#self.watchers + 1] = watcher
   self.watching.count = self.watching.count + 1
-  watcher.task = self.scope:spawn("lead.watch", { job = self.job, watcher = name }, function ()
+  watcher.task = self.scope:keep("lead.watch", { job = self.job, watcher = name }, function ()
     run(self, watcher)
     forget(self, watcher)
   end)

@@ -126,7 +126,7 @@ return function (lead)
   function lead:ask(e)
     if e.asking or self.fence == 0 or e.state ~= "known" then return end
     e.asking = true
-    self.term:spawn("lead.ask", { executor = e.name, address = e.address }, function ()
+    self.term:keep("lead.ask", { executor = e.name, address = e.address }, function ()
       local free <close> = setmetatable({}, { __close = function () e.asking = false end })
       ask(self, e)
     end)

@@ -118,6 +118,7 @@ function lead:on_lead(index)
   self.leases = leases.open(self, self.term)
   self.placing, self.attempts = placing.open(self, self.term), attempts.open(self, self.term)
   self.telling = telling.open(self, self.term)
+  self:keep_mending()
   self.executors:ask_again()
   for _, entry in ipairs(self.ledger:list()) do -- Each by itself: a run that cannot be resumed must not block the others.
     local ok, incident = errors.call("lead.run", { job = entry.job }, self.start, self, entry, true)
@@ -305,10 +306,11 @@ function effects.results_moved(self, fact)
   if not self.ledger.files[fact.file] then self.results:remove(fact.file) end
 end
 
---- Run the effects of the facts, each by itself: an error in one does not stop the others.
+--- Run the effects of the facts, each by itself: an error in one does not stop the others, and its run is put right (mending.lua).
 function lead:act(facts)
   for _, fact in ipairs(facts) do
-    errors.call("lead.fact", function () return { job = fact.run, fact = fact.kind } end, effects[fact.kind], self, fact, facts)
+    local ok = errors.call("lead.fact", function () return { job = fact.run, fact = fact.kind } end, effects[fact.kind], self, fact, facts)
+    if not ok then self:doubt(fact.run) end
   end
   if self.ledger.outbox.last > self.telling.seen then
     errors.call("lead.fact", { job = "any", fact = "told" }, self.telling.look, self.telling)
@@ -336,6 +338,7 @@ require "shoal.job.hearing" (lead)
 require "shoal.job.ending" (lead)
 require "shoal.job.asking" (lead)
 require "shoal.job.holding" (lead)
+require "shoal.job.mending" (lead)
 
 function lead:close()
   self.stop_hearing()

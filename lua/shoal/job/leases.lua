@@ -234,7 +234,7 @@ end
 --- The leadership of a run expired, though this node leads its tier (renew_own failed for long): take it again, with a fence of its own.
 function leases:lead_again(known)
   local lead = self.lead
-  lead.term:spawn("lead.run", { job = known.job }, function ()
+  lead.term:keep("lead.run", { job = known.job }, function ()
     local facts, err, code = lead:propose { kind = "led", run = known.run }
     if not facts then return errors.report("lead.run", { job = known.job }, "its leadership expired: " .. err, code) end
     if facts.answer and self.runs[known.run] == known then

@@ -39,7 +39,7 @@ function placing.open(lead, scope)
   local self = setmetatable({
     lead = lead, scope = scope, wake_up = task.channel(1), queue = {}, of = {}, declines = {},
   }, placing)
-  scope:spawn("lead.place", {}, function () self:work() end)
+  scope:keep("lead.place", {}, function () self:work() end)
   return self
 end
 
@@ -134,10 +134,25 @@ function placing:again(key, part, at_once)
     self:wake()
   end
   if hold_ms == 0 then return put() end
-  self.scope:spawn("lead.place", {}, function ()
+  self.scope:keep("lead.place", {}, function ()
     task.sleep(hold_ms * (0.8 + 0.4 * self.lead.node.world:unit()))
     if self.lead.runs[key] then put() end
   end)
+end
+
+--- Whether a part waits here for an executor.
+function placing:has(key, part)
+  local q = self.of[key]
+  if not q then return false end
+  for _, name in ipairs(q.again) do
+    if name == part then return true end
+  end
+  for _, fresh in ipairs(q.fresh) do
+    for i = fresh.at, #fresh.names do
+      if fresh.names[i] == part then return true end
+    end
+  end
+  return false
 end
 
 --- Stop placing this run.

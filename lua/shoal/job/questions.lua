@@ -96,7 +96,7 @@ return function (suspects)
     if self.asking[id] then return false end
     self.asking[id] = true
     local ids = { executor = executor, asked = who, jobs = #jobs, job = jobs[1] }
-    self.scope:spawn("detector.look", ids, function ()
+    self.scope:keep("detector.look", ids, function ()
       local free <close> = setmetatable({}, { __close = function () self.asking[id] = nil end })
       local e = self.lead.executors:get(executor)
       local epoch, asked = e and e.epoch, asked_about(self, executor, jobs)

@@ -197,7 +197,7 @@ return function (lead)
   --- The higher tier does not know this attempt of ours, or no longer counts it: stop it.
   ---@param record { job: string, part: string, fence: integer }
   function lead:drop(record, reason)
-    self.scope:spawn("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
+    self.scope:keep("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, function ()
       local done, err, code = self:end_part { job = record.job, part = record.part, fence = record.fence, reason = reason }
       if not done then errors.report("lead.cancel", { job = record.job, part = record.part, executor = self.node.name }, err, code) end
     end)
@@ -272,7 +272,7 @@ return function (lead)
 
   --- End a run that cannot be driven, as failed.
   function lead:give_up(key, reason)
-    self.term:spawn("lead.run", { job = key }, function ()
+    self.term:keep("lead.run", { job = key }, function ()
       local wait = backoff.new(self.node.world, { base_ms = 500, cap_ms = 5000 })
       while true do
         local entry, run = self.ledger.runs[key], self.runs[key]

@@ -88,7 +88,7 @@ local function forget(self, seq)
   self.told[#self.told + 1] = seq
   if self.forgetting then return end
   self.forgetting = true
-  self.scope:spawn("lead.tell", { job = "any" }, function ()
+  self.scope:keep("lead.tell", { job = "any" }, function ()
     local free <close> = setmetatable({}, { __close = function () self.forgetting = false end })
     while self.told[1] do
       task.sleep(TOLD_MS)
@@ -145,7 +145,7 @@ function begin(self, site)
     queue.at = queue.at + 1
     if event then -- Not dropped meanwhile.
       self.in_hand[site] = self.in_hand[site] + 1
-      self.scope:spawn("lead.tell", { job = event.job }, function ()
+      self.scope:keep("lead.tell", { job = event.job }, function ()
         local free <close> = setmetatable({}, { __close = function ()
           self.in_hand[site] = self.in_hand[site] - 1
           begin(self, site)

@@ -217,7 +217,7 @@ function lua.sites(source, found, sites)
   for _, name in ipairs { "call", "report", "handle", "run", "resume", "close", "deliver", "withdraw" } do
     for at, site in text:gmatch("()errors%." .. name .. "%s*%(?%s*[\"']([^\"'\n]+)[\"']%s*[,)]") do check(at, site) end
   end
-  for _, name in ipairs { "spawn", "loop" } do
+  for _, name in ipairs { "spawn", "keep", "loop" } do
     for at, site in text:gmatch("()[:.]" .. name .. "%s*%(%s*[\"']([^\"'\n]+)[\"']%s*,") do check(at, site) end
   end
 end

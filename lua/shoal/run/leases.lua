@@ -282,7 +282,9 @@ end
 
 local function send(self, leader, entries)
   leader.busy = true
-  local spawned = self.scope:spawn(self.site.renew, { leader = leader.address, leases = #entries }, function ()
+  local spawned = self.scope:keep(self.site.renew, {
+    leader = leader.address, leases = #entries, consecutive = leader.failures, left_ms = 0, status = "sending",
+  }, function ()
     local free <close> = setmetatable({}, { __close = function ()
       local third = leader.ttl_ms * THIRD
       local wait_ms = leader.failures == 0 and third or math.min(third, RETRY_MS * 2 ^ math.min(leader.failures - 1, 10))

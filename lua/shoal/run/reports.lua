@@ -192,7 +192,7 @@ function reports:ask_who_leads(leader, records)
   local _, first = next(jobs) -- order-free: for the ids of the task only
   if not first then return end
   local ids = { job = first.job, workflow = first.workflow, part = first.part, address = leader.address } -- Each asked one has its own.
-  leader.asking = self.scope:spawn(self.site.redirect, ids, function ()
+  leader.asking = self.scope:keep(self.site.redirect, ids, function ()
     local free <close> = setmetatable({}, { __close = function () leader.asking = nil end })
     local silent = { [leader.address] = true }
     for _, record in sorted(jobs) do ask(self, record, silent) end

@@ -19,6 +19,7 @@ local guards = require "shoal.run.exec.guard"
 local limits = require "shoal.run.exec.limits"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
+local verdicts = require "shoal.run.exec.verdicts"
 
 local runner = {}
 
@@ -124,7 +125,7 @@ local function look(self)
   end
   close(self)
   self.done:settle(true)
-  errors.call("exec.result", self.ids, self.on_result, result)
+  verdicts.give(self.ids, self.on_result, result)
 end
 
 local function kill(self, why)
@@ -327,7 +328,7 @@ function runner.start(node, scope, dispatch, on_progress, on_result, options)
   local ok, err, code = spawn(self, options.argv or { program(), "exec" })
   if not ok then return nil, err, code end
   self.ids.pid = self.process:pid()
-  scope:spawn("exec.run", self.ids, function ()
+  scope:keep("exec.run", self.ids, function ()
     local _ <close> = self
     self.done:await() -- dropped: on_result has the result
   end)

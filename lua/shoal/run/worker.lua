@@ -119,7 +119,7 @@ end
 --- Forget fences when their time is over. The task exists only while one is remembered.
 local function start_forgetting(self)
   if self.forgetting then return end
-  self.forgetting = self.scope:spawn("worker.forget", {}, function ()
+  self.forgetting = self.scope:keep("worker.forget", {}, function ()
     local free <close> = setmetatable({}, { __close = function () self.forgetting = nil end })
     while self.ended[1] do
       task.sleep(math.max(FORGET_MS, self.ended[1].until_ms - task.now_ms()))
@@ -164,8 +164,9 @@ end
 
 --- The child's verdict, as a result for its leader. One whose child was gone before its result is a lost attempt.
 local function on_result(self, run, verdict)
+  if run.given then return end -- It is given again, because the first time it failed behind this.
   local body = run.body
-  move(run, "reporting")
+  if HOLDS[run.state] then move(run, "reporting") end
   for _, line in ipairs(verdict.log or {}) do -- Printed by the script.
     log.info("part.log", { job = body.job, part = body.part, attempt = body.attempt, text = line })
   end
@@ -176,6 +177,7 @@ local function on_result(self, run, verdict)
     stats = stats.small(verdict.summary or {}),
     result = stats.pack { stats = verdict.stats, incidents = incidents.of(body, verdict.incidents) },
   }, function () accepted(self, run) end)
+  run.given = true
 end
 
 local function on_progress(self, run, summary)

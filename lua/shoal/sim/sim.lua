@@ -83,6 +83,7 @@ function sim.new(options)
   made:trace(options.trace or false)
   return setmetatable({
     core = made, machines = 0, ips = {}, nodes = {}, hosts = {}, timed = {}, timed_count = 0, later_queue = {}, sequence = 0,
+    failing = {},
   }, Sim)
 end
 
@@ -176,6 +177,11 @@ end
 function Sim:start(node)
   node = self.nodes[name_of(node)]
   assert(self.core:start(node.name, node.entry, node.argv))
+  local plan = self.failing[node.name]
+  if plan then
+    plan.seed = (plan.seed or 1) + 7919 -- Each life fails elsewhere.
+    assert(self.core:call(node.name, "shoal.base.errors", "inject", plan))
+  end
   return node
 end
 
@@ -466,6 +472,18 @@ function Sim:link(a, b, link)
   fault(self, "link %s %s %s", text(a), text(b),
     link and ("%g %g %g%s"):format(link.latency_ms or 0, link.jitter_ms or 0, link.loss or 0, more_of(link)) or "default")
   self.core:link(name_of(a), name_of(b), link and link_of(link))
+end
+
+--- Let a share of a node's calls at sites fail, from now on and over restarts: code, hooks, tasks that begin (base/errors/injecting.lua).
+--- Without a plan: no more.
+---@param node SimNode|string
+---@param plan? { share: number, site?: string, seed?: integer, kinds?: table<string, boolean>, times?: integer }
+---  site: one, or a family as "lead.*"; nil: all. times: at most so many failures
+function Sim:fail_sites(node, plan)
+  local name = name_of(node)
+  fault(self, "fail_sites %s %s %s", name, plan and ("%g"):format(plan.share) or "off", plan and plan.site or "")
+  self.failing[name] = plan
+  return self.core:call(name, "shoal.base.errors", "inject", plan)
 end
 
 --- Its monotonic clock runs fast by this many ppm (slow below 0), -200 to 200, from now on.

@@ -66,7 +66,8 @@ local function loop(self, turn)
   self.timer = self.world:timer(function ()
     self.armed_ns = nil
     local ok = errors.call("lease.sweep_loop", function ()
-      return { node = self.node, cycle = self.cycle, held = not self.closed and self.core:counts().held or nil, next_delay_ms = RESTART_MS }
+      return { node = self.node, cycle = self.cycle, held = not self.closed and self.core:counts().held or nil,
+        lost = 0, next_delay_ms = RESTART_MS }
     end, turn, self)
     if self.closed then return end
     if ok then self:arm() else self:arm(self.world:now_ns() + RESTART_MS * 1000000) end

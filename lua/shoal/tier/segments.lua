@@ -274,7 +274,7 @@ function segments:turn()
   move(self, "saving")
   if not swap(self) then return end
   self.stuck = true
-  self.scope:spawn("tier.snapshot", self.hands.ids(), function ()
+  self.scope:keep("tier.snapshot", self.hands.ids(), function ()
     while not save(self) do task.sleep(RETRY_MS) end
     self.stuck = nil
     move(self, "resting")

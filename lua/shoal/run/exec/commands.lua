@@ -18,6 +18,7 @@ local folders = require "shoal.run.exec.folders"
 local limits = require "shoal.run.exec.limits"
 local stats = require "shoal.job.stats"
 local task = require "shoal.base.task"
+local verdicts = require "shoal.run.exec.verdicts"
 
 local commands = {}
 
@@ -138,7 +139,7 @@ local function finish(self, state, reason, lost)
   local record = self.recorder:export(elapsed_ms(self))
   record.cut = self.cut
   record = stats.fit(stats.trim(record, stats.OUTPUT_MAX), stats.PART_MAX)
-  errors.call("exec.result", self.ids, self.on_result, {
+  verdicts.give(self.ids, self.on_result, {
     state = state, reason = reason, stats = record, summary = record.counts, incidents = {}, log = {}, stderr = "", lost = lost or nil,
   })
 end
@@ -217,7 +218,7 @@ function commands.start(world, scope, guard, dispatch, on_progress, on_result, p
     self.timers[1] = deadline.after(world, limit_ms, function () stop(self, "failed", ("not done after timeout_ms = %d"):format(limit_ms)) end)
   end
   if on_progress then report_progress(self, progress_ms) end
-  scope:spawn("exec.run", self.ids, function ()
+  scope:keep("exec.run", self.ids, function ()
     local _ <close> = self
     local ok, state, reason, machine = errors.call("exec.command", self.ids, run_all, self)
     if ok then finish(self, state, reason, machine) else finish(self, "failed", "the part's own task failed: " .. state.message, true) end

@@ -131,8 +131,8 @@ local function wake_at(self, leader, due_ms)
     queue.waker:cancel()
   end
   queue.wake_ms = due_ms
-  local ids = { job = "?", workflow = "?", part = "?", address = leader.address }
-  queue.waker = self.scope:spawn(self.site.result, ids, function () -- nil: the scope is closed, and all of this ends.
+  local ids = { job = "any", workflow = "any", part = "any", address = leader.address, attempt = 0, status = "waiting" }
+  queue.waker = self.scope:keep(self.site.result, ids, function () -- nil: the scope is closed, and all of this ends.
     task.sleep(math.max(WAKE_MS, due_ms - task.now_ms()))
     queue.waker = nil
     wake(self, leader)
@@ -177,7 +177,11 @@ function pump(self, leader)
     local fits = queue.sending == 0 or queue.sending_bytes + entry.bytes <= results.SENDING_MAX
     if queue.sending >= sends_max(queue) or not fits then break end
     local record = entry.record
-    local spawned = self.scope:spawn(self.site.result, { job = record.job, workflow = record.workflow, part = record.part }, send, self, entry)
+    local function ids()
+      return { job = record.job, workflow = record.workflow, part = record.part, address = leader.address, attempt = entry.tries,
+        status = record.state }
+    end
+    local spawned = self.scope:keep(self.site.result, ids, send, self, entry)
     if not spawned then return end -- The scope is closed.
     leave_line(entry)
     entry.state = "sending"

@@ -125,7 +125,7 @@ function handling.dispatch(self, message, request, handler, body, peer)
   if count > 0 then
     ok, err, code = worker.inbox:push(true)
   else
-    ok, err, code = self.scope:spawn("rpc.handler", worker.ids, work, self, worker)
+    ok, err, code = self.scope:keep("rpc.handler", worker.ids, work, self, worker)
   end
   if not ok then
     if not request then left(self, peer) end
