@@ -108,6 +108,37 @@ describe("shoal.dc_health", function ()
     assert.equal("unhealthy", h:state "b")
   end)
 
+  it("F16: the shipped placement prefers healthy, then busy, then degraded, and never chooses an unhealthy one", function ()
+    local placement = assert(loadfile "scripts/policies/placement.lua")().datacenters
+    local function dc(name, state, free, level) return { name = name, cores = 8, free = free or 8, health = state, level = level or "none" } end
+    local function split(workflow, executors, named)
+      local out = {}
+      for _, share in ipairs(placement.split(workflow, executors, { datacenters = named }) or { { executor = "wait" } }) do
+        out[#out + 1] = share.executor
+      end
+      return table.concat(out, " ")
+    end
+    local load, one = { vus = 8, iterations = 8, parts = nil }, { command = { "true" }, parts = 1 }
+    local all = { dc("a", "unhealthy"), dc("b", "degraded"), dc("c", "busy", 0), dc("d", "healthy", 1), dc("e", "healthy", 2) }
+    assert.equal("c d e", split(load, all))
+    assert.equal("e", split(one, all))
+    assert.equal("c", split(one, { all[1], all[2], all[3] }))
+    assert.equal("b", split(one, { all[1], all[2] }))
+    assert.equal("b", split(load, { all[1], all[2] }))
+    assert.equal("wait", split(load, { all[1] }))
+    assert.equal("b c", split(load, all, { "b", "c" }))
+    assert.equal("wait", split(load, all, { "a", "c" })) -- It waits for one that it names.
+    assert.equal("d", split(one, { dc("c", "healthy", 8, "reject"), dc("d", "busy", 0, "batch") }))
+    assert.equal("c d", split(load, { dc("c"), dc("d") })) -- A gate that knows no health.
+    local function choose(home, executors)
+      return placement.choose({ part = "p", share = { executor = home }, history = {} }, {}, executors, {}) or "wait"
+    end
+    assert.equal("b", choose("b", all)) -- At home, while that can be reached.
+    assert.equal("e", choose("a", all))
+    assert.equal("d", choose("x", { all[2], all[3], all[4] }))
+    assert.equal("wait", choose("a", { all[1] }))
+  end)
+
   it("refuses a wrong config by name, impossible facts, and one past its limits", function ()
     local opened, err, code = dc_health.open(world, { busy_percent = 80 })
     assert.is_nil(opened)

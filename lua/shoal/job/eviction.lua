@@ -127,7 +127,6 @@ function Eviction:drop(name, manager) self.health:drop(name, manager) end
 
 --- The datacenter is no more.
 function Eviction:forget(name)
-  if not self.dcs[name] then return end
   self.dcs[name] = nil
   self.health:forget(name)
   if self.correlation:dc(name) then assert(self.correlation:forget(name)) end

@@ -77,6 +77,7 @@ local function beat(self, gate, lead)
   gate.seq = gate.seq + 1
   local body = {
     dc = node.dc, node = node.name, address = node.address, generation = node.generation, seq = gate.seq, term = lead.fence,
+    level = lead.progress_level,
   }
   local reply, err, code
   repeat

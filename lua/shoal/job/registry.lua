@@ -218,6 +218,7 @@ function registry:register(body)
   m = m or { past = {} }
   note(m, body)
   self.managers[m.name] = m
+  self.eviction:press(m.dc, m.name, body.level or "none")
   local d = self.dcs[m.dc] or { gone = true, members = {} }
   self.dcs[m.dc] = d
   if d.leader == m.name or self:vacant(d, m.dc) then

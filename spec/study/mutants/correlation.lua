@@ -4,6 +4,8 @@ local function health(behaviour) return { "dc_health_spec", behaviour } end
 local function study() return { "correlation_study", "--seeds=200" } end
 local function module(behaviour) return { "spec/lua/correlation_spec.lua", behaviour } end
 local function facts(behaviour) return { "spec/lua/dc_health_spec.lua", behaviour } end
+local function gate(behaviour) return { "spec/sim/correlation_spec.lua", behaviour } end
+local function routing(behaviour) return { "spec/sim/dc_health_spec.lua", behaviour } end
 
 return {
   -- Failures of several.
@@ -99,4 +101,22 @@ return {
     find = "if (p) *p = h->pressing[--h->pressing_count];\n  } else if (p) {", put = "} else if (p) {" },
   { name = "a_change_is_told_again", file = "lua/shoal/member/dc_health.lua", killers = { facts "tells each change once" },
     find = "  d.state = to\n", put = "  d.state = d.state or to\n" },
+  -- Gates.
+  { name = "a_gate_evicts_at_once", file = "lua/shoal/job/eviction.lua", killers = { gate "two of three are held" },
+    find = "    assert(self.correlation:down(name))\n", put = "    self.owner.evict(name, why)\n" },
+  { name = "an_unreachable_datacenter_gets_parts", file = "lua/shoal/job/executors.lua", killers = { gate "two of three are held" },
+    find = "not hold(e.name) and not (s and s.away) then", put = "not hold(e.name) then" },
+  { name = "silence_decides_for_a_part_of_an_unreachable_datacenter", file = "lua/shoal/job/attempts.lua",
+    killers = { gate "longer than leases" },
+    find = "      if self.lead.options.sign_of then spare(self.lead, a, now) end\n", put = "" },
+  { name = "levels_bound_nothing", file = "lua/shoal/job/placing.lua", killers = { routing "throttle leaves" },
+    find = "  if executor and executor.room == 0 then return nil, executor.wait end\n", put = "" },
+  { name = "a_second_has_no_bound", file = "lua/shoal/job/eviction.lua", killers = { routing "throttle leaves" },
+    find = "  if d then d.used = d.used + 1 end\n", put = "" },
+  { name = "only_the_leader_presses_back", file = "lua/shoal/job/registry.lua", killers = { routing "the worst manager" },
+    find = '  self.eviction:press(m.dc, m.name, body.level or "none")\n', put = "" },
+  { name = "an_unreachable_datacenter_is_healthy", file = "lua/shoal/job/registry.lua", killers = { routing "is damped" },
+    find = "  self.eviction:judge(event.dc, self:facts(event.dc))\n", put = "" },
+  { name = "a_part_that_finds_no_room_holds_back_others", file = "lua/shoal/job/placing.lua", killers = { routing "holds back no other" },
+    find = "          if round.claims then break end\n", put = "          if round.claims or why then break end\n" },
 }

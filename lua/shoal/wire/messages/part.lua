@@ -100,6 +100,7 @@ return {
         { "generation", "integer" }, -- changes at a restart
         { "seq", "integer" },        -- grows within a generation; an older heartbeat is refused
         { "term", "integer" },       -- its fence as a leader; 0: it does not lead now
+        { "level", "string?" },      -- its backpressure: none, throttle, batch, reject
       },
       reply = { { "gate", "string" }, { "fence", "integer" } },
     },
