@@ -34,6 +34,9 @@ edit["m-c1"] = function (text)
   return raising(text, "lease.expired", '["lease.expired"] = function (event)')
 end
 edit.g1 = function (text)
+  for _, site in ipairs { "correlation.detected", "correlation.healed" } do
+    text = raising(text, site, ('["%s"] = function (event)'):format(site))
+  end
   return cutcluster.replace(text, "    --- A datacenter lives and gives no sign", '    ["federation.state"] = function (event)' .. "\n"
     .. BOOM:format("federation.state", "federation.state", "federation.state") .. "\n    end,\n    --- A datacenter lives and gives no sign")
 end
@@ -53,7 +56,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
   setup(function ()
     if missing then return end
     k = cutcluster.open { gates = 1, edit = edit, set = { heartbeat_ms = 200, dc_silent_ms = 3000, ["federation.retry_ms"] = 300 },
-      set_dc = { a = { lease_ms = 8000 }, c = { lease_ms = 2000 } },
+      set_gate = { ["correlation.hold_ms"] = 15000 }, set_dc = { a = { lease_ms = 8000 }, c = { lease_ms = 2000 } },
       dcs = { a = { managers = 2, workers = 2 }, b = { managers = 1, workers = 1 }, c = { managers = 2, workers = 2 } } }
     c = k.c
   end)
@@ -325,6 +328,37 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     return table.concat(out, " ")
   end
 
+  net_it("F15, F18: 2.4: two of three datacenters cut at once: evictions are held though the hooks raise, and nothing is lost when they return",
+    function ()
+      local job = gated("g1", 3)
+      local g = k:mark "g1"
+      k:run("g1", "node.state.boom = { ['correlation.detected'] = 2, ['correlation.healed'] = 2 }")
+      k.net:cut(k.at.g1, { k.at["m-a1"], k.at["m-c1"] })
+      becomes("a", "unreachable", g)
+      becomes("c", "unreachable", g)
+      local detected = k:wait_incident("g1", "correlation.detected", g)
+      cluster.pause(1000)
+      assert.equal(0, #k:events("g1", "gate.dc_evicted", g))
+      assert.equal("alive", k:state_of("m-b1", "g1"))
+      k.net:heal()
+      becomes("a", "reachable", g)
+      becomes("c", "reachable", g)
+      local healed = k:wait_incident("g1", "correlation.healed", g)
+      for i, incident in ipairs { detected, healed } do
+        local ids = incident.ids
+        assert.is_nil(incident.missing)
+        assert.same({ "error", "a,c" }, { incident.level, (tostring(ids.datacenters):gsub("[ ,]+", ",")) }, i)
+        assert.truthy(ids.event and ids.severity and ids.at_ns and ids.wall_ns and ids.hook and ids.hook_index)
+      end
+      for _, site in ipairs { "correlation.detected", "correlation.healed" } do assert.equal(1, #k:incidents("g1", site, g)) end
+      assert.equal(0, #k:incidents("g1", "lead.attempt_lost", g))
+      local final = job.let_end()
+      assert.equal(3, #final.attempts)
+      for _, attempt in ipairs(final.attempts) do assert.equal("completed", attempt.state) end
+      assert.equal(3, select(2, job.ran():gsub("\n", "")))
+      k:run("g1", "node.state.boom = nil")
+    end)
+
   net_it("F14: 1.1: a datacenter cut from its gate is suspected, then unreachable, and back after the cut, though the hook on it raises",
     function ()
       local g = k:mark "g1"
@@ -376,26 +410,27 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       assert.is_true(tonumber(a) > tonumber(c_probes) + 5, a .. " probes of a, " .. c_probes .. " of c")
     end)
 
-  for way, title in sorted { to = "the gate's words do not arrive", from = "its words do not arrive at the gate" } do
+  -- Each of another datacenter: one that fails often counts as flapping, and is evicted late.
+  for dc, title in sorted { b = "its words do not arrive at the gate", c = "the gate's words do not arrive" } do
     net_it("F18, F29: one-way cut, " .. title .. ": its part runs elsewhere, once, and after the heal all is one", function ()
       local job = gated("g1", 3)
-      local g, m = k:mark "g1", k.at["m-b1"]
-      if way == "to" then k.net:cut_one_way(k.at.g1, m) else k.net:cut_one_way(m, k.at.g1) end
-      becomes("b", "unreachable", g)
+      local g, m, w = k:mark "g1", k.at["m-" .. dc .. "1"], "w-" .. dc .. "1"
+      if dc == "c" then k.net:cut_one_way(k.at.g1, m) else k.net:cut_one_way(m, k.at.g1) end
+      becomes(dc, "unreachable", g)
       cluster.wait("its part runs elsewhere", function () return select(2, job.ran():gsub("\n", "")) == 4 end)
       local lost = k:incidents("g1", "lead.attempt_lost", g)
       assert.equal(1, #lost)
-      assert.equal("b", lost[1].ids.executor)
-      assert.equal("1", k:eval("w-b1", "#node.describe().parts")) -- It goes on where nobody can stop it, ...
+      assert.equal(dc, lost[1].ids.executor)
+      assert.equal("1", k:eval(w, "#node.describe().parts")) -- It goes on where nobody can stop it, ...
       k.net:heal()
-      becomes("b", "reachable", g)
-      k:wait_eval("w-b1", "#node.describe().parts", "0") -- ... and is ended when somebody can.
+      becomes(dc, "reachable", g)
+      k:wait_eval(w, "#node.describe().parts", "0") -- ... and is ended when somebody can.
       local states = {}
       for i, attempt in ipairs(job.let_end().attempts) do
         states[i] = attempt.state .. (attempt.state == "lost" and " " .. attempt.executor or "")
       end
       table.sort(states)
-      assert.same({ "completed", "completed", "completed", "lost b" }, states)
+      assert.same({ "completed", "completed", "completed", "lost " .. dc }, states)
       assert.equal(4, select(2, job.ran():gsub("\n", "")))
     end)
   end
