@@ -223,6 +223,59 @@ describe("probes of datacenters:", function ()
     end
   end)
 
+  it("F14: after a cut of any length it is reachable within an interval: probes wait for no backoff and no connection of before", function ()
+    local c <close>, g = begin { dcs = { "a" } }
+    local m, worst = c.managers[1], 0
+    for i = 1, 12 do
+      c:cut(g, m)
+      pass(c, 16000 + 1370 * i)
+      assert.is_true(state(c, "a") ~= "reachable")
+      c:heal(g, m)
+      local healed_ms = now(c)
+      assert.truthy(c:until_true(function () return state(c, "a") == "reachable" end, 40000, 20))
+      worst = math.max(worst, now(c) - healed_ms)
+      pass(c, 2500)
+    end
+    assert.is_true(worst <= 2050, ("reachable %.0f ms after healing"):format(worst))
+  end)
+
+  it("F14: of two managers that cannot be reached each gets the time of a probe; the one that can be reached then leads", function ()
+    local c <close> = begin { dcs = { "a" }, managers = 2 }
+    pass(c, 10000)
+    assert.same({ "m-a1", 0 }, { view(c, "a").leader, counts(c).leaders }) -- Both register; the one that leads goes on to lead.
+    for _, m in ipairs(c.managers) do -- They can register, and do not answer probes.
+      c:on(m, [[ node.spec_real = node.rpc.handlers["dc.probe"]
+        node.rpc.handlers["dc.probe"] = function () return nil, "not now", "REFUSED" end ]])
+    end
+    pass(c, 46000)
+    assert.equal("unreachable", state(c, "a"))
+    local before = counts(c).leaders
+    pass(c, 60000)
+    local turns = counts(c).leaders - before
+    assert.is_true(turns >= 4 and turns <= 9, turns .. " turns")
+    c:on(c.managers[2], "node.rpc.handlers['dc.probe'] = node.spec_real")
+    assert.truthy(c:until_true(function () return state(c, "a") == "reachable" end, 16000, 50))
+    pass(c, 10000)
+    assert.equal("m-a2", view(c, "a").leader)
+    assert.equal("completed", c:complete(c:job { load = { vus = 2, iterations = 20 } }).state)
+  end)
+
+  it("a datacenter whose manager does not lead is reachable, and no executor", function ()
+    local c <close>, g = begin { dcs = { "a" } }
+    c:on(c.managers[1], [[ node.spec_real = node.rpc.handlers["dc.probe"]
+      node.rpc.handlers["dc.probe"] = function (body)
+        local reply = node.spec_real(body)
+        reply.leads = false
+        return reply
+      end ]])
+    c:restart(g)
+    c:run(4000)
+    assert.same({ "reachable", {} }, { state(c, "a"), c:ask(g, "look").lead.executors })
+    c:on(c.managers[1], "node.rpc.handlers['dc.probe'] = node.spec_real")
+    c:run(3000)
+    assert.same({ "a" }, sorted.keys(c:ask(g, "look").lead.executors))
+  end)
+
   it("F14: the timeout of a probe follows the round trip; a path of 3 s each way is no failure, and its bound is longer", function ()
     local c <close>, g = begin { set_gate = { ["federation.interval_ms"] = 4000, ["federation.timeout_max_ms"] = 30000 } }
     local m = c.managers[1]
@@ -345,6 +398,7 @@ describe("probes of datacenters:", function ()
     local told = c:incidents(g, "federation.state")
     assert.equal(2, #told)
     assert.equal("dc from hook hook_index to", names(told[1].ids))
+    pass(c, 8000) -- Until the failure counts as that of one datacenter.
     assert.same({ "b" }, sorted.keys(c:ask(g, "look").lead.executors))
     c:restart(c.managers[1])
     assert.truthy(c:until_true(function () return c:ask(g, "look").lead.executors.a end, 8000, 50))

@@ -61,4 +61,26 @@ for _, row in ipairs {
 } do
   out[#out + 1] = { name = "federation_" .. row[1], file = FILE, killers = { module(row[4]) }, find = row[2], put = row[3] }
 end
+
+-- The wiring at gates and managers.
+local function wired(title) return { "spec/sim/federation_spec.lua", title } end
+for _, row in ipairs {
+  { "a_probe_waits_for_what_a_cut_left", "registry", "timeout_ms = timeout_ms, hurry = true }", "timeout_ms = timeout_ms }", "any length" },
+  { "an_unreachable_datacenter_is_not_evicted", "registry", "evict = function (name, why) self:evict(name, why) end,",
+    "evict = function () end,", "federation.state" },
+  { "another_manager_leads_a_living_datacenter", "registry", "if d.leader == m.name or self:vacant(d, m.dc) then", "if true then",
+    "of two managers" },
+  { "two_that_cannot_be_reached_take_turns", "registry",
+    "if task.now_ms() - d.chosen_ms < c.interval_ms + c.timeout_ms then return false end", "", "of two managers" },
+  { "one_that_does_not_lead_stays_the_leader", "registry", " or d.answer ~= nil and not d.answer.leads", "", "a new leader is taken" },
+  { "one_that_does_not_lead_is_an_executor", "registry", "if not answer.leads then return end", "", "does not lead" },
+  { "a_refused_datacenter_is_known", "registry", "if not d.leader then self.managers[m.name], self.dcs[m.dc] = nil, nil end", "", "dcs_max" },
+  { "lists_cross_with_each_answer", "heart", "if body.digest ~= digest then", "if true then", "lists only" },
+  { "lists_that_changed_do_not_cross", "heart", "if packed ~= self.packed then", "if not self.packed then", "lists only" },
+  { "one_that_stays_out_answers", "heart", "if node.apart then return nil, node.name", "if false then return nil, node.name", "stays out" },
+  { "anyone_answers_for_the_leader", "heart", "if body.dc ~= node.dc or body.node ~= node.name then", "if false then", "stays out" },
+} do
+  out[#out + 1] = { name = "federation_" .. row[1], file = ("lua/shoal/job/%s.lua"):format(row[2]), killers = { wired(row[5]) }, find = row[3],
+    put = row[4] }
+end
 return out
