@@ -9,7 +9,7 @@
 enum {
   NS_PER_MS = 1000000,
   CHUNK = 512,   /* Entries; they never move. */
-  BLOCK = 64,    /* Entries looked at together, prefetched. */
+  BLOCK = 32,    /* Entries looked at together, prefetched. */
   BEAT_MS = 1000, /* While leases are held, ticks are no farther apart: so that a pause or jump is noticed, and costs no more. */
   EVE = 3,       /* Times late_ms before the deadline. */
   STALE_MAX = 1024, /* Numbers in the wheel to be ignored, beyond twice the entries. */
@@ -344,20 +344,59 @@ static int grant(struct leases *t, uint32_t hash, const char *key, size_t length
   return 0;
 }
 
+/* The entry that may have this key, then its name: the misses of a block overlap. */
+static void prefetch_known(const struct leases *t, uint32_t hash, int code, int pass) {
+  uint32_t cell = hash, number = code < 0 ? NONE : lease_index_next(&t->keys, hash, &cell);
+  if (number == NONE) return;
+  if (pass == 0) __builtin_prefetch(at(t, number), 1);
+  else __builtin_prefetch(blobs_at(&t->blobs, at(t, number)->key));
+}
+
+static int grant_item(struct leases *t, struct lease_grant_item *g) {
+  uint32_t number;
+  int rc = take_holder(t, g->holder, g->holder_length, &number);
+  if (rc < 0) return t->counts.full += rc == ERR_FULL, rc;
+  rc = grant(t, g->hash, g->key, g->key_length, number, g->fence, g->ttl_ms, &g->handle);
+  if (rc < 0) drop_holder(t, number);
+  return rc;
+}
+
+static int check_grant(const struct lease_grant_item *g) {
+  if (g->key_length > LEASE_KEY_MAX || g->holder_length > LEASE_HOLDER_MAX) return ERR_TOO_LARGE;
+  if (!g->key_length || !g->holder_length || !g->fence || g->ttl_ms < LEASE_TTL_MIN_MS || g->ttl_ms > LEASE_TTL_MAX_MS) return ERR_CONFIG;
+  return 0;
+}
+
 int lease_grant(struct leases *t, uint64_t now_ns, const char *key, size_t key_length, const char *holder, size_t holder_length,
                 uint64_t fence, uint32_t ttl_ms, uint64_t *handle) {
   if (key_length > LEASE_KEY_MAX || holder_length > LEASE_HOLDER_MAX) return ERR_TOO_LARGE;
-  if (!key_length || !holder_length || !fence || ttl_ms < LEASE_TTL_MIN_MS || ttl_ms > LEASE_TTL_MAX_MS) return ERR_CONFIG;
-  uint32_t hash = hash_of(t, key, key_length), number;
-  lease_index_prefetch(&t->keys, hash); /* It arrives while the holder is looked up. */
-  if (t->free) __builtin_prefetch(at(t, t->free - 1), 1);
+  struct lease_grant_item g = {.key = key, .holder = holder, .key_length = (uint32_t)key_length, .holder_length = (uint32_t)holder_length,
+                               .ttl_ms = ttl_ms, .fence = fence};
+  (void)lease_grant_all(t, now_ns, &g, 1); /* g.code says it. */
+  if (g.code == 0) *handle = g.handle;
+  return g.code;
+}
+
+uint32_t lease_grant_all(struct leases *t, uint64_t now_ns, struct lease_grant_item *items, uint32_t count) {
   advance(t, now_ns);
-  int rc = take_holder(t, holder, holder_length, &number);
-  if (rc < 0) return t->counts.full += rc == ERR_FULL, rc;
-  rc = grant(t, hash, key, key_length, number, fence, ttl_ms, handle);
-  if (rc < 0) drop_holder(t, number);
+  uint32_t granted = 0;
+  for (uint32_t from = 0; from < count; from += BLOCK) {
+    uint32_t end = count - from < BLOCK ? count : from + BLOCK;
+    for (uint32_t i = from; i < end; i++) {
+      items[i].code = check_grant(&items[i]);
+      if (items[i].code < 0) continue;
+      items[i].hash = hash_of(t, items[i].key, items[i].key_length);
+      lease_index_prefetch(&t->keys, items[i].hash);
+    }
+    for (int pass = 0; pass < 2 && end - from > 1; pass++)
+      for (uint32_t i = from; i < end; i++) prefetch_known(t, items[i].hash, items[i].code, pass);
+    for (uint32_t i = from; i < end; i++) {
+      if (items[i].code == 0) items[i].code = grant_item(t, &items[i]);
+      granted += items[i].code == 0;
+    }
+  }
   set_due(t);
-  return rc;
+  return granted;
 }
 
 /* What is known of a fence of this entry: 0 if it is current. */
@@ -392,13 +431,8 @@ static void prefetch(const struct leases *t, struct lease_renewal *r, uint32_t c
     }
   }
   for (int pass = 0; pass < 2; pass++)
-    for (uint32_t i = 0; i < count; i++) {
-      if (r[i].handle) continue;
-      uint32_t cell = r[i].hash, number = lease_index_next(&t->keys, r[i].hash, &cell);
-      if (number == NONE) continue;
-      if (pass == 0) __builtin_prefetch(at(t, number), 1);
-      else __builtin_prefetch(blobs_at(&t->blobs, at(t, number)->key));
-    }
+    for (uint32_t i = 0; i < count; i++)
+      if (!r[i].handle) prefetch_known(t, r[i].hash, 0, pass);
 }
 
 static int renew_one(struct leases *t, const struct lease_renewal *r, uint32_t holder) {

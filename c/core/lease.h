@@ -14,7 +14,8 @@
  * Fences. A grant or transfer whose fence is not above the key's last one is STALE and counted. PAST is the memory of that last fence.
  * It is bounded: `leases_max` entries in all, HELD, DUE and PAST. What is forgotten leaves the greatest forgotten fence as the *floor*: a
  * grant of an unknown key at or below it is STALE too. So a lower fence is refused for ever, and past_ms decides only how precise the
- * answers about a past lease are. The price: all fences of one table must come from one log.
+ * answers about a past lease are. The price: all fences of one table must come from one log, and a grant must not come later than past_ms
+ * after its place in that log: it might be STALE then, and needs a new one.
  *
  * Two clocks. No instant crosses the network. With d the drift bound, each clock's rate lies within 1 +- d of true time:
  *   the holder's deadline is   the instant it SENT the request + ttl * (1 - d)   by its clock (lease_holder.h),
@@ -159,6 +160,18 @@ void leases_free(struct leases *t);
  * or fence 0), ERR_MEMORY. */
 int lease_grant(struct leases *t, uint64_t now_ns, const char *key, size_t key_length, const char *holder, size_t holder_length,
                 uint64_t fence, uint32_t ttl_ms, uint64_t *handle);
+
+/* One grant of a batch: what lease_grant() takes, and what it returns. */
+struct lease_grant_item {
+  const char *key, *holder;
+  uint32_t key_length, holder_length, ttl_ms;
+  uint64_t fence, handle;
+  int code;
+  uint32_t hash; /* Used inside. */
+};
+/* Grant many, in order, as the commands of one sync of a log bring them, or the leases that a new leader found: the misses of the caches
+ * overlap. Returns how many were granted. */
+uint32_t lease_grant_all(struct leases *t, uint64_t now_ns, struct lease_grant_item *items, uint32_t count);
 
 /* One renewal of a batch. `code` comes back: 0; ERR_STALE (the key has a greater fence), ERR_EXPIRED (this fence is over), ERR_HELD (of
  * this fence, by another holder), ERR_NOT_FOUND (no such lease, or none with so great a fence). */

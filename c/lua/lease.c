@@ -4,6 +4,7 @@
  *
  *   lease.grantor(now_ns, config) -> g | nil, message, code        fields of struct lease_config
  *   g:grant(now_ns, key, holder, fence, ttl_ms) -> handle | nil, message, code
+ *   g:grant_all(now_ns, { { key =, holder =, fence = } ... }, ttl_ms) -> granted, refused = { { key, fence, code } ... }
  *   g:renew(now_ns, holder, { { key = or handle =, fence = } ... }) -> renewed, refused = { { key, handle, fence, code } ... }
  *   g:transfer(now_ns, key, fence, holder, new_fence) -> true | nil, message, code
  *   g:release(now_ns, key, fence) -> true | nil, message, code
@@ -99,14 +100,16 @@ static uint64_t item_number(lua_State *L, lua_Integer n, const char *name, bool 
   return (uint64_t)value;
 }
 
-/* The key of the item on top; valid while the item is. */
-static const char *item_key(lua_State *L, lua_Integer n, size_t *length) {
-  if (lua_getfield(L, -1, "key") != LUA_TSTRING)
-    luaL_error(L, "lease: item %I: key: expected a string, found %s", n, luaL_typename(L, -1));
-  const char *key = lua_tolstring(L, -1, length);
+/* A string of the item on top; valid while the item is. */
+static const char *item_string(lua_State *L, lua_Integer n, const char *name, size_t *length) {
+  if (lua_getfield(L, -1, name) != LUA_TSTRING)
+    luaL_error(L, "lease: item %I: %s: expected a string, found %s", n, name, luaL_typename(L, -1));
+  const char *text = lua_tolstring(L, -1, length);
   lua_pop(L, 1);
-  return key;
+  return text;
 }
+static const char *item_key(lua_State *L, lua_Integer n, size_t *length) { return item_string(L, n, "key", length); }
+static uint32_t short_length(size_t length) { return length > UINT32_MAX ? UINT32_MAX : (uint32_t)length; }
 
 static void get_item(lua_State *L, int list, lua_Integer n) {
   if (lua_rawgeti(L, list, n) != LUA_TTABLE) luaL_error(L, "lease: item %I: expected a table, found %s", n, luaL_typename(L, -1));
@@ -199,15 +202,54 @@ static void read_item(lua_State *L, lua_Integer n, struct lease_renewal *out) {
   if (!found) luaL_error(L, "lease: item %I: fence: expected an integer, found nil", n);
   out->handle = item_number(L, n, "handle", &found);
   if (!found) out->key = item_key(L, n, &length);
-  out->key_length = length > UINT32_MAX ? UINT32_MAX : (uint32_t)length;
+  out->key_length = short_length(length);
 }
 
-static void push_refused(lua_State *L, const struct lease_renewal *r) {
+/* { key = or handle =, fence =, code = } */
+static void push_refused(lua_State *L, uint64_t handle, const char *key, size_t length, uint64_t fence, int code) {
   lua_createtable(L, 0, 3);
-  if (r->handle) set_integer(L, "handle", r->handle);
-  else set_string(L, "key", r->key, r->key_length);
-  set_integer(L, "fence", r->fence);
-  set_string(L, "code", error_name(r->code), strlen(error_name(r->code)));
+  if (handle) set_integer(L, "handle", handle);
+  else set_string(L, "key", key, length);
+  set_integer(L, "fence", fence);
+  set_string(L, "code", error_name(code), strlen(error_name(code)));
+}
+
+static void read_grant(lua_State *L, lua_Integer n, uint32_t ttl_ms, struct lease_grant_item *out) {
+  bool found;
+  size_t key, holder;
+  *out = (struct lease_grant_item){.fence = item_number(L, n, "fence", &found), .ttl_ms = ttl_ms};
+  if (!found) luaL_error(L, "lease: item %I: fence: expected an integer, found nil", n);
+  out->key = item_key(L, n, &key);
+  out->holder = item_string(L, n, "holder", &holder);
+  out->key_length = short_length(key), out->holder_length = short_length(holder);
+}
+
+static int l_grant_all(lua_State *L) {
+  struct leases *t = check_grantor(L);
+  uint64_t now = check_now(L, t->now_ns);
+  uint32_t ttl_ms = check_ms(L, 4);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 4);
+  lua_newtable(L);
+  lua_Integer items = (lua_Integer)lua_rawlen(L, 3), refused = 0, granted = 0;
+  struct lease_grant_item block[BLOCK];
+  for (lua_Integer from = 0; from < items; from += BLOCK) {
+    uint32_t count = items - from < BLOCK ? (uint32_t)(items - from) : BLOCK;
+    for (uint32_t i = 0; i < count; i++) {
+      get_item(L, 3, from + i + 1);
+      read_grant(L, from + i + 1, ttl_ms, &block[i]);
+      lua_pop(L, 1);
+    }
+    granted += lease_grant_all(t, now, block, count);
+    for (uint32_t i = 0; i < count; i++) {
+      if (block[i].code == 0) continue;
+      push_refused(L, 0, block[i].key, block[i].key_length, block[i].fence, block[i].code);
+      lua_rawseti(L, 5, ++refused);
+    }
+  }
+  lua_pushinteger(L, granted);
+  lua_insert(L, -2);
+  return 2;
 }
 
 static int l_renew(lua_State *L) {
@@ -230,7 +272,7 @@ static int l_renew(lua_State *L) {
     renewed += lease_renew(t, now, holder, length, block, count);
     for (uint32_t i = 0; i < count; i++) {
       if (block[i].code == 0) continue;
-      push_refused(L, &block[i]);
+      push_refused(L, block[i].handle, block[i].key, block[i].key_length, block[i].fence, block[i].code);
       lua_rawseti(L, 5, ++refused);
     }
   }
@@ -547,7 +589,7 @@ static void set_limit(lua_State *L, const char *name, lua_Integer value) {
 
 int luaopen_shoal_core_lease(lua_State *L) {
   static const luaL_Reg functions[] = {{"grantor", l_grantor}, {"holder", l_holder}, {NULL, NULL}};
-  static const luaL_Reg grantor[] = {{"grant", l_grant},       {"renew", l_renew},       {"transfer", l_transfer}, {"release", l_release},
+  static const luaL_Reg grantor[] = {{"grant", l_grant},       {"grant_all", l_grant_all}, {"renew", l_renew},       {"transfer", l_transfer}, {"release", l_release},
                                      {"get", l_get},           {"tick", l_tick},         {"expired", l_expired},   {"deadline", l_deadline},
                                      {"catch_up", l_catch_up}, {"counts", l_counts},     {"free", l_grantor_free}, {NULL, NULL}};
   static const luaL_Reg holder[] = {{"add", l_add},          {"due", l_due},       {"renewed", l_renewed}, {"tick", l_holder_tick},

@@ -85,6 +85,26 @@ describe("shoal.lease", function ()
       { counts.grants, counts.renewals, counts.transfers, counts.releases, counts.expired, counts.held, counts.lost })
   end)
 
+  it("grants many at once, and says which were refused", function ()
+    local tries = 0
+    local g = grantor({ ttl_ms = 500, leases_max = 200 }, function () tries = tries + 1; error "not now" end)
+    assert(g:grant("k1", "w1", 1))
+    world:run(530)
+    assert.equal(1, g:counts().undelivered)
+    local items = {}
+    for i = 1, 203 do items[i] = { key = "k" .. i, holder = "w" .. i % 3, fence = 10 + i } end
+    items[7].key, items[9].holder = "k6", ("h"):rep(lease.HOLDER_MAX + 1)
+    local granted, refused = g:grant_all(items, 60000)
+    assert.same({ 200, {
+      { key = "k6", fence = 17, code = "HELD" }, { key = "k9", fence = 19, code = "TOO_LARGE" },
+      { key = "k203", fence = 213, code = "FULL" },
+    } }, { granted, refused })
+    assert.equal("w2", g:get("k200").holder)
+    assert.same({ 1, 0 }, { g:counts().superseded, g:counts().undelivered }) -- k1 was granted again.
+    assert.same({ 0, {} }, { g:grant_all {} })
+    assert.has_error(function () g:grant_all { { key = "k", fence = 1 } } end, "lease: item 1: holder: expected a string, found nil")
+  end)
+
   it("expires everything of one instant, and says how many remain", function ()
     local g = grantor { ttl_ms = 500 }
     for i = 1, 1000 do assert(g:grant("k" .. i, "w", i)) end

@@ -115,7 +115,7 @@ local function report_expiry(self, event)
   local ids = { key = event.key, holder = event.holder, node = self.node, fence = event.fence, expired_for_ms = event.expired_for_ms,
     duration_ms = event.duration_ms, remaining = event.remaining }
   local delivered = errors.deliver("lease.expired", ids, delivery, function ()
-    if self.closed then return end
+    if self.closed then return end -- By on_expired, of an earlier one.
     attempt = attempt + 1
     if attempt == DELIVERIES then self.undelivered[event.key] = nil end
     self.on_expired(event)
@@ -133,10 +133,7 @@ local function grantor_turn(self)
       ("the sweep found %d expired leases that the deadlines had lost; they are expired now"):format(lost - self.lost))
     self.lost = lost
   end
-  for _, event in ipairs(self.core:expired(BATCH)) do
-    if self.closed then return end -- By on_expired.
-    report_expiry(self, event)
-  end
+  for _, event in ipairs(self.core:expired(BATCH)) do report_expiry(self, event) end
 end
 
 --- Grant `key` to `holder`, who holds nothing of another's; its own it may be granted again.
@@ -153,6 +150,22 @@ function Grantor:grant(key, holder, fence, ttl_ms)
   if settle(self, key) then self.superseded = self.superseded + 1 end
   self:arm()
   return { key = key, holder = holder, fence = fence, ttl_ms = ttl_ms or self.ttl_ms, handle = handle }
+end
+
+--- Grant many at once, in order: what a sync of the log brought, or what a new leader found in it. Cheaper than one by one.
+---@param items { key: string, holder: string, fence: integer }[]
+---@param ttl_ms integer?
+---@return integer granted
+---@return { key: string, fence: integer, code: string }[] refused  codes as of `grant`
+function Grantor:grant_all(items, ttl_ms)
+  local granted, refused = check_open(self):grant_all(self.world:fresh_ns(), items, ttl_ms or self.ttl_ms)
+  local no = {}
+  for _, each in ipairs(refused) do no[each.key] = each.fence end
+  for _, item in ipairs(next(self.undelivered) and items or {}) do
+    if no[item.key] ~= item.fence and settle(self, item.key) then self.superseded = self.superseded + 1 end
+  end
+  self:arm()
+  return granted, refused
 end
 
 --- Renew what this holder holds. An item that is refused changes nothing.
@@ -262,7 +275,7 @@ end
 
 local function report_events(self)
   for _, event in ipairs(self.core:events(BATCH)) do
-    if self.closed then return end -- By on_event.
+    if self.closed then return end -- By on_event, of an earlier one.
     event.group = nil
     report_event(self, event)
   end

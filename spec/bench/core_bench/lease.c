@@ -9,7 +9,7 @@
 enum { BATCH = 1024, KEY = 24, HOLDERS = 10 };
 #define MS UINT64_C(1000000)
 #define S (1000 * MS)
-enum { GRANT, REGRANT, RENEW, RENEW_KEY, TRANSFER, REFUSE, EXPIRE, BYTES, ROWS };
+enum { GRANT, GRANT_ONE, REGRANT, RENEW, RENEW_KEY, TRANSFER, REFUSE, EXPIRE, BYTES, ROWS };
 
 struct table {
   struct leases leases;
@@ -33,12 +33,19 @@ static void name_in(struct table *t, const uint32_t *order) {
 }
 
 /* Number order[i] gets fence i + 1 + the fences before. Leases whose ttl differs, so that they do not expire all at once. Returns the ns. */
-static uint64_t grant_all(struct table *t, const uint32_t *order) {
+static uint64_t grant_all(struct table *t, const uint32_t *order, uint32_t block) {
+  enum { BLOCK_MAX = 64 };
   name_in(t, order);
-  uint64_t began = bench_cpu_ns(), handle;
-  for (uint32_t i = 0; i < t->count; i++)
-    BENCH_MUST(lease_grant(&t->leases, t->now, t->named[i], strlen(t->named[i]), holder_of(order[i]), 2, ++t->fence, 30000 + i % 2000,
-                           &handle) == 0);
+  struct lease_grant_item items[BLOCK_MAX];
+  uint64_t began = bench_cpu_ns();
+  for (uint32_t from = 0; from < t->count; from += block) {
+    uint32_t count = t->count - from < block ? t->count - from : block;
+    for (uint32_t i = 0; i < count; i++)
+      items[i] = (struct lease_grant_item){.key = t->named[from + i], .key_length = (uint32_t)strlen(t->named[from + i]),
+                                           .holder = holder_of(order[from + i]), .holder_length = 2, .fence = ++t->fence,
+                                           .ttl_ms = 30000 + (from + i) % 2000};
+    BENCH_MUST(lease_grant_all(&t->leases, t->now, items, count) == count);
+  }
   uint64_t spent = bench_cpu_ns() - began;
   for (uint32_t i = 0; i < t->count; i++) {
     struct lease_view v;
@@ -102,10 +109,14 @@ static void round_of(struct table *t, struct bench_row *rows, int size, uint32_t
   t->now = S;
   t->fence = 0;
   BENCH_MUST(leases_init(&t->leases, &config, t->now) == 0);
-  keep_least(&rows[GRANT].ns[size], grant_all(t, order), t->count);
+  keep_least(&rows[GRANT_ONE].ns[size], grant_all(t, order, 1), t->count);
+  leases_free(&t->leases);
+  t->fence = 0;
+  BENCH_MUST(leases_init(&t->leases, &config, t->now) == 0);
+  keep_least(&rows[GRANT].ns[size], grant_all(t, order, 64), t->count);
   rows[BYTES].ns[size] = (double)lease_bytes(&t->leases) / t->count;
   for (uint32_t i = 0; i < t->count; i++) fences[other[i]] = t->fence + i + 1;
-  keep_least(&rows[REGRANT].ns[size], grant_all(t, other), t->count); /* Its own, again, in another order than they lie in memory. */
+  keep_least(&rows[REGRANT].ns[size], grant_all(t, other, 64), t->count); /* Its own, again, in another order than they lie in memory. */
   for (int by_key = 0; by_key < 2; by_key++) {
     t->now += 400 * MS;
     uint32_t *third = bench_order(t->count, seed + 2);
@@ -130,7 +141,9 @@ static void round_of(struct table *t, struct bench_row *rows, int size, uint32_t
 }
 
 void bench_lease(bool quick) {
-  struct bench_row rows[ROWS] = {[GRANT] = {.name = "lease: grant a new key"}, [REGRANT] = {.name = "lease: grant a known key"},
+  struct bench_row rows[ROWS] = {[GRANT] = {.name = "lease: grant new keys, 64 at once"},
+                                 [GRANT_ONE] = {.name = "lease: grant a new key, alone"},
+                                 [REGRANT] = {.name = "lease: grant known keys, 64 at once"},
                                  [RENEW] = {.name = "lease: renew by handle"}, [RENEW_KEY] = {.name = "lease: renew by key"},
                                  [TRANSFER] = {.name = "lease: transfer"}, [REFUSE] = {.name = "lease: refuse a lower fence"},
                                  [EXPIRE] = {.name = "lease: expire, with all its ticks"}, [BYTES] = {.name = "lease: bytes an entry"}};

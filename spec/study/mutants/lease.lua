@@ -92,5 +92,5 @@ return {
   { name = "what_was_lost_is_not_reported", file = "lua/shoal/tier/lease.lua", killers = { lua "deadlines.lost" },
     find = "if lost > self.lost then", put = "if lost < self.lost then" },
   { name = "a_closed_grantor_delivers", file = "lua/shoal/tier/lease.lua", killers = { lua "closed.by.its.own" },
-    find = "    if self.closed then return end -- By on_expired.\n", put = "" },
+    find = "    if self.closed then return end -- By on_expired, of an earlier one.\n", put = "" },
 }
