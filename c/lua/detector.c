@@ -250,7 +250,7 @@ static int l_tick(lua_State *L) {
 static int l_deadline(lua_State *L) {
   uint64_t at_ns = detector_deadline(check(L));
   if (at_ns == UINT64_MAX) lua_pushnil(L);
-  else lua_pushinteger(L, (lua_Integer)at_ns);
+  else lua_pushinteger(L, at_ns < INT64_MAX ? (lua_Integer)at_ns : INT64_MAX);
   return 1;
 }
 

@@ -5,11 +5,16 @@
  * counts, not a suspicion: only a verdict moves work.
  *
  * Layer one, machines: membership as it is, 20 members, all pairs. Layer two, jobs: core/detector as a leader of jobs drives it
- * (quality_study/jobs.c). What ours has and the fixed one has not: it asks before it judges, others confirm or contradict, the suspect
- * can refute, and a process that was away gives the time back.
+ * (quality_study/jobs.c). What ours has and the fixed one has not: it asks before it judges, others confirm or contradict, and the suspect
+ * can refute.
  *
  * lan_stalls has no bar: a member that does not run for 1 to 3 s, about as long as detection takes, looks dead to either detector, and
- * each of the others that says so is a mistake. workers_stalls is the observer's side of this: leaders that do not run for 5 to 15 s. */
+ * each of the others that says so is a mistake. workers_stalls is the observer's side of this: leaders that do not run for 5 to 15 s.
+ * workers_alone is a tier of one, at half the loss: with nobody to ask, a leader gives the least time. At the others' loss it makes a third
+ * of the fixed one's mistakes (--loss=0.4).
+ *
+ * The last rows show what each part is worth: `workers` without asking the suspect, without asking others to ask, without either. Others
+ * make detection twice as fast; without them ours is as slow as its greatest timeout, and no better than a fixed one that is as slow. */
 #include "quality_study/quality.h"
 
 #include "core/detector.h"
@@ -57,9 +62,14 @@ int main(int argc, char **argv) {
       {.name = "wan", .swim = "wan", .link = far, .loss = 0.3},
       {.name = "local", .swim = "local", .link = {.latency_ns = 50000, .jitter_ns = 5 * MILLISECOND}, .loss = 0.3},
       {.name = "workers", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.4, .beats = 4},
+      {.name = "workers_alone", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.2, .beats = 4, .alone = true},
       {.name = "workers_stalls", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.1, .stall_every = 300, .stall_beats = 10},
       {.name = "managers", .watches = DETECTOR_MANAGERS, .beat_ms = 1000, .link = near, .loss = 0.4, .beats = 4},
       {.name = "gates", .watches = DETECTOR_GATES, .beat_ms = 2000, .link = far, .loss = 0.45, .beats = 4},
+      {.name = "-questions", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.4, .beats = 4, .no_bars = true, .no_question = true},
+      {.name = "-others", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.4, .beats = 4, .no_bars = true, .no_help = true},
+      {.name = "-both", .watches = DETECTOR_WORKERS, .beat_ms = 1000, .link = near, .loss = 0.4, .beats = 4, .no_bars = true, .no_question = true,
+       .no_help = true},
   };
   struct quality_size size = {(uint32_t)options[0].value, (uint32_t)options[1].value, (uint32_t)options[2].value, (uint32_t)options[3].value};
   printf("profile        by     T_D mean  p99 (s)  pair-h    mistakes  T_MR (s)       T_M (s)   P_A\n");

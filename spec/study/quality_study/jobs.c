@@ -42,6 +42,7 @@ struct leader {
   struct inquiry for_peer[LEADERS][WORKERS_MAX];
 };
 struct jobs {
+  const struct quality_profile *profile;
   struct sim *sim;
   struct rng rng;
   uint32_t count;
@@ -118,9 +119,9 @@ static void suspect(struct leader *l, uint32_t i) {
   uint64_t now_ns = world_now_ns(l->world);
   if (!l->at[i].suspected)
     STUDY_NEED(detector_suspect(l->core, now_ns, name_of(job, 'j', place(l)), name_of(node, 'w', i), place(l), UINT32_MAX,
-                                (struct detector_scale){LEADERS + 1, 0}) == 1);
+                                (struct detector_scale){l->all->profile->alone ? 2 : LEADERS + 1, 0}) == 1);
   l->at[i].helped_ns = now_ns;
-  for (uint32_t peer = 0; peer < LEADERS; peer++)
+  for (uint32_t peer = 0; peer < LEADERS && !l->all->profile->no_help && !l->all->profile->alone; peer++)
     if (peer != place(l)) say(l->socket, leader_at(peer), HELP, place(l), i);
   settle(l);
 }
@@ -159,7 +160,7 @@ static void on_look(void *data) {
   excuse(l, now_ns, interval_ns);
   for (uint32_t i = 0; i < l->all->count; i++) {
     struct watched *w = &l->at[i];
-    if (now_ns - w->heard_ns >= ASK * beat_ns && now_ns - w->asked_ns >= beat_ns)
+    if (!l->all->profile->no_question && now_ns - w->heard_ns >= ASK * beat_ns && now_ns - w->asked_ns >= beat_ns)
       w->asked_ns = now_ns, say(l->socket, worker_at(i), QUESTION, place(l), i);
     if (now_ns - w->heard_ns >= SUSPECT * beat_ns && !w->pair.dead && (!w->suspected || now_ns - w->helped_ns >= beat_ns)) suspect(l, i);
   }
@@ -260,7 +261,7 @@ static struct jobs *begin(const struct quality_profile *p, uint64_t seed, uint32
   STUDY_NEED(a && count > 0 && count <= WORKERS_MAX);
   rng_seed(&a->rng, seed);
   STUDY_NEED(sim_open(&(struct sim_config){.seed = seed, .link = p->link}, &a->sim) == 0);
-  a->count = count, a->beat_ns = p->beat_ms * MILLISECOND, a->timeout_ns = (uint64_t)(timeout_s * 1e9), a->ours = ours, a->theirs = fixed;
+  a->profile = p, a->count = count, a->beat_ns = p->beat_ms * MILLISECOND, a->timeout_ns = (uint64_t)(timeout_s * 1e9), a->ours = ours, a->theirs = fixed;
   for (uint32_t i = 0; i < LEADERS; i++) open_leader(a, i, p);
   for (uint32_t i = 0; i < count; i++) open_worker(a, i);
   return a;

@@ -43,6 +43,8 @@ struct quality_profile {
   double loss;
   uint32_t beats;        /* So many times as long as others. 0: 1. */
   bool no_bars;
+  bool no_question, no_help; /* Layer two without asking the worker; without asking its peers. */
+  bool alone;                /* A tier of one: there are no peers, and the detector knows it. */
   double stall_every, stall_beats; /* An observer does not run for about so many heartbeats, once in so many; 0: never. */
 };
 
