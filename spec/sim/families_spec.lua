@@ -219,7 +219,7 @@ describe("intake and dispatch:", function ()
     local final = c:complete(c:job { one = { work = "one 50" }, two = { work = "two 50" } })
     assert.equal("completed", final.state, final.reason)
     assert.same({ 1, 1 }, { c.ran.one, c.ran.two })
-    c:rest()
+    c:rest { ms = 10000 } -- The cancels of what it may run have a deadline.
   end)
 
   it("F29: a silent manager: its part runs elsewhere; what it took meanwhile does not count and is ended when it is heard", function ()

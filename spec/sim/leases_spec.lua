@@ -214,7 +214,7 @@ describe("the lease of a part:", function ()
   it("F21: a renewal with an earlier fence, or of what is not held, is refused, counted, and ends the part", function ()
     local c <close> = cluster {}
     local m = c.managers[1]
-    local id, w = running(c, 5000)
+    local id, w = running(c, 20000)
     local answer = c:on(m, [[ local id, holder = ...
       local a = state.lead.attempts:get(id, "one/1")
       local r = state.lead:renew { holder = holder, items = { { key = a.lease, fence = a.fence - 1 }, { key = "x y", fence = 1 },
@@ -234,24 +234,32 @@ describe("the lease of a part:", function ()
     ended(c, id)
   end)
 
-  it("F42: a part that is given up runs elsewhere only when its worker has ended it", function ()
-    local c <close> = cluster { set = { lease_ms = 8000, manager_silent_ms = 4000 } }
-    local m = c.managers[1]
-    local id, w = running(c, 20000, { retries = 1 })
-    c:on(w, [[ local real = state.worker.reports.progress -- It runs and says nothing of it.
-      state.worker.reports.progress = function () end
-      local cancel = node.rpc.handlers["part.cancel"]
-      node.rpc.handlers["part.cancel"] = function (body, peer) require("shoal.task").sleep(2500) return cancel(body, peer) end ]])
-    assert.truthy(c:until_true(function () return c:on(m, "return state.lead.attempts:get(..., 'one/1').given_up or false", id) end, 20000, 20))
-    c:run(2000)
-    assert.same({ 1, 1 }, { runs(c, w), c:on(m, "return state.lead.ledger.runs[...].parts['one/1'].attempt", id) })
-    local final = ended(c, id)
-    local lost
-    for _, a in ipairs(final.result.attempts) do lost = lost or a.state == "lost" and a end
-    assert.truthy(lost and lost.executor == w.name)
-    assert.is_nil(lost.reason:find("given up: ", 1, true))
-    assert.equal("completed", final.state)
-  end)
+  for _, cancel_ms in ipairs { 2500, 1000000 } do
+    it(("F42: a part that is given up runs elsewhere only when its worker has ended it; its cancel takes %d ms"):format(cancel_ms), function ()
+      local c <close> = cluster { set = { lease_ms = 8000, manager_silent_ms = 4000 } }
+      local m = c.managers[1]
+      local id, w = running(c, 20000, { retries = 1 })
+      c:on(w, "node.spec_cancel_ms = ...", cancel_ms)
+      c:on(w, [[ local real = state.worker.reports.progress -- It runs and says nothing of it.
+        state.worker.reports.progress = function () end
+        local cancel = node.rpc.handlers["part.cancel"]
+        node.rpc.handlers["part.cancel"] = function (body, peer)
+          require("shoal.task").sleep(node.spec_cancel_ms)
+          return cancel(body, peer)
+        end ]])
+      assert.truthy(c:until_true(function ()
+        return c:on(m, "return state.lead.attempts:get(..., 'one/1').given_up or false", id)
+      end, 20000, 20))
+      c:run(500)
+      assert.same({ 1, 1 }, { runs(c, w), c:on(m, "return state.lead.ledger.runs[...].parts['one/1'].attempt", id) })
+      local final = ended(c, id)
+      local lost
+      for _, a in ipairs(final.result.attempts) do lost = lost or a.state == "lost" and a end
+      assert.truthy(lost and lost.executor == w.name)
+      assert.is_nil(lost.reason:find("given up: ", 1, true))
+      assert.equal("completed", final.state)
+    end)
+  end
 
   it("F37, F42: a dispatch whose answer is lost may have been taken: its worker is asked before another gets the part", function ()
     local c <close> = cluster { workers = 3 }
@@ -461,5 +469,108 @@ describe("finding 2.3, leases that expire:", function ()
     assert.equal(1, c:counts(m, "rpc.handler").raised)
     assert.equal(0, c:on(m, "return state.lead:lease_counts().expired"))
     assert.equal(3, runs(c, w))
+  end)
+end)
+
+describe("the lease of a datacenter's share:", function ()
+  local function shares(c, m) return c:on(m, "return state.held:list()") end
+  local function fence_of(c, node, id) return c:on(node, "return state.lead.leases:fence_of(...)", id) end
+
+  it("F22, F23, F25: outlives a restart of its gate, which takes the job up with a greater fence", function ()
+    local c <close> = cluster { gates = 1, workers = 1 }
+    local g, m = c.gates[1], c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 70000", retries = 1 } })
+    c:run(500)
+    assert.same({ "held", id, "one/a" }, { shares(c, m)[1].state, shares(c, m)[1].job, shares(c, m)[1].part })
+    local before = fence_of(c, g, id)
+    c:crash(g)
+    c:run(2 * LEASE_MS + 3000) -- A gate's leases last twice as long.
+    assert.equal("orphan", shares(c, m)[1].state)
+    c:restart(g)
+    assert.truthy(c:until_true(function () return shares(c, m)[1].state == "held" end, 25000, 100))
+    assert.is_true(fence_of(c, g, id) > before)
+    assert.equal(1, #ended(c, id, "completed", 100000).result.attempts)
+    assert.same({ 1, 0 }, { c.ran.one, c:counts(m, "manager.orphan").raised })
+    c:rest()
+  end)
+
+  it("F23, F24: whose gate does not come back within the grace is ended: cores are free, and its result waits for the gate", function ()
+    local c <close> = cluster { gates = 1, workers = 1, set = { restart_ms = 4000 } }
+    local g, m, w = c.gates[1], c.managers[1], c.workers[1]
+    local id = submitted(c, c:job { one = { work = "one 60000", retries = 0 } })
+    c:run(500)
+    c:crash(g)
+    assert.truthy(c:until_true(function () return runs(c, w) == 0 end, 2 * LEASE_MS + 12000, 100), "it runs on")
+    local told = c:incidents(m, "manager.orphan")
+    assert.equal(1, #told)
+    assert.same({ id, "one/a" }, { told[1].ids.job, told[1].ids.part })
+    assert.equal(1, c:on(m, "return state.reports:counts().results"))
+    c:run(3000)
+    c:restart(g)
+    local final = ended(c, id, "failed", 60000) -- It must not run twice.
+    assert.truthy(final.reason:find("it was an orphan for", 1, true), final.reason)
+    assert.equal(1, c.ran.one)
+    c:rest()
+  end)
+end)
+
+describe("the leadership of a job:", function ()
+  it("F21, F22: messages of an earlier one are refused as STALE by workers, managers and clients, and counted", function ()
+    local c <close> = cluster { gates = 1, workers = 1 }
+    local g, m, w = c.gates[1], c.managers[1], c.workers[1]
+    local id = submitted(c, c:job { one = { work = "one 8000" } })
+    c:run(500)
+    local function cancelled(from, to, part)
+      return c:on(from, [[ local to, job, part, fence = ...
+        local reply, err, code = node.rpc:peer(to):call("part.cancel", {
+          job = job, part = part, fence = fence, reason = "late", deadline_ms = 100, led = state.lead.fence - 1,
+        })
+        return { reply and reply.state or false, code, err } ]], to.address, id, part, 1 << 40)
+    end
+    for _, case in ipairs { { m, w, "one/a/1" }, { g, m, "one/a" } } do
+      local answer = cancelled(table.unpack(case))
+      assert.same({ false, "STALE" }, { answer[1], answer[2] })
+      assert.truthy(answer[3]:find("leads with fence", 1, true), answer[3])
+    end
+    assert.equal(1, c:on(w, "return state.worker:describe().stale_refused"))
+    assert.equal(1, c:on(m, "return node.describe().leases.stale_refused"))
+    local dispatched = c:on(m, [[ local to, job = ...
+      return select(3, node.rpc:peer(to):call("part.dispatch", { job = job, workflow = "one", part = "one/a/2", attempt = 1, fence = 1 << 40,
+        leader = node.address, leader_name = node.name, timeout_ms = 0, share = "", payload = "", led = state.lead.fence - 1 })) ]],
+      w.address, id)
+    assert.equal("STALE", dispatched)
+    local pushed = c:on(g, [[ local id = ...
+      local feed = state.lead.runs[id].feed
+      return feed.watchers[1].peer:call("job.status", { job = id, seq = feed.last + 1, body = { state = "failed", reason = "late", at_ms = 1 },
+        fence = state.lead.fence - 1 }) ]], id)
+    assert.equal("stale", pushed)
+    assert.equal(1, c:on(c.client, "return state.client.stale"))
+    local told = c:incidents(c.client, "client.push.job_status")
+    assert.same({ "STALE", id }, { told[1].code, told[1].ids.job })
+    assert.equal(1, #ended(c, id, "completed").result.attempts)
+    c:rest()
+  end)
+
+  it("F22: is renewed by its node; when that fails for a whole lease, it is taken again with a greater fence, and the job goes on", function ()
+    local c <close> = cluster {}
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 30000" } })
+    c:run(2 * LEASE_MS)
+    local function lease()
+      return c:on(m, [[ local key = ... local l = state.lead.leases.grantor:get(key) return { l.holder, l.fence, l.state, l.left_ms } ]], id)
+    end
+    local before = lease()
+    assert.same({ "m-a1", "held" }, { before[1], before[3] })
+    assert.is_true(before[4] > LEASE_MS / 2)
+    local text = table.concat(require "shoal.cli.views".running(c:on(m, "return state.lead:get(...)", id)), "\n")
+    assert.truthy(text:find("led by m%-a1 %(fence %d+%); leases: one/1 at w%-a%d %(fence %d+, %d%.%d s left%)"), text)
+    c:on(m, "state.lead.leases.renew_own = function () error 'no' end")
+    assert.truthy(c:until_true(function () return lease()[2] > before[2] end, 2 * LEASE_MS, 50))
+    assert.is_true(c:counts(m, "lead.lease_renew").raised >= 1)
+    assert.equal("held", lease()[3])
+    c:on(m, "state.lead.leases.renew_own = nil")
+    ended(c, id, "completed")
+    assert.equal(1, c.ran.one)
+    c:rest()
   end)
 end)

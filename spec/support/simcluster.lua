@@ -358,7 +358,7 @@ local function check_worker(self, look, live)
 end
 
 local function check_lead(self, look)
-  local l, last = look.lead, self.last[look.name] or { parts = {}, states = {}, fence = 0 }
+  local l, last = look.lead, self.last[look.name] or { parts = {}, states = {}, led = {}, fence = 0 }
   if l.fence < last.fence and l.fence ~= 0 then broken(self, "%s: leads with fence %d after %d", look.name, l.fence, last.fence) end
   for name, e in sorted(l.executors) do
     if e.claimed ~= e.sum then broken(self, "%s: %s has %d claimed, the claims hold %d", look.name, name, e.claimed, e.sum) end
@@ -375,11 +375,15 @@ local function check_lead(self, look)
       broken(self, "%s: %s went from %s to %s", look.name, key, before.state, part.state)
     end
   end
+  for run, fence in sorted(l.led) do
+    if fence < (last.led[run] or 0) then broken(self, "%s: leads %s with fence %d after %d", look.name, run, fence, last.led[run]) end
+    if fence < l.fence then broken(self, "%s: leads %s with fence %d, and its tier with %d", look.name, run, fence, l.fence) end
+  end
   for key, state in sorted(l.states) do
     local before = last.states[key]
     if before and RANK[state] < RANK[before] then broken(self, "%s: job %s went from %s to %s", look.name, key, before, state) end
   end
-  self.last[look.name] = { parts = l.parts, states = l.states, fence = math.max(l.fence, last.fence) }
+  self.last[look.name] = { parts = l.parts, states = l.states, led = l.led, fence = math.max(l.fence, last.fence) }
 end
 
 --- Check the invariants of every node that is up, at this instant.
@@ -487,6 +491,8 @@ function Cluster:rest(options)
       if worker and (worker.claimed ~= 0 or next(worker.runs)) then
         broken(self, "%s: at rest %d cores are claimed by %s", node.name, worker.claimed, next(worker.runs) or "nobody")
       end
+      local leases = worker and worker.leases or lead and lead.leases or 0
+      if leases ~= 0 then broken(self, "%s: at rest it has %d leases", node.name, leases) end
       for name, e in sorted(lead and lead.executors or {}) do
         if e.claimed ~= 0 then broken(self, "%s: at rest %s has %d cores claimed", node.name, name, e.claimed) end
       end

@@ -11,7 +11,7 @@ local probe = {}
 local OUTSIDE = { world = true, hooks = true, script = true, repl_env = true, net = true, config = true }
 
 local function worker_of(w)
-  local out = { cores = w.cores, claimed = w:claimed(), runs = {} }
+  local out = { cores = w.cores, claimed = w:claimed(), runs = {}, leases = w.leases.count }
   for key, run in sorted(w.runs) do
     out.runs[key] = { fence = run.body.fence, state = run.state, cores = run.cores, released = run.state == "reporting" }
   end
@@ -19,7 +19,11 @@ local function worker_of(w)
 end
 
 local function lead_of(l)
-  local out, sums = { fence = l.fence, parts = {}, executors = {}, states = {} }, {}
+  local out, sums = { fence = l.fence, parts = {}, executors = {}, states = {}, led = {}, leases = 0 }, {}
+  if l.leases then
+    out.leases = l.leases:count() + (l.options.held and l.options.held.count or 0)
+    for run, known in sorted(l.leases.runs) do out.led[run] = known.fence end
+  end
   for run_key in sorted(l.ledger.past) do
     local run = l.ledger:ended_run(run_key)
     out.states[("%s #%d"):format(run.run, run.index)] = run.state
