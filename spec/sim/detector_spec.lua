@@ -105,6 +105,9 @@ describe("an executor that gives no sign of one job:", function ()
     local shown = require("shoal.cli.render").status(detail)
     assert.truthy(shown:find("suspected at w-a1: w-a1 gave no sign of this job", 1, true), shown)
     assert.truthy(c:on(m, [[ return require("shoal.node.repl").eval(node, "suspicions()") ]]).output:find("w%-a1 gave no sign of this job"))
+    local why = c:on(c.client, [[ return assert(node.rpc:peer(...):call("node.why", { name = "w-a1" })) ]], m.address)
+    assert.truthy(why.text:find("\n  suspected for " .. one .. ": w-a1 gave no sign of this job", 1, true), why.text)
+    assert.equal(one, why.why.jobs[1].job)
     local took = 7900 + until_lost(c, m)
     assert.is_true(took >= ALONE_MS[1] and took <= ALONE_MS[2], "after " .. took)
     local told = c:incidents(m, "lead.attempt_lost")[1]
@@ -286,12 +289,19 @@ describe("an executor that gives no sign of one job:", function ()
     local g = c.gates[1]
     local one, other = two_jobs(c)
     assert.equal("a b", executors_of(c, g, one))
+    c:on(g, [[ node.hooks:wire("detector.job_death", function (_, _, _)
+      node.spec_raised = (node.spec_raised or 0) + 1
+      if node.spec_raised == 1 then error "the hook is broken" end
+    end) ]])
     hush(c, g, one, "m-a1")
     local took = until_lost(c, g)
     assert.is_true(took >= 9000 and took <= 11500, "after " .. took) -- A lone gate gives a manager 2 s.
     assert.equal("a", c:incidents(g, "lead.attempt_lost")[1].ids.executor)
     c:run(2000)
     assert.equal("b b", executors_of(c, g, one))
+    local told = c:incidents(g, "detector.job_death")
+    assert.same({ 1, "a", one, "1.0", 2 }, { #told, told[1].ids.node, told[1].ids.job, told[1].ids.incarnation,
+      c:on(g, "return node.spec_raised") })
     assert.equal("a b", executors_of(c, g, other))
     hush(c, g, nil)
     ended(c, one, 90000)
@@ -305,12 +315,31 @@ describe("an executor that gives no sign of one job:", function ()
     local one = two_jobs(c, 50000)
     c:crash(m)
     c:run(28000)
-    assert.is_true(c:counts(g, "detector.look").raised > 5) -- It was asked.
     assert.same({ 0, 0, {} }, { counters(c, g).jobs_suspected, losses(c, g), listed(c, g) })
     c:restart(m)
     local final = ended(c, one, 120000)
     assert.equal(2, #final.result.attempts)
     c:check_counts(one, final)
+  end)
+
+  it("F09: a machine that membership is slow to declare dead is not given up job by job", function ()
+    local c <close> = simcluster.new { workers = 2, set = { profile = "wan" } }
+    local m, w = c.managers[1], c.workers[1]
+    local one, other = two_jobs(c, 60000)
+    c:crash(w)
+    local seen = {}
+    assert.truthy(c:until_true(function ()
+      local state = c:on(m, "return node.swim:member('w-a1').state")
+      seen[state] = true
+      return state == "dead"
+    end, 60000, 100))
+    assert.is_true(seen.suspect and c.s:now_ms() > 15000)
+    assert.is_true(c:counts(m, "detector.look").raised > 3)
+    assert.equal(0, counters(c, m).jobs_suspected)
+    c:run(1000)
+    assert.equal(2, losses(c, m))
+    ended(c, one, 120000)
+    ended(c, other, 120000)
   end)
 
   it("F09: a datacenter that falls silent while it is suspected for one job is suspected for it no more", function ()
@@ -402,6 +431,50 @@ describe("an executor that gives no sign of one job:", function ()
   end)
 end)
 
+describe("an executor that asks for time:", function ()
+  it("F59: so many grants of a workflow, then a last grace; the next workflow begins anew", function ()
+    local c <close> = simcluster.new { workers = 1 }
+    local m, w = c.managers[1], c.workers[1]
+    local id = begun(c, c:job {
+      first = { code = USERS, vus = 2, duration_ms = 26000 }, second = { code = USERS, vus = 2, duration_ms = 60000, after = { "first" } },
+    })
+    c:run(1000)
+    configure(c, m, "job_min_ms = 3000, job_max_ms = 3000, extension_base_ms = 6000, extensions_max = 1, grace_ms = 2000")
+    --- Suspected, then asked again.
+    local function stall()
+      freeze(c, w)
+      hush(c, m, id)
+      assert.truthy(c:until_true(function () return #listed(c, m) == 1 end, 12000, 20))
+      hush(c, m, nil)
+      c:run(1300)
+    end
+    local function move()
+      thaw(c, w)
+      assert.truthy(c:until_true(function () return #listed(c, m) == 0 end, 3000, 20))
+    end
+    stall()
+    assert.same({ 1, 3000, 0 }, { counters(c, m).extended, counters(c, m).extended_ms, counters(c, m).exhausted })
+    assert.truthy(listed(c, m)[1].text:find("it answers, and", 1, true), listed(c, m)[1].text)
+    move()
+    assert.truthy(c:until_true(function () return executors_of(c, m, id):find "w%-a1" and c:on(m, [[
+      for _, a in pairs(state.lead.attempts:of_run(...)) do if a.workflow == "second" then return true end end ]], id) end, 30000, 50))
+    c:run(1500)
+    stall()
+    assert.same({ 2, 0 }, { counters(c, m).extended, counters(c, m).exhausted })
+    move()
+    c:run(1000)
+    stall()
+    assert.same({ 2, 1 }, { counters(c, m).extended, counters(c, m).graces })
+    assert.truthy(listed(c, m)[1].text:find("its extensions are used up", 1, true), listed(c, m)[1].text)
+    local took = until_lost(c, m)
+    assert.is_true(took > 2000 and took < 4500, "after " .. took) -- 3 s and the grace of 2 s, less the 1.3 s.
+    thaw(c, w)
+    assert(c:on(c.client, "return state.client:cancel(...)", id, "enough"))
+    c:run(5000)
+    c:rest()
+  end)
+end)
+
 --- A worker that is silent for one of two jobs, at the moment when its suspicion is about to expire; `code` runs on the manager first.
 local function silent(options, code)
   local c = simcluster.new(options)
@@ -435,6 +508,34 @@ local function finish(c, m, ids)
     if node ~= c.client then assert.is_true(c:on(node, "return (require('shoal.errors').balance())")) end
   end
 end
+
+describe("finding 1.5, the death of a machine:", function ()
+  it("F09, 1.5: a hook that always raises: 0.5, 1, 2, 4, 8 s, then one critical incident; the role's own ran once, work goes on", function ()
+    local c <close> = simcluster.new { workers = 2 }
+    local m = c.managers[1]
+    local one, other = two_jobs(c, 12000)
+    c:on(m, [[ node.spec_at = {}
+      node.hooks:wire("detector.global_death", function (_, _)
+        node.spec_at[#node.spec_at + 1] = node.world:now_ns() // 1000000
+        error { code = 7 }
+      end, "mine")
+      local real = state.lead.gone
+      node.spec_gone = 0
+      state.lead.gone = function (...) node.spec_gone = node.spec_gone + 1 return real(...) end ]])
+    c:crash(c.workers[1])
+    ended(c, one)
+    ended(c, other)
+    c:run(10000)
+    assert.same({ 500, 1000, 2000, 4000, 8000 }, waits(c, m))
+    local told, counts = c:incidents(m, "detector.global_death"), c:counts(m, "detector.global_death")
+    assert.same({ 6, 6 }, { counts.raised, counts.reported + counts.suppressed })
+    assert.equal("attempt confirmations delivery hook hook_index incarnation job next_retry_ms node suspicion_age_ms", names(told[1].ids))
+    assert.same({ "w-a1", "none", "mine" }, { told[1].ids.node, told[1].ids.job, told[1].ids.hook })
+    assert.equal("critical", told[#told].level)
+    assert.equal(1, c:on(m, "return node.spec_gone"))
+    c:rest()
+  end)
+end)
 
 describe("finding 1.5, the death of a node for one job:", function ()
   local IDS = "attempt confirmations delivery hook hook_index incarnation job next_retry_ms node suspicion_age_ms"

@@ -496,6 +496,9 @@ function Cluster:rest(options)
       for name, e in sorted(lead and lead.executors or {}) do
         if e.claimed ~= 0 then broken(self, "%s: at rest %s has %d cores claimed", node.name, name, e.claimed) end
       end
+      if lead and lead.suspicions + lead.extensions > 0 then
+        broken(self, "%s: at rest it has %d suspicions for jobs, and extensions of %d", node.name, lead.suspicions, lead.extensions)
+      end
       local named = self:ask(node, "named", jobs)
       if #named > 0 then
         local some = table.concat(named, "; ", 1, math.min(5, #named))

@@ -39,6 +39,8 @@ local function lead_of(l)
       }
     end
   end
+  local d = l.suspects and l.suspects.detector:counts()
+  out.suspicions, out.extensions = d and d.suspicions or 0, d and d.extensions or 0
   for name, e in sorted(l.executors.byname) do
     out.executors[name] = { cores = e.cores, claimed = l.ledger:load(name), sum = sums[name] or 0, state = e.state }
   end

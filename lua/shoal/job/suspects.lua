@@ -387,14 +387,15 @@ local function text_of(self, record)
     record.note and "; " .. record.note or "")
 end
 
---- The suspicions of a job here, or of all jobs: for people.
+--- The suspicions of a job here, or of all jobs; of an executor, or of all: for people.
 ---@param job? string
+---@param only? string  an executor
 ---@return { job: string, executor: string, state: "suspected"|"given up", text: string }[]
-function suspects:list(job)
+function suspects:list(job, only)
   local out = {}
   for name, of in sorted(self.shunned) do
     if not job or name == job then
-      for executor, record in sorted(of) do
+      for executor, record in sorted(only and { [only] = of[only] } or of) do
         out[#out + 1] = { job = name, executor = executor, state = record.key and "given up" or "suspected", text = text_of(self, record) }
       end
     end
@@ -435,6 +436,7 @@ function suspects.open(lead, scope)
     knows_node = function (name) return knows_node(self, name) end,
     knows_job = function (job) return lead:has_live(job) end,
   }, function (event) on_event(self, event) end))
+  node.suspicions = function (executor) return self:list(nil, executor) end
   if self.members then
     node.layer_one = function (event)
       self.detector:feed(event)
@@ -446,7 +448,7 @@ function suspects.open(lead, scope)
 end
 
 function suspects:close()
-  self.lead.node.layer_one = nil
+  self.lead.node.layer_one, self.lead.node.suspicions = nil, nil
   for _, of in sorted(self.dead) do
     for _, death in sorted(of) do errors.withdraw("detector.job_death", death.key) end
   end

@@ -112,7 +112,10 @@ function admin.open(node)
       return nil, ("%s is not among the members that %s keeps; its own group is what it can tell of"):format(body.name, node.name), "NOT_FOUND"
     end
     why.member.payload = nil -- bytes, and no evidence
-    return { node = node.name, why = why, text = swim.explain(why) }
+    local lines = { swim.explain(why) }
+    why.jobs = node.suspicions and node.suspicions(body.name) or {}
+    for _, s in ipairs(why.jobs) do lines[#lines + 1] = ("  %s for %s: %s"):format(s.state, s.job, s.text) end
+    return { node = node.name, why = why, text = table.concat(lines, "\n") }
   end)
   rpc:handle("node.forget", function (body)
     local said, err, code = membership_forget(node, body.name)

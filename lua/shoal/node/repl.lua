@@ -99,7 +99,7 @@ local function environment(node)
     members = function () return node:members() end,
     incidents = function (n) return errors.incidents(n or 10) end,
     counts = function () return errors.counts() end,
-    suspicions = function () return node.state and node.state.lead and node.state.lead.suspects and node.state.lead.suspects:list() or {} end,
+    suspicions = function (executor) return node.suspicions and node.suspicions(executor) or {} end,
     datacenters = function ()
       local state = node.describe and node.describe() or {}
       return state.datacenters or {}, state.held

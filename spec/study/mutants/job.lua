@@ -247,7 +247,7 @@ return {
     find = "if self.layer_one then errors.call", put = "if not self.layer_one then errors.call" },
   { name = "a_missed_state_is_not_told", file = "lua/shoal/job/suspects.lua", killers = { detector "an event should have" },
     find = "if seen and seen.state ~= m.state and", put = "if seen and seen.state == nil and" },
-  { name = "a_silent_machine_is_silent_for_its_jobs", file = "lua/shoal/job/suspects.lua", killers = { detector "silent as a whole" },
+  { name = "a_silent_machine_is_silent_for_its_jobs", file = "lua/shoal/job/suspects.lua", killers = { detector "slow to declare" },
     find = "self.suspect_after_ms and lives(self, pair, now)", put = "self.suspect_after_ms" },
   { name = "a_machine_that_falls_silent_is_given_up_for_a_job", file = "lua/shoal/job/suspects.lua", killers = { detector "falls silent" },
     find = "if pair and pair.suspected and not lives(self, pair, now) then", put = "if pair and not pair then" },
