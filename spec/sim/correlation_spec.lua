@@ -139,6 +139,26 @@ describe("several datacenters down at once:", function ()
     c:rest { ms = 15000 }
   end)
 
+  it("F15: a datacenter that is held gets no part, whatever the policy prefers", function ()
+    local c <close> = dcs(3)
+    local g = c.gates[1]
+    cut(c, g, 1, 2)
+    until_held(c, g)
+    c:on(g, [[ local real = state.lead.options.placement
+      state.lead.options.placement = { accepts = real.accepts, split = real.split, choose = function (_, _, executors)
+        for _, e in ipairs(executors) do
+          if e.name == "a" then return "a" end
+        end
+      end } ]])
+    local id = assert(c:submit(c:job { load = { work = "far 20", parts = 1 } }))
+    c:watch(id)
+    c:run(2500)
+    assert.equal("pending at nil", c:states(id)[("g1 %s #1 load/c"):format(id)] or "pending at nil")
+    assert.equal(0, c:counts(g, "lead.dispatch").raised)
+    heal(c, g, 1, 2)
+    assert.equal("load/c completed", attempts(ended(c, id)))
+  end)
+
   it("F15: held for longer than leases and the limit of silence last: neither takes a part away meanwhile", function ()
     local c <close> = dcs(3, { set = { ["correlation.hold_ms"] = 90000, gate_silent_ms = 20000 } })
     local g = c.gates[1]

@@ -14,7 +14,8 @@ function repl.words(command)
   command:epilog([[
 With --output json each line's answer is one line of JSON: {"ok": true, "output": "..."}, or {"ok": false, "error": "..."}.
 The exit code is 1 when a line raised, and 3 when the node stopped to answer.
-Each line runs on the node as a task. A line sees `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`, `suspicions()`.
+Each line runs on the node as a task. A line sees `node`, `members()`, `incidents(n)`, `counts()`, `jobs()`, `suspicions()`;
+at a gate `datacenters()`.
 A line that is not complete waits for the next ones; an empty line sends it as it is.
 Examples:
   shoal repl --connect 127.0.0.1:7000

@@ -104,7 +104,7 @@ return {
   -- Gates.
   { name = "a_gate_evicts_at_once", file = "lua/shoal/job/eviction.lua", killers = { gate "two of three are held" },
     find = "    assert(self.correlation:down(name))\n", put = "    self.owner.evict(name, why)\n" },
-  { name = "an_unreachable_datacenter_gets_parts", file = "lua/shoal/job/executors.lua", killers = { gate "two of three are held" },
+  { name = "an_unreachable_datacenter_gets_parts", file = "lua/shoal/job/executors.lua", killers = { gate "whatever the policy" },
     find = "not hold(e.name) and not (s and s.away) then", put = "not hold(e.name) then" },
   { name = "silence_decides_for_a_part_of_an_unreachable_datacenter", file = "lua/shoal/job/attempts.lua",
     killers = { gate "longer than leases" },
