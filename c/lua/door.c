@@ -390,6 +390,63 @@ static int l_xpcall_at(lua_State *L) {
   return finish_call(L, rc, 0);
 }
 
+/* ---- errors.call ---- */
+
+enum { CALL_SITE = 1, CALL_IDS, CALL_RECORD, CALL_HANDLER };
+enum { CALL_RECORDS = 1, CALL_FIND, CALL_FAILED, CALL_KEY }; /* Upvalues. */
+
+static int finish_site_call(lua_State *L, int rc, lua_KContext unused) {
+  (void)unused;
+  if (rc == LUA_OK || rc == LUA_YIELD) {
+    lua_pushboolean(L, 1);
+    lua_replace(L, CALL_HANDLER);
+    return lua_gettop(L) - CALL_RECORD;
+  }
+  lua_pushnil(L);
+  lua_pushvalue(L, lua_upvalueindex(CALL_FAILED));
+  lua_pushvalue(L, CALL_RECORD);
+  lua_pushvalue(L, CALL_IDS);
+  lua_pushvalue(L, -5); /* The error, or what the handler made of it. */
+  lua_call(L, 3, 1);
+  return 2;
+}
+
+/* call(site, ids, fn, ...) -> true, results... | nil, what `failed` returned */
+static int l_site_call(lua_State *L) {
+  const char *site = lua_tostring(L, CALL_SITE);
+  int count = lua_gettop(L) - 3;
+  if (count < 0) luaL_error(L, "errors.call: expected a site, ids and a function");
+  luaL_checkstack(L, 8, NULL);
+  lua_pushvalue(L, CALL_SITE);
+  if (lua_rawget(L, lua_upvalueindex(CALL_RECORDS)) == LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_pushvalue(L, lua_upvalueindex(CALL_FIND)); /* Raises at an unknown name. */
+    lua_pushvalue(L, CALL_SITE);
+    lua_call(L, 1, 1);
+  }
+  lua_pushvalue(L, lua_upvalueindex(CALL_KEY));
+  lua_rawget(L, -2);
+  lua_rotate(L, CALL_RECORD, 2);
+  struct door_frame *frame = now;
+  const char *before = frame ? frame->site : NULL;
+  if (frame) frame->site = site;
+  int rc = lua_pcallk(L, count, LUA_MULTRET, CALL_HANDLER, 0, finish_site_call);
+  if (frame) frame->site = before;
+  return finish_site_call(L, rc, 0);
+}
+
+/* caller(records, find, failed) -> call: errors.call itself, in one step. records: site -> { handler = function }; find(site) gives a
+ * record that is not there yet; failed(record, ids, error) gives the incident. */
+static int l_caller(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  luaL_checktype(L, 3, LUA_TFUNCTION);
+  lua_settop(L, 3);
+  lua_pushliteral(L, "handler");
+  lua_pushcclosure(L, l_site_call, 4);
+  return 1;
+}
+
 /* ---- for code that has a budget ----
  *
  * Lua runs no hook within a hook (budget.c's), nor in what an error out of one calls before a protected call has caught it: a message
@@ -506,7 +563,7 @@ static int l_incidents(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"sink", l_sink}, {"incidents", l_incidents}, {"line", l_line}, {"trace", l_trace}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
+    {"sink", l_sink}, {"incidents", l_incidents}, {"line", l_line}, {"trace", l_trace}, {"caller", l_caller}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
     {"caught", l_caught}, {"body", l_body}, {"threads", l_threads}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {

@@ -52,6 +52,7 @@ void door_set_lines(lua_State *L, door_line_fn *write, void *data);
  *   xpcall(site, fn, handler, ...), resume(site, co, ...)   as Lua's own, with the site for door_now(): for errors.lua alone
  *   caught(fn, handler, ...), body(fn), threads()   for bounded code (base/budget.lua, sim/tried.lua): xpcall, whose handler does not see a
  *                        hook's own error; fn for a coroutine, closing its variables within the budget; a coroutine library of those
+ *   caller(records, find, failed)   makes errors.call: xpcall with the site's record found, and its failure handed on
  *   line(site, message)   writes the line of an incident that Lua has counted and has no memory to tell; it allocates nothing
  *   trace(co or nil, level)   as debug.traceback, in short time on a deep stack too: then the innermost levels only
  *   incidents()   the number that C reported by itself, because there was no sink or the sink failed */

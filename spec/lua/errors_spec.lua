@@ -334,6 +334,22 @@ describe("errors", function ()
       assert.equal("debug", logged("incident.held_back")[1].level)
     end)
 
+    it("F69: a flood at one site is counted and announced without being judged; 100 ms later the next failure is judged", function ()
+      assert(policy "return { decide = function (incident) if incident.message == 'rare' then return 'critical' end end }")
+      for _ = 1, 1000 do
+        local ok, incident = errors.call("spec.a", { job = 1 }, error, "again", 0)
+        assert.same({ nil, "spec.a", "again" }, { ok, incident.site, incident.message })
+      end
+      assert.equal("held", errors.report("spec.a", {}, "rare").id)
+      assert.equal("1001 = 5 + 996 + 0", counts "spec.a")
+      world:run(100)
+      assert.equal("critical", errors.report("spec.a", {}, "rare").level)
+      world:run(20000)
+      local held = 0
+      for _, note in ipairs(logged "incident.held_back") do held = held + note.held_back end
+      assert.equal(996, held)
+    end)
+
     it("is for each place apart, up to a bound, past which places share one", function ()
       for i = 1, 200 do
         errors.call("spec.a", nil, load("error 'x'", "@place" .. i .. ".lua"))

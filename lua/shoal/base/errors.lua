@@ -27,6 +27,7 @@ local totals = require "shoal.base.errors.totals"
 local injecting = require "shoal.base.errors.injecting"
 local log = require "shoal.base.log"
 
+local held = telling.held
 local pcall, xpcall, rawequal = pcall, xpcall, rawequal
 local resume, close, status, create = coroutine.resume, coroutine.close, coroutine.status, coroutine.create
 
@@ -42,6 +43,7 @@ if found_door then incidents.traceback = door.trace end
 local last_line = found_door and door.line or function () end
 
 local WORDLESS = "not enough memory"
+local FLOOD, FLOOD_NS = 200, 100 * 1000000
 local DEPTH_MAX = 3                  -- Failures while reporting failures; deeper ones go to the last resort only.
 
 local state     -- All that this node's errors know; see reset().
@@ -53,6 +55,7 @@ local fail      -- (record, ids, caught, code, extra) -> incident
 --- The message handler of one site's protected calls: it runs where the error was raised, with the stack still there.
 local function handler_of(record)
   return function (err)
+    if record.flood > FLOOD then return err end
     local where = type(err) == "string" and incidents.split(err) or incidents.position(nil, 2)
     local trace = limit.wants_trace(record, where) and incidents.trace(nil, 2) or nil
     return setmetatable({ error = err, where = where, traceback = trace }, incidents.caught)
@@ -251,7 +254,28 @@ local function wordless(record, err)
   return incident
 end
 
+--- More failures at one site than FLOOD in a tenth of a second: from there on they are counted and announced as a number, without being
+--- judged, so that a million a second hold up nothing. -> the incident; nil: it is no flood any more
+local function in_flood(record, err)
+  local world = state.world
+  local now_ns = world and world:now_ns() or 0
+  if now_ns - record.flood_ns >= FLOOD_NS or now_ns < record.flood_ns then
+    record.flood_ns, record.flood = now_ns, 0
+    return nil
+  end
+  if getmetatable(err) == incidents.meta then return nil end
+  local ok, incident = pcall(held, state.telling, record, err)
+  if not ok then return nil end
+  record.raised, record.suppressed = record.raised + 1, record.suppressed + 1
+  return incident
+end
+
 function fail(record, ids, caught, code, extra)
+  record.flood = record.flood + 1
+  if record.flood > FLOOD and not (extra and extra.escalated) then
+    local incident = in_flood(record, caught.error)
+    if incident then return incident end
+  end
   record.raised = record.raised + 1
   local err = caught.error
   if getmetatable(err) == incidents.meta then -- Told already, and raised again on its way up.
@@ -291,11 +315,18 @@ end
 
 -- ---- the calls ----
 
+local function failed_call(record, ids, value)
+  if record.flood > FLOOD then
+    local incident = in_flood(record, value)
+    if incident then return incident end
+  end
+  if getmetatable(value) == incidents.caught then return fail(record, ids, value) end
+  return fail_with(record, ids, nil, boxed, value)
+end
+
 local function finish(record, ids, ok, ...)
   if ok then return true, ... end
-  local value = (...)
-  if getmetatable(value) == incidents.caught then return nil, fail(record, ids, value) end
-  return nil, fail_with(record, ids, nil, boxed, value)
+  return nil, failed_call(record, ids, (...))
 end
 
 --- Call fn protected. One failure is one incident at `site`; the caller goes on. fn may wait, if the caller may.
@@ -308,6 +339,11 @@ function errors.call(site, ids, fn, ...)
   local record = records[site] or site_of(site)
   return finish(record, ids, xpcall_at(site, fn, record.handler, ...))
 end
+
+local call_in_lua = errors.call
+
+--- The same in one step of C's, where it is compiled.
+local function quicken() errors.call = found_door and door.caller(records, site_of, failed_call) or call_in_lua end
 
 local function finish_apart(record, ids, extra, done, ...)
   if done then return true, ... end
@@ -348,7 +384,8 @@ function errors.report(site, ids, err, code)
       { error = state.catalogue:unknown(site), where = incidents.position(nil, 2), value = true })
     record = state.catalogue:stray(name)
   end
-  return fail(record, ids, { error = err, where = incidents.position(nil, 2), value = true }, code)
+  local incident = record.flood > FLOOD and in_flood(record, err)
+  return incident or fail(record, ids, { error = err, where = incidents.position(nil, 2), value = true }, code)
 end
 
 local function after_resume(record, ids, co, ok, ...)
@@ -413,10 +450,14 @@ function errors.budget(instructions) state.budget = instructions end
 ---@return table<string, integer>? counts  the failures by site, as they come
 function errors.inject(plan)
   xpcall_at, resume_at, run_at, handle_at = table.unpack(plain)
-  if not plan then return nil end
+  if not plan then
+    quicken()
+    return nil
+  end
   if not state.world or not state.world:simulated() then error("errors.inject: only a simulated node fails on purpose", 2) end
   local drawer = injecting.new(plan)
   local function_at = drawer.function_at
+  errors.call = call_in_lua
   function xpcall_at(site, fn, ...) return plain[1](site, function_at("call", site, fn), ...) end
   function run_at(site, co, fn, ...) return plain[3](site, co, function_at("hook", site, fn), ...) end
   function handle_at(site, fn, ...) return plain[4](site, function_at("handle", site, fn), ...) end
@@ -585,6 +626,7 @@ function errors.reset()
   state.wordless = setmetatable({ id = "?", site = "?", level = "error", ids = {}, error = WORDLESS, message = WORDLESS, where = "?",
     node = "?", at_ns = 0, wall_ns = 0, count = 0 }, incidents.meta)
   records = state.catalogue.records
+  quicken()
   local function fail_at(name, ids, caught) return fail(records[name], ids, caught) end
   local function later(entry, due_ns) state.agenda:add(entry, due_ns) end
   state.judge = judge.new { catalogue = state.catalogue, quietly = quietly, sandboxed = sandboxed, fail = fail_at }

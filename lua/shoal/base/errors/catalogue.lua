@@ -28,6 +28,7 @@ function catalogue:add(declared, name)
     hook = declared.hook, doc = declared.doc, family = name ~= declared.name and declared.name or nil,
     ids_meta = { __fields = declared.ids },
     raised = 0, reported = 0, suppressed = 0, handled = 0, in_flight = 0, missing = 0,
+    flood = 0, flood_ns = 0,          -- Failures since then: see errors.lua.
     prints = {}, prints_count = 0,    -- Fingerprints: see errors/limit.lua.
     traced = {}, traced_count = 0, traces = 3,
   }

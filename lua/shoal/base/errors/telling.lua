@@ -7,6 +7,8 @@ local log = require "shoal.base.log"
 
 local telling = {}
 
+local FLOOD_SAID_NS = 10000 * 1000000 -- A flood is announced every 10 s.
+local NO_IDS = {}
 local RING = 512 -- Incidents kept for `errors.incidents()`.
 
 --- means: run_apart, autopsy, quietly, fail(name, ids, caught), clocks, later(entry, due_ns), judge, world()
@@ -108,6 +110,20 @@ function telling.tell(self, record, ids, caught, code, extra, outermost)
   log.write(level, "incident", incidents.logged(incident, fields), now_ns, wall_ns)
   record.reported, record.in_flight = record.reported + 1, record.in_flight - 1
   if outermost then listened(self, incident) end
+  return incident
+end
+
+--- One of a flood: counted, and announced as a number with the others of its site.
+function telling.held(self, record, err)
+  local print = record.flood_print
+  if not print then
+    print = limit.print_of(record, "(flood)", record.level)
+    record.flood_print = print
+  end
+  if print.held == 0 then self.means.later({ announce = print }, self.means.clocks() + FLOOD_SAID_NS) end
+  local incident = setmetatable({ id = "held", site = record.name, level = record.level, ids = NO_IDS, error = err, where = "?",
+    message = type(err) == "string" and err or type(err), count = print.count + 1 }, incidents.meta)
+  print.held, print.count = print.held + 1, print.count + 1
   return incident
 end
 
