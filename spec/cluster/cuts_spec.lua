@@ -435,6 +435,37 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     end)
   end
 
+  net_it("F16, F64: a full datacenter is busy; one whose manager presses back gets no part from the gate until that is over", function ()
+    local g = k:mark "g1"
+    local function health(to)
+      return k:wait_event("g1", "gate.dc_health", g, function (line) return line.dc == "b" and line.to == to end)
+    end
+    local full = gated("m-b1", 1, "cores = 4,")
+    health "busy"
+    g = k:mark "g1"
+    full.let_end()
+    health "healthy"
+    c:file("user.lua", "return { vu = function (vu) vu:sleep(100) end }")
+    k:run("m-b1", "node.config.progress_per_s = 5")
+    local load = k:submit("m-b1", "return { name = 'load', workflows = { w = { script = 'user.lua', vus = 2, duration_ms = 4000 } } }")
+    local level = "(function () for _, d in ipairs(node.describe().datacenters) do if d.name == 'b' then return d.level end end end)()"
+    k:wait_eval("g1", level, "reject")
+    local ran = c.dir .. "/pressed"
+    local waits = k:submit("g1", ([[return { name = 'waits', datacenters = { 'b' },
+      workflows = { w = { command = 'echo ran >> %s' } } }]]):format(ran))
+    local status = c:shoal { "status", waits.job, "--connect", k.front }
+    assert.truthy(status.out:find("datacenter b presses back: its managers are at level reject", 1, true), status.out)
+    assert.equal("", read(ran))
+    assert.is_nil(load.code)
+    k:run("m-b1", "node.config.progress_per_s = 20000")
+    waits:wait(20000)
+    assert.equal(0, waits.code, waits.err)
+    assert.equal("ran\n", read(ran))
+    k:wait_eval("g1", level, "none")
+    load:wait()
+    assert.equal(0, load.code, load.err)
+  end)
+
   net_it("F25, F42: 2.3: a worker cut from its leader for longer than its leases: it stops its parts, and a raising hook holds back no other",
     function ()
       local job = gated("m-c1", 4) -- Two on each worker.
