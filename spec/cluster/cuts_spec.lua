@@ -169,9 +169,28 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     k:run("m-a1", "node.state.boom = nil")
   end)
 
-  net_it("F09: 1.5: a worker that lives and gives no sign of a job loses its parts; a hook that raises is retried with all ids", function ()
-    local m = k:mark "m-a1"
+  --- 1.2: sends that do not reach the manager, and the manager that would know who leads.
+  local function assert_unsent(jobs, from)
+    local _, told = k:wait_incident("w-a1", "worker.progress.send", from, 2)
+    for i = 1, 2 do
+      local ids = told[i].ids
+      assert.is_nil(told[i].missing)
+      assert.equal("address attempt backpressure consecutive counts job manager part parts put_back status workflow", names(ids))
+      assert.is_truthy(jobs[ids.job])
+      assert.same({ "w", "m-a1", k.addresses["m-a1"], 1, i, "TIMEOUT" },
+        { ids.workflow, ids.manager, ids.address, ids.attempt, ids.consecutive, ids.status })
+    end
+    local asked = k:wait_incident("w-a1", "worker.progress.redirect", from)
+    assert.is_nil(asked.missing)
+    assert.equal(k.addresses["m-a2"], asked.ids.address)
+    assert.equal(0, #k:incidents("w-a1", "worker.progress.flush_loop", from))
+  end
+
+  net_it("F09, F45: 1.2, 1.5: a worker that others see, cut from both managers: its progress waits aloud, and it loses its jobs", function ()
     local one, two = gated("m-a1", 2), gated("m-a1", 2) -- Each has a part on each worker.
+    local failures = ("node.state.worker.reports.leaders[%q].failures"):format(k.addresses["m-a1"])
+    k:wait_eval("w-a1", failures, "0") -- From a cut before.
+    local m, w = k:mark "m-a1", k:mark "w-a1"
     k:run("m-a1", "node.state.boom = { ['detector.job_death'] = 2 }")
     k.net:cut(k.at["w-a1"], { k.at["m-a1"], k.at["m-a2"] }) -- The other worker sees that it lives.
     local _, told = k:wait_incident("m-a1", "detector.job_death", m, 2, 25000)
@@ -187,6 +206,7 @@ describe("real nodes that a packet filter cuts from each other:", function ()
       assert.same({ jobs[ids.job], 500 * 2 ^ (jobs[ids.job] - 1) }, { ids.attempt, ids.next_retry_ms })
     end
     assert.equal(2, jobs[one.job] + jobs[two.job])
+    assert_unsent(jobs, w)
     for _, job in ipairs { one, two } do
       cluster.wait("its lost part runs elsewhere", function () return job.ran():find " 2\n" end)
     end
@@ -198,30 +218,6 @@ describe("real nodes that a packet filter cuts from each other:", function ()
     k:wait_event("m-a1", "detector.answers", m)
     for _, job in ipairs { one, two } do assert.equal("completed", job.let_end().state) end
     k:wait_eval("w-a1", "#node.describe().parts", "0")
-  end)
-
-  net_it("F45, F61: 1.2: progress that cannot reach its manager: one incident a send, the leader is asked for, and it heals", function ()
-    local id_names = "address attempt backpressure consecutive counts job manager part parts put_back status workflow"
-    local job = gated("m-a1", 1, "cores = 4,")
-    local w_name = executor()
-    k:run("m-a2", [[ local real = node.rpc.handlers["lead.who"]
-      node.spec_who = 0
-      node.rpc.handlers["lead.who"] = function (...) node.spec_who = node.spec_who + 1 return real(...) end ]])
-    k:wait_eval(w_name, ("node.state.worker.reports.leaders[%q].failures"):format(k.addresses["m-a1"]), "0")
-    local w = k:mark(w_name)
-    k.net:cut(k.at[w_name], k.at["m-a1"])
-    local told = select(2, k:wait_incident(w_name, "worker.progress.send", w, 2))
-    for i = 1, 2 do
-      local ids = told[i].ids
-      assert.is_nil(told[i].missing)
-      assert.equal(id_names, names(ids))
-      assert.same({ job.job, "w", "m-a1", k.addresses["m-a1"], 1, i, "TIMEOUT" },
-        { ids.job, ids.workflow, ids.manager, ids.address, ids.attempt, ids.consecutive, ids.status })
-    end
-    k:wait_eval("m-a2", "node.spec_who > 0", "true")
-    k.net:heal()
-    assert.equal("completed", job.let_end().state)
-    assert.equal("50", k:eval(w_name, "node.state.worker.reports:interval_ms()"))
   end)
 
   net_it("F46: 1.3, 2.2: acks that cannot be read: debug level, the tenth in a row a warning, an edited level at the next, nothing applied",
