@@ -164,7 +164,7 @@ local function changes_of(before, now)
   return list
 end
 
---- A gate hears of datacenters by heartbeats and has no numbered events of them: look at its table, and print what changes.
+--- A gate knows datacenters by probes and has no numbered events of them: look at its table, and print what changes.
 local function follow_gate(made, args)
   return following.until_signal(made, "cli.members", function (leave)
     local _ <close> = out.watch_reader(function () leave(0) end)
