@@ -325,7 +325,7 @@ describe("probes of datacenters:", function ()
         node.spec_real = node.rpc.handlers["dc.probe"]
         node.rpc.handlers["dc.probe"] = function (body)
           local reply = node.spec_real(body)
-          reply[field], reply.free = reply[field] - 1, 77
+          reply[field], reply.free = reply[field] - 1, 1
           return reply
         end ]], field)
       c:run(4100)
@@ -356,6 +356,30 @@ describe("probes of datacenters:", function ()
     pass(c, 50000)
     assert.equal("unreachable", state(c, "a"))
     assert.equal(0, c:counts(g, "federation.probe").raised) -- Refused is unanswered, and no error of the gate's.
+  end)
+
+  it("an answer whose numbers cannot be is an error here, names the number, and changes nothing", function ()
+    local c <close>, g = begin { dcs = { "a" } }
+    local before = view(c, "a").answer
+    for field, value in sorted { free = 99, cores = -1, managers_alive = 2, largest = 5, load = -3 } do
+      c:on(c.managers[1], [[ local field, value = ...
+        node.spec_real = node.spec_real or node.rpc.handlers["dc.probe"]
+        node.rpc.handlers["dc.probe"] = function (body)
+          local reply = node.spec_real(body)
+          reply[field] = value
+          return reply
+        end ]], field, value)
+      local raised = c:counts(g, "federation.probe").raised
+      assert.truthy(c:until_true(function () return c:counts(g, "federation.probe").raised > raised end, 37000, 50))
+      local told = c:incidents(g, "federation.probe")
+      assert.same({ "MALFORMED", true }, { told[#told].code, told[#told].message:find("dc.probe reply: ", 1, true) ~= nil })
+      assert.same(before, view(c, "a").answer)
+      c:on(c.managers[1], "node.rpc.handlers['dc.probe'] = node.spec_real")
+      assert.truthy(c:until_true(function () return view(c, "a").own_errors == 0 end, 37000, 50))
+    end
+    assert.same({ nil, "CONFIG" }, { c:on(c.managers[1], [[ local reply, _, code = node.rpc:peer(...):call("dc.register", {
+      dc = "a", node = "m-a1", address = "10.9.9.9:1", generation = node.generation, seq = 1 << 40, term = -1 }) return reply, code ]],
+      g.address) })
   end)
 
   it("numbers come with each answer, lists only when they changed", function ()

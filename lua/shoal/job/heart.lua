@@ -122,15 +122,18 @@ function heart.open(node, lead)
   return self
 end
 
---- Managers of the membership group, this one included: known, and of them alive.
-local function managers_of(node)
+--- Managers of the membership group, this one included: known, and of them alive. Counted once a heartbeat, however many gates ask.
+local function managers_of(self)
+  local now_ms = task.now_ms()
+  if self.counted_ms and now_ms - self.counted_ms < self.node.config.heartbeat_ms then return self.known, self.alive end
   local known, alive = 0, 0
-  for _, m in ipairs(node:members()) do
+  for _, m in ipairs(self.node:members()) do
     if m.role == "manager" and m.state ~= "left" then
       known = known + 1
       if m.state == "alive" or m.state == "suspect" then alive = alive + 1 end
     end
   end
+  self.counted_ms, self.known, self.alive = now_ms, known, alive
   return known, alive
 end
 
@@ -149,7 +152,7 @@ function heart:probe(body, lead)
     return nil, ("this is %s of %s, not %s of %s"):format(node.name, node.dc, body.node, body.dc), "REFUSED"
   end
   local s = summary(node, lead)
-  local digest, known, alive = digest_of(self, s), managers_of(node)
+  local digest, known, alive = digest_of(self, s), managers_of(self)
   local reply = {
     incarnation = body.incarnation, node = node.name, generation = node.generation, term = lead.fence, leads = lead.fence > 0,
     managers = known, managers_alive = alive, workers = #s.members, held = s.held, cores = s.cores, free = s.free, largest = s.largest,

@@ -26,12 +26,30 @@ local PAST_MAX = 8 -- Past generations of a manager, whose heartbeats may still 
 
 local QUALMS = { reachable = "info", suspected = "warning", unreachable = "warning" }
 
+local NUMBERS = { "managers", "managers_alive", "workers", "held", "cores", "free", "largest", "load" }
+
+--- What is wrong with the numbers of an answer; nil when they can be.
+local function problem_of(answer)
+  for _, name in ipairs(NUMBERS) do
+    if answer[name] < 0 then return ("dc.probe reply: %s: expected 0 or more, found %d"):format(name, answer[name]) end
+  end
+  for part, whole in sorted { managers_alive = "managers", held = "workers", free = "cores", largest = "cores" } do
+    if answer[part] > answer[whole] then
+      return ("dc.probe reply: %s: expected at most the %d %s, found %d"):format(part, answer[whole], whole, answer[part])
+    end
+  end
+end
+
 --- One probe of the leader of a datacenter. It must not wait for what a cut left behind: see `hurry`.
 local function probe(self, name, address, seq, incarnation, timeout_ms)
   local d = self.dcs[name]
-  return self.node.rpc:peer(address):call("dc.probe", {
+  local answer, err, code = self.node.rpc:peer(address):call("dc.probe", {
     dc = name, node = d.leader or "", gate = self.node.name, seq = seq, incarnation = incarnation, digest = d.digest or "",
   }, { timeout_ms = timeout_ms, hurry = true })
+  if not answer then return nil, err, code end
+  local problem = problem_of(answer)
+  if problem then return nil, problem, "MALFORMED" end
+  return answer
 end
 
 --- `policy.admits(dc, manager)` decides whether an unknown datacenter may register; without it, every one may.
@@ -202,6 +220,7 @@ end
 --- Take a manager's heartbeat. Its age is measured by this gate's clock; the manager's clock is never compared.
 function registry:register(body)
   if body.dc == "" then return nil, "dc: expected a datacenter's name, found none", "CONFIG" end
+  if body.term < 0 then return nil, ("term: expected 0 or more, found %d"):format(body.term), "CONFIG" end
   local m = self.managers[body.node]
   if m and is_old(m, body, not self:lives(m)) then
     return nil, ("heartbeat %d of %s is older than what is known of it"):format(body.seq, body.node), "STALE"
@@ -241,7 +260,10 @@ end
 function registry:follow(d, m)
   local ok, err, code = self.federation:know(m.dc, m.name, m.address, m.term, m.generation)
   if not ok and code == "FULL" then
-    if not d.leader then self.managers[m.name], self.dcs[m.dc] = nil, nil end
+    if not d.leader then
+      self.managers[m.name], self.dcs[m.dc] = nil, nil
+      self.eviction:forget(m.dc)
+    end
     return nil, err, code
   end -- STALE: its term was higher in a later registration, or in an answer.
   if d.leader ~= m.name then d.leader, d.chosen_ms, d.answer, d.digest = m.name, task.now_ms(), nil, nil end

@@ -74,7 +74,7 @@ for _, row in ipairs {
     "if task.now_ms() - d.chosen_ms < c.interval_ms + c.timeout_ms then return false end", "", "of two managers" },
   { "one_that_does_not_lead_stays_the_leader", "registry", " or d.answer ~= nil and not d.answer.leads", "", "a new leader is taken" },
   { "one_that_does_not_lead_is_an_executor", "registry", "if not answer.leads then return end", "", "does not lead" },
-  { "a_refused_datacenter_is_known", "registry", "if not d.leader then self.managers[m.name], self.dcs[m.dc] = nil, nil end", "", "dcs_max" },
+  { "a_refused_datacenter_is_known", "registry", "self.managers[m.name], self.dcs[m.dc] = nil, nil\n", "\n", "dcs_max" },
   { "lists_cross_with_each_answer", "heart", "if body.digest ~= digest then", "if true then", "lists only" },
   { "lists_that_changed_do_not_cross", "heart", "if packed ~= self.packed then", "if not self.packed then", "lists only" },
   { "one_that_stays_out_answers", "heart", "if node.apart then return nil, node.name", "if false then return nil, node.name", "stays out" },
