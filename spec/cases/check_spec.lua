@@ -44,7 +44,7 @@ describe("shoal check", function ()
       "w.lua:@: hooks: swim.member: the function at ",
       "takes 2 arguments, but the site gives 1: function (event)" },
     { "a hook that nothing fires", '["swim.member"]', '["tier.on_lead"]', "w.lua:@: hooks: no hook is named tier.on_lead",
-      "there are: detector.global_death, " },
+      "there are: correlation.detected, " },
     { "a message's name", '["part.cancel"]', '["part.cancle"]',
       "w.lua:@: answers: there is no message part.cancle, did you mean part.cancel?" },
     { "a missing answer", '["lead"] = function (state, body) return state.worker:lead(body) end,', "",

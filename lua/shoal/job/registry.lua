@@ -314,6 +314,15 @@ function registry:members()
   return out
 end
 
+--- Show a worker's hold as its manager answered just now, and not only from the next probe's answer on.
+---@param reply { dc: string, worker: string, state: string }
+function registry:show_hold(reply)
+  local d = self.dcs[reply.dc]
+  for _, w in ipairs(d and d.members or {}) do
+    if w.name == reply.worker then w.hold = reply.state ~= "" and reply.state or nil end
+  end
+end
+
 --- Hand a cordon, uncordon or drain to the manager that leads the worker's datacenter.
 function registry:hold(body)
   local found, all = {}, {}
@@ -333,7 +342,11 @@ function registry:hold(body)
   for _, m in ipairs(#found == 1 and found or all) do -- One that is not a member now may be cordoned all the same.
     local reply
     reply, err, code = self.node.rpc:peer(m.address):call("executor.hold", body)
-    if reply or code ~= "NOT_FOUND" then return reply, err, code end
+    if reply then
+      self:show_hold(reply)
+      return reply
+    end
+    if code ~= "NOT_FOUND" then return nil, err, code end
   end
   if #all > 1 then err = ("no datacenter here knows a worker %s"):format(body.worker) end
   return nil, err, code
