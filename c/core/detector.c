@@ -299,8 +299,8 @@ static void release(struct detector *d, struct detector_job *j, struct detector_
 int detector_suspect(struct detector *d, uint64_t now_ns, struct detector_text job, struct detector_text node, uint32_t accuser,
                      uint32_t generation, struct detector_scale scale) {
   detector_advance(d, now_ns);
-  struct detector_node *n = detector_node_find(d, node);
   struct detector_job *j = detector_job_find(d, job);
+  struct detector_node *n = j ? detector_node_find_for(d, j, node) : detector_node_find(d, node);
   struct detector_record *r = n && j ? detector_record_find(j, n) : NULL;
   if (n && generation < n->incarnation.generation) return d->counts.stale++, 0;
   if (n && n->state >= DETECTOR_HELD) return d->counts.of_dead++, 0;
@@ -318,7 +318,7 @@ int detector_suspect(struct detector *d, uint64_t now_ns, struct detector_text j
 static struct detector_record *find(struct detector *d, struct detector_text job, struct detector_text node) {
   struct detector_job *j = detector_job_find(d, job);
   if (!j || (j->length > 0 && j->suspicions.count == 0)) return NULL;
-  struct detector_node *n = detector_node_find(d, node);
+  struct detector_node *n = detector_node_find_for(d, j, node);
   return n ? detector_record_find(j, n) : NULL;
 }
 
@@ -331,7 +331,7 @@ int detector_confirm(struct detector *d, uint64_t now_ns, struct detector_text j
 int detector_progress(struct detector *d, uint64_t now_ns, struct detector_text job, struct detector_text node) {
   detector_advance(d, now_ns);
   struct detector_job *j = job.length > 0 ? detector_job_find(d, job) : NULL;
-  struct detector_node *n = j ? detector_node_find(d, node) : NULL;
+  struct detector_node *n = j ? detector_node_find_for(d, j, node) : NULL;
   if (!n) return 0;
   struct detector_extension *x = detector_extension_find(j, n);
   for (uint32_t i = 0; x && i < x->count; i++) x->of[i].progressed = true;

@@ -108,6 +108,8 @@ struct detector {
 
 /* ---- detector_table.c: nodes, jobs, records ---- */
 struct detector_node *detector_node_find(const struct detector *d, struct detector_text name);
+/* The same; meanwhile the job's slot for it comes from memory. */
+struct detector_node *detector_node_find_for(const struct detector *d, const struct detector_job *j, struct detector_text name);
 int detector_node_need(struct detector *d, struct detector_text name, struct detector_node **out); /* FULL, TOO_LARGE, MEMORY. */
 void detector_node_release(struct detector *d, struct detector_node *n); /* Frees it if nothing needs it. */
 struct detector_job *detector_job_find(const struct detector *d, struct detector_text name);

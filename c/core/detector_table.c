@@ -76,6 +76,12 @@ struct detector_node *detector_node_find(const struct detector *d, struct detect
   return detector_set_find(&d->nodes, detector_number(name.bytes, name.length), same_node, &name);
 }
 
+struct detector_node *detector_node_find_for(const struct detector *d, const struct detector_job *j, struct detector_text name) {
+  uint32_t hash = detector_number(name.bytes, name.length);
+  if (j->suspicions.capacity > 0) __builtin_prefetch(&j->suspicions.slots[hash & (j->suspicions.capacity - 1)]);
+  return detector_set_find(&d->nodes, hash, same_node, &name);
+}
+
 int detector_node_need(struct detector *d, struct detector_text name, struct detector_node **out) {
   uint32_t hash = detector_number(name.bytes, name.length);
   if (name.length == 0 || name.length > DETECTOR_NAME_MAX) return ERR_TOO_LARGE;
