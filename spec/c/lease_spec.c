@@ -157,6 +157,15 @@ static void a_pause_that_ends_just_before_a_deadline_is_noticed_by_its_eve(void)
   lease_tick(&t, now, 1000);
   MUST(t.counts.late == 1 && pass(100 * MS) == 0 && renew_as("k", "w", 1) == 0);
   done();
+  for (uint64_t step = 0; step < 20; step++) { /* A shorter one: the tick of each second is hardly late, the eve is. */
+    begin(defaults);
+    (void)pass(step * 13 * MS);
+    MUST(grant_as("k", "w", 1, 1000) == 0);
+    now += 1019 * MS;
+    lease_tick(&t, now, 1000);
+    MUST(t.counts.late == 1 && pass(100 * MS) == 0 && renew_as("k", "w", 1) == 0);
+    done();
+  }
 }
 
 static void a_hiccup_up_to_late_ms_is_none_and_hiccups_do_not_stop_expiry(void) {
