@@ -96,10 +96,10 @@ static int grow_holders(struct leases *t) {
   return 0;
 }
 
-/* The number of a name, which no entry may name yet: then drop_holder() removes it. */
+/* The number of a name, counted once for the caller: an entry takes that over by set_holder(), or drop_holder() ends it. */
 static int take_holder(struct leases *t, const char *name, size_t length, uint32_t *out) {
   *out = find_holder(t, name, length);
-  if (*out != NONE) return 0;
+  if (*out != NONE) return t->holders[*out].leases++, 0;
   if (t->names.count == LEASE_HOLDERS_MAX) return ERR_FULL;
   int rc = lease_index_reserve(&t->names);
   if (rc == 0 && !t->holders_free && t->holders_count == t->holders_capacity) rc = grow_holders(t);
@@ -109,7 +109,7 @@ static int take_holder(struct leases *t, const char *name, size_t length, uint32
   memcpy(blobs_at(&t->blobs, blob), name, length);
   uint32_t number = t->holders_free ? t->holders_free - 1 : t->holders_count++;
   if (t->holders_free) t->holders_free = t->holders[number].next;
-  t->holders[number] = (struct lease_holder_name){.blob = blob, .hash = hash_of(t, name, length), .length = (uint8_t)length};
+  t->holders[number] = (struct lease_holder_name){.blob = blob, .hash = hash_of(t, name, length), .leases = 1, .length = (uint8_t)length};
   lease_index_add(&t->names, t->holders[number].hash, number);
   *out = number;
   return 0;
@@ -117,7 +117,7 @@ static int take_holder(struct leases *t, const char *name, size_t length, uint32
 
 static void drop_holder(struct leases *t, uint32_t number) {
   struct lease_holder_name *h = &t->holders[number];
-  if (h->leases > 0) return;
+  if (--h->leases > 0) return;
   lease_index_remove(&t->names, h->hash, number);
   blobs_give(&t->blobs, h->blob, h->length);
   h->next = t->holders_free;
@@ -126,11 +126,8 @@ static void drop_holder(struct leases *t, uint32_t number) {
 
 static void set_holder(struct leases *t, struct lease *s, uint32_t number) {
   uint32_t before = s->holder;
-  t->holders[number].leases++;
   s->holder = number;
-  if (before == NONE) return;
-  t->holders[before].leases--;
-  drop_holder(t, before);
+  if (before != NONE) drop_holder(t, before);
 }
 
 /* ---- time ---- */
@@ -242,7 +239,6 @@ static void forget(struct leases *t, uint32_t number) {
   if (s->fence > t->floor) t->floor = s->fence;
   lease_index_remove(&t->keys, s->hash, number);
   blobs_give(&t->blobs, s->key, s->key_length);
-  t->holders[s->holder].leases--;
   drop_holder(t, s->holder);
   s->state = LEASE_FREE;
   s->next = t->free;

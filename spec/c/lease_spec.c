@@ -230,6 +230,11 @@ static void what_is_forgotten_still_refuses_lower_fences(void) {
   MUST(grant_as("d", "w", 7, 1000) == ERR_FULL && t.counts.full == 1);
   MUST(release_as("b", 5) == 0 && grant_as("d", "w", 7, 1000) == 0 && t.floor == 5);
   done();
+  c.leases_max = 1; /* The room is made by the last lease of the same holder: its name stays. */
+  begin(c);
+  MUST(grant_as("a", "w", 1, 1000) == 0 && release_as("a", 1) == 0 && grant_as("b", "w", 2, 1000) == 0);
+  MUST(renew_as("b", "w", 2) == 0 && t.names.count == 1 && grant_as("c", "w", 3, 1000) == ERR_FULL && t.names.count == 1);
+  done();
 }
 
 static void the_sweep_finds_what_the_deadlines_lost_and_nothing_else(void) {
