@@ -3,7 +3,7 @@
 local simcluster = require "spec.support.simcluster"
 local sorted = require "shoal.sorted"
 
-local USERS = [[return { vu = function (vu) vu:sleep(100) end }]]
+local USERS = [[return { vu = function (vu) vu:sleep(1000) end }]]
 
 local function names(ids) return table.concat(sorted.keys(ids), " ") end
 
