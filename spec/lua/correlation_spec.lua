@@ -141,6 +141,21 @@ describe("shoal.correlation", function ()
     assert.equal(3, #errors.incidents())
   end)
 
+  it("an eviction that was not taken when it is closed is withdrawn", function ()
+    local calls = 0
+    open(nil, { on_evict = function ()
+      calls = calls + 1
+      error "not now"
+    end })
+    down "a"
+    world:run(10000)
+    c:close()
+    world:run(60000)
+    assert.equal(1, calls)
+    assert(errors.finish())
+    assert.equal(0, errors.count("errors.undelivered").raised)
+  end)
+
   it("takes reports from its own functions after them, in order", function ()
     local order = {}
     open(nil, {

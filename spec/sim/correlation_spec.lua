@@ -88,9 +88,7 @@ describe("one datacenter down:", function ()
 end)
 
 describe("several datacenters down at once:", function ()
-  for _, case in ipairs {
-    { "two of three", 3, { 1, 2 }, "low" }, { "three of four", 4, { 1, 2, 3 }, "medium" }, { "all four", 4, { 1, 2, 3, 4 }, "high" },
-  } do
+  for _, case in ipairs { { "two of four", 4, { 2, 4 }, "low" }, { "three of four", 4, { 1, 2, 3 }, "medium" } } do
     it(("F15, F18: %s are held: no part is lost, they get no new part, and all is as before when they return"):format(case[1]), function ()
       local c <close> = dcs(case[2])
       local g, gone = c.gates[1], case[3]
@@ -103,11 +101,13 @@ describe("several datacenters down at once:", function ()
       assert.equal(case[4], said[#said].ids.severity)
       assert.truthy(said[#said].message:find(("of %d known datacenters "):format(case[2]), 1, true), said[#said].message)
       c:run(5000) -- Longer than one alone would have.
-      assert.same({ 0, "unreachable", "held" }, { lost(c, g), c:members(g)["m-a1"].state, c:members(g)["m-a1"].hold })
-      local next_id = assert(c:submit(c:job({ load = { work = "far 20", parts = 1 } }, { datacenters = { "a" } })))
+      local first = c.managers[gone[1]].name
+      assert.same({ 0, "unreachable", "held" }, { lost(c, g), c:members(g)[first].state, c:members(g)[first].hold })
+      local dc = first:match "^m%-(%l)"
+      local next_id = assert(c:submit(c:job({ load = { work = "far 20", parts = 1 } }, { datacenters = { dc } })))
       c:watch(next_id)
       c:run(1500)
-      local why = ("^datacenter a is unreachable, one of %d that failed at once; it has up to %%d+ s to return$"):format(#gone)
+      local why = ("^datacenter %s is unreachable, one of %d that failed at once; it has up to %%d+ s to return$"):format(dc, #gone)
       assert.truthy(waiting(c, g, next_id):find(why), waiting(c, g, next_id))
       heal(c, g, table.unpack(gone))
       until_free(c, g)
@@ -162,7 +162,7 @@ describe("several datacenters down at once:", function ()
   it("F15: held for longer than leases and the limit of silence last: neither takes a part away meanwhile", function ()
     local c <close> = dcs(3, { set = { ["correlation.hold_ms"] = 90000, gate_silent_ms = 20000 } })
     local g = c.gates[1]
-    local id = begun(c, 100000)
+    local id = begun(c, 76000)
     cut(c, g, 1, 2)
     until_held(c, g)
     c:run(65000) -- Leases of gates last 60 s.
@@ -245,10 +245,10 @@ local function names(ids) return table.concat(sorted.keys(ids), " ") end
 local IDS = "at_ns datacenters event hook hook_index severity wall_ns"
 
 --- Wire hooks of the spec's own beside the shipped ones; each run is noted.
-local function wire(c, g, code)
+local function wire(c, g, ...)
   c:on(g, [[ node.spec_heard = {}
     local function note(text) node.spec_heard[#node.spec_heard + 1] = text end
-    local code = ...
+    local codes = { ... }
     local env = setmetatable({ node = node, state = state, note = note }, { __index = _G })
     for _, site in ipairs { "correlation.detected", "correlation.healed" } do
       local held = site == "correlation.detected"
@@ -256,9 +256,11 @@ local function wire(c, g, code)
         note(("before %s %s"):format(site, table.concat(event.datacenters, "")))
         if state.registry.eviction.correlation:holds() ~= held then note("the flag is wrong") end
       end, "first")
-      node.hooks:wire(site, assert(load("local event, held = ... " .. code, "=hook", "t", env)), "failing")
+      for i, code in ipairs(codes) do
+        node.hooks:wire(site, assert(load("local event = ... " .. code, "=hook", "t", env)), "failing " .. i)
+      end
       node.hooks:wire(site, function (event) note("after " .. site) end, "last")
-    end ]], code)
+    end ]], ...)
 end
 local function heard(c, g) return table.concat(c:on(g, "return node.spec_heard"), ", ") end
 
@@ -274,32 +276,28 @@ local function event(c, g)
 end
 
 describe("finding 2.4:", function ()
-  for _, case in ipairs {
-    { "raise a text", "error 'the pager is off'" }, { "raise a table", "error({})" }, { "raise nothing", "error(nil)" },
-    { "try to wait", "require('shoal.task').sleep(10)" },
-  } do
-    it(("F15, 2.4: hooks that %s are one incident each with all ids; others run, evictions are held and released"):format(case[1]),
-      function ()
-        local c <close> = dcs(3)
-        local g = c.gates[1]
-        local id = begun(c, 15000)
-        wire(c, g, case[2])
-        event(c, g)
-        assert.equal(ONCE, heard(c, g))
-        for _, site in ipairs { "correlation.detected", "correlation.healed" } do
-          local told = c:incidents(g, site)
-          assert.equal(1, #told)
-          assert.equal(IDS, names(told[1].ids))
-          local ids = told[1].ids
-          assert.same({ 1, "a b", "low", "failing", 3 }, { ids.event, ids.datacenters, ids.severity, ids.hook, ids.hook_index })
-          assert.equal(ids.at_ns // 1000000, told[1].at_ms)
-          assert.is_true(ids.wall_ns > 1600000000000000000)
-        end
-        assert.equal(0, lost(c, g))
-        ended(c, id)
-        c:rest()
-      end)
-  end
+  it("F15, 2.4: hooks that raise or try to wait are one incident each with all ids; others run, evictions are held and released", function ()
+    local c <close> = dcs(3)
+    local g = c.gates[1]
+    local id = begun(c, 15000)
+    wire(c, g, "error 'the pager is off'", "error({})", "error(nil)", "require('shoal.task').sleep(10)")
+    event(c, g)
+    assert.equal(ONCE, heard(c, g))
+    for _, site in ipairs { "correlation.detected", "correlation.healed" } do
+      local told = c:incidents(g, site)
+      assert.equal(4, #told)
+      for i, incident in ipairs(told) do
+        assert.equal(IDS, names(incident.ids))
+        local ids = incident.ids
+        assert.same({ 1, "a b", "low", "failing " .. i, 2 + i }, { ids.event, ids.datacenters, ids.severity, ids.hook, ids.hook_index })
+        assert.equal(ids.at_ns // 1000000, incident.at_ms)
+        assert.is_true(ids.wall_ns > 1600000000000000000)
+      end
+    end
+    assert.equal(0, lost(c, g))
+    ended(c, id)
+    c:rest()
+  end)
 
   it("F15, 2.4, L3: twice in a row, with the level edited between them, and an error policy that raises: each is told and counted", function ()
     local c <close> = dcs(3)

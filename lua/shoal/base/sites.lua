@@ -77,7 +77,8 @@ site("manager.heart", "manager", "warning", { "gate", "dc" }, "a heartbeat to a 
 site("gate.silence", "gate", "error", { "cycle" }, "the loop that notices silent managers failed; it goes on")
 site("gate.namesake", "gate", "error", { "dc", "manager", "stays", "out" },
   "two managers of one name send heartbeats: the later one is refused")
-site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" }, "a datacenter does not answer probes; its parts start elsewhere")
+site("gate.dc_silent", "gate", "warning", { "dc", "manager", "address" },
+  "a datacenter does not answer probes; it gets no parts, and is evicted unless others failed with it")
 
 -- ---- gate: probes of datacenters (1.1) ----
 site("federation.probe_loop", "gate", "error", { "datacenters", "cycle", "interval_ms", "consecutive", "next_delay_ms" },

@@ -236,6 +236,7 @@ function Correlation:counts() return self.core:counts() end
 function Correlation:close()
   if self.closed then return end
   self.closed = true
+  for _, row in ipairs(self.core:dcs()) do errors.withdraw("correlation.evict", row.name) end -- Nobody is left to evict them.
   self.timer:close()
 end
 Correlation.__close = Correlation.close

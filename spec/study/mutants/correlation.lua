@@ -79,6 +79,9 @@ return {
   { name = "reports_from_handlers_are_served_inside", file = "lua/shoal/member/correlation.lua",
     killers = { module "takes reports from its own" },
     find = "if self.looking or self.closed then return end", put = "if self.closed then return end" },
+  { name = "an_eviction_outlives_its_owner", file = "lua/shoal/member/correlation.lua", killers = { module "is withdrawn" },
+    find = '  for _, row in ipairs(self.core:dcs()) do errors.withdraw("correlation.evict", row.name) end -- Nobody is left to evict them.\n',
+    put = "" },
   -- The health of one.
   { name = "a_full_one_is_degraded", file = "dc_health.c", killers = { health "a_full_one" },
     find = "if (f->suspect || f->workers == 0 || h->few) return DC_DEGRADED;",
@@ -102,7 +105,7 @@ return {
   { name = "a_change_is_told_again", file = "lua/shoal/member/dc_health.lua", killers = { facts "tells each change once" },
     find = "  d.state = to\n", put = "  d.state = d.state or to\n" },
   -- Gates.
-  { name = "a_gate_evicts_at_once", file = "lua/shoal/job/eviction.lua", killers = { gate "two of three are held" },
+  { name = "a_gate_evicts_at_once", file = "lua/shoal/job/eviction.lua", killers = { gate "two of four are held" },
     find = "    assert(self.correlation:down(name))\n", put = "    self.owner.evict(name, why)\n" },
   { name = "an_unreachable_datacenter_gets_parts", file = "lua/shoal/job/executors.lua", killers = { gate "whatever the policy" },
     find = "not hold(e.name) and not (s and s.away) then", put = "not hold(e.name) then" },
