@@ -608,6 +608,26 @@ describe("task", function ()
       assert.equal(4, #said)
     end)
 
+    it("F69: a kept task begins again after each failure, with its arguments, until it returns", function ()
+      local n, got = 0, nil
+      local t = scope:keep("spec.a", nil, function (word)
+        n = n + 1
+        if n < 3 then error "not yet" end
+        got = word
+        return "done"
+      end, "word")
+      world:run(1000)
+      assert.same({ 3, "word", "done" }, { n, got, t:status() })
+      assert.equal(2, errors.count("spec.a").raised)
+      local ended = task.scope "ended"
+      ended:keep("spec.b", nil, error, "each time")
+      world:run(150)
+      ended:close()
+      local raised = errors.count("spec.b").raised
+      world:run(10000)
+      assert.equal(raised, errors.count("spec.b").raised)
+    end)
+
     it("F69: never dies: each failure is an incident, then a backoff that doubles with +-20 %, and falls again", function ()
       local failing = true
       scope:loop("spec.loop", { loop = "sweep" }, { interval_ms = 10, backoff_ms = { first = 100, max = 400 } },

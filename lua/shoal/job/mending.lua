@@ -23,7 +23,8 @@ end
 
 local function mend_part(lead, run, entry, part)
   local a = lead.attempts:get(run.key, part.part)
-  if a and (part.state ~= "dispatched" or a.fence ~= part.fence) then
+  local unsent = a and a.state == "unheard" -- Perhaps it never went out.
+  if a and (part.state ~= "dispatched" or a.fence ~= part.fence or unsent) then
     lead.attempts:over(run.key, part.part, a.fence)
     a = nil
   end

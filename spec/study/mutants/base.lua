@@ -9,6 +9,16 @@ local function budget(title) return { "spec/lua/budget_spec.lua", title } end
 local function task(title) return { "spec/lua/task_spec.lua", title } end
 
 return {
+  { name = "a_bare_yield_ends_a_loop", file = "lua/shoal/base/task.lua", killers = { { "spec/lua/catalogue_spec.lua", "each.site.at.each" } },
+    find = "if not t.thrown and not t.budget then", put = "if false then" },
+  { name = "kept_tasks_end_at_a_failure", file = "lua/shoal/base/task.lua", killers = { task "a.kept.task" },
+    find = "elseif t.kept and not t.scope.closed", put = "elseif false and not t.scope.closed" },
+  { name = "floods_are_judged_one_by_one", file = "lua/shoal/base/errors.lua", killers = { errors "a.flood.at.one.site" },
+    find = "local FLOOD, FLOOD_NS = 200,", put = "local FLOOD, FLOOD_NS = 1 << 40," },
+  { name = "telling_without_memory_gets_out", file = "lua/shoal/base/errors.lua",
+    killers = { { "spec/lua/catalogue_spec.lua", "runs.out.of.memory" } },
+    find = "    ok, incident = pcall(barely, record, caught, incident, record.in_flight ~= before)",
+    put = "    ok, incident = true, barely(record, caught, incident, record.in_flight ~= before)" },
   { name = "keys_twice_not_seen", file = "lua/shoal/base/text.lua", killers = { { "spec/cases/check_files_spec.lua", "a.key.twice" } },
     find = "    if first then twice[#twice + 1] =", put = "    if false then twice[#twice + 1] =" },
   { name = "other_tools_words_unknown", file = "lua/shoal/base/near.lua", killers = { { "spec/cases/check_files_spec.lua", "the.word.users" } },

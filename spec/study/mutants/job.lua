@@ -20,6 +20,8 @@ local function leases(title) return { "spec/sim/leases_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
 
 return {
+  { name = "failed_effects_are_not_made_good", file = "lua/shoal/job/lead.lua", killers = { { "spec/sim/mending_spec.lua", "first.effects" } },
+    find = "    if not ok then self:doubt(fact.run) end", put = "" },
   -- ledger
   { name = "a_key_makes_two_runs", file = "lua/shoal/job/ledger.lua", killers = { ledger "one run to one key" },
     find = 'local known = c.key ~= "" and self.keys[c.key] or (', put = "local known = (" },

@@ -13,6 +13,8 @@ local function leases(title) return { "spec/sim/leases_spec.lua", title } end
 local function jar(title) return { "spec/lua/http_cookies_spec.lua", title } end
 
 return {
+  { name = "a_result_is_given_once", file = "lua/shoal/run/exec/verdicts.lua", killers = { { "spec/sim/mending_spec.lua", "is.given.again" } },
+    find = "function () on_result(result) end)", put = "function () errors.call('exec.result', ids, on_result, result) end)" },
   -- run/exec: commands
   { name = "command_env_of_the_job_wins", file = "lua/shoal/run/exec/commands.lua", killers = { command "names in the environment" },
     find = "env.SHOAL_PART = dispatch.job,", put = "env.SHOAL_PART = env.SHOAL_JOB or dispatch.job," },
