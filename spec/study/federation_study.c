@@ -159,11 +159,13 @@ static struct rig *open_rig(uint64_t seed, uint32_t count, double loss) {
 
 static void close_rig(struct rig *r) {
   federation_check(&r->f);
-  federation_free(&r->f);
   world_timer_close(r->timer);
+  sim_cut(r->sim, NULL, NULL, true);
+  sim_run_until(r->sim, sim_now_ns(r->sim) + 10 * SECOND); /* Responses under way are sent, and reach nobody. */
   world_udp_close(r->udp);
   for (uint32_t i = 0; i < r->count; i++) world_udp_close(r->sites[i].udp);
-  sim_run_until(r->sim, sim_now_ns(r->sim) + 10 * SECOND); /* Answers under way are sent, to nobody. */
+  sim_run_until(r->sim, sim_now_ns(r->sim) + SECOND);
+  federation_free(&r->f);
   sim_close(r->sim);
   free(r);
 }
