@@ -93,9 +93,9 @@ describe("a leadership:", function ()
 
   it("F10: a manager takes no older leader of the gates for the one that it knows", function ()
     local c <close> = simcluster.new { gates = 1 }
-    local codes = c:on(c.managers[1], [[ local fence = state.heart.fences.gates.fence
+    local codes = c:on(c.managers[1], [[ local fence = state.heart.fences["gates/g1"].fence
       local function lead(name, n)
-        return select(3, state.heart:lead({ tier = "gates", node = name, address = "x", fence = n }, state.lead)) or "ok"
+        return select(3, state.heart:lead({ tier = "gates", group = "gates/g1", node = name, address = "x", fence = n }, state.lead)) or "ok"
       end
       return { lead("g9", fence - 1), lead("g1", fence - 1), lead("g9", fence + 5), lead("g1", fence + 4), lead("g1", fence + 6) } ]])
     assert.same({ "STALE", "ok", "ok", "STALE", "ok" }, codes)

@@ -211,6 +211,19 @@ describe("the lease of a part:", function ()
     c:rest()
   end)
 
+  it("F25: is lost by no node that was stopped with all others, and woke", function ()
+    local c <close> = cluster {}
+    local id = submitted(c, c:job { one = { work = "one 30000", parts = 4, retries = 0 } })
+    c:run(500)
+    local nodes = { c.managers[1], c.workers[1], c.workers[2] }
+    for _, node in ipairs(nodes) do c:pause(node) end
+    c:run(3 * LEASE_MS)
+    for _, node in ipairs(nodes) do c:resume(node) end
+    assert.equal(4, #ended(c, id, "completed", 100000).result.attempts)
+    assert.equal(4, c.ran.one)
+    c:rest()
+  end)
+
   it("F21: a renewal with an earlier fence, or of what is not held, is refused, counted, and ends the part", function ()
     local c <close> = cluster {}
     local m = c.managers[1]
@@ -515,6 +528,30 @@ describe("the lease of a datacenter's share:", function ()
 end)
 
 describe("the leadership of a job:", function ()
+  it("F21: is compared within its own tier: a manager with small fences leads beside one that was restarted often", function ()
+    local c <close> = cluster { managers = 2, workers = 1 }
+    local often, other, w = c.managers[1], c.managers[2], c.workers[1]
+    for _ = 1, 3 do
+      c:crash(often)
+      c:restart(often)
+      c:run(1500)
+    end
+    local function state(m)
+      local e = c:ask(m, "look").lead.executors["w-a1"]
+      return e and e.state
+    end
+    assert.truthy(c:until_true(function () return state(often) == "up" end, 20000, 100))
+    assert.is_true(c:ask(often, "look").lead.fence > c:ask(other, "look").lead.fence)
+    c:crash(w)
+    assert.truthy(c:until_true(function () return state(other) ~= "up" end, 20000, 100))
+    c:cut(w, other)
+    c:restart(w)
+    for _, m in ipairs { often, other } do -- In this order.
+      assert.truthy(c:until_true(function () return state(m) == "up" end, 40000, 100), m.name)
+      c:heal(w, other)
+    end
+  end)
+
   it("F21, F22: messages of an earlier one are refused as STALE by workers, managers and clients, and counted", function ()
     local c <close> = cluster { gates = 1, workers = 1 }
     local g, m, w = c.gates[1], c.managers[1], c.workers[1]

@@ -108,7 +108,7 @@ return function (lead)
     while self.fence > 0 and e.state == "known" do
       local epoch = e.epoch
       local reply, err, code = self.node.rpc:peer(e.address):call("lead", {
-        tier = self.options.tier, fence = self.fence, node = self.node.name, address = self.node.address,
+        tier = self.options.tier, fence = self.fence, node = self.node.name, address = self.node.address, group = self.tier:group(),
       }, { timeout_ms = 3000 })
       if e.state ~= "known" then return end
       if reply and e.epoch == epoch then

@@ -164,11 +164,12 @@ end
 
 --- A gate announces that it leads; the answer lists its parts in this datacenter.
 function heart:lead(body, lead)
-  local known = self.fences[body.tier]
+  local group = body.group or body.tier
+  local known = self.fences[group]
   if known and body.fence < known.fence and body.node ~= known.node then
     return nil, ("%s leads with fence %d"):format(known.node, known.fence), "STALE"
   end
-  self.fences[body.tier] = { node = body.node, fence = body.fence }
+  self.fences[group] = { node = body.node, fence = body.fence }
   return { cores = summary(lead.node, lead).cores, parts = lead:upstream_parts() }
 end
 

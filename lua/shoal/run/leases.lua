@@ -26,6 +26,9 @@
 ---   - A gate is no member of our group, so a manager cannot tell whether it acts. It keeps the share: a gate gives up a silent datacenter long
 ---     before the lease ends, and fences decide which result counts. Stopping would gain nothing, and a gate's reboot would end hours of work.
 ---
+--- An executor that was stopped itself (SIGSTOP, a frozen machine) hears of the end late. It asks before it stops anything: if the leader still
+--- counts the lease, nobody else had it meanwhile.
+---
 --- The exception to "no two run" is the same as in job/attempts.lua: a leader that holds an executor for dead does not wait for its leases.
 ---
 --- The result of a part that was stopped waits, as any other, for whichever node leads; its state is `lost`.
@@ -44,6 +47,7 @@ leases.ITEMS_MAX = 1000 -- Leases in one message; more are several messages.
 local CALL_MS = 5000             -- At most; the time between two renewals, where that is less.
 local RETRY_MS, LEAST_MS = 500, 50
 local LOOK_MS = 1000            -- Between two looks at orphans.
+local LATE_MS, ASK_MS = 1000, 3000 -- An end that is noticed so late was slept through; the answer may then take so long.
 local ASK_AFTER = 2             -- Failures in a row before others are asked who leads.
 local THIRD = 1 / 3
 
@@ -132,13 +136,19 @@ local function look_at_life(self, leader, name)
   end
 end
 
-local function expired(self, entry)
+local function expired(self, entry, late_ms)
   local r = entry.record
   local name = r.leader_name or "?"
   local state, peers = self.options.leader(name)
   entry.ended_ms = task.now_ms()
   local leader = leader_at(self, address_of(self, entry))
   look_at_life(self, leader, name)
+  if late_ms > LATE_MS then
+    orphan(self, entry, true)
+    entry.until_ms, entry.slept_ms = entry.ended_ms + ASK_MS, late_ms
+    leader.due_ms = entry.ended_ms
+    return self.wake_up:push(true) -- dropped: full means awake
+  end
   if state == "up" and leader.code ~= "NOT_LEADER" and not leader.back_ms then
     return stop(self, entry, ("its lease ended: %s lives and does not answer here (%s)"):format(name, leader.code or "no renewal"), 0)
   end
@@ -153,7 +163,7 @@ local function on_event(self, event)
   if not entry then return end
   if event.kind == "expired" then
     self.by_held[event.key], entry.held_key = nil, nil
-    return expired(self, entry)
+    return expired(self, entry, -event.left_ms)
   end
   entry.jeopardy = true -- Renew at once; if that fails, ask others who leads.
   local leader = leader_at(self, address_of(self, entry))
@@ -206,7 +216,7 @@ local function renewed(self, entry, ttl_ms, sent_ns, peers)
     local orphan_ms = math.floor(task.now_ms() - entry.ended_ms)
     log.info("lease.back", { job = r.job, part = r.part, fence = r.fence, leader = r.leader_name, orphan_ms = orphan_ms })
   end
-  entry.state, entry.until_ms, entry.ended_ms, entry.up_ms = "held", nil, nil, nil
+  entry.state, entry.until_ms, entry.ended_ms, entry.up_ms, entry.slept_ms = "held", nil, nil, nil, nil
 end
 
 local function refused(self, entry, code, leader)
@@ -310,6 +320,9 @@ end
 --- Whether an orphan must be stopped now, and why.
 ---@return string?
 local function overdue(self, entry, now)
+  if now >= entry.until_ms and entry.slept_ms then
+    return ("this node noticed the end of its lease %.1f s late, and its leader did not answer then"):format(entry.slept_ms / 1000)
+  end
   if now >= entry.until_ms then return ("it was an orphan for %.0f s, and no leader came back"):format((now - entry.ended_ms) / 1000) end
   local name = entry.record.leader_name or "?"
   local leader = leader_at(self, address_of(self, entry))

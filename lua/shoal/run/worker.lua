@@ -277,11 +277,12 @@ end
 
 --- A leader says that it leads, and asks what runs here.
 function worker:lead(body)
-  local known = self.leaders[body.tier]
+  local group = body.group or body.tier
+  local known = self.leaders[group]
   if known and body.fence < known.fence and body.node ~= known.node then
     return nil, ("%s leads with fence %d"):format(known.node, known.fence), "STALE"
   end
-  self.leaders[body.tier] = { node = body.node, address = body.address, fence = body.fence }
+  self.leaders[group] = { node = body.node, address = body.address, fence = body.fence }
   self.led:leads(body.node, body.fence)
   self.reports:heard(body.address)
   self.leases:heard(body.address)

@@ -197,6 +197,10 @@ end
 ---@return boolean
 function Tier:leads() return self.state == "leading" end
 
+--- The name of the log: only fences of one log can be compared. Each tier of one has its own.
+---@return string
+function Tier:group() return self.name .. "/" .. self.node.name end
+
 --- The leader's node name, as far as this node knows.
 ---@return string?
 function Tier:leader() return self.state == "leading" and self.node.name or nil end

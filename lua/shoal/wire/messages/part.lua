@@ -87,7 +87,10 @@ return {
     {
       name = "lead", id = 24, lane = "control", from = leaders, to = workers, retry = "idempotent",
       doc = "the sender leads this tier since this fence; the reply lists the parts that run here",
-      fields = { { "tier", "string" }, { "fence", "integer" }, { "node", "string" }, { "address", "string" } },
+      fields = {
+        { "tier", "string" }, { "fence", "integer" }, { "node", "string" }, { "address", "string" },
+        { "group", "string?" }, -- the log that the fence is of; only fences of one log are compared
+      },
       reply = { { "cores", "integer" }, { "parts", "array:RunningPart" } },
     },
     {
