@@ -493,4 +493,42 @@ describe("rpc", function ()
     assert.same({ 50, 100 }, { list[1].ids.request, list[2].ids.request })
     assert.equal(64, worker.scope:count())
   end)
+
+  --- Our own code fails behind a handler: the transport's functions of these names raise.
+  local function failing_behind(names)
+    local ran, reply, err, code = 0, nil, nil, nil
+    worker:handle("ask", function ()
+      ran = ran + 1
+      return { n = ran }
+    end)
+    local net = worker.net
+    worker.net = setmetatable({}, { __index = function (_, name)
+      if names[name] then return function () error("cannot " .. name) end end
+      return function (_, ...) return net[name](net, ...) end
+    end })
+    in_task(function () reply, err, code = peer:call("ask", { n = 1 }) end)
+    world:advance(130) -- The worker's task begins again.
+    wire:run()
+    local kept = ran
+    world:advance(20000)
+    wire:run()
+    worker.net = net
+    assert.equal(kept, ran)
+    return ran, reply, err, code
+  end
+
+  it("F69: refuses a request whose answer our own code could not give; its handler does not run again", function ()
+    local ran, reply, err, code = failing_behind { reply = true }
+    assert.same({ 1, nil, "FAILED" }, { ran, reply, code })
+    assert.truthy(err:find("ask: its answer could not be given", 1, true), err)
+    assert.same({ 1, "rpc.handler" }, { #errors.incidents(), errors.incidents()[1].site })
+    assert.equal(1, #worker.idle)
+  end)
+
+  it("F69: gives up a request that it can neither answer nor refuse; its handler does not run again", function ()
+    local ran = failing_behind { reply = true, refuse = true }
+    assert.equal(1, ran)
+    assert.equal(2, #errors.incidents())
+    assert.equal(1, #worker.idle)
+  end)
 end)

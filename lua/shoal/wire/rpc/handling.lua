@@ -83,9 +83,19 @@ end
 local function left(self, peer) self.one_way, peer.one_way = self.one_way - 1, peer.one_way - 1 end
 
 --- One request, start to answer. In a function of its own, so that an idle worker holds on to nothing of it.
+---
+--- A worker's task begins again after a failure of our own code (Scope:keep), and then the request is still here. If that was before its
+--- handler, it is handled now. Else it is refused, once: a handler does not run twice for one request.
 local function serve(self, worker)
-  local ids, peer, one_way = worker.ids, worker.peer, not worker.request
-  finish(self, worker.message, ids, worker.request, worker.by_client, errors.call("rpc.handler", ids, worker.handler, worker.body, peer))
+  local ids, peer, one_way, begun = worker.ids, worker.peer, not worker.request, worker.begun
+  if not begun then
+    worker.begun = "handled"
+    finish(self, worker.message, ids, worker.request, worker.by_client, errors.call("rpc.handler", ids, worker.handler, worker.body, peer))
+  elseif begun == "handled" then
+    worker.begun = "refused"
+    handling.refuse(self, ids, worker.request, "FAILED", worker.message.name .. ": its answer could not be given", worker.by_client)
+  end
+  worker.begun = nil
   if one_way then left(self, peer) end
   worker.message, worker.request, worker.handler, worker.body, worker.peer = nil, nil, nil, nil, nil
 end
@@ -125,7 +135,7 @@ function handling.dispatch(self, message, request, handler, body, peer)
   if count > 0 then
     ok, err, code = worker.inbox:push(true)
   else
-    ok, err, code = self.scope:keep("rpc.handler", worker.ids, work, self, worker)
+    ok, err, code = self.scope:keep("rpc.handler", worker.ids, function () work(self, worker) end)
   end
   if not ok then
     if not request then left(self, peer) end
