@@ -40,9 +40,9 @@ describe("a role's hooks", function ()
       if site.hook and not name:find "^spec%." then hooks[#hooks + 1] = name end
     end
     -- scripts/lint refuses a hook that nothing fires, and spec/sim/hooks_spec.lua fires those of jobs and parts.
-    assert.same({ "detector.global_death", "detector.job_death", "detector.job_suspicion_expired", "federation.state", "job.began",
-      "job.ended", "job.failed", "lease.expired", "part.began", "part.ended", "part.failed", "part.retried", "swim.member",
-      "swim.partition" }, hooks)
+    assert.same({ "correlation.detected", "correlation.healed", "detector.global_death", "detector.job_death",
+      "detector.job_suspicion_expired", "federation.state", "job.began", "job.ended", "job.failed", "lease.expired", "part.began",
+      "part.ended", "part.failed", "part.retried", "swim.member", "swim.partition" }, hooks)
   end)
 
   it("of a script that is not started are read without its state", function ()
