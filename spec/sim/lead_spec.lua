@@ -112,6 +112,38 @@ describe("what a leader answers:", function ()
     assert.equal(before, c:on(c.client, "return state.client.jobs[...].seq", id))
     assert.truthy(c:incidents(c.client, "client.push.job_status")[1].message:find(("follows event %d"):format(before), 1, true))
   end)
+
+  it("F48: are heard from the first to the last by each of several calls of one client that follow it, whichever ends first", function ()
+    local c <close> = simcluster.new {}
+    local id = submitted(c, c:job { one = { work = "one 12000" } })
+    c:on(c.client, [[ node.spec_heard = {}
+      node.spec_follow = function (name, id, limit_ms)
+        local heard = { status = 0, stats = 0, states = {} }
+        node.spec_heard[name] = heard
+        node.scope:spawn("spec.follow", {}, function ()
+          local final, _, code = state.client:follow(id, {
+            status = function (body)
+              heard.status = heard.status + 1
+              if not body.workflow then heard.states[#heard.states + 1] = body.state end
+            end,
+            stats = function () heard.stats = heard.stats + 1 end,
+          }, limit_ms)
+          heard.ended = final and final.state or code
+        end)
+      end
+      node.spec_follow("first", ...) ]], id)
+    c:run(4000)
+    c:on(c.client, "node.spec_follow('second', ...)", id)
+    c:on(c.client, "node.spec_follow('brief', ..., 2000)", id)
+    ended(c, id, "completed")
+    c:run(200)
+    local heard = c:on(c.client, "return node.spec_heard")
+    assert.same({ "completed", "completed", "TIMEOUT" }, { heard.first.ended, heard.second.ended, heard.brief.ended })
+    assert.same(heard.first, heard.second)
+    assert.is_true(heard.first.stats > 5 and heard.brief.stats > 0 and heard.brief.stats < heard.first.stats)
+    assert.equal(0, c:counts(c.client, "client.push.job_status").raised + c:counts(c.client, "client.push.stats").raised)
+    c:rest()
+  end)
 end)
 
 describe("whom a leader cancels:", function ()

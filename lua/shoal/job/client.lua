@@ -11,6 +11,7 @@
 --- pushed already is refused with `stale`, which is one incident.
 local backoff = require "shoal.base.backoff"
 local errors = require "shoal.base.errors"
+local feed = require "shoal.job.feed"
 local messages = require "shoal.wire.messages"
 local msgpack = require "shoal.core.msgpack"
 local sorted = require "shoal.base.sorted"
@@ -50,7 +51,9 @@ function client.open(node, addresses)
   -- Pushes came over this connection: each follower asks again now instead of after QUIET_MS.
   self.unwatch = node.rpc:watch(function (_, event)
     if event ~= "down" then return end
-    for _, j in sorted(self.jobs) do j.heard_ms = -QUIET_MS end
+    for _, known in sorted(self.jobs) do
+      for _, j in ipairs(known.followers) do j.heard_ms = -QUIET_MS end
+    end
   end)
   return self
 end
@@ -73,13 +76,15 @@ local function answered(self, j)
   call_back(j, "back", self.addresses[self.at])
 end
 
---- Apply an event to the job's state. False: a duplicate, or no one follows the job.
-local function take(self, kind, body)
-  local j = self.jobs[body.job]
-  if not j or body.seq <= j.seq then return false end
-  if j.seq > 0 and body.seq > j.seq + 1 and (body.truncated_from or 0) ~= body.seq then
-    error(("event %d follows event %d"):format(body.seq, j.seq))
-  end
+--- Whether this event is the next one of this follower. One that began to follow later waits for those that are pushed again for it.
+local function is_next(known, j, body)
+  if body.seq <= j.seq then return false end
+  if body.seq == j.seq + 1 or body.truncated_from == body.seq then return true end
+  return j.seq == 0 and (known.seq == 0 or feed.is_first(body.seq))
+end
+
+--- Apply an event to the state of one follower.
+local function apply(self, j, kind, body)
   j.seq, j.heard_ms = body.seq, task.now_ms()
   answered(self, j)
   if kind == "result" and body.body.workflow == "" then j.result = body.body.result end
@@ -89,7 +94,21 @@ local function take(self, kind, body)
   elseif kind == "status" then
     j.state = body.body.state
   end
-  return true
+end
+
+--- Apply an event to the state of the job's followers. Returns those that had not had it.
+local function take(self, kind, body)
+  local known, fresh = self.jobs[body.job], {}
+  if not known then return fresh end
+  if known.seq > 0 and body.seq > known.seq + 1 and body.truncated_from ~= body.seq then
+    error(("event %d follows event %d"):format(body.seq, known.seq))
+  end
+  for _, j in ipairs(known.followers) do
+    if is_next(known, j, body) then fresh[#fresh + 1] = j end
+  end
+  known.seq = math.max(known.seq, body.seq)
+  for _, j in ipairs(fresh) do apply(self, j, kind, body) end
+  return fresh
 end
 
 --- The ids of a push that cannot be decoded: its job, workflow and sequence, each "?" unless it has the right type.
@@ -103,10 +122,10 @@ end
 
 --- Whether a push comes from an earlier leadership of its job than the greatest that has pushed.
 local function is_stale(self, body)
-  local j, fence = self.jobs[body.job], body.fence
-  if not j or not fence then return false end
-  j.fence = math.max(j.fence or 0, fence)
-  return fence < j.fence
+  local known, fence = self.jobs[body.job], body.fence
+  if not known or not fence then return false end
+  known.fence = math.max(known.fence or 0, fence)
+  return fence < known.fence
 end
 
 local function refuse_stale(self, name, site, body, bytes, peer)
@@ -168,11 +187,10 @@ function client:event(name, push, body, peer, bytes)
   }
   local ok, fresh = errors.call(push.site, ids, take, self, push.kind, body)
   if not ok then return "error" end
-  local j = fresh and self.jobs[body.job]
-  local callback = j and j.callbacks[push.kind]
-  if callback then
-    ids.stage = "callback"
-    errors.call(push.callback, ids, callback, body.body)
+  ids.stage = "callback"
+  for _, j in ipairs(fresh) do
+    local callback = j.callbacks[push.kind]
+    if callback and not j.left then errors.call(push.callback, ids, callback, body.body) end
   end
   return "ok"
 end
@@ -232,6 +250,25 @@ local function unwatch(self, id, address)
   end })
 end
 
+--- A call follows the job, until what this returns is closed.
+local function joined(self, id, j)
+  local known = self.jobs[id]
+  if not known then
+    known = { followers = {}, seq = 0 } -- seq: of the last event that one of them had; watching: the leader that pushes to us.
+    self.jobs[id] = known
+  end
+  table.insert(known.followers, j)
+  return setmetatable({}, { __close = function ()
+    j.left = true
+    for i, other in ipairs(known.followers) do
+      if other == j then table.remove(known.followers, i) end
+    end
+    if #known.followers > 0 then return end
+    self.jobs[id] = nil
+    if known.watching and not j.done:state() then unwatch(self, id, known.watching) end
+  end })
+end
+
 --- How long until `gone` is due.
 local function until_gone_ms(j)
   return j.gone and math.huge or math.max(1, j.answered_ms + GONE_MS - task.now_ms())
@@ -263,22 +300,25 @@ end
 --- Ask a leader to push the events behind the last one. False: try again.
 ---@return string|false|nil address, string? err, string? code  nil: no leader knows the job
 local function watch(self, id, j)
+  local known, last = self.jobs[id], j.seq
+  for _, other in ipairs(known.followers) do last = math.min(last, other.seq) end -- One watch serves all.
   local timeout_ms = math.max(WATCH_LEAST_MS, math.min(WATCH_MS, until_gone_ms(j) // #self.addresses))
-  local reply, err, code = self:call("job.watch", { job = id, from_seq = j.seq + 1 }, math.floor(timeout_ms))
+  local reply, err, code = self:call("job.watch", { job = id, from_seq = last + 1 }, math.floor(timeout_ms))
   if reply then
     j.heard_ms = task.now_ms()
     answered(self, j)
-    return self.addresses[self.at]
+    known.watching = self.addresses[self.at]
+    return known.watching
   end
   if code == "NOT_FOUND" then return nil, err, code end
   errors.report("client.watch", { job = id, address = self.addresses[self.at] }, err, code)
   return false, err, code
 end
 
---- Follow a job to its end. Callbacks get each event's body once, in order, over reconnects too; `gone(address, silent_ms, err,
---- code)` is called once when no leader has answered for 4.5 s, `back(address)` when one answers again. The client keeps retrying. It
---- ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit if no leader answers, and with
---- "OVERDUE" 120 s after the limit if one does.
+--- Follow a job to its end. Several calls may follow one job: each hears all of it. Callbacks get each event's body once, in order, over
+--- reconnects too; `gone(address, silent_ms, err, code)` is called once when no leader has answered for 4.5 s, `back(address)` when one answers
+--- again. The client keeps retrying. It ends with "TIMEOUT" after limit_ms, with "UNREACHABLE" 15 s after the job's own limit if no leader
+--- answers, and with "OVERDUE" 120 s after the limit if one does.
 ---@param id string
 ---@param callbacks? { status?: fun(body: table), stats?: fun(body: table), result?: fun(body: table), gone?: fun(address: string,
 ---  silent_ms: number, err: string, code: string), back?: fun(address: string) }
@@ -289,13 +329,8 @@ function client:follow(id, callbacks, limits)
   local now_ms = task.now_ms()
   local j = { job = id, seq = 0, callbacks = callbacks or {}, done = task.future("job " .. id), heard_ms = now_ms, answered_ms = now_ms,
     began_ms = now_ms, gone = false, state = "submitted" }
-  self.jobs[id] = j
+  local free <close> = joined(self, id, j) -- luacheck: ignore free
   local watching -- The address of the leader that pushes to us.
-  local free <close> = setmetatable({}, { __close = function ()
-    if self.jobs[id] ~= j then return end -- Another call here follows the job now.
-    self.jobs[id] = nil
-    if watching and not j.done:state() then unwatch(self, id, watching) end
-  end })
   local wait = backoff.new(self.node.world, { base_ms = 200, cap_ms = QUIET_MS })
   while true do
     if j.err then unanswered(j, self.addresses[self.at], j.err, j.code) end

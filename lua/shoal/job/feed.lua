@@ -10,6 +10,7 @@ local task = require "shoal.base.task"
 local feed = {}
 feed.__index = feed
 
+local FENCE_SHIFT = 20
 local KEPT_MAX = 512
 local STATS_KEPT = 4 -- Stats events that keep their body: a newer one contains all that an older one did.
 local PUSH_TIMEOUT_MS = 5000
@@ -23,12 +24,17 @@ local MESSAGE = { status = "job.status", stats = "job.stats", result = "job.resu
 ---@param again boolean? the job began under an earlier leadership, so its first events are gone
 ---@param watching? { count: integer }  counts the watchers of all feeds of a leader
 function feed.new(job, scope, fence, again, watching)
-  local base = fence << 20
+  local base = fence << FENCE_SHIFT
   return setmetatable({
     job = job, scope = scope, fence = fence, events = {}, first = base + 1, last = base, origin = again and 0 or base + 1, watchers = {},
     whole = {}, closed = false, watching = watching or { count = 0 },
   }, feed)
 end
+
+--- Whether no event of its leadership can come before the one with this number.
+---@param seq integer
+---@return boolean
+function feed.is_first(seq) return seq & (1 << FENCE_SHIFT) - 1 == 1 end
 
 --- Continue the numbering of a feed that was dropped, after this number.
 function feed:go_on(last)
