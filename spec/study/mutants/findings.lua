@@ -35,8 +35,8 @@ return {
     find = "task.now_ms() - leader.level_ms >= LEVEL_MS then", put = "false then" },
   -- 1.4
   { name = "an_unreadable_push_is_ok", file = "lua/shoal/job/client.lua", killers = { injected "client.push.job_status (job.status)" },
-    find = "stage = \"parse\",\n    }, err, code)\n    return \"error\"\n  end\n  return self:event(",
-    put = "stage = \"parse\",\n    }, err, code)\n    return \"ok\"\n  end\n  return self:event(" },
+    find = "    return \"error\"\n  end\n  if is_stale(self, body) then return refuse_stale(self, name, push.site,",
+    put = "    return \"ok\"\n  end\n  if is_stale(self, body) then return refuse_stale(self, name, push.site," },
   { name = "a_refused_event_is_ok", file = "lua/shoal/job/client.lua", killers = { injected "skips one" },
     find = [[  if not ok then return "error" end]], put = "" },
   { name = "a_failing_callback_answers_error", file = "lua/shoal/job/client.lua", killers = { finding "a callback that raises" },

@@ -51,6 +51,9 @@ return {
   { name = "an_empty_table_keeps_its_memory", file = GRANTOR, killers = { table_spec() },
     find = "if (used(t) == 0 && t->chunks_count > 1) free_memory(t);", put = "" },
   { name = "names_of_holders_are_kept", file = GRANTOR, killers = { table_spec() }, find = "if (--h->leases > 0) return;", put = "return;" },
+  { name = "room_for_a_lease_frees_its_holders_name", file = GRANTOR, killers = { table_spec() }, -- While that name is granted another.
+    find = "    rc = new_entry(t, key, length, hash, &number);\n",
+    put = "    t->holders[holder].leases--;\n    rc = new_entry(t, key, length, hash, &number);\n    t->holders[holder].leases++;\n" },
   { name = "holders_have_no_bound", file = GRANTOR, killers = { table_spec() },
     find = "if (t->names.count == LEASE_HOLDERS_MAX) return ERR_FULL;", put = "" },
   { name = "the_wheel_is_early", file = "lease_wheel.c", killers = { table_spec() }, find = "+ (part != 0); /*", put = "+ (part > part); /*" },
