@@ -29,6 +29,16 @@ describe("a node's settings", function ()
     assert.truthy(err:find("federation.intervall_ms: unknown option", 1, true), err)
   end)
 
+  it("refuse values of correlation that contradict each other before a node starts, and say which", function ()
+    assert.is_table((config { correlation = { low = 5, medium = 6, high = 7 } }))
+    local none, err = config { correlation = { low = 3 } }
+    assert.is_nil(none)
+    assert.equal("correlation: medium = 3 must be greater than low = 3", err)
+    none, err = config { correlation = { down_ms = 30001 } }
+    assert.is_nil(none)
+    assert.equal("correlation: window_ms = 30000 must be at least down_ms = 30001", err)
+  end)
+
   it("want more than two heartbeats before a silence counts", function ()
     assert.is_table((config { heartbeat_ms = 1000, dc_silent_ms = 2001 }))
     local none, err = config { heartbeat_ms = 1000, dc_silent_ms = 2000 }

@@ -212,8 +212,10 @@ describe("shoal.correlation", function ()
       return err
     end
     assert.equal("correlation: hold: unknown field, did you mean \"hold_ms\"?", (refused { hold = 3 }:gsub("unknown [^,]*", "unknown field")))
-    assert.truthy(refused { medium = 5 }:find("high must be greater than medium", 1, true))
-    assert.truthy(refused { window_ms = 4999 }:find("window must be at least down", 1, true))
+    assert.truthy(refused { medium = 5 }:find("high = 4 must be greater than medium = 5", 1, true))
+    assert.truthy(refused { low = 3 }:find("medium = 3 must be greater than low = 3", 1, true))
+    assert.truthy(refused { window_ms = 4999 }:find("window_ms = 4999 must be at least down_ms = 5000", 1, true))
+    assert.truthy(refused { flap_moves = 1 }:find("flap_moves must be 0, or 2 to 8", 1, true))
     assert.equal(before, world.open)
     open()
     local ok, err, code = c:down "nowhere"

@@ -25,8 +25,8 @@ local correlation = { DCS_MAX = core.DCS_MAX, NAME_MAX = core.NAME_MAX }
 
 local DAY_MS = 86400000
 
---- The core checks the rules across fields.
-correlation.config = schema.record {
+--- The core has the same rules across fields, for those that use it alone.
+correlation.config = schema.record({
   window_ms = schema.integer { default = 30000, min = 1, max = DAY_MS, doc = "failures that began so far apart are counted together" },
   hold_ms = schema.integer { default = 60000, min = 1, max = DAY_MS, doc = "evictions are held for so long after each rise, unless it heals" },
   down_ms = schema.integer { default = 5000, min = 1, max = DAY_MS, doc = "down for so long counts as down" },
@@ -37,7 +37,12 @@ correlation.config = schema.record {
   flap_moves = schema.integer { default = 3, min = 0, max = 8, doc = "changes in flap_ms that damp a datacenter; 0: never" },
   flap_ms = schema.integer { default = 120000, min = 1, max = DAY_MS },
   cool_ms = schema.integer { default = 300000, min = 1, max = DAY_MS, doc = "it is damped until so long after its last change" },
-}
+}, function (c)
+  if c.window_ms < c.down_ms then return ("window_ms = %d must be at least down_ms = %d"):format(c.window_ms, c.down_ms) end
+  if c.medium <= c.low then return ("medium = %d must be greater than low = %d"):format(c.medium, c.low) end
+  if c.high <= c.medium then return ("high = %d must be greater than medium = %d"):format(c.high, c.medium) end
+  if c.flap_moves == 1 then return "flap_moves must be 0, or 2 to 8: one change is no flapping" end
+end)
 
 --- The times in the proportions of the defaults, for an observer that takes total_ms to find a datacenter down (45 s: federation's).
 ---@param total_ms integer

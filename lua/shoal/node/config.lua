@@ -43,8 +43,9 @@ return schema.record({
   flush_ms = schema.integer { default = 50, min = 5, max = 60000 },
   push_ms = schema.integer { default = 250, min = 10, max = 60000 },
   heartbeat_ms = schema.integer { default = 1000, min = 50, max = 60000 },
-  -- From a cut to the eviction of a datacenter at a gate: 5 probes of 2 s and the last one's timeout of 5 s, then 30 s of suspicion. With
-  -- another value all four are in these proportions. A manager that restarts within that time is taken back with what it runs.
+  -- From a cut to `unreachable` at a gate: 5 probes of 2 s and the last one's timeout of 5 s, then 30 s of suspicion. With another value all
+  -- four are in these proportions. Its eviction follows 2 * correlation.down_ms later, 10 s of 45 s. A manager that restarts before it is
+  -- taken back with what it runs.
   dc_silent_ms = schema.integer { default = 45000, min = 200, max = 600000 },
   correlation = schema.record(correlating, nil, { default = {}, doc = "values of lua/shoal/member/correlation.lua, other than such parts" }),
   federation = schema.record(probing, nil, { default = {}, doc = "values of lua/shoal/member/federation.lua other than those" }),
