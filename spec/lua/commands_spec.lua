@@ -290,6 +290,22 @@ it("tells its progress", function ()
   assert.same({ 0, 0, 1 }, progress)
 end)
 
+it("is lost and not run again when the part's own task fails after its end", function ()
+  local fit, raised = stats.fit, 0
+  stats.fit = function ()
+    raised = raised + 1
+    error "no memory for the record"
+  end
+  local _ <close> = setmetatable({}, { __close = function () stats.fit = fit end })
+  start()
+  exit(1)
+  world:run(60000)
+  assert.same({ 1, 1, 1 }, { #processes, raised, #results })
+  assert.same({ "failed", true, "the part's own task failed" }, { results[1].state, results[1].lost, results[1].reason })
+  assert.equal("ended", run:state())
+  assert.equal(0, task.counts().tasks)
+end)
+
 it("leaves nothing open, and nobody is called, when its scope closes", function ()
   local before = world.open
   start(nil, { timeout_ms = 1000 })

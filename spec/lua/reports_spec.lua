@@ -414,6 +414,26 @@ describe("results", function ()
     assert.equal(30, #done)
   end)
 
+  it("whose try raised, before or after the answer, have one next try at a time, and the counts of the queue hold", function ()
+    local s, broken, done, accepted = opened(), 6, 0, 0
+    s.answer["part.result"] = function ()
+      broken = broken - 1
+      if broken >= 0 then error "the try failed" end
+      return { accepted = true, stale = false }
+    end
+    s.reports:result(result(1), function () done = done + 1 end)
+    s:run(60000)
+    assert.same({ 7, 1, 1 }, { #s:named "part.result", done, s.most["m1:1"] })
+    s.reports:result(result(2), function ()
+      accepted = accepted + 1
+      error "its owner failed"
+    end)
+    s:run(60000)
+    assert.same({ 8, 1, 0 }, { #s:named "part.result", accepted, s.reports:counts().results })
+    local queue = s.reports:leader_at("m1:1").queue
+    assert.same({ 0, 0, 0 }, { queue.sending, queue.sending_bytes, task.counts().tasks })
+  end)
+
   it("that can never arrive are lost attempts that say why", function ()
     local s = opened()
     s.answer["part.result"] = function (body)

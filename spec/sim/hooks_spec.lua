@@ -99,6 +99,33 @@ describe("a hook that fails", function ()
     c:rest()
   end)
 
+  it("whose telling raises is told again, and counts once among those in hand; what was told leaves the outbox once", function ()
+    local c <close> = simcluster.new {}
+    local m = c.managers[1]
+    c:on(m, [[ local lead = state.lead
+      local fire, propose, failures, lost = lead.telling.fire, lead.propose, 0, 0
+      function lead.telling.fire(self, site, event)
+        failures = failures + 1
+        if failures <= 6 then error "before any hook" end
+        return fire(self, site, event)
+      end
+      function lead.propose(self, command)
+        if command.kind == "told" and lost < 3 then
+          lost = lost + 1
+          error "before the log"
+        end
+        return propose(self, command)
+      end
+      node.spec_calls = 0
+      node.hooks:wire("job.ended", function (_) node.spec_calls = node.spec_calls + 1 end) ]])
+    for i = 1, 3 do ended(c, submitted(c, c:job { one = { work = ("one %d"):format(20 * i) } }), "completed") end
+    c:run(60000)
+    assert.same({ 3, 0, 0 }, c:on(m, [[ local t = state.lead.telling
+      return { node.spec_calls, t.in_hand["job.ended"], #t.told } ]]))
+    assert.equal(0, left(c, m))
+    c:rest()
+  end)
+
   it("is given up after TRIES_MAX, with an incident; of a site at most IN_HAND_MAX events are in hand, of all EVENTS_MAX wait", function ()
     local c <close> = simcluster.new { set_worker = { cores = 64 } }
     local m = c.managers[1]

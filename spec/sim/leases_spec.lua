@@ -48,6 +48,23 @@ local function attempts(final)
 end
 
 describe("the lease of a part:", function ()
+  it("whose renewal raises is renewed by the next one that is due, and tasks that failed do not gather", function ()
+    local c <close> = cluster { set = { lease_ms = 3000 } }
+    local id, w = running(c, 30000)
+    c:on(w, [[ local leases = state.worker.leases
+      node.spec_real, node.spec_raised = leases.options.led.check, 0
+      function leases.options.led.check()
+        node.spec_raised = node.spec_raised + 1
+        error "an answer that cannot be read"
+      end ]])
+    c:run(20000)
+    assert.is_true(c:on(w, "return state.worker.leases.scope.tasks") <= 2)
+    assert.is_true(c:on(w, "return node.spec_raised") <= 60)
+    c:on(w, "state.worker.leases.options.led.check = node.spec_real")
+    ended(c, id)
+    c:rest()
+  end)
+
   it("F25: is renewed by its worker with all others in one message, and released with the part", function ()
     local c <close> = cluster {}
     local m = c.managers[1]

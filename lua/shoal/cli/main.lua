@@ -73,8 +73,11 @@ local function spawn(name, fn, ...)
   task.start(world.current())
   errors.start(world.current(), "shoal " .. name) -- Until a node has a name of its own.
   local scope, arguments = task.scope("main"), table.pack(...)
+  local began, ok, code = false, false, 70
   scope:keep("cli." .. name, { command = name }, function ()
-    local ok, code = errors.call("cli." .. name, { command = name }, fn, table.unpack(arguments, 1, arguments.n))
+    if began then return core.exit(ok and (code or 0) or 70) end -- It failed after the command: that does not run twice.
+    began = true
+    ok, code = errors.call("cli." .. name, { command = name }, fn, table.unpack(arguments, 1, arguments.n))
     core.exit(common.ended(ok and (code or 0) or 70)) -- 70: our own fault (sysexits' EX_SOFTWARE); the incident says which.
   end)
 end

@@ -413,8 +413,10 @@ end
 
 local function call_cancel(self, c, address)
   c.busy = true
+  local over = false
   self.scope:keep("lead.cancel", { job = c.job, part = c.part, executor = c.executor }, function ()
-    local free <close> = setmetatable({}, { __close = function () c.busy = false end })
+    if over then return end -- It failed: the reconcile step sends it again while it is due.
+    local free <close> = setmetatable({}, { __close = function () c.busy, over = false, true end })
     local reply, err, code = self.lead.node.rpc:peer(address):call("part.cancel", {
       job = c.job, part = c.part, fence = c.fence, reason = c.reason, deadline_ms = CANCEL_MS, led = self.lead.fence,
     }, { timeout_ms = CALL_MS })

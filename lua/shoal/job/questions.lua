@@ -96,8 +96,10 @@ return function (suspects)
     if self.asking[id] then return false end
     self.asking[id] = true
     local ids = { executor = executor, asked = who, jobs = #jobs, job = jobs[1] }
+    local over = false
     self.scope:keep("detector.look", ids, function ()
-      local free <close> = setmetatable({}, { __close = function () self.asking[id] = nil end })
+      if over then return end -- It failed: the next look asks again what is still unanswered then.
+      local free <close> = setmetatable({}, { __close = function () self.asking[id], over = nil, true end })
       local e = self.lead.executors:get(executor)
       local epoch, asked = e and e.epoch, asked_about(self, executor, jobs)
       local reply, err, code = self.lead.node.rpc:peer(address):call(message, body, { timeout_ms = self.answer_ms, hurry = true })

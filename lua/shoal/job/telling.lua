@@ -87,8 +87,11 @@ end
 local function forget(self, seq)
   self.told[#self.told + 1] = seq
   if self.forgetting then return end
-  self.forgetting = true
+  local mine = {}
+  self.forgetting = mine
   self.scope:keep("lead.tell", { job = "any" }, function ()
+    if self.forgetting and self.forgetting ~= mine then return end -- It failed, and another one has its work since.
+    self.forgetting = mine
     local free <close> = setmetatable({}, { __close = function () self.forgetting = false end })
     while self.told[1] do
       task.sleep(TOLD_MS)
@@ -145,9 +148,11 @@ function begin(self, site)
     queue.at = queue.at + 1
     if event then -- Not dropped meanwhile.
       self.in_hand[site] = self.in_hand[site] + 1
+      local counted = true
       self.scope:keep("lead.tell", { job = event.job }, function ()
+        if not counted then self.in_hand[site], counted = self.in_hand[site] + 1, true end -- It failed, and begins again.
         local free <close> = setmetatable({}, { __close = function ()
-          self.in_hand[site] = self.in_hand[site] - 1
+          self.in_hand[site], counted = self.in_hand[site] - 1, false
           begin(self, site)
         end })
         while not self.lead.node.hooks do task.sleep(WIRED_MS) end -- The node is starting.

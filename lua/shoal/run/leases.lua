@@ -292,10 +292,13 @@ end
 
 local function send(self, leader, entries)
   leader.busy = true
+  local over = false
   local spawned = self.scope:keep(self.site.renew, {
     leader = leader.address, leases = #entries, consecutive = leader.failures, left_ms = 0, status = "sending",
   }, function ()
+    if over then return end -- It failed: the next renewal is due by itself, and has the leases of then.
     local free <close> = setmetatable({}, { __close = function ()
+      over = true
       local third = leader.ttl_ms * THIRD
       local wait_ms = leader.failures == 0 and third or math.min(third, RETRY_MS * 2 ^ math.min(leader.failures - 1, 10))
       leader.busy, leader.due_ms = false, task.now_ms() + jitter(self, wait_ms)

@@ -144,6 +144,17 @@ local function finish(self, state, reason, lost)
   })
 end
 
+--- The part's task failed after it began: it is lost, for its command must not run again. What failed may be its record, so it gets none.
+local function give_up(self)
+  self.over = true
+  close(self)
+  local record = stats.recorder():export(elapsed_ms(self))
+  verdicts.give(self.ids, self.on_result, {
+    state = "failed", reason = "the part's own task failed", stats = record, summary = record.counts, incidents = {}, log = {}, stderr = "",
+    lost = true,
+  })
+end
+
 local function stop(self, state, reason)
   if self.ending or self.over then return end
   self.ending = { state = state, reason = reason }
@@ -220,6 +231,8 @@ function commands.start(world, scope, guard, dispatch, on_progress, on_result, p
   if on_progress then report_progress(self, progress_ms) end
   scope:keep("exec.run", self.ids, function ()
     local _ <close> = self
+    if self.began then return give_up(self) end
+    self.began = true
     local ok, state, reason, machine = errors.call("exec.command", self.ids, run_all, self)
     if ok then finish(self, state, reason, machine) else finish(self, "failed", "the part's own task failed: " .. state.message, true) end
   end)

@@ -181,10 +181,11 @@ function pump(self, leader)
       return { job = record.job, workflow = record.workflow, part = record.part, address = leader.address, attempt = entry.tries,
         status = record.state }
     end
-    local spawned = self.scope:keep(self.site.result, ids, send, self, entry)
+    local turn = (entry.turn or 0) + 1
+    local spawned = self.scope:keep(self.site.result, ids, send, self, entry, turn)
     if not spawned then return end -- The scope is closed.
     leave_line(entry)
-    entry.state = "sending"
+    entry.state, entry.turn = "sending", turn
     queue.sending, queue.sending_bytes = queue.sending + 1, queue.sending_bytes + entry.bytes
   end
   if queue.failures > 0 and queue.sending == 0 then wake_at(self, leader, queue.trial_ms) end
@@ -272,20 +273,24 @@ local function answered(self, entry, leader, reply, err, code)
   end
 end
 
+--- Whether this try still stands for the entry: its state may have moved on, and another try be under way.
+local function is_sending(entry, turn) return entry.state == "sending" and entry.turn == turn end
+
 --- One try in progress.
 local Try = {
   __close = function (try)
     local queue = try.leader.queue
     queue.sending, queue.sending_bytes = queue.sending - 1, queue.sending_bytes - try.bytes
-    if not try.ended then send_later(try.results, try.entry) end -- It raised, or its task was cancelled.
+    if is_sending(try.entry, try.turn) then send_later(try.results, try.entry) end -- It raised, or its task was cancelled.
     pump(try.results, try.leader)
   end,
 }
 
---- A task: one try.
-function send(self, entry)
+--- A task: one try. It is kept for a failure before its Try stands; after that the entry waits for its next turn, and this does nothing.
+function send(self, entry, turn)
+  if not is_sending(entry, turn) then return end
   local leader, record = entry.leader, entry.record
-  local try <close> = setmetatable({ results = self, entry = entry, leader = leader, bytes = entry.bytes, ended = false }, Try)
+  local _ <close> = setmetatable({ results = self, entry = entry, leader = leader, bytes = entry.bytes, turn = turn }, Try)
   entry.tries = entry.tries + 1
   local result = bytes_of(self, entry)
   local reply, err, code = self.node.rpc:peer(leader.address):call("part.result", {
@@ -293,7 +298,6 @@ function send(self, entry)
     state = record.state, reason = record.reason or "", result = result, stats = record.stats,
     age_ms = record.began_ms and math.floor(task.now_ms() - record.began_ms),
   }, { timeout_ms = RESULT_MS })
-  try.ended = true -- From here on the entry may be under way again.
   answered(self, entry, leader, reply, err, code)
 end
 
