@@ -129,7 +129,8 @@ static int l_on_signal(lua_State *L) {
 }
 
 /* watch{ node =, log =, hang_ms = } -> true | nil, message, code: report a loop that does not turn, and interrupt an operator's callback
- * that ran for hang_ms (0: none). Called again, it changes these. A simulated node has no loop that could stand. */
+ * that ran for hang_ms (0: none). Called again, it changes these. A simulated node has no loop that could stand; errors.budget
+ * bounds its callbacks. */
 static int l_watch(lua_State *L) {
   const struct node *n = find(L);
   luaL_checktype(L, 1, LUA_TTABLE);

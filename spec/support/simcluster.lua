@@ -48,7 +48,8 @@ end }
 
 --- `gates`, and for each of `dcs` (names) `managers` and `workers` a dc; without gates the client connects to the first manager.
 --- `set`: config of every node, `set_worker` and the like of one role. `join`: more seeds for managers and workers. `order`: start nodes
---- one by one, 150 ms apart, "reversed" (workers and client first) or "shuffled" by the seed; else all at once.
+--- one by one, 150 ms apart, "reversed" (workers and client first) or "shuffled" by the seed; else all at once. `files_manager` and the
+--- like: files of the disks of one role's nodes, such as an edited role script.
 ---@param options { seed?: integer, loss?: number, latency_ms?: number, gates?: integer, dcs?: string[], managers?: integer,
 ---  workers?: integer|integer[], set?: table, set_worker?: table, set_manager?: table, set_gate?: table, warm_ms?: number,
 ---  join?: string[], order?: "reversed"|"shuffled" }
@@ -120,6 +121,7 @@ end
 
 function Cluster:add(options)
   options.start = not self.options.order
+  options.files = options.files or self.options["files_" .. options.role]
   local node = self.s:node(options)
   self.nodes[#self.nodes + 1] = node
   return node

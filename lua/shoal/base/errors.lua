@@ -86,11 +86,9 @@ end
 
 local runners, runners_count = {}, 0
 
-local function budgeted(co)
-  debug.sethook(co, function ()
-    error("it ran " .. state.budget .. " instructions without waiting or ending", 2)
-  end, "", state.budget)
-end
+local function cut() error("it ran " .. state.budget .. " instructions without waiting or ending", 2) end
+
+local function budgeted(co) debug.sethook(co, cut, "", state.budget) end
 
 local function ran(co, ok, mark, ...)
   if ok and rawequal(mark, DONE) then

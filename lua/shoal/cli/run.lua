@@ -14,6 +14,8 @@ local world = require "shoal.core.world"
 
 local run = {}
 
+local INSTRUCTIONS = 50000000 -- That a callback of a simulated node may run, for there no time passes in it: about half a second.
+
 function run.words(command)
   command:argument("script", "the role script, such as scripts/roles/worker.lua")
   command:option("--name", "the node's name; default: role and port")
@@ -155,6 +157,7 @@ function run.run(args)
   common.on_stop_signals(function (signal) stopped:set("signal " .. signal, 0) end)
   common.on_hangup(reopen_log, function () stopped:set("its terminal has gone", 0) end)
   local function watch(name, hang_ms)
+    if core.simulated() then return errors.budget(hang_ms > 0 and INSTRUCTIONS or nil) end
     local ok, why, word = core.watch { node = name, log = config.log, hang_ms = hang_ms }
     if not ok then common.talk("shoal: %s (%s)", why, word) end
   end
