@@ -84,8 +84,13 @@ describe("a callback that fails:", function ()
   it("L2, F69: a role's hook is isolated, told with its ids, counted and called again; other hooks, handlers and loops go on", function ()
     local c <close> = simcluster.new { workers = 3, files_manager = role_with("manager", BADLY) }
     local m, w = c.managers[1], c.workers[2]
-    c:on(m, "require('shoal.errors').budget(5000000)")
+    c:on(m, [[ require("shoal.errors").budget(5000000)
+      local heard = {}
+      node.spec_heard = heard
+      node.hooks:wire("swim.member", function (event) heard[#heard + 1] = event.kind end)
+      node.hooks:wire("detector.global_death", function (name, _) heard[#heard + 1] = "death of " .. name end) ]])
     for bad, says in sorted(SAYS) do
+      c:on(m, "for i in ipairs(node.spec_heard) do node.spec_heard[i] = nil end")
       local before, told = c:counts(m, "swim.member").raised, #c:incidents(m, "swim.member")
       c:on(m, "state.bad = ...", bad)
       local id = submitted(c, c:job { load = { code = USERS, vus = 3, iterations = 60 } })
@@ -94,6 +99,8 @@ describe("a callback that fails:", function ()
       ended(c, id, "completed") -- Its part on the worker that died began elsewhere: detector.global_death was heard.
       local raised = balanced(c, m, "swim.member") - before
       assert.is_true(raised >= 1, bad)
+      assert.equal("suspect dead death of w-a2", table.concat(c:on(m, "return node.spec_heard"), " ", 1, 3), bad)
+      assert.equal(0, c:counts(m, "swim.event").raised)
       local incident = c:incidents(m, "swim.member")[told + 1]
       if incident then -- A policy may hold later ones of one line back.
         assert.is_nil(incident.missing)
