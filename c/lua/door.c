@@ -22,7 +22,8 @@ static _Thread_local struct door_frame *volatile now __attribute__((tls_model("i
 
 const struct door_frame *door_now(void) { return now; }
 
-static char door_key, sink_key; /* Their addresses are the registry's keys. */
+static char door_key, sink_key, failing_key; /* Their addresses are the registry's keys. */
+static _Thread_local unsigned failing; /* Lua states of this thread whose callbacks fail on purpose. One that closes meanwhile stays counted. */
 
 lua_State *door_main(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
@@ -210,11 +211,20 @@ void door_report(lua_State *L, const char *site, const char *message) {
 /* ---- the calls ---- */
 
 struct call {
+  const char *site;
   door_push_fn *push;
   door_take_fn *take;
   void *data;
   int results;
 };
+
+/* The function of door.failing raises when this call must fail. */
+static void fail_on_purpose(lua_State *L, const char *site) {
+  lua_settop(L, 0);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &failing_key) != LUA_TFUNCTION) return;
+  lua_pushstring(L, site);
+  lua_call(L, 1, 0);
+}
 
 static int run(lua_State *L) {
   struct call *c = lua_touserdata(L, 1);
@@ -222,11 +232,12 @@ static int run(lua_State *L) {
   int arguments = c->push(L, c->data);
   lua_call(L, arguments, c->results);
   if (c->take) c->take(L, c->data);
+  if (failing) fail_on_purpose(L, c->site);
   return 0;
 }
 
 bool door_call(lua_State *L, const char *site, door_push_fn *push, int results, door_take_fn *take, void *data) {
-  struct call c = {push, take, data, results};
+  struct call c = {site, push, take, data, results};
   if (!lua_checkstack(L, 8)) {
     fallback(L, site, "no stack left to call Lua");
     return false;
@@ -551,6 +562,17 @@ static int l_sink(lua_State *L) {
   return 0;
 }
 
+/* failing(fn or nil): fn(site) is called after each callback from C, and raises where that must fail (base/errors/injecting.lua). */
+static int l_failing(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  bool before = lua_rawgetp(L, LUA_REGISTRYINDEX, &failing_key) == LUA_TFUNCTION;
+  lua_pop(L, 1);
+  failing += (unsigned)!lua_isnil(L, 1) - (unsigned)before;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &failing_key);
+  return 0;
+}
+
 /* line(site, message): past everything, without an allocation. */
 static int l_line(lua_State *L) {
   put_line(L, luaL_checkstring(L, 1), luaL_checkstring(L, 2));
@@ -563,7 +585,7 @@ static int l_incidents(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"sink", l_sink}, {"incidents", l_incidents}, {"line", l_line}, {"trace", l_trace}, {"caller", l_caller}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
+    {"sink", l_sink}, {"incidents", l_incidents}, {"line", l_line}, {"failing", l_failing}, {"trace", l_trace}, {"caller", l_caller}, {"xpcall", l_xpcall_at}, {"resume", l_resume_at},
     {"caught", l_caught}, {"body", l_body}, {"threads", l_threads}, {NULL, NULL}};
 
 int luaopen_shoal_core_door(lua_State *L) {

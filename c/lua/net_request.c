@@ -11,6 +11,7 @@
 struct lua_request {
   struct net_request request;
   bool answered;
+  bool failed; /* We answered it, because its callback raised. What the callback began may still answer, and learns it. */
 };
 
 static void push_request(lua_State *L, int self, struct net_event *e) {
@@ -62,16 +63,16 @@ void net_on_request(void *data, struct net_peer *peer, const struct net_request 
   bool open = r ? !r->answered : request->id != 0;
   self->current = NULL;
   if (!open) return;
-  if (r && !ran) r->answered = true;
+  if (r && !ran) r->answered = r->failed = true;
   if (r) let_go(self);
   if (ran) return;
   (void)net_refuse(self->net, request, "FAILED", "the request's handler failed"); /* Unsent ones are counted. */
 }
 
-/* The request at 2, marked answered. Answering twice is a mistake of the caller's. */
+/* The request at 2. Answering twice is a mistake of the caller's. */
 static struct lua_request *take_request(lua_State *L) {
   struct lua_request *r = luaL_checkudata(L, 2, REQUEST_NAME);
-  luaL_argcheck(L, !r->answered, 2, "this request was answered already");
+  luaL_argcheck(L, !r->answered || r->failed, 2, "this request was answered already");
   return r;
 }
 
@@ -80,6 +81,7 @@ int net_l_reply(lua_State *L) {
   struct lua_request *r = take_request(L);
   size_t length;
   const char *bytes = luaL_checklstring(L, 3, &length);
+  if (r->failed) return error_push(L, "reply", ERR_FAILED);
   r->answered = true;
   if (!self->handle.open) return error_push(L, "reply", ERR_CLOSED);
   return error_or_true(L, "reply", net_reply(self->net, &r->request, bytes, length));
@@ -91,6 +93,7 @@ int net_l_refuse(lua_State *L) {
   size_t length;
   const char *name = luaL_checklstring(L, 3, &length), *text = luaL_optstring(L, 4, "");
   luaL_argcheck(L, length >= 1 && length <= FRAME_NAME_MAX && strlen(name) == length, 3, "expected a word of 1 to 64 bytes");
+  if (r->failed) return error_push(L, "refuse", ERR_FAILED);
   r->answered = true;
   if (!self->handle.open) return error_push(L, "refuse", ERR_CLOSED);
   return error_or_true(L, "refuse", net_refuse(self->net, &r->request, name, text));

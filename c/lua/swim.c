@@ -69,7 +69,7 @@ static int push_left(lua_State *L, void *data) {
 
 static void on_event(void *data, const struct swim_action *action) {
   struct binding *b = data;
-  (void)door_call(b->handle.L, "swim.event", push_event, 0, NULL, &(struct said){.binding = b, .action = action}); /* The door reports it. */
+  (void)door_call(b->handle.L, "swim.callback", push_event, 0, NULL, &(struct said){.binding = b, .action = action}); /* The door reports it. */
 }
 
 static void on_left(void *data, uint32_t heard) {

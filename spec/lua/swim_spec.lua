@@ -296,7 +296,7 @@ describe("shoal.swim", function ()
     run_until(saw(seen, "join a"), seen)
     assert.is_true(a:payload "more")
     run_until(saw(seen, "update a"), seen)
-    assert.same({ "swim.event: on purpose" }, incidents)
+    assert.same({ "swim.callback: on purpose" }, incidents)
   end)
 
   it("may be driven from its own handler: join, payload, leave", function ()

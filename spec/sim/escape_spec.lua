@@ -7,9 +7,9 @@ describe("nothing escapes:", function ()
   for from = 1, 20, 5 do
     it(("F69: a tenth of all site calls fails, seeds %d to %d"):format(from, from + 4), function ()
       for seed = from, from + 4 do
-        local found = escaping.run(seed, { jobs = 5, retention_ms = 10000 })
-        assert.equal(5, found.jobs)
-        assert.is_true(found.raised > 50, found.raised)
+        local found = escaping.run(seed, { jobs = 2, first = 2 * seed, retention_ms = 10000 }) -- Every kind of job, not in each seed.
+        assert.equal(2, found.jobs)
+        assert.is_true(found.raised > 5, found.raised)
       end
     end)
   end

@@ -36,4 +36,27 @@ describe("made good:", function ()
     local told = c:incidents(w, "exec.result")
     assert.same({ "one", 1, 500 }, { told[1].ids.workflow, told[1].ids.attempt, told[1].ids.next_retry_ms })
   end)
+
+  it("F69: a callback of C that raised at its end was answered for: its handler runs once, and its task is free again", function ()
+    for seed = 1, 3 do
+      local c <close> = simcluster.new { seed = seed }
+      local m = c.managers[1]
+      local id = c:submit(c:job { one = { work = ("one%d 50"):format(seed), retries = 3 } })
+      c.s:fail_sites(m, { share = 1, site = "net.request", times = 3, kinds = { callback = true }, seed = seed })
+      local final = c:follow(id, 30000)
+      assert.equal("completed", final.state, final.reason)
+      c:rest()
+      assert.equal(3, c:counts(m, "net.request").raised)
+      assert.equal(0, c:counts(m, "rpc.handler").raised)
+    end
+  end)
+
+  it("F69: a probe of a datacenter that raised at its beginning is asked again, and leaves nothing behind", function ()
+    local c <close> = simcluster.new { gates = 1 }
+    local g = c.gates[1]
+    c.s:fail_sites(g, { share = 1, site = "federation.probe", times = 2, kinds = { task = true } })
+    c:run(3000)
+    assert.equal(2, c:counts(g, "federation.probe").raised)
+    assert.same({ 0, 0 }, { c:on(g, "local n = state.registry.federation:counts() return n.unanswered, n.tasks") })
+  end)
 end)

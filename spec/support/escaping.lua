@@ -9,6 +9,7 @@ local escaping = {}
 
 --- A command that cannot be applied ends its node's leadership until the node is restarted, for its state may be wrong: rarely.
 local RARE = { ["tier.apply"] = 0.001, ["tier.restore"] = 0.001, ["tier.on_lead"] = 0.001 }
+local FENCE_MS = 20000
 local FINAL = { completed = true, failed = true, cancelled = true, timed_out = true }
 
 local function wrong(c, format, ...)
@@ -35,13 +36,13 @@ local function job(c, seed, n)
 end
 
 ---@param seed integer
----@param options? { jobs?: integer, share?: number, kinds?: table, retention_ms?: integer }
+---@param options? { jobs?: integer, first?: integer, share?: number, kinds?: table, retention_ms?: integer }
 ---@return { jobs: integer, states: table<string, integer>, injected: table<string, integer>, raised: integer }
 function escaping.run(seed, options)
   options = options or {}
   local random, retention_ms = chance(seed), options.retention_ms or 120000
   local c <close> = simcluster.new {
-    seed = seed, gates = 3, dcs = { "a", "b" }, workers = 2, set = { retention_ms = retention_ms, fence_ms = 20000 },
+    seed = seed, gates = 3, dcs = { "a", "b" }, workers = 2, set = { retention_ms = retention_ms, fence_ms = FENCE_MS },
   }
   local check, looks = c.check, 0
   function c:check() -- Once a second: ten nodes are many.
@@ -57,8 +58,8 @@ function escaping.run(seed, options)
   for i = 1, n do
     local id, err, code
     for _ = 1, 10 do -- A handler that failed answers so; the same key again makes no second job.
-      id, err, code = c.s:eval(c.client, "return require 'shoal.core.node'.running.state.client:submit(...)", job(c, seed, i),
-        ("key %d %d"):format(seed, i), 20000)
+      id, err, code = c.s:eval(c.client, "return require 'shoal.core.node'.running.state.client:submit(...)",
+        job(c, seed, i + (options.first or 0)), ("key %d %d"):format(seed, i), 20000)
       if id then break end
       c:run(200)
     end
@@ -123,7 +124,7 @@ function escaping.run(seed, options)
       injected[site] = (injected[site] or 0) + count
     end
   end
-  c:rest { ms = retention_ms + 10000 }
+  c:rest { ms = math.max(retention_ms, FENCE_MS) + 10000 }
   local log = c.s:log()
   local line = log:match "[^\n]*shoal: incident at[^\n]*" or log:match "[^\n]*%.crash[^\n]*"
   if line then wrong(c, "a line past the door: %s", line) end

@@ -445,9 +445,12 @@ function errors.budget(instructions) state.budget = instructions end
 
 --- For simulated nodes: let a share of the calls at sites fail (errors/injecting.lua). nil: no more.
 ---@param plan? table
+--- Meanwhile errors.injected(kind, site, name) tells whether a message is not sent ("send") or cannot be read ("decode"): why, or nil.
 ---@return table<string, integer>? counts  the failures by site, as they come
 function errors.inject(plan)
   xpcall_at, resume_at, run_at, handle_at = table.unpack(plain)
+  errors.injected = nil
+  if found_door then door.failing(nil) end
   if not plan then
     quicken()
     return nil
@@ -455,7 +458,8 @@ function errors.inject(plan)
   if not state.world or not state.world:simulated() then error("errors.inject: only a simulated node fails on purpose", 2) end
   local drawer = injecting.new(plan)
   local function_at = drawer.function_at
-  errors.call = call_in_lua
+  errors.call, errors.injected = call_in_lua, drawer.message
+  if found_door then door.failing(drawer.callback) end
   function xpcall_at(site, fn, ...) return plain[1](site, function_at("call", site, fn), ...) end
   function run_at(site, co, fn, ...) return plain[3](site, co, function_at("hook", site, fn), ...) end
   function handle_at(site, fn, ...) return plain[4](site, function_at("handle", site, fn), ...) end

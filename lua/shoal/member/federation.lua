@@ -188,7 +188,7 @@ end
 
 local function start(self, d, probe)
   sweep(d, probe.seq)
-  local t, err, code = self.scope:spawn("federation.probe", function () return ids_of(self, d, probe) end, ask, self, d, probe)
+  local t, err, code = self.scope:keep("federation.probe", function () return ids_of(self, d, probe) end, ask, self, d, probe)
   if not t then return unanswered(self, d, probe, err, code) end
   d.tasks[probe.seq] = t
 end

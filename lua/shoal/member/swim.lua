@@ -244,7 +244,7 @@ end
 
 ---@param world World  `require "shoal.core.world".current()`
 ---@param config table  see `swim.config`
----@param on_event fun(event: SwimEvent)  must not wait; may call anything, including `close`. A raise is an incident at `swim.event`.
+---@param on_event fun(event: SwimEvent)  must not wait; may call anything, including `close`. A raise is an incident at `swim.callback`.
 ---@param on_notice? fun(notice: SwimNotice)  of nodes that cannot be members together; the same comes again each minute
 ---@return Swim? swim
 ---@return string? err  every problem of the config at once

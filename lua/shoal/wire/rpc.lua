@@ -129,6 +129,8 @@ local function begin(self, message, body, options)
   if not message.reply then error(("rpc: %s has no reply, use send"):format(message.name), 3) end
   allowed(self, message.name, 3)
   if not self.core then return nil, self.refusal, self.code end
+  local why = errors.injected and errors.injected("send", "rpc.send", message.name)
+  if why then return nil, why, "DISCONNECTED" end
   local bytes, err, code = messages.encode(message.name, body)
   if not bytes then return nil, err, code end
   local free = self.rpc.free_slots
@@ -146,6 +148,12 @@ local function begin(self, message, body, options)
   return nil, err, code
 end
 
+local function reply_of(name, bytes)
+  local injected = errors.injected and errors.injected("decode", "rpc.reply", name)
+  if injected then return nil, injected, "MALFORMED" end
+  return messages.decode_reply(name, bytes)
+end
+
 --- Send a request and wait for its reply. In a task.
 ---@param name string
 ---@param body table
@@ -160,7 +168,7 @@ function Peer:call(name, body, options)
   local bytes
   bytes, err, code = future:await() -- Without a timeout of its own: the transport's deadline ends it.
   if not bytes then return nil, err, code end
-  return messages.decode_reply(name, bytes)
+  return reply_of(name, bytes)
 end
 
 --- Send a request; the future of its reply must be awaited, taken or dropped.
@@ -177,7 +185,7 @@ function Peer:start(name, body, options)
   end
   future:take(function (bytes, why, word)
     local reply = bytes
-    if bytes then reply, why, word = messages.decode_reply(name, bytes) end
+    if bytes then reply, why, word = reply_of(name, bytes) end
     if reply == nil then result:fail(why, word) else result:set(reply) end
   end)
   return result
@@ -201,6 +209,8 @@ function Peer:send(name, body, options)
     if not spawned then errors.report("rpc.send", ids, err, code) end -- The rpc has closed: its owner is gone.
   end
   if not self.core then return failed(self.refusal, self.code) end
+  local injected = errors.injected and errors.injected("send", "rpc.send", name)
+  if injected then return failed(injected, "DISCONNECTED") end
   local bytes, err, code = messages.encode(name, body)
   if not bytes then return failed(err, code) end
   local ok
@@ -247,6 +257,8 @@ local function on_request(self, core, id, request, bytes)
   local handler = self.handlers[name]
   if not handler then return unhandled(self, name, peer, request) end
   local body, err, code = messages.decode(name, bytes)
+  local injected = errors.injected and errors.injected("decode", "rpc.decode", name)
+  if injected then body, err, code = nil, injected, "MALFORMED" end
   if body then return handling.dispatch(self, message, request, handler, body, peer) end
   local ids = { message = name, peer = peer:name(), payload_bytes = #bytes, request = 0 }
   errors.report("rpc.decode", ids, err, code)

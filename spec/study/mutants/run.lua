@@ -14,7 +14,8 @@ local function jar(title) return { "spec/lua/http_cookies_spec.lua", title } end
 
 return {
   { name = "a_result_is_given_once", file = "lua/shoal/run/exec/verdicts.lua", killers = { { "spec/sim/mending_spec.lua", "is.given.again" } },
-    find = "function () on_result(result) end)", put = "function () errors.call('exec.result', ids, on_result, result) end)" },
+    find = 'errors.deliver("exec.result", ids, ("%s %s %d"):format(ids.job, ids.part, ids.attempt), function',
+    put = 'errors.run("exec.result", ids, nil, function' },
   -- run/exec: commands
   { name = "command_env_of_the_job_wins", file = "lua/shoal/run/exec/commands.lua", killers = { command "names in the environment" },
     find = "env.SHOAL_PART = dispatch.job,", put = "env.SHOAL_PART = env.SHOAL_JOB or dispatch.job," },

@@ -4,6 +4,9 @@
 ---   call, hook   an error is raised instead of the call ("before"), or once it is through ("after": what it did is done)
 ---   task         an error is raised at the first step of its code
 ---   handle       as call; the caller takes the error
+---   callback     an error is raised at the end of a callback that C made (door_call): what it did is done
+---   send         a message is not sent: the transport's own `nil, err, code`, without an incident
+---   decode       a message that arrived cannot be read
 ---
 --- The values are strings, tables and nil in turn. Sites of the door itself never fail, for they carry the telling, nor those of the simulator
 --- and of specs, through which one looks at the node.
@@ -11,7 +14,7 @@
 local injecting = {}
 
 local DOOR = { ["errors.describe"] = true, ["errors.ids"] = true, ["errors.listener"] = true, ["task.drain"] = true }
-local FUNCTIONS = { call = true, hook = true, task = true, handle = true, callback = true }
+local KINDS = { call = true, hook = true, task = true, handle = true, callback = true, send = true, decode = true }
 
 local function value(n, site)
   if n % 3 == 0 then return { code = "INJECTED", message = "injected at " .. site } end
@@ -40,14 +43,14 @@ end
 
 ---@param plan { share: number, seed?: integer, site?: string, kinds?: table<string, boolean>, times?: integer,
 ---  rare?: table<string, number> }
----  rare: the share of single sites; kinds: of call, hook, task, handle, callback; nil: all but callback; times: at most so many failures
+---  rare: the share of single sites; kinds: nil: all; times: at most so many failures
 ---@return table drawer
 function injecting.new(plan)
   local unit, fits, n = stream(plan.seed or 1), matcher(plan.site), 0
   local counts, rare = {}, plan.rare or {}
-  local kinds = plan.kinds or { call = true, hook = true, task = true, handle = true }
+  local kinds = plan.kinds or KINDS
   for kind in next, kinds do -- order-free: each is checked by itself
-    if not FUNCTIONS[kind] then error("inject: no kind is named " .. tostring(kind), 3) end
+    if not KINDS[kind] then error("inject: no kind is named " .. tostring(kind), 3) end
   end
   local drawer = { counts = counts }
 
@@ -82,10 +85,17 @@ function injecting.new(plan)
       raise(site)
     end, "", 1)
   end
+
+  --- After a callback that C made (c/lua/door.c).
+  function drawer.callback(site)
+    if draw("callback", site) then raise(site) end
+  end
+
+  --- For failures that are values: what is wrong with this message, or nil.
+  function drawer.message(kind, site, name)
+    if draw(kind, site) then return ("injected at %s: %s"):format(site, name) end
+  end
   return drawer
 end
-
---- What C's door asks before a callback from the world (c/lua/door.c): fails it, then?
-function injecting.callback(drawer, site) return drawer.draw("callback", site) ~= nil end
 
 return injecting
