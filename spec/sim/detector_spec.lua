@@ -284,6 +284,25 @@ describe("an executor that gives no sign of one job:", function ()
     c:rest()
   end)
 
+  it("F09: a node past the detector's cap of nodes is an incident, once, and gets parts all the same", function ()
+    local c <close> = simcluster.new { workers = 1 }
+    local m = c.managers[1]
+    configure(c, m, "nodes_max = 2") -- The manager and its worker.
+    for i = 2, 4 do
+      local config = c:config "worker"
+      config.join = { m }
+      c.workers[i] = c:add { name = "w-a" .. i, role = "worker", dc = "a", config = config }
+      c:run(2000)
+    end
+    local told = c:incidents(m, "detector.refused")
+    assert.same({ 1, "FULL", "none", "w-a2" }, { #told, told[1].code, told[1].ids.job, told[1].ids.executor })
+    assert.is_nil(told[1].missing)
+    local id = begun(c, c:job { one = { work = "one 3000", parts = 8 } })
+    c:run(1500)
+    assert.equal("w-a1 w-a1 w-a2 w-a2 w-a3 w-a3 w-a4 w-a4", executors_of(c, m, id))
+    ended(c, id)
+  end)
+
   it("F09: a gate gives up a datacenter for one job, which goes on elsewhere; its other jobs stay there", function ()
     local c <close> = simcluster.new { gates = 1, dcs = { "a", "b" }, workers = 1 }
     local g = c.gates[1]

@@ -117,7 +117,7 @@ site("detector.reconcile", "any", "error",
   { "node", "job", "cycle", "looked", "forgotten", "ended", "failed", "mended", "dropped_nodes", "dropped_grants" },
   "the owner could not say whether it knows a node or a job; the pass goes on with the next one")
 site("detector.refused", "any", "warning", { "job", "executor" },
-  "a suspicion was refused at a cap; the limit of silence of its parts ends them")
+  "a suspicion, or a node (job: none; said once), was refused at a cap; the limit of silence of its parts ends them")
 site("detector.look", "any", "warning", { "executor", "asked", "jobs", "job" },
   "an executor that gives no sign of some jobs could not be asked about them, or its answer could not be read; it is asked again")
 

@@ -312,6 +312,14 @@ end
 
 -- Layer one -----------------------------------------------------------------------------------------------------------
 
+--- What the detector made of a claim about a node. At its cap it refuses one that it does not know, whose silence it cannot judge. People
+--- hear of the first; the detector counts the others.
+local function claimed(self, name, _, err, code)
+  if not code or self.nodes_refused then return end
+  self.nodes_refused = true
+  errors.report("detector.refused", { job = "none", executor = name }, err, code)
+end
+
 --- A gate's executors, datacenters, are no members of its group: their heartbeats and their silence are layer one. Each time that one
 --- is asked for its parts anew is another life.
 ---@param state "alive"|"dead"
@@ -326,7 +334,7 @@ function suspects:executor(name, state, epoch)
   elseif life then
     life.state, life.epoch = state, epoch
   end
-  self.detector:node(name, state, self.lives[name] and self.lives[name].generation or 0)
+  claimed(self, name, self.detector:node(name, state, self.lives[name] and self.lives[name].generation or 0))
 end
 
 --- How long ago an executor's machine gave a sign of life, and how often it does. A member that membership does not show as alive gives
@@ -351,7 +359,7 @@ local function knows_node(self, name)
   end
   local m = self.lead.node.swim and self.lead.node.swim:member(name)
   local seen = m and self.detector:why(nil, name)
-  if seen and seen.state ~= m.state and not m.held then self.detector:node(name, m.state, m.incarnation) end
+  if seen and seen.state ~= m.state and not m.held then claimed(self, name, self.detector:node(name, m.state, m.incarnation)) end
   return m ~= nil
 end
 
@@ -439,10 +447,12 @@ function suspects.open(lead, scope)
   node.suspicions = function (executor) return self:list(nil, executor) end
   if self.members then
     node.layer_one = function (event)
-      self.detector:feed(event)
+      claimed(self, event.member.name, self.detector:feed(event))
       if event.kind == "join" then self:reborn(event.member.name) end
     end
-    for _, m in ipairs(node:members()) do self.detector:node(m.name, m.held and "held" or m.state, m.incarnation) end
+    for _, m in ipairs(node:members()) do
+      claimed(self, m.name, self.detector:node(m.name, m.held and "held" or m.state, m.incarnation))
+    end
   end
   return self
 end
