@@ -79,13 +79,13 @@ end
 function role.start(node)
   local policies, err, code = node:policies_of { "placement", "retry" }
   if not policies then return nil, err, code end
-  local state = {}
+  local state, led = {}, leaders.new() -- led: the gates' leaderships
   state.reports = reports.open(node, {
-    owner = "manager", interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
+    owner = "manager", led = led, interval_ms = node.config.flush_ms, others = function () return node.config.gates end,
     unknown = function (record) state.lead:drop(record, "the gate does not know it") end,
   })
   state.held = leases.open(node, { -- the leases of shares that gates granted to this datacenter
-    owner = "manager", holder = node.dc, led = leaders.new(), reports = state.reports, leader = function () return "unknown", 0 end,
+    owner = "manager", holder = node.dc, led = led, reports = state.reports, leader = function () return "unknown", 0 end,
     refused = function (record) state.lead:drop(record, "the gate does not renew its lease") end,
     stop = function (record, reason) return state.lead:stop_share(record, reason) end,
   })

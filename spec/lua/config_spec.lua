@@ -1,5 +1,6 @@
 --- A node's settings: defaults, bounds, and what must hold across them.
 local config = require "shoal.node.config"
+local sorted = require "shoal.sorted"
 
 describe("a node's settings", function ()
   it("have defaults that hold together", function ()
@@ -44,6 +45,21 @@ describe("a node's settings", function ()
     local none, err = config { heartbeat_ms = 1000, dc_silent_ms = 2000 }
     assert.is_nil(none)
     assert.truthy(err:find("dc_silent_ms must exceed 2 * heartbeat_ms", 1, true), err)
+  end)
+
+  it("have leases that are renewed, by heartbeats, at least twice before they end; a restart takes from no time to a day", function ()
+    assert.equal(3000, (assert(config { heartbeat_ms = 1000, lease_ms = 3000 })).lease_ms)
+    local none, err = config { heartbeat_ms = 1000, lease_ms = 2999 }
+    assert.is_nil(none)
+    assert.truthy(err:find("lease_ms must be at least 3 * heartbeat_ms", 1, true), err)
+    for name, bounds in sorted { lease_ms = { 300, 1800000 }, restart_ms = { 0, 86400000 } } do
+      for i, past in ipairs { -1, 1 } do
+        assert.equal(bounds[i], (assert(config { heartbeat_ms = 50, [name] = bounds[i] }))[name])
+        none, err = config { heartbeat_ms = 50, [name] = bounds[i] + past }
+        assert.is_nil(none)
+        assert.truthy(err:find(name, 1, true), err)
+      end
+    end
   end)
 
   it("have labels that are few and short; a number is its text", function ()

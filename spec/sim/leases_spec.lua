@@ -6,6 +6,7 @@ local sorted = require "shoal.sorted"
 
 local submitted, ended = followed.submitted, followed.ended
 
+local POLICY = "/shoal/scripts/policies/errors.lua"
 local LEASE_MS = 6000 -- The leases of these specs: more than twice what the local profile takes to detect a death.
 
 local function names(ids) return table.concat(sorted.keys(ids), " ") end
@@ -52,7 +53,8 @@ describe("the lease of a part:", function ()
     local c <close> = cluster { set = { lease_ms = 3000 } }
     local id, w = running(c, 30000)
     c:on(w, [[ local leases = state.worker.leases
-      node.spec_real, node.spec_raised = leases.options.led.check, 0
+      node.spec_real, node.spec_raised = leases.options.led, 0
+      leases.options.led = setmetatable({}, { __index = node.spec_real }) -- Acks are compared with it, too.
       function leases.options.led.check()
         node.spec_raised = node.spec_raised + 1
         error "an answer that cannot be read"
@@ -60,7 +62,7 @@ describe("the lease of a part:", function ()
     c:run(20000)
     assert.is_true(c:on(w, "return state.worker.leases.scope.tasks") <= 2)
     assert.is_true(c:on(w, "return node.spec_raised") <= 60)
-    c:on(w, "state.worker.leases.options.led.check = node.spec_real")
+    c:on(w, "state.worker.leases.options.led = node.spec_real")
     ended(c, id)
     c:rest()
   end)
@@ -264,6 +266,55 @@ describe("the lease of a part:", function ()
     ended(c, id)
   end)
 
+  it("F25: that its leader has no room for is refused: the dispatch ends with the reason, and is made again until there is room", function ()
+    local c <close> = cluster { set_worker = { cores = 3 } }
+    local m = c.managers[1]
+    c:on(m, [[ local leases = state.lead.leases
+      leases.grantor:close()
+      leases.grantor = assert(require "shoal.lease".grantor(node.world, {
+        node = node.name, ttl_ms = leases.ttl_ms, leases_max = 3, past_ms = 0,
+      }, function (event) leases:expired(event) end)) ]])
+    local id = submitted(c, c:job { one = { work = "one 5000", parts = 3, retries = 0 } }) -- Two have room beside the job's leadership.
+    c:run(3000)
+    local told = c:incidents(m, "lease.grant")
+    assert.same({ id, "FULL" }, { told[1].ids.job, told[1].code })
+    assert.is_nil(told[1].missing)
+    assert.equal("fence holder job part", names(told[1].ids))
+    assert.equal(2, runs(c, c.workers[1]) + runs(c, c.workers[2]))
+    local final = ended(c, id, "completed")
+    assert.equal(3, c.ran.one)
+    local refused
+    for _, a in ipairs(final.result.attempts) do refused = refused or a.state == "refused" and a end
+    assert.truthy(refused.reason:find("its lease: ", 1, true), refused.reason)
+    assert.is_true(c:counts(m, "lease.grant").raised <= 8) -- Not in a hot loop.
+    c:rest()
+  end)
+
+  it("F25: at most 1000 are in one message; with one more there are two", function ()
+    local c <close> = cluster { workers = 1 }
+    local m, w = c.managers[1], c.workers[1]
+    c:on(m, [[ node.spec_items = {}
+      node.rpc.handlers["lease.renew"] = function (body)
+        node.spec_items[#node.spec_items + 1] = #body.items
+        return { ttl_ms = state.lead.leases.ttl_ms, fence = state.lead.fence, refused = {} }
+      end ]])
+    local function take(from, to)
+      c:on(w, [[ local from, to, address, name = ...
+        for i = from, to do
+          local record = { job = "j", workflow = "w", part = "w/" .. i, attempt = 1, fence = i, leader = address, leader_name = name }
+          state.worker.leases:take(record, 6000)
+        end ]], from, to, m.address, m.name)
+    end
+    take(1, 1000)
+    c:run(2500)
+    assert.same({ 1000 }, c:on(m, "return node.spec_items"))
+    take(1001, 1001)
+    c:run(2000)
+    assert.same({ 1000, 1000, 1 }, c:on(m, "return node.spec_items"))
+    assert.equal(0, c:counts(w, "worker.lease.renew").raised)
+    c:on(w, "state.worker.leases:drop_all()")
+  end)
+
   for _, cancel_ms in ipairs { 2500, 1000000 } do
     it(("F42: a part that is given up runs elsewhere only when its worker has ended it; its cancel takes %d ms"):format(cancel_ms), function ()
       local c <close> = cluster { set = { lease_ms = 8000, manager_silent_ms = 4000 } }
@@ -357,6 +408,7 @@ describe("finding 2.3, leases that expire:", function ()
     assert.is_nil(incident.missing)
     local ids = incident.ids
     assert.same({ id, w.name, m.name, LEASE_MS }, { ids.job, ids.holder, ids.node, ids.duration_ms })
+    assert.equal("integer", math.type(ids.expired_for_ms))
     assert.is_true(ids.key:find(id .. " one/", 1, true) == 1 and ids.fence > 0 and ids.expired_for_ms >= 0 and ids.expired_for_ms < 20)
   end
 
@@ -416,26 +468,27 @@ describe("finding 2.3, leases that expire:", function ()
   it("F25, L3: the level of its incidents follows the policy file, edited while it runs; the counts stay", function ()
     local c <close> = cluster_of_three()
     local _, m, w = expiring(c)
-    hooked(c, m, [[ if n <= 2 then error "no" end
-      if n == 2 then
-        node.spec_load = require("shoal.errors").load_policy
-      end ]])
-    c:on(m, [[ local errors = require "shoal.errors"
-      node.spec_level = function (level)
-        local path = "/spec_policy.lua"
-        assert(node.world:put_durable(path, ("return { sites = { ['lease.expired'] = { level = %q } } }"):format(level)))
-        assert(errors.load_policy(path))
-      end
-      node.spec_level "debug" ]])
+    local function policy(text)
+      assert(c.s:write(m, POLICY, text))
+      c:run(250) -- The node looks at the file every 200 ms.
+    end
+    hooked(c, m, [[ if event.part ~= "one/1" then error "no" end ]])
+    policy "return { sites = { ['lease.expired'] = { level = 'debug' } } }"
     c.s:cut(w, m)
     assert.truthy(c:until_true(function () return #c:incidents(m, "lease.expired") >= 1 end, 2 * LEASE_MS, 5))
     local told = c:incidents(m, "lease.expired")
     for _, each in ipairs(told) do assert.equal("debug", each.level) end
-    c:on(m, "node.spec_level 'warning'")
-    hooked(c, m, "error 'again'")
-    c:run(3000)
+    policy "return { default = { burst = 100 }, sites = { ['lease.expired'] = { level = 'critical' } } }"
+    c:run(1000) -- Called again after 0.5, 1 and 2 s.
     told = c:incidents(m, "lease.expired")
-    assert.equal("warning", told[#told].level)
+    local before = #told
+    assert.equal("critical", told[before].level)
+    policy "return { sites = { [" -- Broken: the last good one stays.
+    c:run(2500)
+    told = c:incidents(m, "lease.expired")
+    assert.is_true(#told > before)
+    assert.equal("critical", told[#told].level)
+    assert.equal(1, c:counts(m, "policy.load").raised)
     balanced(c, m)
     c.s:heal(w, m)
   end)
@@ -444,8 +497,8 @@ describe("finding 2.3, leases that expire:", function ()
     local c <close> = cluster_of_three()
     local id, m, w = expiring(c)
     hooked(c, m, [[ if n == 1 then error "no" end ]])
-    c:on(m, [[ assert(node.world:put_durable("/spec_policy.lua", "return { decide = function () error 'the policy' end }"))
-      assert(require("shoal.errors").load_policy "/spec_policy.lua") ]])
+    assert(c.s:write(m, POLICY, "return { decide = function () error 'the policy' end }"))
+    c:run(250)
     c.s:cut(w, m)
     c:run(LEASE_MS + 1000)
     local told = c:incidents(m, "lease.expired")
@@ -500,6 +553,42 @@ describe("finding 2.3, leases that expire:", function ()
     assert.equal(0, c:on(m, "return state.lead:lease_counts().expired"))
     assert.equal(3, runs(c, w))
   end)
+
+  it("F25, F69: failures in the renewing loops of a worker and of a manager are incidents with their ids, and no lease is lost", function ()
+    local c <close> = cluster { gates = 1, workers = 1 }
+    local g, m, w = c.gates[1], c.managers[1], c.workers[1]
+    local id = submitted(c, c:job { one = { work = "one 30000", retries = 0 } })
+    c:run(500)
+    for node, held in sorted { [m.name] = "state.held", [w.name] = "state.worker.leases" } do
+      c:on(node == m.name and m or w, ([[ local held = %s
+        local n = 0
+        held.wake_up.pop = function (...)
+          n = n + 1
+          if n == 2 or n == 3 then error "the loop" end
+          return getmetatable(held.wake_up).__index.pop(...)
+        end
+        held.held.renewed = function ()
+          held.held.renewed = nil
+          error "the answer"
+        end ]]):format(held))
+    end
+    assert.equal("completed", ended(c, id).state)
+    for _, row in ipairs { { m, "manager" }, { w, "worker" } } do
+      local node, owner = table.unpack(row)
+      local loops, renewals = c:incidents(node, owner .. ".lease.loop"), c:incidents(node, owner .. ".lease.renew")
+      assert.same({ 2, 1 }, { #loops, #renewals })
+      assert.equal("consecutive cycle leases next_delay_ms", names(loops[1].ids))
+      assert.equal("consecutive leader leases left_ms status", names(renewals[1].ids))
+      for _, told in ipairs { loops[1], loops[2], renewals[1] } do
+        assert.is_nil(told.missing)
+        assert.equal(1, told.ids.leases)
+      end
+      assert.truthy(loops[1].message:find("the loop", 1, true))
+      assert.truthy(renewals[1].message:find("the answer", 1, true))
+    end
+    assert.same({ 0, 0, 1 }, { c:counts(g, "lead.attempt_lost").raised, c:counts(m, "lead.attempt_lost").raised, c.ran.one })
+    c:rest()
+  end)
 end)
 
 describe("the lease of a datacenter's share:", function ()
@@ -540,6 +629,38 @@ describe("the lease of a datacenter's share:", function ()
     local final = ended(c, id, "failed", 60000) -- It must not run twice.
     assert.truthy(final.reason:find("it was an orphan for", 1, true), final.reason)
     assert.equal(1, c.ran.one)
+    c:rest()
+  end)
+end)
+
+describe("the lease of a share that was cut off from its gate:", function ()
+  it("F14, F25: is renewed within a third of it after the heal, and not when the next redial is due; the part goes on", function ()
+    local c <close> = cluster { gates = 1, workers = 1, set = { lease_ms = 5200 } }
+    local g, m = c.gates[1], c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 60000", retries = 0 } })
+    c:run(500)
+    c:on(m, [[ node.spec_hurried = {}
+      local Peer = getmetatable(node.rpc:peer("127.0.0.1:1"))
+      local call = Peer.call
+      Peer.call = function (peer, name, body, options)
+        local hurried = node.spec_hurried
+        if name == "lease.renew" then hurried[#hurried + 1] = options.hurry or false end
+        return call(peer, name, body, options)
+      end ]])
+    c:run(8000)
+    local before = c:on(m, "return node.spec_hurried")
+    assert.is_true(#before >= 2)
+    for _, hurried in ipairs(before) do assert.is_false(hurried) end
+    c:cut(g, m)
+    c:run(17000) -- More than its 10.4 s.
+    local hurried = c:on(m, "return node.spec_hurried")
+    assert.is_true(#hurried - #before >= 3)
+    for i = #before + 2, #hurried do assert.is_true(hurried[i]) end -- The first one under the cut could not know of it.
+    assert.equal("orphan", c:on(m, "return state.held:list()[1].state"))
+    c:heal(g, m)
+    assert.truthy(c:until_true(function () return c:on(m, "return state.held:list()[1].state") == "held" end, 5200, 50), "not held by now")
+    assert.equal(1, #ended(c, id, "completed", 100000).result.attempts)
+    assert.same({ 1, 0 }, { c.ran.one, c:counts(g, "lead.attempt_lost").raised })
     c:rest()
   end)
 end)
@@ -602,6 +723,37 @@ describe("the leadership of a job:", function ()
     local told = c:incidents(c.client, "client.push.job_status")
     assert.same({ "STALE", id }, { told[1].code, told[1].ids.job })
     assert.equal(1, #ended(c, id, "completed").result.attempts)
+    c:rest()
+  end)
+
+  it("F21: an ack of an earlier one is refused by its worker, and by a manager of its gate: nothing of it is applied", function ()
+    local c <close> = cluster { gates = 1, workers = 1 }
+    local g, m, w = c.gates[1], c.managers[1], c.workers[1]
+    local id = submitted(c, c:job { one = { work = "one 8000", retries = 0 } })
+    c:run(500)
+    for _, from in ipairs { g, m } do
+      c:on(from, [[ local ack, real = require "shoal.wire.ack", node.rpc.handlers["part.progress"]
+        local n = 0
+        node.rpc.handlers["part.progress"] = function (body, peer)
+          local answer = real(body, peer)
+          n = n + 1
+          if n ~= 3 then return answer end
+          return ack.encode { level = "reject", leader = node.name, leader_address = node.address, fence = state.lead.fence - 1, stop = { 1 } }
+        end ]])
+    end
+    c:run(3000)
+    assert.equal(1, c:on(w, "return state.worker:describe().stale_refused"))
+    assert.equal(1, c:on(m, "return node.describe().leases.stale_refused"))
+    for _, row in ipairs { { m, "manager", g }, { w, "worker", m } } do
+      local node, owner, leader = table.unpack(row)
+      local told = c:incidents(node, owner .. ".progress.ack")
+      assert.equal(1, #told)
+      assert.same({ "STALE", "STALE", leader.name }, { told[1].code, told[1].ids.class, told[1].ids.manager })
+      assert.truthy(told[1].message:find("leads with fence", 1, true), told[1].message)
+      assert.equal("none", c:on(node, ("return state.%sreports:counts().level"):format(owner == "worker" and "worker." or "")))
+    end
+    assert.equal(1, #ended(c, id, "completed").result.attempts)
+    assert.equal(1, c.ran.one)
     c:rest()
   end)
 

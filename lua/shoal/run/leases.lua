@@ -272,6 +272,15 @@ local function apply_reply(self, leader, batch, reply, sent_ns)
   if self.held then self.held:renewed(sent_ns, kept, {}) end
 end
 
+--- Whether a renewal must not wait for what a cut left behind, such as a redial backoff of 30 s: a lease is shorter. While all is well it may.
+local function pressing(leader, entries)
+  if leader.failures > 0 then return true end
+  for _, entry in ipairs(entries) do
+    if entry.jeopardy or entry.state == "orphan" then return true end
+  end
+  return false
+end
+
 --- A task: renew all leases of this leader.
 local function renew(self, leader, entries)
   for first = 1, #entries, leases.ITEMS_MAX do
@@ -281,7 +290,7 @@ local function renew(self, leader, entries)
     end
     local sent_ns = self.node.world:now_ns()
     local reply, err, code = self.node.rpc:peer(leader.address):call("lease.renew", { holder = self.options.holder, items = batch }, {
-      timeout_ms = math.floor(math.max(LEAST_MS, math.min(CALL_MS, leader.ttl_ms * THIRD))),
+      timeout_ms = math.floor(math.max(LEAST_MS, math.min(CALL_MS, leader.ttl_ms * THIRD))), hurry = pressing(leader, entries),
     })
     if not reply then return failed(self, leader, entries, err, code) end
     leader.failures, leader.code, leader.generation, leader.back_ms = 0, nil, nil, nil

@@ -41,7 +41,7 @@ local FAULT = { FAILED = true, MALFORMED = true, REFUSED = true, NOT_FOUND = tru
 ---@field waiting table<string, ReportPart>
 ---@field count integer      of those
 ---@field failures integer   of progress, in a row
----@field unreadable integer acks, in a row
+---@field unreadable integer acks that were of no use, in a row
 ---@field fruitless integer  flushes in a row with which nothing arrived
 
 ---@class ReportsOptions
@@ -50,6 +50,7 @@ local FAULT = { FAILED = true, MALFORMED = true, REFUSED = true, NOT_FOUND = tru
 ---@field others fun(): string[]    addresses that may know who leads
 ---@field unknown fun(record: table)  hears of an attempt of which the leader that dispatched it knows nothing any more
 ---@field stop? fun(record: table)  hears of an attempt that its leader does not count any more; `unknown` without
+---@field led? table               run/leaders.lua: an ack of an earlier leadership is refused
 ---@field folder? string            where results wait that do not fit the memory; without, all of them wait in memory
 ---@field restored? fun(record: table): fun(stale: boolean)  hears of each result that an earlier life of this node left in
 ---  `folder`, and returns what is called when it is accepted

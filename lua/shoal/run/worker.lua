@@ -84,7 +84,8 @@ function worker.open(node, options)
   local refuse = end_attempt "its leader does not renew its lease"
   local data = node.config.data
   self.reports = reports.open(node, {
-    owner = "worker", interval_ms = options.flush_ms, others = options.others, unknown = end_attempt "its leader does not know it",
+    owner = "worker", interval_ms = options.flush_ms, others = options.others, led = self.led,
+    unknown = end_attempt "its leader does not know it",
     stop = end_attempt "its leader does not count it any more", folder = data and data ~= "" and data .. "/results-waiting" or nil,
     restored = function (record) return self:restored(record) end,
   })

@@ -97,7 +97,7 @@ Grantor.__index = Grantor
 ---@field key string
 ---@field holder string
 ---@field fence integer
----@field expired_for_ms number  since its deadline
+---@field expired_for_ms integer  since its deadline
 ---@field duration_ms integer    its ttl
 ---@field remaining integer      expired leases that are still to be reported after this one
 
@@ -133,7 +133,10 @@ local function grantor_turn(self)
       ("the sweep found %d expired leases that the deadlines had lost; they are expired now"):format(lost - self.lost))
     self.lost = lost
   end
-  for _, event in ipairs(self.core:expired(BATCH)) do report_expiry(self, event) end
+  for _, event in ipairs(self.core:expired(BATCH)) do
+    event.expired_for_ms = math.floor(event.expired_for_ms)
+    report_expiry(self, event)
+  end
 end
 
 --- Grant `key` to `holder`, who holds nothing of another's; its own it may be granted again.
@@ -262,7 +265,7 @@ Holder.__index = Holder
 ---@field kind "jeopardy"|"expired"  jeopardy: renewals have failed until only a third of the ttl is left; expired: stop acting on the key
 ---@field key string
 ---@field fence integer
----@field left_ms number    to the deadline; negative when it has passed
+---@field left_ms integer   to the deadline; negative when it has passed
 ---@field refused boolean   expired: the grantor refused it, so it may end before its deadline
 
 local function report_event(self, event)
@@ -276,7 +279,7 @@ end
 local function report_events(self)
   for _, event in ipairs(self.core:events(BATCH)) do
     if self.closed then return end -- By on_event, of an earlier one.
-    event.group = nil
+    event.group, event.left_ms = nil, math.floor(event.left_ms)
     report_event(self, event)
   end
 end

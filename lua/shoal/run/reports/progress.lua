@@ -166,15 +166,21 @@ local function hand(self, leader, fn, record)
   }, fn, record)
 end
 
+--- Nothing of this ack is applied: it cannot be read, or is of an earlier leadership ("STALE").
+local function useless(self, leader, taken, bytes, err, class)
+  leader.unreadable = leader.unreadable + 1
+  errors.report(self.site.ack, {
+    workflow = taken[1].record.workflow, job = taken[1].record.job, manager = leader.name, payload_bytes = #bytes,
+    first_byte = bytes:byte(1) or -1, class = class, consecutive = leader.unreadable, -- The policy makes the tenth a warning.
+  }, err, class)
+end
+
 local function apply_ack(self, leader, taken, bytes)
   local parsed, err, class = ack.parse(bytes, #taken)
-  if not parsed then
-    leader.unreadable = leader.unreadable + 1
-    errors.report(self.site.ack, {
-      workflow = taken[1].record.workflow, job = taken[1].record.job, manager = leader.name, payload_bytes = #bytes,
-      first_byte = bytes:byte(1) or -1, class = class, consecutive = leader.unreadable, -- The policy makes the tenth a warning.
-    }, err, class)
-    return
+  if not parsed then return useless(self, leader, taken, bytes, err, class) end
+  if parsed.fence and parsed.leader_address == leader.address and self.options.led then -- Its own, not one that it names.
+    local counts, why, code = self.options.led:check(parsed.leader, parsed.fence)
+    if not counts then return useless(self, leader, taken, bytes, why, code) end
   end
   leader.unreadable = 0
   leader.level, leader.level_ms, leader.delay_ms = parsed.level, task.now_ms(), parsed.delay_ms
