@@ -302,6 +302,25 @@ static void a_probe_does_not_wait_for_a_redial_backoff(void) {
   run_ms(10);
   MUST(o[10].count == 1 && o[10].code == 0 && a->ups == 1 && a->circuits[BREAKER_CLOSED] == 1); /* Its answer closes it. */
   end_sim();
+  /* With an open circuit, control dials by itself after the shortest backoff. With a closed one, or a long backoff, only the probe does. */
+  for (uint32_t failures = 1; failures <= 9; failures += 8) {
+    struct net_options slow = {.breaker = {failures, ms(60000), ms(10000)}, .backoff = {ms(300000), ms(300000), 2}}; /* 30 s or more. */
+    begin_sim(92, 2);
+    a = open_node(0, &slow);
+    p = peer_of(a, b);
+    memset(o, 0, sizeof o);
+    MUST(probe(p, 1000, &o[0]) == 0);
+    run_ms(2000);
+    MUST(o[0].count == 1 && o[0].code == -ECONNREFUSED);
+    open_node(1, NULL);
+    MUST(call(p, NET_CONTROL, "?", 1000, &o[1]) == 0);
+    run_ms(2000);
+    MUST(o[1].count == 1 && o[1].code == ERR_TIMEOUT && net_counts(a->net)->dials == 1);
+    MUST(probe(p, 1000, &o[2]) == 0);
+    run_ms(10);
+    MUST(o[2].count == 1 && o[2].code == 0 && a->ups == 1 && net_counts(a->net)->dials == 2);
+    end_sim();
+  }
   printf("ok F14, F68 a probe waits for no redial backoff and no circuit\n");
 }
 
