@@ -269,6 +269,8 @@ return {
     find = "if late_ms > LATE_MS then", put = "if false then" },
   { name = "fences_of_two_logs_are_compared", file = "lua/shoal/run/worker.lua", killers = { leases "within its own tier" },
     find = "local group = body.group or body.tier", put = "local group = body.tier" },
+  { name = "a_silent_gate_ends_its_shares", file = "lua/shoal/run/leases.lua", killers = { leases "outlives a restart of its gate" },
+    find = 'if state == "up" and leader.code', put = 'if state ~= "down" and leader.code' },
   { name = "an_orphan_runs_for_ever", file = "lua/shoal/run/leases.lua", killers = { leases "does not come back" },
     find = "if now >= entry.until_ms then return", put = "if now < 0 then return" },
   { name = "a_pressing_renewal_waits_for_a_redial", file = "lua/shoal/run/leases.lua", killers = { leases "not when the next redial" },
