@@ -31,6 +31,23 @@ describe("a leadership:", function ()
     assert.is_true(c:ask(m, "tasks") <= idle)
   end)
 
+  it("F61, F68: that begins again after a long outage is followed by its clients within seconds", function ()
+    for outage_ms = 5000, 15000, 5000 do
+      local c <close> = simcluster.new { seed = outage_ms, set = { retention_ms = 60000 } }
+      local m = c.managers[1]
+      local id = submitted(c, c:job { one = { work = "one 60000" } })
+      c:watch(id)
+      c:run(300)
+      c:crash(m)
+      c:run(outage_ms)
+      c:restart(m)
+      c:run(300)
+      assert.truthy(c:until_true(function ()
+        return c:on(m, "local run = state and state.lead.runs[...] return run and next(run.feed.watchers) ~= nil", id)
+      end, 5000, 50), "after " .. outage_ms)
+    end
+  end)
+
   it("F57: its clock goes on where the one before was, though the wall clock stands before that", function ()
     local c <close> = simcluster.new { set = { retention_ms = 600000 } }
     local m = c.managers[1]

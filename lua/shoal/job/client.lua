@@ -208,7 +208,9 @@ function client:call(name, body, timeout_ms)
   local first, count = self.at, #self.addresses -- Other calls move on meanwhile: this one asks each address once.
   for i = 0, count - 1 do
     local at = (first + i - 1) % count + 1
-    local reply, why, word = self.node.rpc:peer(self.addresses[at]):call(name, body, { timeout_ms = timeout_ms or CALL_MS })
+    local reply, why, word = self.node.rpc:peer(self.addresses[at]):call(name, body, {
+      timeout_ms = timeout_ms or CALL_MS, hurry = name == "job.watch", -- It asks who is there, again and again.
+    })
     if reply or not AGAIN[word] and word ~= "NOT_FOUND" then
       self.at = at
       return reply, why, word

@@ -392,14 +392,20 @@ end
 --- Open it for a node. `node` has world, name, role, dc, config.cluster, scope.
 ---@param node table
 ---@return Rpc? rpc, string? err, string? code
+--- A client has few addresses and somebody waits at it: it tries them again sooner than a node may, of which there are many. So it finds a
+--- leader that was restarted within seconds (job/client.lua hurries, too).
+local FOR_CLIENTS = { circuit = { open_ms = 2000 }, backoff = { cap_ms = 2000 } }
+
 function rpc.open(node)
   local config = node.config or {}
   local self = setmetatable({
     node = node, handlers = {}, raw_handlers = {}, sent = {}, sent_names = {}, watchers = {}, by_address = {},
     free_slots = {}, idle = {}, requests = 0, unread_replies = 0, one_way = 0, peers = setmetatable({}, { __mode = "k" }),
   }, Rpc)
+  local patience = node.role == "client" and FOR_CLIENTS or {}
   local opened, err, code = net.open(node.world, {
     node = node.name, role = node.role, dc = node.dc, cluster = config.cluster or "shoal", advertise = config.advertise,
+    circuit = patience.circuit, backoff = patience.backoff,
   }, {
     on_request = function (core, id, _, request, bytes) on_request(self, core, id, request, bytes) end,
     on_peer = function (core, event, why, word) tell(self, core, event, why, word) end,
