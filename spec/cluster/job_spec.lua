@@ -4,7 +4,7 @@ local cluster = require "spec.support.cluster"
 local uv = require "luv"
 
 -- Finished jobs are forgotten soon here, so that specs can check that nothing names them any more.
-local SET = "set = { retention_ms = 400, fence_ms = 400, dc_silent_ms = 3000 }"
+local SET = "set = { retention_ms = 400, fence_ms = 400 }"
 local ONE_DC = ("return { %s, datacenters = { a = { managers = { {} }, workers = { { cores = 2 }, { cores = 2 } } } } }"):format(SET)
 local TWO_DCS = ([[return { %s, gates = { {} }, datacenters = {
   a = { managers = { {} }, workers = { { cores = 2 }, { cores = 2 } } },
