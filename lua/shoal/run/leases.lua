@@ -20,7 +20,8 @@
 ---   - The leader acts, so it grants the part again once the lease has ended on its side, too. The part is stopped at once, which is before
 ---     that (tenure.STOPPED_MS). A leader acts if it is a living member: other members reach it, only we do not. It also acts if no member at
 ---     all answers us while several did before: then we are the one that is cut off.
----   - The leader is down, or answers that it does not lead. It is a tier of one, so nobody can grant the part before its restart. The part
+---   - The leader is down, or answers that it does not lead. It is a tier of one, so nobody grants the part before its restart, but a gate
+---     above it: that one gives up the datacenter and starts the share elsewhere, and fences decide whose result counts. The part
 ---     runs on as an orphan, for the grace, so a reboot of a manager ends nothing. Once the leader lives again, which its new generation
 ---     shows, it waits for us (tenure.return_ms): an orphan that it does not answer meanwhile is stopped before that (tenure.back_ms).
 ---   - A gate is no member of our group, so a manager cannot tell whether it acts. It keeps the share: a gate gives up a silent datacenter long

@@ -7,7 +7,8 @@
 ---   stop     an executor that lost its lease ends the part within STOP_MS; the leader waits STOPPED_MS from its own deadline before it grants
 ---            the part elsewhere. The holder's deadline comes before the grantor's (tier/lease.lua), so no two of them run.
 ---   grace    how long an executor keeps a part whose leader is down: detection + election + one heartbeat. A tier of one elects nobody: its
----            "election" is the restart that an operator makes, `restart_ms`. Nobody else can grant the part meanwhile.
+---            "election" is the restart that an operator makes, `restart_ms`. Nobody else grants the part meanwhile, but a gate above
+---            may start it in another datacenter; then fences decide which result counts.
 ---   return   a leader that begins to lead waits at least so long for executors whose leases it finds in its log: until each has tried to
 ---            connect once more, and the time in which a lost one is noticed. An orphan whose leader lives again must have renewed before
 ---            that, less the time in which membership tells it so.
