@@ -47,6 +47,8 @@ for _, row in ipairs {
     "function () return failed(self, d, probe) end, self.hooks.probe,",
     "function () return ids_of(self, d, probe) end, self.hooks.probe,",
     "one incident each time" },
+  { "a_probe_that_raised_is_not_asked_again", "self.scope:keep(", "self.scope:spawn(", "raised.at.its.beginning",
+    "spec/sim/mending_spec.lua" },
   { "a_raising_on_state_stops_the_others",
     [[errors.run("federation.state", { dc = d.name, from = from, to = to }, nil, self.hooks.on_state, event)]],
     "self.hooks.on_state(event)", "a raising on_state" },
@@ -59,7 +61,8 @@ for _, row in ipairs {
     "local LOOP_BACKOFF_MS = { 1000, 30000 }", "local LOOP_BACKOFF_MS = { 1000, 1000 }", "a failure of the loop itself" },
   { "close_leaves_the_loop", "  self.closed = true\n  self.scope:close()", "  self.closed = true", "close interrupts" },
 } do
-  out[#out + 1] = { name = "federation_" .. row[1], file = FILE, killers = { module(row[4]) }, find = row[2], put = row[3] }
+  out[#out + 1] = { name = "federation_" .. row[1], file = FILE, killers = { row[5] and { row[5], row[4] } or module(row[4]) }, find = row[2],
+    put = row[3] }
 end
 
 -- The wiring at gates and managers.
