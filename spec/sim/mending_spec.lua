@@ -59,4 +59,16 @@ describe("made good:", function ()
     assert.equal(2, c:counts(g, "federation.probe").raised)
     assert.same({ 0, 0 }, { c:on(g, "local n = state.registry.federation:counts() return n.unanswered, n.tasks") })
   end)
+
+  it("F69: a job that is cancelled while the effects of its dispatch failed ends all the same", function ()
+    for times = 2, 6 do
+      local c <close> = simcluster.new { seed = times }
+      local m = c.managers[1]
+      c.s:fail_sites(m, { share = 1, site = "lead.fact", times = times, kinds = { call = true }, seed = times })
+      local id = c:submit(c:job { one = { work = ("one%d 60000"):format(times) } })
+      c:on(c.client, "return state.client:cancel(...)", id)
+      assert.equal("cancelled", c:follow(id, 30000).state)
+      c:rest()
+    end
+  end)
 end)

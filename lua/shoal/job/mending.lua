@@ -44,6 +44,9 @@ local function mend_live(lead, entry)
   end
   if entry.state == "cancelling" then
     lead.placing:forget(entry.run)
+    for _, part in sorted(entry.parts) do -- One whose dispatch had no effect is cancelled at its executor, too: it may have it.
+      if part.state == "dispatched" and not lead.attempts:get(entry.run, part.part) then lead.attempts:find(run, entry, part) end
+    end
     for _, a in sorted(lead.attempts:of_run(entry.run)) do lead.attempts:cancel(a, entry.reason) end
   else
     for _, names in sorted(entry.split) do

@@ -20,6 +20,9 @@ local function leases(title) return { "spec/sim/leases_spec.lua", title } end
 local function faults(title) return { "spec/sim/faults_spec.lua", title } end
 
 return {
+  { name = "a_cancelled_part_without_an_attempt_stays", file = "lua/shoal/job/mending.lua",
+    killers = { { "spec/sim/mending_spec.lua", "cancelled.while" } },
+    find = "not lead.attempts:get(entry.run, part.part) then lead.attempts:find(run, entry, part) end", put = "false then end" },
   { name = "failed_effects_are_not_made_good", file = "lua/shoal/job/lead.lua", killers = { { "spec/sim/mending_spec.lua", "first.effects" } },
     find = "    if not ok then self:doubt(fact.run) end", put = "" },
   -- ledger
