@@ -48,6 +48,23 @@ describe("a leadership:", function ()
     end
   end)
 
+  it("F22, F44: that begins again tells of no workflow less than the one before: one that has begun and waits is not queued", function ()
+    local c <close> = simcluster.new { set = { retention_ms = 60000 } }
+    local m = c.managers[1]
+    local id = submitted(c, c:job { one = { work = "one 20000" } })
+    c:watch(id)
+    c:run(1000)
+    c:crash(m)
+    c:restart(m)
+    c:run(1000)
+    -- Its first word about the workflow is that a part is held back for a while.
+    local told = c:on(m, [[ local run = state.lead.runs[...]
+      run.told, run.said = {}, {}
+      run:holds("one/1", "one", "a pause before it is tried again")
+      return run.feed.events[run.feed.last].body ]], id)
+    assert.same({ "one", "running", "a pause before it is tried again" }, { told.workflow, told.workflow_state, told.reason })
+  end)
+
   it("F57: its clock goes on where the one before was, though the wall clock stands before that", function ()
     local c <close> = simcluster.new { set = { retention_ms = 600000 } }
     local m = c.managers[1]

@@ -206,8 +206,10 @@ function driver:tell_waiting(entry, name, reason)
   if said and (said.reason == reason or now - said.at_ms < SAY_MS) then return end
   if entry.work[name] and reason == fit.BUSY then return end
   self.said[name] = { reason = reason, at_ms = now }
+  -- A leadership that has told nothing yet must not tell less than the one before it: a workflow that was cut has begun.
+  local state = self.told[name] or entry.work[name] and "running" or "queued"
   self.feed:push("status", {
-    state = entry.state, workflow = name, workflow_state = self.told[name] or "queued", at_ms = self:elapsed_ms(), reason = reason,
+    state = entry.state, workflow = name, workflow_state = state, at_ms = self:elapsed_ms(), reason = reason,
   })
 end
 
