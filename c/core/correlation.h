@@ -132,7 +132,7 @@ struct correlation_action {
 };
 
 void correlation_defaults(struct correlation_config *config);
-/* What is wrong with a configuration, in words that begin with the field's name without its unit; NULL if nothing is. */
+/* A sentence about the first mistake of a configuration, which begins with the name of its field without the unit; NULL: none. */
 const char *correlation_config_check(const struct correlation_config *config);
 
 /* The configuration must be right. No dc is known. */

@@ -76,7 +76,7 @@ struct dc_health {
 };
 
 void dc_health_defaults(struct dc_health_config *config);
-/* What is wrong with a configuration, in words that begin with the field's name without its unit; NULL if nothing is. */
+/* A sentence about the first mistake of a configuration, which begins with the name of its field without the unit; NULL: none. */
 const char *dc_health_config_check(const struct dc_health_config *config);
 /* The configuration must be right. */
 void dc_health_init(struct dc_health *h, const struct dc_health_config *config, uint64_t now_ns);

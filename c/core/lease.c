@@ -395,7 +395,7 @@ uint32_t lease_grant_all(struct leases *t, uint64_t now_ns, struct lease_grant_i
   return granted;
 }
 
-/* What is known of a fence of this entry: 0 if it is current. */
+/* Judge a fence against this entry's: 0 if it is current. */
 static int judge(const struct lease *s, uint64_t fence) {
   if (fence != s->fence) return fence < s->fence ? ERR_STALE : ERR_NOT_FOUND;
   return s->state == LEASE_HELD ? 0 : ERR_EXPIRED;

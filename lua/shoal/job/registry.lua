@@ -28,7 +28,7 @@ local QUALMS = { reachable = "info", suspected = "warning", unreachable = "warni
 
 local NUMBERS = { "managers", "managers_alive", "workers", "held", "cores", "free", "largest", "load" }
 
---- What is wrong with the numbers of an answer; nil when they can be.
+--- Name the first number of an answer that cannot be; nil: none.
 local function problem_of(answer)
   for _, name in ipairs(NUMBERS) do
     if answer[name] < 0 then return ("dc.probe reply: %s: expected 0 or more, found %d"):format(name, answer[name]) end

@@ -66,7 +66,7 @@ log.event("detector.answers", { "job", "executor" })
 ---@field ask_ms number
 ---@field since_ms number
 
--- What is known -------------------------------------------------------------------------------------------------------
+-- The state of each one ------------------------------------------------------------------------------------------------
 
 --- Of a table of tables: the inner value, or nil.
 local function at(of, a, b)

@@ -199,7 +199,7 @@ function Grantor:release(key, fence)
   return ok, err, code
 end
 
---- What is known of a key: `state` is "held", "due" (expired, and not reported yet) or "past" (released or expired, its fence remembered).
+--- The state of a key: `state` is "held", "due" (expired, and not reported yet) or "past" (released or expired, its fence remembered).
 ---@return { key: string, holder: string, fence: integer, state: string, ttl_ms: integer, left_ms: number, handle: integer }?
 function Grantor:get(key) return check_open(self):get(self.world:fresh_ns(), key) end
 
