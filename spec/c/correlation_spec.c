@@ -345,7 +345,7 @@ static void a_process_that_was_stopped_decides_nothing_for_a_second(void) {
   now = 5 * SECOND + CORRELATION_LATE_NS + 1;
   drain();
   EXPECT("");
-  up("ab"), to(100); /* What was waiting in the sockets. */
+  up("ab"), to(100); /* The reports that waited in the sockets. */
   EXPECT("");
   MUST(c.counts.late == 1);
   begin("abcd"); /* Always late: it decides all the same. */

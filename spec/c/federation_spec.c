@@ -511,7 +511,7 @@ static void a_random_run_agrees_with_a_model(uint64_t seed) {
     uint64_t next = federation_deadline(&r.f);
     uint64_t pause = rng_below(&rng, 3) ? rng_below(&rng, 300 * MS) : 0;
     r.now = next != NEVER && next <= r.now + pause ? (next > r.now ? next : r.now) : r.now + pause;
-    for (int i = 0; i < DCS; i++) /* What is due first is at hand first: the model has no order of its own. */
+    for (int i = 0; i < DCS; i++) /* The core chooses the order; the model has none of its own. */
       if (dcs[i].known) model_look(&dcs[i], r.now);
     struct federation_action a;
     while (federation_next(&r.f, r.now, &a)) {

@@ -119,7 +119,7 @@ static void drain(struct tally *t, uint64_t now_ns) {
   }
 }
 
-/* Whoever is down for longer than every wait together, with no event over it, must have been evicted. */
+/* A dc that is down for longer than every wait together, and in no event, must have been evicted. */
 static void judge_waits(struct tally *t, const struct schedule *s, uint64_t now_ns) {
   uint64_t most_ns = config.window_ns + config.down_ns + 4 * (60 * SECOND + CORRELATION_LATE_NS);
   for (uint32_t dc = 0; dc < s->dcs; dc++) {

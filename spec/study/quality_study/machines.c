@@ -137,7 +137,7 @@ static void crashes(const struct quality_profile *p, const struct quality_size *
     study_run(m->c, rng_below(&m->c->rng, m->beat_ns)); /* At any phase. */
     m->crashed_ns = study_now(m->c);
     study_crash(m->c, m->victim);
-    study_run(m->c, m->beat_ns / 4); /* What is under way arrives. */
+    study_run(m->c, m->beat_ns / 4); /* Messages under way arrive. */
     for (uint32_t i = 0; i < m->c->count; i++) {
       struct fixed *f = &m->fixed[i];
       if (i == m->victim) continue;
